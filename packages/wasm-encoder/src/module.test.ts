@@ -1,0 +1,42 @@
+import { describe, expect, it } from 'vitest'
+import { Bytes, ModuleBuilder } from './index.ts'
+
+describe('LEB128', () => {
+  it.each([
+    [0n, [0]], [63n, [63]], [64n, [0xc0, 0]], [-1n, [0x7f]], [-65n, [0xbf, 0x7f]], [0x7fffffffn, [0xff, 0xff, 0xff, 0xff, 7]],
+    [1n << 63n, [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f]],
+  ])('i64 %s', (value, bytes) => {
+    const out = new Bytes(1)
+    out.i64(value)
+    expect([...out.toUint8Array()]).toEqual(bytes)
+  })
+})
+
+describe('ModuleBuilder', () => {
+  it('makes a module that adds, over an imported memory and table', async () => {
+    const builder = new ModuleBuilder()
+    builder.importMemory({ module: 'e', name: 'm', initial: 1, maximum: 1, shared: true })
+    builder.importTable('e', 't', 1)
+    const type = builder.type(['i32', 'i64'], ['i64'])
+    const twice = builder.importFunction('e', 'twice', builder.type(['i32'], ['i32']))
+    const code = new Bytes()
+    for (const byte of [0x20, 0, 0x10, twice, 0xac, 0x20, 1, 0x7c, 0x21, 2, 0x20, 2, 0x0b]) code.byte(byte)
+    const index = builder.function(type, ['i64'], code)
+    builder.exportFunction('f', index)
+    builder.element(0, [index])
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })
+    const table = new WebAssembly.Table({ initial: 1, element: 'anyfunc' })
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(builder.toBytes()), {
+      e: { m: memory, t: table, twice: (x: number) => x * 2 },
+    })
+    expect((exports['f'] as (a: number, b: bigint) => bigint)(4, -1n)).toBe(7n)
+    expect((table.get(0) as (a: number, b: bigint) => bigint)(1, 1n)).toBe(3n)
+  })
+
+  it('refuses an import after a function', () => {
+    const builder = new ModuleBuilder()
+    const type = builder.type([], [])
+    builder.function(type, [], new Bytes())
+    expect(() => builder.importFunction('e', 'late', type)).toThrow('import late after')
+  })
+})

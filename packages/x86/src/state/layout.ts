@@ -1,0 +1,203 @@
+/**
+ * Where a vCPU's state lies in the shared memory: byte offsets from the vCPU's base, `cpu`.
+ * Facts only. Wasm code and TypeScript both read this table; nothing else knows an offset.
+ */
+
+/** Size of one vCPU's block in bytes; the TLB banks follow it. */
+export const VCPU_SIZE = 0x2000
+
+/** Segment registers in the manual's encoding order, then the system ones. */
+export const SEGMENT = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7, gdtr: 8, idtr: 9 } as const
+export type SegmentName = keyof typeof SEGMENT
+
+/** One segment register's hidden part. All offsets are relative to the segment's own start. */
+export const SEG = {
+  /** i64 linear base. */
+  base: 0,
+  /** i64: reads of [offset, offset + size) are plainly allowed when offset + size <= readBound; 0 sends every access to the slow check. */
+  readBound: 8,
+  /** i64: the same for writes. */
+  writeBound: 16,
+  /** u32 limit in bytes, inclusive, granularity applied. */
+  limit: 24,
+  /** u32 selector (low 16 bits). */
+  selector: 28,
+  /** u32 access rights in the VMCS format: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16. */
+  attributes: 32,
+  size: 48,
+} as const
+
+const GPR = 0x000
+const SEGMENTS = 0x100
+
+/** Offset of general register `n` (0 = RAX .. 15 = R15), an i64. */
+export const gpr = (n: number): number => GPR + n * 8
+/** Offset of segment register `n`'s block. */
+export const segment = (n: number): number => SEGMENTS + n * SEG.size
+/** Offset of XMM register `n`, 16 bytes. */
+export const xmm = (n: number): number => S.xmm + n * 16
+/** Offset of physical x87 register `n`, 16 bytes: significand u64, sign and exponent u16. MMX register n is its significand. */
+export const fpr = (n: number): number => S.fpr + n * 16
+
+export const RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7
+
+/** Scalar slots. i64 unless the name's comment says i32. */
+export const S = {
+  gpr: GPR,
+  /** Always zero: what "no base", "no index" and a flat segment read. */
+  zero: 0x80,
+  /** RIP of the instruction to run next; inside a block it is stale except where code says it stores it. */
+  rip: 0x88,
+  /** RIP minus page offset of the linear address, for the page the running block lies on. */
+  ripPage: 0x90,
+
+  // Status flags, each on its own so that each can be dead on its own.
+  /** i32 0 or 1. */
+  cf: 0x98,
+  /** i32: AF is bit 4. */
+  af: 0x9c,
+  /** i64: OF is bit 63. */
+  of: 0xa0,
+  /** i64: ZF = (value == 0). */
+  zr: 0xa8,
+  /** i64: SF is bit 63, PF is the even parity of the low 8 bits. */
+  sp: 0xb0,
+  /** i32: all other RFLAGS bits (TF, IF, DF, IOPL, NT, RF, VM, AC, VIF, VIP, ID) in place; bit 1 set; status bits zero. */
+  flags: 0xb8,
+  /** i32: CPL. */
+  cpl: 0xbc,
+  /** i32: mode key of the code that runs now (see state/mode.ts). */
+  mode: 0xc0,
+  /** i32: address of the TLB bank in use. */
+  tlb: 0xc4,
+  /** i64: what is added to RIP to give the linear address: CS base, 0 in 64-bit mode. */
+  csBase: 0xc8,
+  /** i32: instructions left in this slice. */
+  budget: 0xd0,
+  /** i32: non-zero while the next instruction is shielded from interrupts: 1 = STI, 2 = MOV SS. */
+  shadow: 0xd4,
+  /** i32: non-zero when something waits that the run loop must look at as soon as interrupts are open. */
+  attention: 0xd8,
+  /** i32: why wasm code returned to the run loop (see EXIT). */
+  exit: 0xdc,
+  /** i32 vector of the exception to deliver, for EXIT.exception. */
+  vector: 0xe0,
+  /** i32 its error code. */
+  errorCode: 0xe4,
+  /** i32: length of the instruction that called a system routine. */
+  length: 0xe8,
+  /** i32: linear access width wanted etc.: free use of slow paths. */
+  accessSize: 0xec,
+  /** i32: block the interpreter is to enter next, 0 = look up. */
+  nextBlock: 0xf0,
+  /** i32: NMI blocking by an NMI in service. */
+  nmiBlocked: 0xf4,
+
+  /** Linear address handed to slow paths. */
+  address: 0x300,
+  /** 16 bytes: value handed to or from slow paths. */
+  value: 0x310,
+  /** Eight i64 arguments of system routines. */
+  args: 0x320,
+  /** 32 bytes a semantics may use inside one instruction. */
+  temp: 0x360,
+
+  cr0: 0x380,
+  cr2: 0x388,
+  cr3: 0x390,
+  cr4: 0x398,
+  cr8: 0x3a0,
+  xcr0: 0x3a8,
+  efer: 0x3b0,
+  /** DR0..DR3, DR6, DR7 */
+  dr0: 0x3b8,
+  dr1: 0x3c0,
+  dr2: 0x3c8,
+  dr3: 0x3d0,
+  dr6: 0x3d8,
+  dr7: 0x3e0,
+  star: 0x3e8,
+  lstar: 0x3f0,
+  cstar: 0x3f8,
+  fmask: 0x400,
+  kernelGsBase: 0x408,
+  sysenterCs: 0x410,
+  sysenterEsp: 0x418,
+  sysenterEip: 0x420,
+  pat: 0x428,
+  tscAux: 0x430,
+  apicBase: 0x438,
+  miscEnable: 0x440,
+  tscOffset: 0x448,
+  /** Instructions retired before this slice began. */
+  retired: 0x450,
+  xss: 0x458,
+
+  // x87, SSE
+  /** 16 bytes each, eight of them. */
+  fpr: 0x500,
+  /** i32 control word. */
+  fpuControl: 0x580,
+  /** i32 status word with TOP in bits 13:11. */
+  fpuStatus: 0x584,
+  /** i32: bit n set = physical register n is not empty. */
+  fpuTag: 0x588,
+  /** i32 last opcode. */
+  fpuOpcode: 0x58c,
+  fpuIp: 0x590,
+  fpuDp: 0x598,
+  /** i32 selectors of the last instruction and operand (FCS low half, FDS high half). */
+  fpuSelectors: 0x5a0,
+  /** i32 */
+  mxcsr: 0x5a4,
+  /** i32: exception flags newly raised by an exact routine and unmasked; the caller clears it. */
+  floatException: 0x5a8,
+  /** 16 registers of 16 bytes. */
+  xmm: 0x600,
+  /** Upper halves of YMM, for AVX later. */
+  ymmHigh: 0x700,
+  /** Statistics, i64 each: slow reads, slow writes, TLB fills, dispatches. */
+  statistics: 0x800,
+} as const
+
+/** Why a wasm function returned to the run loop. */
+export const EXIT = {
+  /** Nothing: keep going at RIP. */
+  none: 0,
+  /** No block is known for RIP: find or decode one. */
+  lookup: 1,
+  /** The slice is used up. */
+  budget: 2,
+  /** Deliver `vector` with `errorCode`; RIP is that of the instruction (faults) or after it (traps, set by the routine). */
+  exception: 3,
+  /** HLT. RIP is after it. */
+  halt: 4,
+  /** A system routine asks the run loop to stop with what it left in the processor object. */
+  stop: 5,
+  /** Interrupts may have become open: look at what waits. */
+  attention: 6,
+} as const
+
+/** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */
+export const FLAG = {
+  CF: 1 << 0, PF: 1 << 2, AF: 1 << 4, ZF: 1 << 6, SF: 1 << 7, TF: 1 << 8, IF: 1 << 9, DF: 1 << 10, OF: 1 << 11,
+  IOPL: 3 << 12, NT: 1 << 14, RF: 1 << 16, VM: 1 << 17, AC: 1 << 18, VIF: 1 << 19, VIP: 1 << 20, ID: 1 << 21,
+} as const
+
+/** Software TLB: a bank is TLB_ENTRIES entries of TLB_ENTRY bytes, direct mapped by linear page number. */
+export const TLB_BITS = 11
+export const TLB_ENTRIES = 1 << TLB_BITS
+export const TLB = {
+  /** i64 tags: linear page address when the access is plainly allowed, else -1. */
+  read: 0,
+  write: 8,
+  execute: 16,
+  /** i32: add to the low 32 bits of the linear address to get the HPA. */
+  addend: 24,
+  entry: 32,
+} as const
+/** Banks: supervisor with SMAP in force, supervisor with SMAP out of force, user. */
+export const TLB_BANK = { supervisor: 0, supervisorUserAllowed: 1, user: 2, count: 3 } as const
+export const TLB_BANK_SIZE = TLB_ENTRIES * TLB.entry
+/** Bytes one vCPU takes in all: its block and its TLB banks. */
+export const VCPU_TOTAL = VCPU_SIZE + TLB_BANK.count * TLB_BANK_SIZE

@@ -1,0 +1,22 @@
+/** The mode key: everything about the processor's mode that decides what bytes decode to. Blocks are cached by it. */
+
+/** Bits of the mode key. */
+export const MODE = {
+  /** Code size: 0 = 16 bit, 1 = 32 bit, 2 = 64 bit. */
+  codeSize: 3,
+  /** SS.B: the stack pointer is ESP (else SP). In 64-bit mode always RSP. */
+  stack32: 1 << 2,
+  /** Protected mode (CR0.PE) and not virtual-8086. */
+  protectedMode: 1 << 3,
+  /** CPL is 3. */
+  user: 1 << 4,
+  /** EFER.LMA: long mode, including compatibility mode. */
+  longMode: 1 << 5,
+  /** Virtual-8086 mode. */
+  v86: 1 << 6,
+} as const
+
+export type CodeSize = 16 | 32 | 64
+export const codeSizeOf = (mode: number): CodeSize => (16 << (mode & MODE.codeSize)) as CodeSize
+export const stackSizeOf = (mode: number): 16 | 32 | 64 =>
+  (mode & MODE.codeSize) === 2 ? 64 : mode & MODE.stack32 ? 32 : 16
