@@ -1,0 +1,137 @@
+/**
+ * One row of the manual: encoding, operands and the facts about an instruction that are data. Behaviour is in semantics/.
+ * Notation is that of the opcode maps (SDM Vol. 2D, "Opcode Map", "Key to Abbreviations").
+ */
+import { parseEncoding, type Encoding } from './encoding.ts'
+import { parseOperands, type OperandSpec } from './operand.ts'
+
+export type { Encoding } from './encoding.ts'
+export type { OperandKind, OperandSize, OperandSpec } from './operand.ts'
+
+/** Flags as letters: O D I T S Z A P C, plus L (IOPL), N (NT), R (RF), V (VM), X (AC), F (VIF), G (VIP), E (ID). */
+export interface RowFlags {
+  /** Flags that the result depends on. */
+  readonly reads: string
+  /** Flags that may change, including the undefined ones. */
+  readonly writes: string
+  /** The part of `writes` whose value the manual leaves undefined. */
+  readonly undefined: string
+  /**
+   * Where the effect depends on the (masked) count. A count of 0 leaves every flag alone; a count other than 1 leaves OF
+   * undefined as well. `shift`: CF is also undefined once the count reaches the operand size (SHL and SHR of 8 and 16
+   * bits). `doubleShift`: everything is undefined once the count exceeds the operand size. `rotate`: OF only.
+   */
+  readonly count?: 'shift' | 'arithmeticShift' | 'rotate' | 'doubleShift'
+}
+
+/** How the instruction ends a block, for those that do. A row without `flow` falls through. */
+export type Flow =
+  | 'conditional' // relative, falls through when not taken
+  | 'jump' // relative
+  | 'call' // relative
+  | 'indirectJump'
+  | 'indirectCall'
+  | 'return' // near
+  | 'far' // any transfer through CS, gates, SYSCALL and the like
+  | 'trap' // always an exception or a software interrupt
+  | 'halt' // waits: HLT, MWAIT
+  | 'serialise' // falls through, but what follows may decode or translate differently (MOV CR0, WRMSR, POPF, ...)
+
+/** The VM exit that the instruction itself can cause. Names of reasons and controls are the SDM's, in camel case. */
+export interface RowExit {
+  readonly reason: string
+  /** `always`, or the VM-execution control that decides. */
+  readonly when: string
+}
+
+/** REP prefixes: which forms repeat. `string` ignores ZF, `stringCompare` stops on ZF (REPE, REPNE). */
+export type Repeat = 'string' | 'stringCompare'
+
+/** Register file beyond the integer one, and so the #NM and #UD checks (CR0.EM, CR0.TS, CR4.OSFXSR) to be made first. */
+export type Unit = 'x87' | 'wait' | 'mmx' | 'sse' | 'fxsr' | 'xsave'
+
+export interface RowAttributes {
+  /** Key into the semantics table. Default: the mnemonic in lower case. */
+  readonly semantics?: string
+  /** LOCK is legal when the destination is memory. */
+  readonly lock?: boolean
+  /** Highest CPL that may execute it without condition; only 0 occurs. IOPL rules are in the semantics. */
+  readonly cpl?: 0
+  readonly exit?: RowExit
+  /** In VMX non-root operation #UD unless this control is 1. */
+  readonly enabledBy?: string
+  readonly only64?: boolean
+  readonly not64?: boolean
+  /** #UD in real-address and virtual-8086 mode. */
+  readonly notReal?: boolean
+  /** 64-bit operands by default in 64-bit mode; 66 selects 16 bits (SDM: "d64"). */
+  readonly default64?: boolean
+  /** Always 64-bit operands in 64-bit mode, 66 is ignored (SDM: "f64"; near branches as on Intel's chips). */
+  readonly force64?: boolean
+  readonly rep?: Repeat
+  /** CPUID feature that must be advertised, else #UD. Absent: part of the base architecture. */
+  readonly cpuid?: string
+  readonly flags?: RowFlags
+  readonly flow?: Flow
+  readonly unit?: Unit
+  /** A 16-byte memory operand must be aligned (#GP). Decided by the row's family; see rows/sse.ts. */
+  readonly aligned?: boolean
+  /** The interrupt shadow: events are held off until after the next instruction. */
+  readonly shadow?: boolean
+  /** Mnemonics for operand (or address) sizes 16, 32 and 64, where the manual names them apart: `CBW CWDE CDQE`. */
+  readonly names?: string
+  readonly namesBy?: 'operandSize' | 'addressSize'
+  /** Real but not in the manual's instruction pages, or an alias of another encoding. */
+  readonly undocumented?: boolean
+}
+
+/** A row as written in the family files. */
+export interface RowSource {
+  readonly mnemonic: string
+  readonly operands: string
+  readonly encoding: string
+  readonly attributes: RowAttributes
+}
+
+/** One row of the manual, parsed. Rows are shared and never change: compare them by identity or by `id`. */
+export interface Row {
+  /** Index in `rows`; stable within one build only. */
+  readonly id: number
+  readonly mnemonic: string
+  readonly semantics: string
+  readonly operands: readonly OperandSpec[]
+  readonly operandText: string
+  /** As in the manual: `F3 0F B8 /r`. */
+  readonly encoding: string
+  readonly form: Encoding
+  readonly attributes: RowAttributes
+  readonly flags: RowFlags
+}
+
+export const NO_FLAGS: RowFlags = { reads: '', writes: '', undefined: '' }
+
+/** `row('ADC', 'Ev,Gv', '11 /r', { lock: true })` */
+export function row(mnemonic: string, operands: string, encoding: string, attributes: RowAttributes = {}): RowSource {
+  return { mnemonic, operands, encoding, attributes }
+}
+
+/** Rows that share attributes; a row's own win. */
+export function family(shared: RowAttributes, sources: readonly RowSource[]): RowSource[] {
+  return sources.map((source) => ({ ...source, attributes: { ...shared, ...source.attributes } }))
+}
+
+export function parseRow(source: RowSource, id: number): Row {
+  const { mnemonic, operands, encoding, attributes } = source
+  const specs = parseOperands(operands)
+  return {
+    id,
+    mnemonic,
+    semantics: attributes.semantics ?? mnemonic.toLowerCase(),
+    operands: specs,
+    operandText: operands,
+    encoding,
+    form: parseEncoding(encoding, specs),
+    attributes,
+    flags: attributes.flags ?? NO_FLAGS,
+  }
+}
