@@ -1,0 +1,46 @@
+/** How a guest gets into memory and what its registers are at its first instruction. */
+
+import type { GuestMemory } from './guest-memory.ts'
+import type { PlatformDescription } from './io-model.ts'
+import type { Log } from './log.ts'
+import { token } from './token.ts'
+import type { VcpuStatePatch } from './vcpu-state.ts'
+
+export interface BootModule<Content> {
+  readonly content: Content
+  readonly cmdline: string
+}
+
+/** A guest image: with file names as the configuration has it (`string`), then with the bytes the kernel read for it. */
+export interface BootImage<Content = Uint8Array> {
+  readonly kernel?: Content
+  readonly initrd?: Content
+  readonly firmware?: Content
+  readonly modules?: readonly BootModule<Content>[]
+  readonly cmdline?: string
+}
+
+/** The machine as a boot protocol sees it. */
+export interface BootMachine {
+  readonly guestMemory: GuestMemory
+  readonly vcpuCount: number
+  /** Merged from the stack's I/O models: for ACPI tables and command lines. */
+  readonly platform: PlatformDescription
+  readonly log: Log
+}
+
+/** The bootstrap processor's first state; it starts from power-up state with this put on top. The others wait for SIPI. */
+export interface BootState {
+  readonly registers: VcpuStatePatch
+  /** What was placed where, for `info` and for errors: `kernel 0x1000000..0x2a00000`. */
+  readonly placed: readonly { readonly what: string; readonly start: number; readonly length: number }[]
+}
+
+/**
+ * Stateless. Called once per boot (again after a reset) with memory zeroed or left from before the reset. A bad image throws
+ * `boot.image` that names what is wrong with it; too little memory throws `boot.memory` with how much is needed.
+ */
+export interface BootProtocol {
+  load(image: BootImage, machine: BootMachine): BootState
+}
+export const BootProtocol = token<BootProtocol>('BootProtocol')

@@ -1,0 +1,84 @@
+/** CPU modes: how guest code is run. VMX exit reasons, traps and translators live behind this and cross it never. */
+
+import type { Clock } from './clock.ts'
+import type { EntropyBackend } from './backends.ts'
+import type { GuestAbi } from './guest-abi.ts'
+import type { GuestMemory } from './guest-memory.ts'
+import type { InterruptController } from './interrupts.ts'
+import type { IoBus } from './io-bus.ts'
+import type { Metrics } from './metrics.ts'
+import type { Log } from './log.ts'
+import type { PagingStrategy } from './paging.ts'
+import type { Saveable } from './snapshot.ts'
+import { token } from './token.ts'
+import type { VcpuExit } from './vcpu-exit.ts'
+import type { VcpuState, VcpuStatePatch } from './vcpu-state.ts'
+
+/** The roles that a vCPU settles its own exits with. One VM's; shared by its vCPUs. */
+export interface VcpuPorts {
+  readonly paging: PagingStrategy
+  readonly abi: GuestAbi
+  readonly interrupts: InterruptController
+  readonly io: IoBus
+  readonly clock: Clock
+  readonly guestMemory: GuestMemory
+  /** RDRAND and RDSEED. */
+  readonly entropy: EntropyBackend
+  /** A scope of the vCPU's own. */
+  readonly metrics: Metrics
+  readonly log: Log
+}
+
+/** An event to deliver at the next entry. `errorCode` where the vector has one. */
+export type VcpuEvent =
+  | { readonly kind: 'interrupt'; readonly vector: number }
+  | { readonly kind: 'nmi' }
+  | { readonly kind: 'exception'; readonly vector: number; readonly errorCode?: number; readonly cr2?: bigint }
+
+/**
+ * A virtual processor. Owned by the thread that runs it; only `kick` may be called from elsewhere.
+ *
+ * Before each entry it takes signals and interrupts from the controller by itself; `inject` is for debuggers, guest ABIs and restore.
+ */
+export interface Vcpu extends Saveable {
+  readonly index: number
+  /**
+   * Run guest code until something happens that the vCPU's roles cannot settle, at most about `budget` instructions (a
+   * region in progress may finish). The result is reused by the next call. Does not throw for anything a guest does.
+   */
+  run(budget: number): VcpuExit
+  /** Instructions retired since creation. */
+  readonly instructionsRetired: number
+  /** Make `run` return `budget` soon. From any thread, any time; a kick between two runs ends the next one at once. */
+  kick(): void
+
+  /** All of the state. Costs microseconds. */
+  readState(): VcpuState
+  /** Change what is given, leave the rest. */
+  writeState(patch: VcpuStatePatch): void
+  /** State after RESET or INIT. */
+  reset(kind: 'powerUp' | 'init'): void
+
+  /** Queue an event for the next entry. One of a kind at a time; a second replaces the first. */
+  inject(event: VcpuEvent): void
+  /** Whether the guest could take a maskable interrupt at this boundary: IF set, no shadow, nothing being delivered. */
+  readonly interruptWindow: boolean
+  /** After a `hypercall` exit: the guest's result. */
+  completeHypercall(result: bigint): void
+
+  /** Guest-virtual to guest-physical by the guest's own tables, without side effects. For debuggers. */
+  translate(address: bigint): number | undefined
+  dispose(): void
+}
+
+/**
+ * One per host: code caches are keyed by host-physical page, so VMs share them. Created when the hypervisor starts.
+ */
+export interface CpuMode {
+  /** `await` because a mode may compile modules or open devices first. Called once per VM and vCPU, in order of index. */
+  createVcpu(index: number, ports: VcpuPorts): Vcpu | Promise<Vcpu>
+  /** Version and features as the guest will see them, for `stack show`. */
+  describe?(): Readonly<Record<string, string>>
+  dispose?(): void | Promise<void>
+}
+export const CpuMode = token<CpuMode>('CpuMode')

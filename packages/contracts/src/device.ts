@@ -1,0 +1,85 @@
+/** Devices and the capabilities they are handed. A device never sees a bus, a CPU mode or a transport. */
+
+import type { Gpa } from './address.ts'
+import type { BackendKinds } from './backends.ts'
+import type { Clock } from './clock.ts'
+import type { GuestMemory } from './guest-memory.ts'
+import type { InterruptLine, MessageInterrupts } from './interrupts.ts'
+import type { IoSize } from './io-bus.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+import type { PciFunction, PciFunctionDescription } from './pci.ts'
+import type { PowerControl } from './power.ts'
+import type { Snapshot } from './snapshot.ts'
+import type { Token } from './token.ts'
+
+/**
+ * Registers at a range of ports or guest-physical addresses. `offset` is from the range's base and inside it. Values are unsigned numbers of `size`
+ * bytes; `read` may answer `IO_DEFERRED`, `write` may return false for the same. Called in the middle of an instruction: be quick, do not throw, do not allocate
+ * where it is hot. Slow work is started here and completed later through the interrupt line.
+ */
+export interface IoHandler {
+  read(offset: number, size: IoSize): number
+  write(offset: number, size: IoSize, value: number): boolean | void
+  /** Eight bytes at once. Without these the bus makes two accesses of four, low half first. */
+  read64?(offset: number): bigint
+  write64?(offset: number, value: bigint): boolean | void
+}
+
+/** A claimed range. A device that moves (a PCI BAR) moves it; `disable` gives the addresses back for now. */
+export interface IoRegion {
+  readonly base: number
+  readonly length: number
+  readonly enabled: boolean
+  move(base: number): void
+  enable(): void
+  disable(): void
+}
+
+/**
+ * What `create` is handed: everything a device may touch. Capabilities are optional to use; claim them in `create`. A claim that collides with
+ * another device's throws `device.create`, naming both.
+ */
+export interface DeviceContext {
+  /** The device's name in the configuration, or its kind and a number: `virtio-blk0`. Unique in the VM. */
+  readonly name: string
+
+  /** Claim `length` ports from `base` (0 to 0xFFFF). */
+  portIo(base: number, length: number, handler: IoHandler): IoRegion
+  /** Claim guest-physical addresses: at `at`, or anywhere free in the machine's window when only a size is given. */
+  mmio(range: number | { readonly at: Gpa | number; readonly length: number }, handler: IoHandler): IoRegion
+  /** Become a PCI function. Throws if the stack's I/O models have no PCI. */
+  pci(description: PciFunctionDescription): PciFunction
+  /**
+   * An interrupt line: by global system interrupt number where the platform fixes it (UART: 4), or by a name of the device's own, for which
+   * the kernel picks a free one.
+   */
+  interrupt(line: number | string): InterruptLine
+  readonly messageInterrupts: MessageInterrupts
+  readonly guestMemory: GuestMemory
+  readonly clock: Clock
+  readonly power: PowerControl
+  /** Open a host back end. Slow: await it in an async `create`. */
+  backend<K extends keyof BackendKinds>(
+    kind: K,
+    request: BackendKinds[K]['request'],
+  ): Promise<BackendKinds[K]['backend']>
+  /** A capability that an I/O model of the stack offers beyond these (a virtio transport, an event channel). Throws if none does. */
+  capability<T>(of: Token<T>): T
+  /** A scope of the device's own. */
+  readonly metrics: Metrics
+  readonly log: Log
+}
+
+/** A device. Every part is optional: registers were claimed in `create`. */
+export interface Device {
+  /** Power-on state. Called on machine reset, never before the first run. */
+  reset?(): void
+  /** Called only while no vCPU of the VM runs and `quiesce` has resolved. */
+  save?(): Snapshot
+  restore?(snapshot: Snapshot): void
+  /** Finish what is in flight: before save, and before dispose. */
+  quiesce?(): Promise<void>
+  /** Give up files, sockets, timers. Called once. */
+  dispose?(): void | Promise<void>
+}

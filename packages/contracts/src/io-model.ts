@@ -1,0 +1,82 @@
+/** An I/O model: the platform that devices and guest meet on. Emulated PC, virtio transports, passthrough, Xen's channels. */
+
+import type { Gpa } from './address.ts'
+import type { Device, DeviceContext } from './device.ts'
+import type { InterruptController } from './interrupts.ts'
+import type { PciBus } from './pci.ts'
+import type { Saveable } from './snapshot.ts'
+import type { Token } from './token.ts'
+
+/** What the platform has, for whoever writes tables about it (ACPI, device tree, Xen start info). Absent = the machine has none. */
+export interface PlatformDescription {
+  readonly localApic?: { readonly address: Gpa }
+  readonly ioApics?: readonly {
+    readonly id: number
+    readonly address: Gpa
+    readonly gsiBase: number
+    readonly pins: number
+  }[]
+  /** A pair of 8259s is there (MADT's PCAT_COMPAT). */
+  readonly legacyPic?: boolean
+  readonly interruptOverrides?: readonly {
+    readonly isaIrq: number
+    readonly gsi: number
+    readonly trigger: 'edge' | 'level'
+    readonly polarity: 'high' | 'low'
+  }[]
+  /** ACPI fixed hardware: port numbers. */
+  readonly acpi?: {
+    readonly pm1Event: number
+    readonly pm1Control: number
+    readonly pmTimer?: number
+    readonly gpe0?: { readonly base: number; readonly length: number }
+    readonly smiCommand?: number
+    readonly sciGsi: number
+    /** SLP_TYP value that means S5. */
+    readonly sleepTypeS5: number
+    readonly reset?: { readonly port: number; readonly value: number }
+  }
+  readonly pci?: {
+    readonly ecam?: { readonly address: Gpa; readonly startBus: number; readonly endBus: number }
+    readonly windows: readonly { readonly kind: 'io' | 'mmio'; readonly base: number; readonly length: number }[]
+    /** GSI of device d's pin p (0 = INTA): `intx[(d + p) % intx.length]`. */
+    readonly intx: readonly number[]
+  }
+  readonly serial?: readonly { readonly port: number; readonly gsi: number }[]
+  readonly hpet?: { readonly address: Gpa }
+  readonly rtc?: { readonly port: number; readonly gsi: number }
+  readonly i8042?: boolean
+  readonly vga?: boolean
+  /** virtio-mmio transports. */
+  readonly virtioMmio?: readonly { readonly address: Gpa; readonly length: number; readonly gsi: number }[]
+}
+
+/** What an I/O model is created with: a device's capabilities, for its own devices, and the machine's shape. */
+export interface IoModelContext extends DeviceContext {
+  readonly vcpuCount: number
+  /** Guest-physical window for MMIO and PCI below 4 GiB that holds no RAM. */
+  readonly mmioWindow: { readonly start: Gpa; readonly length: number }
+  /** The console that the configuration names as the machine's first (serial port, hvc). */
+  readonly console: import('./backends.ts').ConsoleBackend
+  /** A context of another name: for the platform's own devices (`uart0`), whose metrics and errors then carry it. */
+  child(name: string): DeviceContext
+}
+
+/**
+ * One per VM and entry of `stack.io`, created in order before the devices. It claims what it answers to in `create`, by the same
+ * capabilities as any device; what it is made of, it lists, so that reset and save reach each part.
+ */
+export interface IoModel extends Partial<Saveable> {
+  /** Exactly one model of a stack has it. */
+  readonly interruptController?: InterruptController
+  /** At most one model of a stack has it. */
+  readonly pciBus?: PciBus
+  /** The platform's own devices, by name. */
+  readonly devices?: ReadonlyMap<string, Device>
+  /** Further capabilities for devices: `DeviceContext.capability(token)` finds them. Called once per device that asks. */
+  readonly offers?: ReadonlyMap<Token<unknown>, (forDevice: DeviceContext) => unknown>
+  /** Facts for tables. The kernel merges what the stack's models say. Called after all devices were created. */
+  describe?(): PlatformDescription
+  reset?(): void
+  dispose?(): void | Promise<void>
+}

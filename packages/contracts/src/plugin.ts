@@ -1,0 +1,136 @@
+/** Plugins: how strategies and devices enter a stack. Ours and third parties' alike; there is no other door. */
+
+import type { BootImage, BootProtocol } from './boot-protocol.ts'
+import type { Capability } from './capabilities.ts'
+import type { CpuMode } from './cpu-mode.ts'
+import type { Device, DeviceContext } from './device.ts'
+import type { GuestAbi } from './guest-abi.ts'
+import type { GuestMemory } from './guest-memory.ts'
+import type { HostMemory } from './host-memory.ts'
+import type { IoModel, IoModelContext } from './io-model.ts'
+import type { Clock } from './clock.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+import type { PagingStrategy } from './paging.ts'
+import type { ReclaimPolicy } from './reclaim.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { Schema } from './schema.ts'
+
+/** Version of these contracts. A plugin for another one is refused before its code is imported. */
+export const API_VERSION = 1
+
+/** For strategies that live as long as the host. */
+export interface HostContext {
+  readonly hostMemory: HostMemory
+  readonly metrics: Metrics
+  readonly log: Log
+}
+
+/** For strategies that live as long as one VM. */
+export interface VmContext extends HostContext {
+  readonly guestMemory: GuestMemory
+  readonly clock: Clock
+  readonly vcpuCount: number
+}
+
+/** What each role's `create` is handed and makes. Adding a role is adding a line. */
+export interface Roles {
+  /** One per host. */
+  cpu: { context: HostContext; strategy: CpuMode }
+  /** One per VM. */
+  paging: { context: VmContext; strategy: PagingStrategy }
+  /** One per VM; the other roles come with `attach`. */
+  abi: { context: VmContext; strategy: GuestAbi }
+  /** One per VM and entry of `stack.io`. */
+  io: { context: IoModelContext; strategy: IoModel }
+  /** One per host and entry of `stack.reclaim`. */
+  reclaim: { context: HostContext; strategy: ReclaimPolicy }
+  /** One per boot. */
+  boot: { context: HostContext; strategy: BootProtocol }
+  /** One per host. */
+  scheduler: { context: HostContext; strategy: Scheduler }
+}
+export type Role = keyof Roles
+
+export const ROLES = ['cpu', 'paging', 'abi', 'io', 'reclaim', 'boot', 'scheduler'] as const satisfies readonly Role[]
+
+/** One interchangeable implementation of a role. */
+export interface StrategyDefinition<R extends Role = Role, Options = never> {
+  readonly role: R
+  /** What a configuration calls it: `ept`. Unique in its plugin and role. */
+  readonly name: string
+  /** One line, for `nonroot plugins`. */
+  readonly summary: string
+  readonly options: Schema<Options>
+  /** Must be given by another part of the stack. */
+  readonly needs?: readonly Capability[]
+  readonly gives?: readonly Capability[]
+  /** Cannot be in a stack with these. */
+  readonly conflicts?: readonly Capability[]
+  readonly create: (
+    options: Options,
+    context: Roles[R]['context'],
+  ) => Roles[R]['strategy'] | Promise<Roles[R]['strategy']>
+}
+
+/** A boot protocol also says which of its options are files: the kernel reads them and hands over the bytes. */
+export interface BootDefinition<Options = never> extends StrategyDefinition<'boot', Options> {
+  readonly image: (options: Options) => BootImage<string>
+}
+
+export interface DeviceDefinition<Options = never> {
+  /** What a configuration calls it: `virtio-blk`. Unique in a stack. */
+  readonly kind: string
+  readonly summary: string
+  readonly options: Schema<Options>
+  readonly needs?: readonly Capability[]
+  readonly gives?: readonly Capability[]
+  readonly create: (options: Options, context: DeviceContext) => Device | Promise<Device>
+}
+
+export type AnyStrategyDefinition = { [R in Role]: R extends 'boot' ? BootDefinition : StrategyDefinition<R> }[Role]
+
+export interface Plugin {
+  /** The npm package's name. */
+  readonly name: string
+  readonly apiVersion: number
+  /** Other plugins, by what they provide (`io:pc`, `device:acme-bus`, or a package's name), that come first. */
+  readonly requires?: readonly string[]
+  /** Beyond its strategies (`paging:ept`) and devices (`device:acme-sensor`), which count by themselves. */
+  readonly provides?: readonly string[]
+  readonly strategies?: readonly AnyStrategyDefinition[]
+  readonly devices?: readonly DeviceDefinition[]
+}
+
+/** The `"nonroot"` field of a plugin's package.json, read before any of its code is imported. */
+export interface PluginManifest {
+  readonly apiVersion: number
+  /** `paging:ept`, `device:acme-sensor`, ... : exactly what the plugin then exports. */
+  readonly provides: readonly string[]
+}
+
+/** Checked at load time; here only typed. `export default definePlugin({ ... })`. */
+export const definePlugin = (plugin: Plugin): Plugin => plugin
+
+/** Erases the options' type once it is checked: the kernel only ever passes on what `options` parsed. */
+const erase = <T>(definition: unknown): T => definition as T
+
+export const defineDevice = <Options>(definition: DeviceDefinition<Options>): DeviceDefinition => erase(definition)
+
+type Define<R extends Role> = <Options>(
+  definition: Omit<StrategyDefinition<R, Options>, 'role'>,
+) => StrategyDefinition<R>
+
+const definer =
+  <R extends Role>(role: R): Define<R> =>
+  (definition) =>
+    erase({ role, ...definition })
+
+export const defineCpuMode: Define<'cpu'> = definer('cpu')
+export const definePaging: Define<'paging'> = definer('paging')
+export const defineGuestAbi: Define<'abi'> = definer('abi')
+export const defineIoModel: Define<'io'> = definer('io')
+export const defineReclaim: Define<'reclaim'> = definer('reclaim')
+export const defineScheduler: Define<'scheduler'> = definer('scheduler')
+export const defineBoot = <Options>(definition: Omit<BootDefinition<Options>, 'role'>): BootDefinition =>
+  erase({ role: 'boot', ...definition })

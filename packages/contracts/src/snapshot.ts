@@ -1,0 +1,29 @@
+/** What a stateful part saves. Plain data: survives structuredClone, postMessage and a file. */
+
+export type SnapshotValue =
+  | null
+  | boolean
+  | number
+  | bigint
+  | string
+  | Uint8Array
+  | readonly SnapshotValue[]
+  | { readonly [key: string]: SnapshotValue }
+
+/**
+ * State of one part. The part owns `data`'s shape and may change it with `version`; nobody else looks inside.
+ * `restore` of a version it does not know throws `snapshot.mismatch`.
+ */
+export interface Snapshot {
+  /** What it is a state of: `uart16550`, `vcpu`. */
+  readonly type: string
+  /** Version of `data`'s shape, from 1. */
+  readonly version: number
+  readonly data: { readonly [key: string]: SnapshotValue }
+}
+
+/** A part that saves and restores itself. The kernel calls both only while no vCPU of the VM runs. */
+export interface Saveable {
+  save(): Snapshot
+  restore(snapshot: Snapshot): void
+}

@@ -1,0 +1,66 @@
+/** Why `Vcpu.run` returned: neutral reasons that no CPU mode owns, as between kvm.ko and its user space. */
+
+import type { Gpa } from './address.ts'
+import type { IoSize } from './io-bus.ts'
+
+/**
+ * Exits come often, so a vCPU owns ONE object of each kind and reuses it: what `run` returns is valid until the next `run` of that vCPU. Copy what
+ * you keep.
+ *
+ * `portIo` and `mmio` reach whoever called `run` only if the `IoBus` deferred the access. To complete a read, put the answer into `data` (and `dataHigh`)
+ * before the next `run`; the instruction finishes then.
+ */
+export type VcpuExit = PortIoExit | MmioExit | HypercallExit | HaltExit | ShutdownExit | BudgetExit | FailureExit
+
+export type VcpuExitReason = VcpuExit['reason']
+
+export interface PortIoExit {
+  readonly reason: 'portIo'
+  write: boolean
+  port: number
+  size: IoSize
+  /** Unsigned. Written: what the guest wrote. Read: yours to fill. */
+  data: number
+}
+
+export interface MmioExit {
+  readonly reason: 'mmio'
+  write: boolean
+  address: Gpa
+  size: IoSize | 8
+  /** Bits 31:0, unsigned. */
+  data: number
+  /** Bits 63:32, for size 8. */
+  dataHigh: number
+}
+
+/** A hypercall that the guest ABI left to the VM (`HypercallResult` `exit`). The result register is set by `completeHypercall`. */
+export interface HypercallExit {
+  readonly reason: 'hypercall'
+  number: bigint
+  /** In the ABI's order; unused ones are 0. */
+  readonly arguments: bigint[]
+}
+
+/** HLT (or MWAIT) with nothing pending: sleep until `InterruptSink.wake` or the clock's next deadline. */
+export interface HaltExit {
+  readonly reason: 'halt'
+}
+
+/** Triple fault: the processor stopped. The machine resets or ends, by configuration. */
+export interface ShutdownExit {
+  readonly reason: 'shutdown'
+}
+
+/** The budget is used up, or `kick` was called. */
+export interface BudgetExit {
+  readonly reason: 'budget'
+}
+
+/** The CPU mode cannot go on (failed VM entry, internal limit). Ends this VM with the message. */
+export interface FailureExit {
+  readonly reason: 'failure'
+  /** One sentence that names the check or limit. */
+  message: string
+  rip: bigint
+}

@@ -1,0 +1,65 @@
+/** Architectural state of an x86-64 vCPU, complete: what a snapshot, a boot protocol and a debugger read and write. */
+
+/** In the order of the encoding. */
+// prettier-ignore
+export const GENERAL_REGISTERS = [
+  'rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi',
+  'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
+] as const
+export type GeneralRegister = (typeof GENERAL_REGISTERS)[number]
+
+/** A segment register with its hidden part. */
+export interface SegmentState {
+  readonly selector: number
+  readonly base: bigint
+  /** In bytes, granularity applied. */
+  readonly limit: number
+  /**
+   * As VMX keeps them: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
+   * (SDM Vol. 3C, "Guest Register State")
+   */
+  readonly attributes: number
+}
+
+export interface DescriptorTable {
+  readonly base: bigint
+  readonly limit: number
+}
+
+/** `halted`: until an event. `waitForStartup`: an application processor before its SIPI. `shutdown`: after a triple fault. */
+export type ActivityState = 'active' | 'halted' | 'waitForStartup' | 'shutdown'
+
+/** 64-bit values are unsigned bigints. Cold path only: reading it all costs microseconds. */
+export interface VcpuState extends Readonly<Record<GeneralRegister, bigint>> {
+  readonly rip: bigint
+  readonly rflags: bigint
+  readonly cs: SegmentState
+  readonly ss: SegmentState
+  readonly ds: SegmentState
+  readonly es: SegmentState
+  readonly fs: SegmentState
+  readonly gs: SegmentState
+  readonly ldtr: SegmentState
+  readonly tr: SegmentState
+  readonly gdtr: DescriptorTable
+  readonly idtr: DescriptorTable
+  /** As the guest sees them: not a CPU mode's own. */
+  readonly cr0: bigint
+  readonly cr2: bigint
+  readonly cr3: bigint
+  readonly cr4: bigint
+  readonly efer: bigint
+  readonly xcr0: bigint
+  readonly dr: readonly [dr0: bigint, dr1: bigint, dr2: bigint, dr3: bigint, dr6: bigint, dr7: bigint]
+  /** MSRs other than those above, by index. Writing some leaves the others alone. */
+  readonly msrs: ReadonlyMap<number, bigint>
+  /** x87, SSE and AVX in the standard (non-compacted) form of XSAVE. */
+  readonly xsave: Uint8Array
+  readonly activity: ActivityState
+  /** After STI or MOV SS: interrupts held back for one instruction. */
+  readonly interruptShadow: 'none' | 'sti' | 'movSs'
+  readonly nmiBlocked: boolean
+}
+
+/** Some of the state; what is absent stays. */
+export type VcpuStatePatch = Partial<VcpuState>
