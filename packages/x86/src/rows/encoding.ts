@@ -22,13 +22,11 @@ export interface Encoding {
   readonly w: 0 | 1 | -1
   /** Required VEX.L; -1: either. */
   readonly l: 0 | 1 | -1
-  /** Only with REX.B (the XCHG that is not a NOP). */
-  readonly rexB: boolean
   /** The opcode's low three bits are a register. */
   readonly plusRegister: boolean
   readonly hasModrm: boolean
-  /** What ModRM.mod may be. */
-  readonly mod: 'any' | 'memory' | 'register'
+  /** What ModRM.mod may be. `ignored`: any value means a register (MOV CR, MOV DR). */
+  readonly mod: 'any' | 'memory' | 'register' | 'ignored'
   /** Required ModRM.reg, or -1. */
   readonly reg: number
   /** Required ModRM.rm, or -1. */
@@ -76,12 +74,11 @@ function parseVex(token: string, text: string): Head {
   return head
 }
 
-/** Grammar: [VEX.…] | [prefix] [REX.W|W0] [REX.B] [0F [38|3A]]; opcode; then `+r` or a ModRM byte or `/r`, `/0`…`/7`, `mem`, `reg`. */
+/** Grammar: [VEX.…] | [prefix] [REX.W|W0] [0F [38|3A]]; opcode; then `+r` or a ModRM byte or `/r`, `/0`…`/7`, `mem`, `reg`, `mod=*`. */
 export function parseEncoding(text: string, operands: readonly OperandSpec[]): Encoding {
   const tokens = text.split(' ')
   let at = 0
   let head: Head = { map: MAP.ONE_BYTE, prefix: 'any', w: -1, l: -1 }
-  let rexB = false
   const vex = tokens[0]?.startsWith('VEX.') ?? false
   if (vex) {
     head = parseVex(tokens[at++] ?? '', text)
@@ -92,10 +89,7 @@ export function parseEncoding(text: string, operands: readonly OperandSpec[]): E
       head.prefix = first as MandatoryPrefix
       at++
     }
-    for (; /^(REX\.[WB]|W0)$/.test(tokens[at] ?? ''); at++) {
-      if (tokens[at] === 'REX.B') rexB = true
-      else head.w = tokens[at] === 'W0' ? 0 : 1
-    }
+    if (/^(REX\.W|W0)$/.test(tokens[at] ?? '')) head.w = tokens[at++] === 'W0' ? 0 : 1
     if (tokens[at] === '0F') {
       at++
       const escape = tokens[at]
@@ -106,7 +100,7 @@ export function parseEncoding(text: string, operands: readonly OperandSpec[]): E
   const opcodeToken = tokens[at++]
   if (!isByte(opcodeToken)) fail(text, 'no opcode byte')
   const opcode = Number.parseInt(opcodeToken, 16)
-  let mod = modByOperands(operands)
+  let mod: Encoding['mod'] = modByOperands(operands)
   let hasModrm = operands.some(({ kind }) => BY_MODRM.includes(kind) || kind === 'STi')
   let plusRegister = false
   let reg = -1
@@ -115,6 +109,7 @@ export function parseEncoding(text: string, operands: readonly OperandSpec[]): E
     const token = tokens[at] ?? ''
     if (token === '+r') plusRegister = true
     else if (token === 'mem' || token === 'reg') mod = token === 'mem' ? 'memory' : 'register'
+    else if (token === 'mod=*') mod = 'ignored'
     else if (token === '/r') hasModrm = true
     else if (/^\/[0-7]$/.test(token)) [hasModrm, reg] = [true, Number(token.charAt(1))]
     else if (isByte(token)) {
@@ -125,5 +120,5 @@ export function parseEncoding(text: string, operands: readonly OperandSpec[]): E
   }
   if (plusRegister !== operands.some(({ kind }) => kind === 'Z')) fail(text, '+r and a Z operand go together')
   if (plusRegister && (opcode & 7) !== 0) fail(text, '+r needs an opcode that ends in 000')
-  return { ...head, vex, opcode, rexB, plusRegister, hasModrm, mod, reg, rm }
+  return { ...head, vex, opcode, plusRegister, hasModrm, mod, reg, rm }
 }

@@ -37,7 +37,7 @@ export type OperandKind =
  * Width. b w d q x: 8 16 32 64 128 bits. v: operand size. z: operand size, at most 32. y: 64 bits when the operand size
  * is 64, else 32. t: 80 bits. p: far pointer (16:v). s: pseudo-descriptor (GDTR, IDTR). a: BOUND's pair.
  * f32 f64 f80 i16 i32 i64 bcd: x87 memory formats. env, state, fx, none: areas of their own layout, or no access.
- * sreg: selector: 16 bits in memory, the operand size in a register.
+ * sreg: selector: 16 bits in memory, the operand size in a register. db dw: 32-bit register or memory of 8, 16 bits.
  */
 export type OperandSize =
   | 'b'
@@ -63,6 +63,8 @@ export type OperandSize =
   | 'fx'
   | 'none'
   | 'sreg'
+  | 'db'
+  | 'dw'
   | 'c' // CMPXCHG8B, CMPXCHG16B: twice y
 
 export interface OperandSpec {
@@ -103,7 +105,7 @@ const IMPLIED: Readonly<Record<string, OperandSpec>> = {
   '1': fixed('1', 'one', 'b', -1),
 }
 
-const SIZES = 'b w d q x v z y p s a f32 f64 f80 i16 i32 i64 bcd env state fx none sreg c'.split(' ')
+const SIZES = 'b w d q x v z y p s a f32 f64 f80 i16 i32 i64 bcd env state fx none sreg db dw c'.split(' ')
 const KINDS = 'EGMRZBIJAOXYSCDPNQVUW'
 
 function parseOperand(text: string): OperandSpec {

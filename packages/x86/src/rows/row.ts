@@ -81,6 +81,8 @@ export interface RowAttributes {
   /** Mnemonics for operand (or address) sizes 16, 32 and 64, where the manual names them apart: `CBW CWDE CDQE`. */
   readonly names?: string
   readonly namesBy?: 'operandSize' | 'addressSize'
+  /** Reserved-NOP space: any other row of the same opcode takes precedence. */
+  readonly reserved?: boolean
   /** Real but not in the manual's instruction pages, or an alias of another encoding. */
   readonly undocumented?: boolean
 }
