@@ -1,0 +1,47 @@
+/**
+ * Compiles assembly/ (exact floating point) to wasm and writes it to src/float/module.ts.
+ * `--check` writes nothing and fails if the file differs from what a build gives.
+ */
+import asc from 'assemblyscript/asc'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const target = join(root, 'src/float/module.ts')
+
+const FLAGS = [
+  '--runtime', 'stub', '--use', 'abort=', '--noAssert', '-O3', '--converge',
+  '--importMemory', '--noExportMemory', '--sharedMemory', '--maximumMemory', '65536', '--enable', 'threads', '--noColors',
+]
+
+async function compile(): Promise<Uint8Array> {
+  let binary: Uint8Array | undefined
+  const { error, stderr } = await asc.main(['assembly/index.ts', '--baseDir', root, '-o', 'float.wasm', ...FLAGS], {
+    writeFile: (name, contents) => {
+      if (name === 'float.wasm' && typeof contents !== 'string') binary = contents
+    },
+  })
+  if (error || !binary) throw new Error(`assembly/ does not compile: ${stderr.toString()}`)
+  return binary
+}
+
+function render(binary: Uint8Array): string {
+  const lines = Buffer.from(binary).toString('base64').match(/.{1,116}/g) ?? []
+  return [
+    '/** Exact floating point as a wasm module. Generated from assembly/ by tools/build-float.ts: do not edit. */',
+    'const BASE64 = `',
+    ...lines,
+    '`',
+    '',
+    `/** The module's ${binary.length} bytes. It imports \`env.memory\` and has no data of its own. */`,
+    'export const floatBinary = (): Uint8Array<ArrayBuffer> =>',
+    "  Uint8Array.from(atob(BASE64.replaceAll('\\n', '')), (character) => character.charCodeAt(0))",
+    '',
+  ].join('\n')
+}
+
+const text = render(await compile())
+if (process.argv.includes('--check')) {
+  if (readFileSync(target, 'utf8') !== text) throw new Error(`${target} is stale: run tools/build-float.ts`)
+} else writeFileSync(target, text)
