@@ -11,6 +11,7 @@ import type { Metrics } from './metrics.ts'
 import type { PciFunction, PciFunctionDescription } from './pci.ts'
 import type { PowerControl } from './power.ts'
 import type { Snapshot } from './snapshot.ts'
+import { token } from './token.ts'
 import type { Token } from './token.ts'
 
 /**
@@ -83,3 +84,4 @@ export interface Device {
   /** Give up files, sockets, timers. Called once. */
   dispose?(): void | Promise<void>
 }
+export const Device = token<Device>('Device')

@@ -1,10 +1,12 @@
 /** An I/O model: the platform that devices and guest meet on. Emulated PC, virtio transports, passthrough, Xen's channels. */
 
 import type { Gpa } from './address.ts'
+import type { ConsoleBackend } from './backends.ts'
 import type { Device, DeviceContext } from './device.ts'
 import type { InterruptController } from './interrupts.ts'
 import type { PciBus } from './pci.ts'
 import type { Saveable } from './snapshot.ts'
+import { token } from './token.ts'
 import type { Token } from './token.ts'
 
 /** What the platform has, for whoever writes tables about it (ACPI, device tree, Xen start info). Absent = the machine has none. */
@@ -57,7 +59,7 @@ export interface IoModelContext extends DeviceContext {
   /** Guest-physical window for MMIO and PCI below 4 GiB that holds no RAM. */
   readonly mmioWindow: { readonly start: Gpa; readonly length: number }
   /** The console that the configuration names as the machine's first (serial port, hvc). */
-  readonly console: import('./backends.ts').ConsoleBackend
+  readonly console: ConsoleBackend
   /** A context of another name: for the platform's own devices (`uart0`), whose metrics and errors then carry it. */
   child(name: string): DeviceContext
 }
@@ -80,3 +82,4 @@ export interface IoModel extends Partial<Saveable> {
   reset?(): void
   dispose?(): void | Promise<void>
 }
+export const IoModel = token<IoModel>('IoModel')
