@@ -74,7 +74,9 @@ export interface RowAttributes {
   readonly flags?: RowFlags
   readonly flow?: Flow
   readonly unit?: Unit
-  /** A 16-byte memory operand must be aligned (#GP). Decided by the row's family; see rows/sse.ts. */
+  /** x87 instructions that do not look for pending exceptions first (the FN… forms). */
+  readonly nonWaiting?: boolean
+  /** A 16-byte memory operand must be aligned (#GP). See `alignedFamily`. */
   readonly aligned?: boolean
   /** The interrupt shadow: events are held off until after the next instruction. */
   readonly shadow?: boolean
@@ -120,6 +122,15 @@ export function row(mnemonic: string, operands: string, encoding: string, attrib
 /** Rows that share attributes; a row's own win. */
 export function family(shared: RowAttributes, sources: readonly RowSource[]): RowSource[] {
   return sources.map((source) => ({ ...source, attributes: { ...shared, ...source.attributes } }))
+}
+
+/** SSE families: 16-byte memory operands must be aligned unless a row says otherwise. (SDM Vol. 2A, "Exception Conditions".) */
+export function alignedFamily(shared: RowAttributes, sources: readonly RowSource[]): RowSource[] {
+  const shareOf = ({ operands }: RowSource): RowAttributes => (/\b[WM]x\b/.test(operands) ? { aligned: true } : {})
+  return sources.map((source) => ({
+    ...source,
+    attributes: { ...shared, ...shareOf(source), ...source.attributes },
+  }))
 }
 
 export function parseRow(source: RowSource, id: number): Row {
