@@ -86,10 +86,10 @@ export const S = {
   errorCode: 0xe4,
   /** i32: length of the instruction that called a system routine. */
   length: 0xe8,
-  /** i32: linear access width wanted etc.: free use of slow paths. */
-  accessSize: 0xec,
-  /** i32: block the interpreter is to enter next, 0 = look up. */
-  nextBlock: 0xf0,
+  /** i32: record at which wasm code was left (RIP = ripPage + its ip), for the exits that say so. */
+  record: 0xec,
+  /** i32: HPA that `slowModify` found for the write to come, 0 = go through `slowWrite`. */
+  modify: 0xf0,
   /** i32: NMI blocking by an NMI in service. */
   nmiBlocked: 0xf4,
 
@@ -129,8 +129,8 @@ export const S = {
   apicBase: 0x438,
   miscEnable: 0x440,
   tscOffset: 0x448,
-  /** Instructions retired before this slice began. */
-  retired: 0x450,
+  /** i32: address of the block hash table (see interpreter/blocks.ts). */
+  blockTable: 0x450,
   xss: 0x458,
 
   // x87, SSE
@@ -162,13 +162,13 @@ export const S = {
 
 /** Why a wasm function returned to the run loop. */
 export const EXIT = {
-  /** Nothing: keep going at RIP. */
+  /** Keep going at RIP (the mode may have changed). */
   none: 0,
   /** No block is known for RIP: find or decode one. */
   lookup: 1,
   /** The slice is used up. */
   budget: 2,
-  /** Deliver `vector` with `errorCode`; RIP is that of the instruction (faults) or after it (traps, set by the routine). */
+  /** Deliver the fault `vector` with `errorCode`, raised at `record`. */
   exception: 3,
   /** HLT. RIP is after it. */
   halt: 4,
@@ -176,6 +176,8 @@ export const EXIT = {
   stop: 5,
   /** Interrupts may have become open: look at what waits. */
   attention: 6,
+  /** The code at `record` was written over: find or decode it again. */
+  stale: 7,
 } as const
 
 /** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */

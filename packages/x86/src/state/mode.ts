@@ -14,6 +14,12 @@ export const MODE = {
   longMode: 1 << 5,
   /** Virtual-8086 mode. */
   v86: 1 << 6,
+  /** CR0.EM or CR0.TS: x87 and MMX instructions raise. */
+  noX87: 1 << 7,
+  /** CR0.EM, CR0.TS, or CR4.OSFXSR clear: SSE instructions raise. */
+  noSse: 1 << 8,
+  /** The CS limit is short of what the code size can reach: blocks are looked up, and checked, one by one. */
+  csLimited: 1 << 9,
 } as const
 
 export type CodeSize = 16 | 32 | 64

@@ -1,0 +1,138 @@
+/**
+ * One processor core as its cold parts see it: typed access to the vCPU block and to guest memory, and how a fault is raised.
+ * Everything architectural that wasm code does not do itself is written against this class. Not the run loop (processor.ts).
+ */
+import type { HostMemory } from '@nonroot/contracts'
+import { EXIT, gpr, S, SEG, segment } from './state/layout.ts'
+import { RECORD } from './interpreter/record.ts'
+
+/** What a system routine answers: on with the next instruction, left (the exit slot says why), or go on at the RIP it set. */
+export const NEXT = 0
+export const LEFT = 1
+export const JUMPED = 2
+export type Outcome = 0 | 1 | 2
+
+/** A routine of the processor that is written in TypeScript. Arguments lie in the `args` slots. */
+export type SystemRoutine = (core: Core) => Outcome
+
+/** A guest exception on its way out of nested calls. Thrown only inside this package, and caught where wasm called in. */
+export class GuestFault {
+  readonly vector: number
+  readonly errorCode: number
+  constructor(vector: number, errorCode = 0) {
+    this.vector = vector
+    this.errorCode = errorCode
+  }
+}
+
+/**
+ * What the processor finds around it: the pins and buses of the chip. In VMX non-root operation the same calls reach the
+ * hypervisor's side of the exit. Implemented by the CPU mode, or by a test.
+ */
+export interface ProcessorHost {
+  readonly memory: HostMemory
+  /** HPA behind a physical address that no second stage translates, or -1 where there is no memory (it is then MMIO). */
+  hostAddress(physical: number): number
+  readPort(port: number, size: number): number
+  writePort(port: number, size: number, value: number): void
+  /** An access to physical addresses that are not memory. `size` 1, 2, 4 or 8; 8-byte values as two halves through `high`. */
+  readDevice(physical: number, size: number): number
+  writeDevice(physical: number, size: number, value: number): void
+  /** Time stamp counter in guest ticks, now. */
+  readTsc(): bigint
+  /** MSRs the processor does not hold itself (x2APIC, paravirtual): undefined = unknown (#GP). */
+  readMsr(index: number): bigint | undefined
+  writeMsr(index: number, value: bigint): boolean
+  /** Fills `result` (eax, ebx, ecx, edx) after the processor's own model has. */
+  cpuid?(leaf: number, subleaf: number, result: Uint32Array): void
+  /** Random bits for RDRAND and RDSEED. */
+  random64(): bigint
+  /** CR8 lives in the interrupt controller. */
+  readTaskPriority(): number
+  writeTaskPriority(value: number): void
+}
+
+export class Core {
+  readonly host: ProcessorHost
+  readonly memory: HostMemory
+  /** Byte address of the vCPU block in host memory. */
+  readonly base: number
+  readonly u8: Uint8Array
+  readonly i32: Int32Array
+  readonly view: DataView
+
+  constructor(host: ProcessorHost, base: number) {
+    this.host = host
+    this.memory = host.memory
+    this.base = base
+    this.u8 = host.memory.bytes
+    this.i32 = new Int32Array(host.memory.memory.buffer)
+    this.view = host.memory.view
+  }
+
+  // --- slots ---
+  get32(offset: number): number {
+    return this.i32[(this.base + offset) >>> 2]!
+  }
+  set32(offset: number, value: number): void {
+    this.i32[(this.base + offset) >>> 2] = value
+  }
+  get64(offset: number): bigint {
+    return this.view.getBigUint64(this.base + offset, true)
+  }
+  set64(offset: number, value: bigint): void {
+    this.view.setBigUint64(this.base + offset, BigInt.asUintN(64, value), true)
+  }
+  register(n: number): bigint {
+    return this.get64(gpr(n))
+  }
+  setRegister(n: number, value: bigint): void {
+    this.set64(gpr(n), value)
+  }
+  /** Argument `n` of the running system routine. */
+  arg(n: number): bigint {
+    return this.get64(S.args + 8 * n)
+  }
+  /** Low 32 bits of argument `n`, signed. */
+  arg32(n: number): number {
+    return this.get32(S.args + 8 * n)
+  }
+
+  // --- segments ---
+  segmentBase(n: number): bigint {
+    return this.get64(segment(n) + SEG.base)
+  }
+  segmentSelector(n: number): number {
+    return this.get32(segment(n) + SEG.selector) & 0xffff
+  }
+  segmentLimit(n: number): number {
+    return this.get32(segment(n) + SEG.limit) >>> 0
+  }
+  segmentAttributes(n: number): number {
+    return this.get32(segment(n) + SEG.attributes)
+  }
+
+  // --- the running instruction ---
+  /** RIP of the instruction whose record is in the `record` slot. */
+  recordRip(): bigint {
+    const record = this.get32(S.record) >>> 0
+    return this.#cut(this.get64(S.ripPage) + BigInt(this.view.getUint16(record + RECORD.ip, true)))
+  }
+  recordLength(): number {
+    return this.u8[(this.get32(S.record) >>> 0) + RECORD.length]!
+  }
+  nextRip(): bigint {
+    return this.#cut(this.recordRip() + BigInt(this.recordLength()))
+  }
+  #cut(rip: bigint): bigint {
+    const code = this.get32(S.mode) & 3
+    return BigInt.asUintN(code === 2 ? 64 : code === 1 ? 32 : 16, rip)
+  }
+  /** Leaves with an exception at the running instruction. */
+  raise(vector: number, errorCode = 0): Outcome {
+    this.set32(S.vector, vector)
+    this.set32(S.errorCode, errorCode)
+    this.set32(S.exit, EXIT.exception)
+    return LEFT
+  }
+}

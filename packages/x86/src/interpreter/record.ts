@@ -1,0 +1,40 @@
+/**
+ * The pre-decoded record of one instruction: byte offsets of its fields. Handlers read them, blocks.ts writes them.
+ * Register fields hold offsets into the vCPU block, so that no handler multiplies.
+ */
+export const RECORD = {
+  /** i32: index of the handler in the table. */
+  handler: 0,
+  /** u16: offset in its page of the instruction's linear address. */
+  ip: 4,
+  /** u8: length in bytes. */
+  length: 6,
+  /** u8: instructions from this one to the block's end, itself included: what a fault here gives back to the budget. */
+  remaining: 7,
+  /** i32: register named by ModRM.reg. */
+  reg: 8,
+  /** i32: register named by ModRM.rm or the opcode; of a memory operand the base. */
+  rm: 12,
+  /** i32: index register, i32: its shift. RIP-relative operands hold the i64 displacement from `ripPage` here instead. */
+  index: 16,
+  scale: 20,
+  /** i32: segment register's block. */
+  segment: 24,
+  /** i32, sign-extended. */
+  displacement: 28,
+  /** i64. Relative branches: target minus `ripPage`. Memory offsets (`O`): the offset. Block entry: instruction count. */
+  immediate: 32,
+  /** i32: block to go to (taken): NOT_LINKED until known, NEVER_LINKED where it must not be. */
+  link: 40,
+  /** i32: the same when not taken. Also ENTER's level and a far pointer's selector. */
+  link2: 44,
+  size: 48,
+} as const
+
+export const NEVER_LINKED = 0
+export const NOT_LINKED = 1
+
+/** Block hash table: direct mapped, entries of 16 bytes: i32 HPA of the first byte, i32 mode key, i32 address of the first record. */
+export const BLOCK_TABLE_BITS = 15
+export const BLOCK_TABLE_SIZE = 16 << BLOCK_TABLE_BITS
+export const BLOCK_HASH = 0x9e3779b1 // 2^32 / golden ratio

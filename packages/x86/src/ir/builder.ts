@@ -1,0 +1,248 @@
+/** Builds IR: appends nodes in order of evaluation and folds constants. Knows WebAssembly's operations, nothing of x86. */
+import { EVALUATE } from './evaluate-op.ts'
+import type { Body, Node, Value, Variable, Width } from './nodes.ts'
+import { OPS, type Type } from './ops.ts'
+
+/** A value, or a number that becomes a constant of the type that fits. */
+export type Operandish = Value | number | bigint
+
+export class IrBuilder {
+  /** The finished list, and the list that grows now (they differ inside `if` and `loop`). */
+  readonly root: Body = []
+  protected body: Body = this.root
+  readonly variables: Variable[] = []
+  readonly #breaks: object[] = []
+
+  // --- constants, parameters, variables ---
+
+  const(value: number | bigint, type: Type = 'i64'): Value {
+    const bits = type === 'i32' ? 32 : type === 'v128' ? 128 : 64
+    return { kind: 'const', type, value: BigInt.asUintN(bits, BigInt(value)), uses: 0, local: -1 }
+  }
+  i32(value: number): Value {
+    return this.const(value, 'i32')
+  }
+  param(index: number): Value {
+    return this.append({ kind: 'param', type: 'i32', index, uses: 0, local: -1 })
+  }
+  /** A mutable variable, living to the end of the function. */
+  variable(initial: Value, name = ''): Variable {
+    const variable: Variable = { type: initial.type, name, local: -1 }
+    this.variables.push(variable)
+    this.assign(variable, initial)
+    return variable
+  }
+  get(variable: Variable): Value {
+    return this.append({ kind: 'get', type: variable.type, variable, uses: 0, local: -1 })
+  }
+  assign(variable: Variable, value: Operandish): void {
+    this.effect({ kind: 'set', variable, value: this.use(this.as(value, variable.type)) })
+  }
+
+  // --- operations ---
+
+  /** Any operation of the table by its WebAssembly name. */
+  op(name: string, ...args: Operandish[]): Value {
+    return this.lane(name, undefined, ...args)
+  }
+  /** An operation with lane immediates. */
+  lane(name: string, lanes: readonly number[] | undefined, ...args: Operandish[]): Value {
+    const op = OPS[name]
+    if (!op) throw new Error(`no IR operation ${name}`)
+    const values = op.params.map((type, i) => this.as(args[i]!, type))
+    const evaluate = EVALUATE[name]
+    if (evaluate && values.every((v) => v.kind === 'const')) {
+      const [a, b] = values as Extract<Value, { kind: 'const' }>[]
+      const divides = /div|rem/.test(name) && b!.value === 0n
+      if (!divides) return this.const(evaluate(a!.value, b?.value ?? 0n), op.result)
+    }
+    const simple = simplify(name, values)
+    if (simple) return simple
+    for (const value of values) this.use(value)
+    return this.append({ kind: 'op', type: op.result, op, args: values, lanes, uses: 0, local: -1 })
+  }
+
+  // Binary operations take the type of their first operand that is a value; numbers adapt.
+  add(a: Operandish, b: Operandish): Value { return this.#binary('add', a, b) }
+  sub(a: Operandish, b: Operandish): Value { return this.#binary('sub', a, b) }
+  mul(a: Operandish, b: Operandish): Value { return this.#binary('mul', a, b) }
+  and(a: Operandish, b: Operandish): Value { return this.#binary('and', a, b) }
+  or(a: Operandish, b: Operandish): Value { return this.#binary('or', a, b) }
+  xor(a: Operandish, b: Operandish): Value { return this.#binary('xor', a, b) }
+  not(a: Value): Value { return this.xor(a, -1) }
+  shl(a: Operandish, b: Operandish): Value { return this.#binary('shl', a, b) }
+  shrU(a: Operandish, b: Operandish): Value { return this.#binary('shr_u', a, b) }
+  shrS(a: Operandish, b: Operandish): Value { return this.#binary('shr_s', a, b) }
+  rotl(a: Operandish, b: Operandish): Value { return this.#binary('rotl', a, b) }
+  rotr(a: Operandish, b: Operandish): Value { return this.#binary('rotr', a, b) }
+  divU(a: Operandish, b: Operandish): Value { return this.#binary('div_u', a, b) }
+  divS(a: Operandish, b: Operandish): Value { return this.#binary('div_s', a, b) }
+  remU(a: Operandish, b: Operandish): Value { return this.#binary('rem_u', a, b) }
+  remS(a: Operandish, b: Operandish): Value { return this.#binary('rem_s', a, b) }
+  // Comparisons yield i32 0 or 1.
+  eq(a: Operandish, b: Operandish): Value { return this.#binary('eq', a, b) }
+  ne(a: Operandish, b: Operandish): Value { return this.#binary('ne', a, b) }
+  ltU(a: Operandish, b: Operandish): Value { return this.#binary('lt_u', a, b) }
+  ltS(a: Operandish, b: Operandish): Value { return this.#binary('lt_s', a, b) }
+  gtU(a: Operandish, b: Operandish): Value { return this.#binary('gt_u', a, b) }
+  gtS(a: Operandish, b: Operandish): Value { return this.#binary('gt_s', a, b) }
+  leU(a: Operandish, b: Operandish): Value { return this.#binary('le_u', a, b) }
+  leS(a: Operandish, b: Operandish): Value { return this.#binary('le_s', a, b) }
+  geU(a: Operandish, b: Operandish): Value { return this.#binary('ge_u', a, b) }
+  geS(a: Operandish, b: Operandish): Value { return this.#binary('ge_s', a, b) }
+  eqz(a: Value): Value { return this.op(`${a.type}.eqz`, a) }
+  clz(a: Value): Value { return this.op(`${a.type}.clz`, a) }
+  ctz(a: Value): Value { return this.op(`${a.type}.ctz`, a) }
+  popcnt(a: Value): Value { return this.op(`${a.type}.popcnt`, a) }
+  /** i64 → i32, low half. */
+  wrap(a: Value): Value { return a.type === 'i32' ? a : this.op('i32.wrap_i64', a) }
+  /** i32 → i64, zero-extended. */
+  extendU(a: Value): Value { return a.type === 'i64' ? a : this.op('i64.extend_i32_u', a) }
+  /** i32 → i64, sign-extended. */
+  extendS(a: Value): Value { return a.type === 'i64' ? a : this.op('i64.extend_i32_s', a) }
+
+  /** An i64 cut to its low `width` bits, zero-extended: how guest integers are kept. */
+  truncate(value: Value, width: Width): Value {
+    return width >= 64 ? value : this.and(value, (1n << BigInt(width)) - 1n)
+  }
+  /** An i64 whose low `width` bits are sign-extended to 64. */
+  signExtend(value: Value, width: Width): Value {
+    return width >= 64 ? value : this.op(`i64.extend${width}_s`, value)
+  }
+  select(condition: Value, whenTrue: Operandish, whenFalse: Operandish): Value {
+    const type = typeof whenTrue === 'object' ? whenTrue.type : typeof whenFalse === 'object' ? whenFalse.type : 'i64'
+    const args = [this.as(whenTrue, type), this.as(whenFalse, type), condition] as const
+    if (condition.kind === 'const') return condition.value ? args[0] : args[1]
+    for (const arg of args) this.use(arg)
+    return this.append({ kind: 'select', type, args, uses: 0, local: -1 })
+  }
+
+  // --- raw memory ---
+
+  rawLoad(type: Type, address: Value, offset: number, width: Width, options: { signed?: boolean; stable?: boolean } = {}): Value {
+    return this.append({
+      kind: 'load', type, address: this.use(address), offset, width, signed: options.signed ?? false, stable: options.stable ?? false, uses: 0, local: -1,
+    })
+  }
+  rawStore(address: Value, offset: number, width: Width, value: Value): void {
+    this.effect({ kind: 'store', address: this.use(address), offset, width, value: this.use(value) })
+  }
+  rawCopy(to: Value, from: Value, count: Value): void {
+    this.effect({ kind: 'copy', to: this.use(to), from: this.use(from), count: this.use(count) })
+  }
+  rawFill(to: Value, byte: Value, count: Value): void {
+    this.effect({ kind: 'fill', to: this.use(to), byte: this.use(byte), count: this.use(count) })
+  }
+  /** Calls an imported function for its value. */
+  call(type: Type, callee: string, ...args: Value[]): Value {
+    for (const arg of args) this.use(arg)
+    return this.append({ kind: 'call', type, callee, args, uses: 0, local: -1 })
+  }
+  /** Calls an imported function that yields nothing. */
+  run(callee: string, ...args: Value[]): void {
+    for (const arg of args) this.use(arg)
+    this.effect({ kind: 'run', callee, args })
+  }
+
+  // --- slots of the vCPU at constant offsets ---
+
+  slot(offset: number, type: Type = 'i64', width: Width = type === 'i32' ? 32 : type === 'v128' ? 128 : 64): Value {
+    return this.append({ kind: 'slot', type, offset, width, uses: 0, local: -1 })
+  }
+  setSlot(offset: number, value: Value, width: Width = value.type === 'i32' || value.type === 'f32' ? 32 : value.type === 'v128' ? 128 : 64): void {
+    this.effect({ kind: 'setSlot', offset, width, value: this.use(value) })
+  }
+
+  // --- control ---
+
+  if(condition: Value, then: () => void, otherwise?: () => void): void {
+    this.#if(condition, then, otherwise, false)
+  }
+  /** An `if` whose body seldom runs: slow paths and faults. */
+  ifUnlikely(condition: Value, then: () => void, otherwise?: () => void): void {
+    this.#if(condition, then, otherwise, true)
+  }
+  /** Repeats the body until `break`. */
+  loop(body: () => void): void {
+    const label = {}
+    this.#breaks.push(label)
+    const list = this.#nested(body)
+    this.#breaks.pop()
+    this.effect({ kind: 'loop', label, body: list })
+  }
+  /** Leaves the innermost loop. */
+  break(): void {
+    this.effect({ kind: 'break', label: this.#innermost() })
+  }
+  /** Starts the innermost loop's next round. */
+  continue(): void {
+    this.effect({ kind: 'continue', label: this.#innermost() })
+  }
+  return(): void {
+    this.effect({ kind: 'return' })
+  }
+  tail(target: Value, ...args: Value[]): void {
+    this.effect({ kind: 'tail', target: this.use(target), args: args.map((a) => this.use(a)) })
+  }
+  tailCall(callee: string, ...args: Value[]): void {
+    this.effect({ kind: 'tailCall', callee, args: args.map((a) => this.use(a)) })
+  }
+
+  // --- parts ---
+
+  protected as(value: Operandish, type: Type): Value {
+    if (typeof value === 'object') {
+      if (value.type !== type) throw new Error(`IR: a value of type ${value.type} where ${type} is needed`)
+      return value
+    }
+    return this.const(value, type)
+  }
+  protected use(value: Value): Value {
+    value.uses++
+    return value
+  }
+  protected append<T extends Value>(value: T): T {
+    this.body.push(value)
+    return value
+  }
+  protected effect(node: Exclude<Node, Value>): void {
+    this.body.push(node)
+  }
+  #binary(name: string, a: Operandish, b: Operandish): Value {
+    const type = typeof a === 'object' ? a.type : typeof b === 'object' ? b.type : 'i64'
+    return this.op(`${type}.${name}`, a, b)
+  }
+  #nested(build: () => void): Body {
+    const outer = this.body
+    const list: Body = (this.body = [])
+    build()
+    this.body = outer
+    return list
+  }
+  #if(condition: Value, then: () => void, otherwise: (() => void) | undefined, unlikely: boolean): void {
+    if (condition.kind === 'const') {
+      if (condition.value) then()
+      else otherwise?.()
+      return
+    }
+    this.use(condition)
+    const thenList = this.#nested(then)
+    const elseList = otherwise ? this.#nested(otherwise) : []
+    this.effect({ kind: 'if', condition, then: thenList, else: elseList, unlikely })
+  }
+  #innermost(): object {
+    const label = this.#breaks.at(-1)
+    if (!label) throw new Error('IR: break or continue outside a loop')
+    return label
+  }
+}
+
+/** Identities that come up because operands are constants in compiled code: x+0, x&-1, x<<0, ... */
+function simplify(name: string, [a, b]: readonly Value[]): Value | undefined {
+  if (b?.kind !== 'const' || !a) return undefined
+  const operation = name.slice(4)
+  const ones = a.type === 'i32' ? 0xffff_ffffn : 0xffff_ffff_ffff_ffffn
+  if (b.value === 0n && /^(add|sub|or|xor|shl|shr_u|shr_s|rotl|rotr)$/.test(operation) && name[0] === 'i' && name[3] === '.') return a
+  if (b.value === ones && operation === 'and') return a
+  return undefined
+}

@@ -1,0 +1,260 @@
+/** IR → WebAssembly: the only lowering. Decides which values live in locals and writes the bytes. */
+import { Bytes, type ValueType } from '@nonroot/wasm-encoder'
+import type { Body, Node, Value } from '../ir/nodes.ts'
+import type { Type } from '../ir/ops.ts'
+
+export interface Lowered {
+  readonly code: Bytes
+  /** Types of the locals after the parameters. */
+  readonly locals: readonly ValueType[]
+}
+
+export interface LowerOptions {
+  /** How many parameters the function has. */
+  readonly params: number
+  /** Function index of an import. */
+  readonly callee: (name: string) => number
+  /** Type index for tail calls through the table. */
+  readonly tailType: number
+}
+
+export function lower(body: Body, options: LowerOptions): Lowered {
+  const lowering = new Lowering(options)
+  lowering.list(body)
+  lowering.code.byte(0x0b)
+  return { code: lowering.code, locals: lowering.locals }
+}
+
+/** Loads by type, width and sign. (WebAssembly Core Specification, "Memory Instructions") */
+const LOAD: Record<string, number> = {
+  'i32/8/u': 0x2d, 'i32/8/s': 0x2c, 'i32/16/u': 0x2f, 'i32/16/s': 0x2e, 'i32/32/u': 0x28, 'i32/32/s': 0x28,
+  'i64/8/u': 0x31, 'i64/8/s': 0x30, 'i64/16/u': 0x33, 'i64/16/s': 0x32, 'i64/32/u': 0x35, 'i64/32/s': 0x34, 'i64/64/u': 0x29, 'i64/64/s': 0x29,
+  'f32/32/u': 0x2a, 'f64/64/u': 0x2b,
+}
+const STORE: Record<string, number> = {
+  'i32/8': 0x3a, 'i32/16': 0x3b, 'i32/32': 0x36, 'i64/8': 0x3c, 'i64/16': 0x3d, 'i64/32': 0x3e, 'i64/64': 0x37, 'f32/32': 0x38, 'f64/64': 0x39,
+}
+/** v128 loads: whole, or the low bits with zeros above. */
+const LOAD_VECTOR: Record<number, number> = { 128: 0, 64: 93, 32: 92 }
+
+class Lowering {
+  readonly code = new Bytes(512)
+  readonly locals: ValueType[] = []
+  readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
+  readonly #options: LowerOptions
+  /** Open wasm blocks, innermost last; loops carry their label twice: the block around (break) and the loop (continue). */
+  readonly #open: { label: object | undefined; loop: boolean }[] = []
+  #loopDepth = 0
+  /** For a value in a local: uses still to come, and the loop depth where it was set. */
+  readonly #left = new Map<Value, { uses: number; depth: number }>()
+
+  constructor(options: LowerOptions) {
+    this.#options = options
+  }
+
+  list(body: Body): void {
+    for (const node of body) this.#node(node)
+  }
+
+  #node(node: Node): void {
+    const { code } = this
+    switch (node.kind) {
+      case 'const':
+      case 'param':
+        return
+      case 'op':
+      case 'select':
+        if (node.uses > 1) this.#keep(node)
+        return
+      case 'load':
+        if (node.uses > (node.stable ? 1 : 0)) this.#keep(node)
+        return
+      case 'get':
+      case 'slot':
+        if (node.uses) this.#keep(node)
+        return
+      case 'call':
+        if (node.uses) return this.#keep(node)
+        this.#compute(node)
+        code.byte(0x1a)
+        return
+      case 'set':
+        this.#value(node.value)
+        if (node.variable.local < 0) node.variable.local = this.#newLocal(node.variable.type)
+        code.byte(0x21)
+        code.u32(node.variable.local)
+        return
+      case 'setSlot':
+        code.byte(0x20)
+        code.byte(0)
+        this.#value(node.value)
+        return this.#store(node.value.type, node.width, node.offset)
+      case 'store':
+        this.#value(node.address)
+        this.#value(node.value)
+        return this.#store(node.value.type, node.width, node.offset)
+      case 'run':
+        for (const arg of node.args) this.#value(arg)
+        code.byte(0x10)
+        code.u32(this.#options.callee(node.callee))
+        return
+      case 'if':
+        this.#value(node.condition)
+        code.byte(0x04)
+        code.byte(0x40)
+        this.#open.push({ label: undefined, loop: false })
+        this.list(node.then)
+        if (node.else.length) {
+          code.byte(0x05)
+          this.list(node.else)
+        }
+        this.#open.pop()
+        code.byte(0x0b)
+        return
+      case 'loop':
+        for (const opcode of [0x02, 0x40, 0x03, 0x40]) code.byte(opcode)
+        this.#open.push({ label: node.label, loop: false }, { label: node.label, loop: true })
+        this.#loopDepth++
+        this.list(node.body)
+        this.#loopDepth--
+        this.#open.length -= 2
+        for (const opcode of [0x0c, 0, 0x0b, 0x0b]) code.byte(opcode)
+        return
+      case 'break':
+      case 'continue':
+        code.byte(0x0c)
+        code.u32(this.#open.length - 1 - this.#open.findLastIndex((b) => b.label === node.label && b.loop === (node.kind === 'continue')))
+        return
+      case 'copy':
+        this.#value(node.to)
+        this.#value(node.from)
+        this.#value(node.count)
+        for (const byte of [0xfc, 0x0a, 0, 0]) code.byte(byte)
+        return
+      case 'fill':
+        this.#value(node.to)
+        this.#value(node.byte)
+        this.#value(node.count)
+        for (const byte of [0xfc, 0x0b, 0]) code.byte(byte)
+        return
+      case 'return':
+        code.byte(0x0f)
+        return
+      case 'tail':
+        for (const arg of node.args) this.#value(arg)
+        this.#value(node.target)
+        code.byte(0x13)
+        code.u32(this.#options.tailType)
+        code.byte(0)
+        return
+      case 'tailCall':
+        for (const arg of node.args) this.#value(arg)
+        code.byte(0x12)
+        code.u32(this.#options.callee(node.callee))
+        return
+    }
+  }
+
+  /** Evaluates a value now and keeps it in a local. */
+  #keep(value: Value): void {
+    this.#compute(value)
+    value.local = this.#free[value.type].pop() ?? this.#newLocal(value.type)
+    this.#left.set(value, { uses: value.uses, depth: this.#loopDepth })
+    this.code.byte(0x21)
+    this.code.u32(value.local)
+  }
+
+  #newLocal(type: Type): number {
+    return this.#options.params + this.locals.push(type) - 1
+  }
+
+  /** Pushes a value on the wasm stack: from its local if it has one, computed here otherwise. */
+  #value(value: Value): void {
+    if (value.local < 0) return this.#compute(value)
+    this.code.byte(0x20)
+    this.code.u32(value.local)
+    const left = this.#left.get(value)!
+    // A local is free again after its last use, but not inside a loop that will come round to that use again.
+    if (--left.uses === 0 && left.depth === this.#loopDepth) this.#free[value.type].push(value.local)
+  }
+
+  #compute(value: Value): void {
+    const { code } = this
+    switch (value.kind) {
+      case 'const':
+        return this.#const(value.type, value.value)
+      case 'param':
+        code.byte(0x20)
+        code.u32(value.index)
+        return
+      case 'get':
+        if (value.variable.local < 0) value.variable.local = this.#newLocal(value.type)
+        code.byte(0x20)
+        code.u32(value.variable.local)
+        return
+      case 'slot':
+        code.byte(0x20)
+        code.byte(0)
+        return this.#load(value.type, value.width, false, value.offset)
+      case 'load':
+        this.#value(value.address)
+        return this.#load(value.type, value.width, value.signed, value.offset)
+      case 'select':
+        for (const arg of value.args) this.#value(arg)
+        code.byte(0x1b)
+        return
+      case 'call':
+        for (const arg of value.args) this.#value(arg)
+        code.byte(0x10)
+        code.u32(this.#options.callee(value.callee))
+        return
+      case 'op':
+        for (const arg of value.args) this.#value(arg)
+        if (value.op.prefix) {
+          code.byte(value.op.prefix)
+          code.u32(value.op.code)
+        } else code.byte(value.op.code)
+        if (value.lanes) for (const lane of value.lanes) code.byte(lane)
+        return
+    }
+  }
+
+  #const(type: Type, value: bigint): void {
+    const { code } = this
+    if (type === 'i32') {
+      code.byte(0x41)
+      code.i32(Number(value))
+    } else if (type === 'i64') {
+      code.byte(0x42)
+      code.i64(value)
+    } else {
+      // Floats and vectors are given by their bits.
+      const bytes = type === 'f32' ? 4 : type === 'f64' ? 8 : 16
+      if (type === 'v128') {
+        code.byte(0xfd)
+        code.u32(12)
+      } else code.byte(type === 'f32' ? 0x43 : 0x44)
+      for (let i = 0; i < bytes; i++) code.byte(Number((value >> BigInt(8 * i)) & 0xffn))
+    }
+  }
+
+  #load(type: Type, width: number, signed: boolean, offset: number): void {
+    const { code } = this
+    if (type === 'v128') {
+      code.byte(0xfd)
+      code.u32(LOAD_VECTOR[width]!)
+    } else code.byte(LOAD[`${type}/${width}/${signed ? 's' : 'u'}`]!)
+    code.byte(0)
+    code.u32(offset)
+  }
+
+  #store(type: Type, width: number, offset: number): void {
+    const { code } = this
+    if (type === 'v128') {
+      code.byte(0xfd)
+      code.u32(11)
+    } else code.byte(STORE[`${type}/${width}`]!)
+    code.byte(0)
+    code.u32(offset)
+  }
+}

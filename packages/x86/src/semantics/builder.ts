@@ -1,0 +1,432 @@
+/**
+ * What an instruction's semantics are written against. The same calls build an interpreter handler (operands read from the
+ * record at run time) or compiled code (operands are constants): the tier is the subclass, and an author cannot tell.
+ *
+ * Guest integers are i64 values, zero-extended from their width. Rule for authors: everything that can fault comes before
+ * the first change of a register, flag or memory, except where the manual says that partial progress shows.
+ */
+import { IrBuilder, type Operandish } from '../ir/builder.ts'
+import type { Value, Variable, Width } from '../ir/nodes.ts'
+import type { Instruction } from '../decode/instruction.ts'
+import type { OperandSpec } from '../rows/row.ts'
+import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB, TLB_ENTRIES } from '../state/layout.ts'
+
+/** Where a register number comes from: a field of the instruction, or a fixed number. */
+export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | number
+
+/** The status flags' letters in the order of RFLAGS. */
+export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
+
+/** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
+export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
+
+/** A place in guest memory that was read and will be written: the write cannot fault. */
+export interface Place {
+  readonly value: Value
+  write(value: Value): void
+}
+
+/** An explicit operand, as the row names it. */
+export interface Operand {
+  /** Bits. */
+  readonly width: Width
+  readonly isMemory: boolean
+  readonly spec: OperandSpec
+  /** i64 zero-extended, or v128 for vector operands. Memory operands may fault here. */
+  read(): Value
+  /** Registers: 32-bit writes clear the upper half. Memory operands may fault here, unless `readToWrite` came before. */
+  write(value: Value): void
+  /** Read with the intent to write: a fault of the write shows now. Each call builds the access anew: call it once. */
+  readToWrite(): Value
+  /** Effective address (offset in its segment), i64, cut to the address size. Memory operands only. */
+  address(): Value
+}
+
+export abstract class SemanticsBuilder extends IrBuilder {
+  readonly cpu: Value
+  readonly instruction: Instruction
+  readonly operands: readonly Operand[]
+  /** Results of flags are known to be dead: writes of flags build nothing. */
+  readonly flagsDead: boolean
+
+  constructor(instruction: Instruction, flagsDead: boolean) {
+    super()
+    this.cpu = this.param(0)
+    this.instruction = instruction
+    this.flagsDead = flagsDead
+    this.operands = instruction.row.operands.map((spec) => this.#operand(spec))
+  }
+
+  // ------------------------------------------------------------------ what the tiers supply
+
+  /** General register, zero-extended from `width`. 8 bits: numbers 4..7 are AH..BH where no REX prefix is present. */
+  abstract readRegister(field: RegisterField, width: Width): Value
+  abstract writeRegister(field: RegisterField, width: Width, value: Value): void
+  /** 16 bytes of the vector register in that field; MMX registers are 64 bits (i64). */
+  abstract readVector(field: RegisterField): Value
+  abstract writeVector(field: RegisterField, value: Value): void
+  abstract readMmx(field: RegisterField): Value
+  abstract writeMmx(field: RegisterField, value: Value): void
+  /** Byte address in shared memory of the register in that field: for routines that work on memory. */
+  abstract registerAddress(file: 'xmm' | 'mmx' | 'segment', field: RegisterField): Value
+  /** i64, extended as the row says. */
+  abstract immediate(): Value
+  /** i64: ENTER's level, a far pointer's selector. */
+  abstract immediate2(): Value
+  /** i64: RIP of this instruction, of the next one. */
+  abstract currentRip(): Value
+  abstract nextRip(): Value
+  /** i64: target of a relative branch, cut to the operand size. */
+  abstract relativeTarget(): Value
+  /** i64: effective address of the memory operand before it is cut to the address size. */
+  protected abstract effectiveAddress(): Value
+  /** i64 base of the segment in use, or undefined where it is 0 by definition. `index`: a segment number, or the operand's own. */
+  protected abstract segmentAddress(which: number | 'operand'): Value
+  /** Leaves compiled code or the handler chain at this instruction; `exit` says why. */
+  abstract leave(): void
+  /** Ends the block: continue at `rip`, already checked. */
+  abstract jump(rip: Value): void
+  /** Ends the block by a relative branch. Without a condition it is always taken. */
+  abstract branch(condition?: Value): void
+  /** The block ends here and continues with the next instruction, after something that changes how code decodes or translates. */
+  abstract endBlock(): void
+  /** Runs a system routine by name (see system/): it may raise, stop, or set RIP. Semantics end after it. */
+  abstract system(name: string, ...args: Value[]): void
+
+  // ------------------------------------------------------------------ facts about the instruction
+
+  get operandSize(): 16 | 32 | 64 { return this.instruction.operandSize }
+  get addressSize(): 16 | 32 | 64 { return this.instruction.addressSize }
+  get codeSize(): 16 | 32 | 64 { return this.instruction.codeSize }
+  /** Width of the stack pointer in this mode. */
+  abstract get stackSize(): 16 | 32 | 64
+
+  // ------------------------------------------------------------------ flags
+
+  flag(name: StatusFlag): Value {
+    switch (name) {
+      case 'cf': return this.slot(S.cf, 'i32')
+      case 'af': return this.and(this.shrU(this.slot(S.af, 'i32'), 4), 1)
+      case 'of': return this.wrap(this.shrU(this.slot(S.of), 63))
+      case 'zf': return this.eqz(this.slot(S.zr))
+      case 'sf': return this.wrap(this.shrU(this.slot(S.sp), 63))
+      case 'pf': return this.eqz(this.and(this.popcnt(this.and(this.wrap(this.slot(S.sp)), 0xff)), 1))
+    }
+  }
+  /** Sets one flag from an i32 that is 0 or 1. SF and PF are set together: use `setSignParity`. */
+  setFlag(name: 'cf' | 'af' | 'of' | 'zf', value: Operandish): void {
+    if (this.flagsDead) return
+    const bit = this.as(value, 'i32')
+    switch (name) {
+      case 'cf': return this.setSlot(S.cf, bit)
+      case 'af': return this.setSlot(S.af, this.shl(bit, 4))
+      case 'of': return this.setSlot(S.of, this.shl(this.extendU(bit), 63))
+      case 'zf': return this.setSlot(S.zr, this.extendU(this.xor(bit, 1)))
+    }
+  }
+  /** Sets SF and PF from i32 bits, apart from any result. */
+  setSignParity(sf: Value, pf: Value): void {
+    if (this.flagsDead) return
+    this.setSlot(S.sp, this.or(this.shl(this.extendU(sf), 63), this.extendU(this.xor(pf, 1))))
+  }
+  /** OF from an i64 whose bit (width - 1) is the flag. */
+  setOverflowBit(value: Value, width: Width): void {
+    if (this.flagsDead) return
+    this.setSlot(S.of, this.signExtend(value, width))
+  }
+  /** ZF, SF and PF of a result. */
+  setResult(result: Value, width: Width): void {
+    if (this.flagsDead) return
+    const extended = this.signExtend(result, width)
+    this.setSlot(S.zr, extended)
+    this.setSlot(S.sp, extended)
+  }
+  /** AF of an addition or subtraction: bit 4 of left ^ right ^ result. */
+  setAdjust(left: Value, right: Value, result: Value): void {
+    if (this.flagsDead) return
+    this.setSlot(S.af, this.and(this.wrap(this.xor(this.xor(left, right), result)), 0x10))
+  }
+  /** The value of condition code `code` (0..15, as in Jcc's opcode) as i32. (SDM Vol. 1, "Condition Codes") */
+  condition(code: number): Value {
+    const positive = this.#positiveCondition(code >> 1)
+    return code & 1 ? this.eqz(positive) : positive
+  }
+  #positiveCondition(pair: number): Value {
+    const less = () => this.ltS(this.xor(this.slot(S.sp), this.slot(S.of)), 0)
+    switch (pair) {
+      case 0: return this.ltS(this.slot(S.of), 0)
+      case 1: return this.flag('cf')
+      case 2: return this.flag('zf')
+      case 3: return this.or(this.flag('cf'), this.flag('zf'))
+      case 4: return this.ltS(this.slot(S.sp), 0)
+      case 5: return this.flag('pf')
+      case 6: return less()
+      default: return this.or(less(), this.flag('zf'))
+    }
+  }
+  /** Status flags gathered in their RFLAGS places, i64 (CF PF AF ZF SF OF), bit 1 not set. */
+  statusFlags(): Value {
+    const bits: [StatusFlag, number][] = [['cf', 0], ['pf', 2], ['af', 4], ['zf', 6], ['sf', 7], ['of', 11]]
+    return this.extendU(bits.map(([name, at]) => this.shl(this.flag(name), at)).reduce((a, b) => this.or(a, b)))
+  }
+  /** Sets the status flags from their RFLAGS places; `of` false leaves OF (SAHF). */
+  setStatusFlags(value: Value, of = true): void {
+    if (this.flagsDead) return
+    const low = this.wrap(value)
+    const bit = (at: number) => this.and(this.shrU(low, at), 1)
+    this.setFlag('cf', bit(0))
+    this.setSlot(S.af, this.and(low, 0x10))
+    this.setFlag('zf', bit(6))
+    this.setSignParity(bit(7), bit(2))
+    if (of) this.setFlag('of', bit(11))
+  }
+  /** +size or -size by DF, i64. */
+  stringStep(bytes: number): Value {
+    return this.select(this.and(this.slot(S.flags, 'i32'), FLAG.DF), this.const(-bytes), this.const(bytes))
+  }
+
+  // ------------------------------------------------------------------ exceptions
+
+  raise(vector: number, errorCode: Operandish = 0): void {
+    this.setSlot(S.vector, this.i32(vector))
+    this.setSlot(S.errorCode, this.as(errorCode, 'i32'))
+    this.setSlot(S.exit, this.i32(EXIT.exception))
+    this.leave()
+  }
+  raiseIf(condition: Value, vector: number, errorCode: Operandish = 0): void {
+    this.ifUnlikely(condition, () => this.raise(vector, errorCode))
+  }
+
+  // ------------------------------------------------------------------ memory
+
+  /** Cuts an offset to a width: an address size or the stack's. */
+  cut(offset: Value, size: 16 | 32 | 64): Value {
+    return this.truncate(offset, size)
+  }
+  /**
+   * Linear address of `offset` in a segment for an access of `bytes`, checked against the segment where the mode has limits.
+   * `which`: a segment number (0 = ES ..), or 'operand' for the memory operand's own.
+   */
+  linear(which: number | 'operand', offset: Value, bytes: number, access: 'read' | 'write'): Value {
+    const number = which === 'operand' ? this.instruction.segment : which
+    if (this.codeSize === 64) {
+      if (number !== SEGMENT.fs && number !== SEGMENT.gs) return offset
+      return this.add(offset, this.rawLoad('i64', this.segmentAddress(which), SEG.base, 64))
+    }
+    const seg = this.segmentAddress(which)
+    const bound = this.rawLoad('i64', seg, access === 'read' ? SEG.readBound : SEG.writeBound, 64)
+    this.ifUnlikely(this.gtU(this.add(offset, bytes), bound), () => {
+      this.setSlot(S.address, offset)
+      const info = this.or(this.i32(bytes | (access === 'write' ? 0x10000 : 0)), this.shl(this.#segmentNumber(seg), 8))
+      this.ifUnlikely(this.call('i32', 'checkSegment', this.cpu, info), () => this.leave())
+    })
+    return this.and(this.add(offset, this.rawLoad('i64', seg, SEG.base, 64)), 0xffff_ffff)
+  }
+  /** Number of the segment register at this address, i32. */
+  #segmentNumber(address: Value): Value {
+    return this.divU(this.sub(this.sub(address, this.cpu), segment(0)), SEG.size)
+  }
+  /** `bytes` 1, 2, 4, 8 give i64 zero-extended, 16 gives v128. */
+  load(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Value {
+    const vector = bytes === 16
+    const result = this.variable(vector ? this.const(0, 'v128') : this.const(0), 'loaded')
+    const entry = this.#tlbEntry(linear)
+    this.ifUnlikely(
+      this.ne(this.rawLoad('i64', entry, TLB.read, 64), this.#pageOfLastByte(linear, bytes)),
+      () => {
+        this.setSlot(S.address, linear)
+        this.ifUnlikely(this.call('i32', 'slowRead', this.cpu, this.#info(bytes, which)), () => this.leave())
+        this.assign(result, vector ? this.slot(S.value, 'v128') : this.slot(S.value, 'i64', (bytes * 8) as Width))
+      },
+      () => this.assign(result, this.rawLoad(vector ? 'v128' : 'i64', this.#host(linear, entry), 0, (bytes * 8) as Width)),
+    )
+    return this.get(result)
+  }
+  store(linear: Value, bytes: number, value: Value, which: number | 'operand' = 'operand'): void {
+    const entry = this.#tlbEntry(linear)
+    this.ifUnlikely(
+      this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
+      () => {
+        this.setSlot(S.address, linear)
+        this.setSlot(S.value, value)
+        this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.#info(bytes, which)), () => this.leave())
+      },
+      () => this.rawStore(this.#host(linear, entry), 0, (bytes * 8) as Width, value),
+    )
+  }
+  /** Reads `bytes` (1..8: i64, 16: v128) that will be written: write permission is checked now. */
+  modify(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Place {
+    const vector = bytes === 16
+    const result = this.variable(vector ? this.const(0, 'v128') : this.const(0), 'loaded')
+    const host = this.variable(this.i32(0), 'host')
+    const entry = this.#tlbEntry(linear)
+    this.ifUnlikely(
+      this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
+      () => {
+        this.setSlot(S.address, linear)
+        this.ifUnlikely(this.call('i32', 'slowModify', this.cpu, this.#info(bytes, which)), () => this.leave())
+        this.assign(result, vector ? this.slot(S.value, 'v128') : this.slot(S.value, 'i64', (bytes * 8) as Width))
+        this.assign(host, this.slot(S.modify, 'i32'))
+      },
+      () => {
+        this.assign(host, this.#host(linear, entry))
+        this.assign(result, this.rawLoad(vector ? 'v128' : 'i64', this.get(host), 0, (bytes * 8) as Width))
+      },
+    )
+    const write = (value: Value) =>
+      this.if(
+        this.get(host),
+        () => this.rawStore(this.get(host), 0, (bytes * 8) as Width, value),
+        () => {
+          this.setSlot(S.address, linear)
+          this.setSlot(S.value, value)
+          this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.#info(bytes, which)), () => this.leave())
+        },
+      )
+    return { value: this.get(result), write }
+  }
+  /**
+   * HPA (i32) behind a linear address, and how many bytes from there lie on the same page and are plainly accessible; 0 bytes
+   * where only the slow path can tell. For bulk string operations.
+   */
+  plainHost(linear: Value, access: 'read' | 'write'): { host: Value; plain: Value } {
+    const entry = this.#tlbEntry(linear)
+    const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
+    return { host: this.#host(linear, entry), plain: hit }
+  }
+  #tlbEntry(linear: Value): Value {
+    const index = this.and(this.wrap(this.shrU(linear, 12 - 5)), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
+    return this.add(this.slot(S.tlb, 'i32'), index)
+  }
+  /** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
+  #pageOfLastByte(linear: Value, bytes: number): Value {
+    return this.and(bytes === 1 ? linear : this.add(linear, bytes - 1), -4096)
+  }
+  #host(linear: Value, entry: Value): Value {
+    return this.add(this.wrap(linear), this.rawLoad('i32', entry, TLB.addend, 32))
+  }
+  #info(bytes: number, which: number | 'operand'): Value {
+    return this.i32(bytes | ((which === 'operand' ? this.instruction.segment : which) << 8))
+  }
+
+  // ------------------------------------------------------------------ stack
+
+  /** Offset of the stack top, i64, cut to the stack's width. */
+  stackPointer(): Value {
+    return this.slot(gpr(RSP), 'i64', this.stackSize)
+  }
+  setStackPointer(value: Value): void {
+    if (this.stackSize === 16) this.setSlot(gpr(RSP), value, 16)
+    else this.setSlot(gpr(RSP), this.truncate(value, this.stackSize))
+  }
+  push(value: Value, bytes: number): void {
+    const top = this.cut(this.sub(this.stackPointer(), bytes), this.stackSize)
+    this.store(this.linear(SEGMENT.ss, top, bytes, 'write'), bytes, value, SEGMENT.ss)
+    this.setStackPointer(top)
+  }
+  /** Value at the stack top; the pointer moves only with `setStackPointer(pointerAfter)`. */
+  top(bytes: number): { value: Value; pointerAfter: Value } {
+    const top = this.stackPointer()
+    const value = this.load(this.linear(SEGMENT.ss, top, bytes, 'read'), bytes, SEGMENT.ss)
+    return { value, pointerAfter: this.cut(this.add(top, bytes), this.stackSize) }
+  }
+  pop(bytes: number): Value {
+    const { value, pointerAfter } = this.top(bytes)
+    this.setStackPointer(pointerAfter)
+    return value
+  }
+
+  // ------------------------------------------------------------------ operands
+
+  /** Offset of the memory operand, cut to the address size. */
+  address(): Value {
+    return this.cut(this.effectiveAddress(), this.addressSize)
+  }
+
+  /** Bits of an operand by the notation of the opcode maps. */
+  widthOf(spec: OperandSpec): Width {
+    const { operandSize } = this.instruction
+    switch (spec.size) {
+      case 'b': return 8
+      case 'w': case 'i16': return 16
+      case 'd': case 'f32': case 'i32': return 32
+      case 'q': case 'f64': case 'i64': return 64
+      case 'x': return 128
+      case 'v': return operandSize
+      case 'z': return operandSize === 64 ? 32 : operandSize
+      case 'y': return operandSize === 64 ? 64 : 32
+      case 'sreg': return this.instruction.isMemory ? 16 : operandSize
+      default: return 64
+    }
+  }
+
+  #operand(spec: OperandSpec): Operand {
+    const width = this.widthOf(spec)
+    const { isMemory } = this.instruction
+    const number = () => { throw new Error(`operand ${spec.text} has no address`) }
+    const register = (field: RegisterField): Operand => ({
+      width, isMemory: false, spec, address: number,
+      read: () => this.readRegister(field, width),
+      readToWrite: () => this.readRegister(field, width),
+      write: (value) => this.writeRegister(field, width, value),
+    })
+    switch (spec.kind) {
+      case 'E': case 'M': return isMemory ? this.#memory(spec, width) : register('rm')
+      case 'O': return this.#memory(spec, width)
+      case 'R': case 'Z': return register('rm')
+      case 'G': return register('reg')
+      case 'gpr': return register(spec.register)
+      case 'I': return this.#constant(spec, width, () => this.truncate(this.immediate(), width))
+      case 'one': return this.#constant(spec, width, () => this.const(1))
+      case 'W': case 'Q':
+        return isMemory ? this.#memory(spec, width) : this.#vector(spec, width, 'rm')
+      case 'U': case 'N': return this.#vector(spec, width, 'rm')
+      case 'V': case 'P': return this.#vector(spec, width, 'reg')
+      case 'xmm0': return this.#vector(spec, width, 0)
+      default: return this.#constant(spec, width, () => { throw new Error(`operand ${spec.text} of ${this.instruction.row.mnemonic} has no generic access`) })
+    }
+  }
+  #constant(spec: OperandSpec, width: Width, read: () => Value): Operand {
+    const never = () => { throw new Error(`operand ${spec.text} cannot be written`) }
+    return { width, isMemory: false, spec, read, readToWrite: never, write: never, address: never }
+  }
+  /** A register of the XMM (128 bits; narrower widths are its low part) or MMX file. */
+  #vector(spec: OperandSpec, width: Width, field: RegisterField): Operand {
+    const mmx = spec.kind === 'P' || spec.kind === 'N' || spec.kind === 'Q'
+    const read = (): Value => {
+      if (mmx) return this.truncate(this.readMmx(field), width)
+      const all = this.readVector(field)
+      return width === 128 ? all : this.truncate(this.lane('i64x2.extract_lane', [0], all), width)
+    }
+    const write = (value: Value): void => {
+      if (mmx) return this.writeMmx(field, value)
+      if (value.type === 'v128') return this.writeVector(field, value)
+      const all = this.readVector(field)
+      // A narrower write leaves the rest of the register alone.
+      this.writeVector(field, width === 32 ? this.lane('i32x4.replace_lane', [0], all, this.wrap(value)) : this.lane('i64x2.replace_lane', [0], all, value))
+    }
+    return { width, isMemory: false, spec, read, readToWrite: read, write, address: () => { throw new Error('a register has no address') } }
+  }
+  #memory(spec: OperandSpec, width: Width): Operand {
+    const bytes = width / 8
+    let place: Place | undefined
+    return {
+      width, isMemory: true, spec,
+      address: () => this.address(),
+      read: () => this.load(this.linear('operand', this.address(), bytes, 'read'), bytes),
+      readToWrite: () => {
+        place = this.modify(this.linear('operand', this.address(), bytes, 'write'), bytes)
+        return place.value
+      },
+      write: (value) => {
+        if (place) place.write(value)
+        else this.store(this.linear('operand', this.address(), bytes, 'write'), bytes, value)
+      },
+    }
+  }
+}
+
+/** What an instruction does, as IR. `operands` are those of the row, in its order. */
+export type Semantics = (b: SemanticsBuilder, ...operands: Operand[]) => void
+
+export type { Operandish, Value, Variable, Width }
