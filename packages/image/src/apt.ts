@@ -1,0 +1,218 @@
+/** Asks the system's package client: which packages there are, what they need, and their files. Downloads, installs nothing, needs no privilege. */
+import { sha256 } from './bytes.ts'
+import type { Bytes } from './bytes.ts'
+import { parseControl } from './deb.ts'
+import { ImageError } from './errors.ts'
+import type { ImageHost, OnProgress } from './host.ts'
+
+export interface DebianPackage {
+  readonly name: string
+  readonly version: string
+  readonly architecture: string
+  readonly size: number
+  readonly sha256: string
+  /** Pre-Depends, then Depends: each a list of alternatives, by name alone. */
+  readonly depends: readonly (readonly string[])[]
+}
+
+const REMEDY = 'give a kernel and an initramfs of your own with --kernel FILE and --initrd FILE'
+
+/** "a (>= 1) | b:any, c" → [[a, b], [c]]. Versions are the archive's business: one suite is consistent. (deb-control(5)) */
+export const parseDepends = (field: string): string[][] =>
+  field
+    .split(',')
+    .map((group) =>
+      group
+        .split('|')
+        .map((alternative) => /^\s*([a-z0-9][a-z0-9+.-]*)/.exec(alternative)?.[1] ?? '')
+        .filter(Boolean),
+    )
+    .filter((group) => group.length > 0)
+
+function toPackage(fields: ReadonlyMap<string, string>): DebianPackage | undefined {
+  const get = (name: string) => fields.get(name) ?? ''
+  if (get('Package') === '' || get('Version') === '' || !/^[0-9a-f]{64}$/.test(get('SHA256'))) return undefined
+  return {
+    name: get('Package'),
+    version: get('Version'),
+    architecture: get('Architecture'),
+    size: Number(get('Size')),
+    sha256: get('SHA256'),
+    depends: [...parseDepends(get('Pre-Depends')), ...parseDepends(get('Depends'))],
+  }
+}
+
+/** As apt-get download names it. */
+const fileName = ({ name, version, architecture }: DebianPackage) =>
+  `${name}_${version.replaceAll(':', '%3a')}_${architecture}.deb`
+
+export class Apt {
+  private readonly host: ImageHost
+  private readonly folder: string
+  private readonly progress: OnProgress
+  private options: readonly string[] = []
+  private readonly known = new Map<string, DebianPackage | undefined>()
+
+  /** `folder` keeps downloads, and lists of our own where the system has none. */
+  constructor(host: ImageHost, folder: string, progress: OnProgress) {
+    this.host = host
+    this.folder = folder
+    this.progress = progress
+  }
+
+  /** Package records by name; a name without a candidate is absent from the result. */
+  async show(names: readonly string[]): Promise<Map<string, DebianPackage>> {
+    const unknown = names.filter((name) => !this.known.has(name))
+    if (unknown.length > 0) {
+      for (const name of unknown) this.known.set(name, undefined)
+      // Status 100 says that some names are unknown; the others are there all the same.
+      const { stdout } = await this.run('apt-cache', ['show', '--no-all-versions', ...unknown], [0, 100])
+      for (const fields of parseControl(stdout)) {
+        const found = toPackage(fields)
+        if (found && this.known.get(found.name) === undefined) this.known.set(found.name, found)
+      }
+    }
+    const result = new Map<string, DebianPackage>()
+    for (const name of names) {
+      const found = this.known.get(name)
+      if (found) result.set(name, found)
+    }
+    return result
+  }
+
+  /** Makes sure that there are package lists that know `name`: the system's, or else some of our own, fetched without privilege. */
+  async prepare(name: string): Promise<void> {
+    if ((await this.show([name])).has(name)) return
+    const own = `${this.folder}/apt`
+    this.options = [
+      ...['-o', `Dir::State=${own}/state`, '-o', `Dir::State::status=${own}/status`, '-o', `Dir::Cache=${own}/cache`],
+      // Lists are in a folder that the sandbox user may not be able to reach.
+      ...[
+        '-o',
+        'APT::Sandbox::User=root',
+        '-o',
+        'APT::Architecture=amd64',
+        '-o',
+        'APT::Architectures=amd64',
+        '-o',
+        'Acquire::Languages=none',
+      ],
+    ]
+    this.known.clear()
+    if (!(await this.show([name])).has(name)) {
+      this.progress({ step: 'update', what: 'package lists', done: 0, total: 1 })
+      await this.host.makeFolder(`${own}/state/lists/partial`)
+      await this.host.makeFolder(`${own}/cache/archives/partial`)
+      await this.host.writeFile(`${own}/status`, new Uint8Array(0))
+      await this.run('apt-get', ['update'], [0])
+      this.known.clear()
+    }
+    if (!(await this.show([name])).has(name)) {
+      throw new ImageError(
+        'packageNotFound',
+        `apt knows no package ${name} for amd64`,
+        `check the network and /etc/apt/sources.list, or ${REMEDY}`,
+      )
+    }
+  }
+
+  /** The packages and all that they need, in order of discovery. Of alternatives, one that is already taken, else the first there is. */
+  async resolve(names: readonly string[]): Promise<DebianPackage[]> {
+    const taken = new Map<string, DebianPackage>()
+    let wave: (readonly string[])[] = names.map((name) => [name])
+    while (wave.length > 0) {
+      const open = wave.filter((group) => !group.some((name) => taken.has(name)))
+      const there = await this.show([...new Set(open.flat())])
+      const next: (readonly string[])[] = []
+      for (const group of open) {
+        if (group.some((name) => taken.has(name))) continue
+        const chosen =
+          group.map((name) => there.get(name)).find((found) => found) ?? (await this.provider(group, taken))
+        if (chosen === undefined) {
+          throw new ImageError(
+            'packageNotFound',
+            `apt has no package ${group.join(' | ')}`,
+            'check the spelling of --include, or run apt-get update',
+          )
+        }
+        if (taken.has(chosen.name)) continue
+        taken.set(chosen.name, chosen)
+        next.push(...chosen.depends)
+      }
+      wave = next
+    }
+    return [...taken.values()]
+  }
+
+  /** A package that provides one of the names (virtual packages). */
+  private async provider(
+    names: readonly string[],
+    taken: ReadonlyMap<string, DebianPackage>,
+  ): Promise<DebianPackage | undefined> {
+    for (const name of names) {
+      const { stdout } = await this.run('apt-cache', ['showpkg', name], [0, 100])
+      const providers = (stdout.split('Reverse Provides:')[1] ?? '')
+        .split('\n')
+        .map((line) => line.trim().split(' ')[0] ?? '')
+        .filter(Boolean)
+      const found = providers.map((provider) => taken.get(provider)).find((one) => one)
+      if (found) return found
+      const there = await this.show(providers)
+      for (const provider of providers) if (there.has(provider)) return there.get(provider)
+    }
+    return undefined
+  }
+
+  /** The package's bytes, from the cache or the archive, checked against the hash in the archive's signed lists. */
+  async fetch(wanted: DebianPackage): Promise<Bytes> {
+    const folder = `${this.folder}/packages`
+    const path = `${folder}/${fileName(wanted)}`
+    const cached = await this.host.readFile(path)
+    if (cached && (await sha256(cached)) === wanted.sha256) return cached
+    if (cached) await this.host.removeFile(path)
+    this.progress({ step: 'download', what: wanted.name, done: 0, total: wanted.size })
+    await this.host.makeFolder(folder)
+    await this.run('apt-get', ['download', `${wanted.name}=${wanted.version}`], [0], folder)
+    const bytes = await this.host.readFile(path)
+    if (!bytes) throw new ImageError('downloadFailed', `apt-get download left no ${path}`, REMEDY)
+    this.progress({ step: 'verify', what: wanted.name, done: wanted.size, total: wanted.size })
+    const hash = await sha256(bytes)
+    if (hash !== wanted.sha256) {
+      await this.host.removeFile(path)
+      throw new ImageError(
+        'hashMismatch',
+        `${path} has SHA-256 ${hash}, not ${wanted.sha256}`,
+        'run it again; if it stays so, the mirror is not to be trusted',
+      )
+    }
+    return bytes
+  }
+
+  private async run(
+    program: string,
+    args: readonly string[],
+    accepted: readonly number[],
+    folder?: string,
+  ): Promise<{ stdout: string }> {
+    const result = await this.host.run(program, [...this.options, ...args], folder === undefined ? {} : { folder })
+    if (!result.found)
+      throw new ImageError(
+        'noPackageClient',
+        `there is no ${program} here`,
+        `images are made on Debian and its derivatives; elsewhere ${REMEDY}`,
+      )
+    if (!accepted.includes(result.status)) {
+      const said =
+        result.stderr
+          .split('\n')
+          .filter((line) => line.startsWith('E:'))
+          .join(' ') || result.stderr.trim()
+      throw new ImageError(
+        'packageClientFailed',
+        `${program} ${args[0]} ended with status ${result.status}: ${said}`,
+        `check the network, or ${REMEDY}`,
+      )
+    }
+    return result
+  }
+}

@@ -1,0 +1,83 @@
+/** Which compression some bytes have, and how to undo it. gzip and xz are at hand; zstd is the host's (it has it natively). */
+import { NonrootError } from '@nonroot/contracts'
+import xz from 'xz-decompress' // CommonJS: no named exports
+import { type Bytes, concatBytes, startsWith } from './bytes.ts'
+import { invalidImage } from './errors.ts'
+import { LZ4_LEGACY_MAGIC, decompressLz4 } from './lz4.ts'
+
+export type Compression = 'none' | 'gzip' | 'xz' | 'zstd' | 'lz4'
+
+/** What the host adds. `zstd` takes a whole frame and gives its content. */
+export interface Decompressors {
+  readonly zstd?: (bytes: Bytes) => Promise<Bytes> | Bytes
+}
+
+const MAGICS: readonly { compression: Compression; magic: readonly number[] }[] = [
+  { compression: 'gzip', magic: [0x1f, 0x8b] },
+  { compression: 'xz', magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00] },
+  { compression: 'zstd', magic: [0x28, 0xb5, 0x2f, 0xfd] },
+  { compression: 'lz4', magic: LZ4_LEGACY_MAGIC },
+]
+
+export const compressionOf = (bytes: Bytes): Compression =>
+  MAGICS.find(({ magic }) => startsWith(bytes, magic))?.compression ?? 'none'
+
+const CHUNK = 1 << 16 // what one step of the decoder takes in
+
+function streamOf(bytes: Bytes): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let at = 0
+  return new ReadableStream({
+    pull(controller) {
+      if (at >= bytes.length) return controller.close()
+      controller.enqueue(bytes.slice(at, (at += CHUNK)))
+    },
+  })
+}
+
+/** Chunks of a stream. Where the consumer stops early the stream is cancelled, else xz's one context would stay taken. */
+async function* chunksOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Bytes> {
+  const reader = stream.getReader()
+  let ended = false
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      ended = done
+      if (done) return
+      if (value.length > 0) yield value
+    }
+  } finally {
+    // xz-decompress fails to cancel what has just ended by itself: nothing is lost then.
+    if (!ended) await reader.cancel().catch(() => {})
+  }
+}
+
+/**
+ * Content in chunks, so that an archive of hundreds of megabytes is never whole in memory. `file` names it in errors. One xz stream
+ * at a time can be open (xz-decompress queues the others): finish one before starting what is inside it.
+ */
+export async function* decompressChunks(
+  bytes: Bytes,
+  decompressors: Decompressors,
+  file: string,
+): AsyncGenerator<Bytes> {
+  const compression = compressionOf(bytes)
+  try {
+    if (compression === 'none') yield bytes
+    else if (compression === 'gzip') yield* chunksOf(streamOf(bytes).pipeThrough(new DecompressionStream('gzip')))
+    else if (compression === 'xz') yield* chunksOf(new xz.XzReadableStream(streamOf(bytes)))
+    else if (compression === 'lz4') yield decompressLz4(bytes, file)
+    else if (decompressors.zstd) yield await decompressors.zstd(bytes)
+    else throw invalidImage(file, 'compression', 'zstd', 'this host gives no zstd decompressor: decompress it first')
+  } catch (cause) {
+    if (cause instanceof NonrootError) throw cause
+    const said = cause instanceof Error ? cause.message : String(cause)
+    throw invalidImage(file, `${compression} data`, `bad (${said})`, 'the file is truncated or corrupted: get it again')
+  }
+}
+
+export async function decompress(bytes: Bytes, decompressors: Decompressors = {}, file = 'data'): Promise<Bytes> {
+  if (compressionOf(bytes) === 'none') return bytes
+  const parts: Bytes[] = []
+  for await (const chunk of decompressChunks(bytes, decompressors, file)) parts.push(chunk)
+  return parts.length === 1 ? parts[0]! : concatBytes(parts)
+}

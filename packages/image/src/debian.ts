@@ -1,0 +1,262 @@
+/** `nonroot image debian`: Debian's own kernel and an initramfs out of Debian's packages, made once and kept in a cache. */
+import { Apt, type DebianPackage } from './apt.ts'
+import { type Bytes, decodeText, encodeText, sha256 } from './bytes.ts'
+import { compressionOf, decompress } from './compression.ts'
+import { writeCpio } from './cpio.ts'
+import { openDeb } from './deb.ts'
+import { ImageError, invalidImage } from './errors.ts'
+import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
+import type { ImageHost, OnProgress } from './host.ts'
+import { DEFAULT_MODULES, type ModuleFile, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
+import { INIT_SCRIPT } from './init-script.ts'
+import { type ModuleInfo, moduleName, readModuleInfo } from './module-info.ts'
+import { parseModulesBuiltin, resolveModules } from './modules.ts'
+import type { Tree } from './tree.ts'
+import { extractVmlinux } from './vmlinux.ts'
+
+export const FLAVOURS = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64' } as const
+export type Flavour = keyof typeof FLAVOURS
+
+export interface DebianImageOptions {
+  readonly flavour?: Flavour
+  /** Debian packages whose files go into the initramfs, with what they depend on. No maintainer script is run. */
+  readonly include?: readonly string[]
+  /** Kernel modules to carry beyond the usual ones. An unknown one is an error. */
+  readonly modules?: readonly string[]
+  readonly cacheFolder: string
+  /** Ask the archive again even if there is an image for these options. */
+  readonly refresh?: boolean
+  readonly onProgress?: OnProgress
+}
+
+export interface GuestImage {
+  /** Paths: bzImage, the ELF inside it (for PVH, and to spare the guest the unpacking), uncompressed initramfs, kernel configuration. */
+  readonly kernel: string
+  readonly vmlinux: string
+  readonly initrd: string
+  readonly config: string
+  /** As `uname -r` says it. */
+  readonly release: string
+  readonly packages: readonly { readonly name: string; readonly version: string }[]
+  /** Nothing was done: it was there. */
+  readonly cached: boolean
+}
+
+interface Manifest {
+  readonly release: string
+  readonly folder: string
+  readonly packages: readonly { readonly name: string; readonly version: string }[]
+  readonly sizes: Readonly<Record<keyof typeof NAMES, number>>
+}
+
+const NAMES = { kernel: 'vmlinuz', vmlinux: 'vmlinux', initrd: 'initrd', config: 'config' } as const
+/** Changes whenever the same packages would make another image; the init script and the modules count by themselves. */
+const FORMAT = 1
+
+const cacheKey = async ({ include, modules }: DebianImageOptions): Promise<string> =>
+  (
+    await sha256(
+      encodeText(
+        JSON.stringify([
+          FORMAT,
+          INIT_SCRIPT,
+          EXIT_PROGRAM_BASE64,
+          DEFAULT_MODULES,
+          [...(include ?? [])].sort(),
+          [...(modules ?? [])].sort(),
+        ]),
+      ),
+    )
+  ).slice(0, 12)
+
+function parseManifest(bytes: Bytes | undefined): Manifest | undefined {
+  try {
+    const manifest = bytes && (JSON.parse(decodeText(bytes)) as Partial<Manifest>)
+    return manifest?.release && manifest.folder && manifest.sizes ? (manifest as Manifest) : undefined
+  } catch {
+    return undefined // a damaged cache is made again
+  }
+}
+
+const toImage = (cacheFolder: string, manifest: Manifest, cached: boolean): GuestImage => {
+  const path = (name: keyof typeof NAMES) => `${cacheFolder}/${manifest.folder}/${NAMES[name]}`
+  const { release, packages } = manifest
+  return {
+    kernel: path('kernel'),
+    vmlinux: path('vmlinux'),
+    initrd: path('initrd'),
+    config: path('config'),
+    release,
+    packages,
+    cached,
+  }
+}
+
+/** The image for these options, from the cache if it is whole there. Throws ImageError where it cannot be had. */
+export async function debianImage(host: ImageHost, options: DebianImageOptions): Promise<GuestImage> {
+  const { cacheFolder, flavour = 'cloud', onProgress = () => {} } = options
+  const name = `debian-${flavour}-${await cacheKey(options)}`
+  const pointer = `${cacheFolder}/${name}.json`
+  if (options.refresh !== true) {
+    const manifest = parseManifest(await host.readFile(pointer))
+    if (manifest && (await isWhole(host, cacheFolder, manifest))) {
+      onProgress({ step: 'cached', what: manifest.release, done: 1, total: 1 })
+      return toImage(cacheFolder, manifest, true)
+    }
+  }
+
+  const apt = new Apt(host, cacheFolder, onProgress)
+  onProgress({ step: 'resolve', what: FLAVOURS[flavour], done: 0, total: 1 })
+  await apt.prepare(FLAVOURS[flavour])
+  const kernelPackage = await findKernel(apt, FLAVOURS[flavour])
+  const busybox = (await apt.show(['busybox-static'])).get('busybox-static')
+  if (!busybox)
+    throw new ImageError(
+      'packageNotFound',
+      'apt has no package busybox-static',
+      'run apt-get update, or give --kernel FILE and --initrd FILE',
+    )
+  const included = await apt.resolve(options.include ?? [])
+  const packages = [kernelPackage, busybox, ...included.filter(({ name }) => name !== busybox.name)]
+
+  const tree = createGuestTree()
+  for (const one of packages.slice(1)) await unpackInto(tree, host, apt, one, onProgress)
+  const kernel = await unpackKernel(
+    host,
+    await apt.fetch(kernelPackage),
+    kernelPackage.name,
+    options.modules ?? [],
+    onProgress,
+  )
+  addModules(tree, kernel.release, kernel.modules, kernel.builtin)
+  finishGuestTree(tree)
+
+  onProgress({ step: 'write', what: 'initramfs', done: 0, total: 1 })
+  const files: Record<keyof typeof NAMES, Bytes> = {
+    kernel: kernel.image,
+    vmlinux: await extractVmlinux(kernel.image, host.decompressors, `${kernelPackage.name}: vmlinuz`),
+    initrd: writeCpio(tree),
+    config: kernel.config,
+  }
+  const folder = `${name}-${kernelPackage.version.replaceAll(/[^\w.+-]/g, '_')}`
+  const sizes = { kernel: 0, vmlinux: 0, initrd: 0, config: 0 }
+  for (const key of Object.keys(NAMES) as (keyof typeof NAMES)[]) {
+    sizes[key] = files[key].length
+    await host.writeFile(`${cacheFolder}/${folder}/${NAMES[key]}`, files[key])
+  }
+  const manifest: Manifest = {
+    release: kernel.release,
+    folder,
+    packages: packages.map(({ name, version }) => ({ name, version })),
+    sizes,
+  }
+  // Last: only a whole image is ever found.
+  await host.writeFile(pointer, encodeText(`${JSON.stringify(manifest, undefined, 2)}\n`))
+  onProgress({ step: 'write', what: 'initramfs', done: 1, total: 1 })
+  return toImage(cacheFolder, manifest, false)
+}
+
+async function isWhole(host: ImageHost, cacheFolder: string, { folder, sizes }: Manifest): Promise<boolean> {
+  const keys = Object.keys(NAMES) as (keyof typeof NAMES)[]
+  const found = await Promise.all(keys.map((key) => host.fileSize(`${cacheFolder}/${folder}/${NAMES[key]}`)))
+  return keys.every((key, index) => found[index] === sizes[key])
+}
+
+/** linux-image-cloud-amd64 is empty and depends on the kernel of the day. */
+async function findKernel(apt: Apt, metaPackage: string): Promise<DebianPackage> {
+  const meta = (await apt.show([metaPackage])).get(metaPackage)!
+  const name = meta.depends.flat().find((depends) => /^linux-image-\d/.test(depends))
+  const kernel = name === undefined ? undefined : (await apt.show([name])).get(name)
+  if (!kernel)
+    throw new ImageError(
+      'packageNotFound',
+      `${metaPackage} names no kernel that apt has`,
+      'run apt-get update, or give --kernel FILE and --initrd FILE',
+    )
+  return kernel
+}
+
+async function unpackInto(
+  tree: Tree,
+  host: ImageHost,
+  apt: Apt,
+  wanted: DebianPackage,
+  progress: OnProgress,
+): Promise<void> {
+  const bytes = await apt.fetch(wanted)
+  progress({ step: 'unpack', what: wanted.name, done: 0, total: 1 })
+  const deb = await openDeb(bytes, host.decompressors, wanted.name)
+  for await (const file of deb.files(isKept)) if (isKept(file)) tree.add(file)
+}
+
+interface Kernel {
+  readonly image: Bytes
+  readonly config: Bytes
+  readonly release: string
+  readonly modules: ModuleFile[]
+  readonly builtin: string
+}
+
+const MODULES = /^(?:usr\/)?lib\/modules\/([^/]+)\/(kernel\/.+\.ko(?:\.xz|\.gz|\.zst)?|modules\.builtin)$/
+
+/** Two passes over the package: what each module needs, then the ones that are wanted. (All at once would be 300 MB.) */
+async function unpackKernel(
+  host: ImageHost,
+  bytes: Bytes,
+  name: string,
+  wanted: readonly string[],
+  progress: OnProgress,
+): Promise<Kernel> {
+  progress({ step: 'unpack', what: name, done: 0, total: 2 })
+  const deb = await openDeb(bytes, host.decompressors, name)
+  const infos = new Map<string, ModuleInfo>()
+  // Compressed modules are read when the package's own stream has ended (decompressChunks).
+  const compressed: { path: string; data: Bytes }[] = []
+  let image: Bytes | undefined
+  let config: Bytes = new Uint8Array(0)
+  let release = ''
+  let builtin = ''
+  const isRead = ({ path }: { path: string }) => MODULES.test(path) || /^boot\/(vmlinuz|config)-/.test(path)
+  for await (const { path, data, kind } of deb.files(isRead)) {
+    if (kind !== 'file') continue
+    if (path.startsWith('boot/vmlinuz-')) {
+      image = data.slice()
+      release = path.slice('boot/vmlinuz-'.length)
+    } else if (path.startsWith('boot/config-')) config = data.slice()
+    else if (MODULES.exec(path)?.[2] === 'modules.builtin') builtin = decodeText(data)
+    else if (compressionOf(data) !== 'none') compressed.push({ path, data: data.slice() })
+    else infos.set(moduleName(path), readModuleInfo(data, path))
+  }
+  for (const { path, data } of compressed) {
+    infos.set(moduleName(path), readModuleInfo(await decompress(data, host.decompressors, path), path))
+  }
+  if (!image)
+    throw invalidImage(name, 'boot/vmlinuz', 'not there', 'the package is no kernel image: give --kernel FILE')
+
+  const builtinNames = parseModulesBuiltin(builtin)
+  const { missing } = resolveModules(wanted, infos, builtinNames)
+  if (missing.length > 0)
+    throw new ImageError(
+      'moduleNotFound',
+      `${name} has no module ${missing.join(', ')}`,
+      'check the spelling, or take another flavour',
+    )
+  const { order } = resolveModules([...DEFAULT_MODULES, ...wanted], infos, builtinNames)
+  const chosen = new Set(order)
+  progress({ step: 'unpack', what: name, done: 1, total: 2 })
+  const isChosen = ({ path }: { path: string }) =>
+    /\.ko(\.|$)/.test(path) && MODULES.test(path) && chosen.has(moduleName(path))
+  const files: { path: string; data: Bytes }[] = []
+  for await (const file of deb.files(isChosen))
+    if (isChosen(file)) files.push({ path: file.path, data: file.data.slice() })
+  const modules: ModuleFile[] = []
+  for (const { path, data } of files) {
+    const under = MODULES.exec(path)![2]!.replace(/\.(xz|gz|zst)$/, '')
+    modules.push({
+      ...infos.get(moduleName(path))!,
+      path: under,
+      data: await decompress(data, host.decompressors, path),
+    })
+  }
+  return { image, config, release, modules, builtin }
+}

@@ -1,0 +1,25 @@
+/** What goes wrong in making a guest image, with the remedy. Every error is a NonrootError. */
+import { NonrootError } from '@nonroot/contracts'
+
+/** A file is not what it should be: names file, field, value and what would help. */
+export const invalidImage = (file: string, field: string, value: string, remedy: string): NonrootError =>
+  new NonrootError({
+    code: 'boot.image',
+    message: `${file}: ${field} is ${value}`,
+    thing: `${file}: ${field}`,
+    value,
+    remedy,
+  })
+
+export type ImageErrorReason =
+  'noPackageClient' | 'packageClientFailed' | 'packageNotFound' | 'downloadFailed' | 'hashMismatch' | 'moduleNotFound'
+
+/** The distribution's packages could not be had. `reason` is what a caller branches on: `noPackageClient` is the cue for the demo guest. */
+export class ImageError extends NonrootError {
+  readonly reason: ImageErrorReason
+
+  constructor(reason: ImageErrorReason, message: string, remedy: string) {
+    super({ code: 'host.backend', message, remedy, thing: 'image' })
+    this.reason = reason
+  }
+}

@@ -1,0 +1,30 @@
+/** What the image pipeline asks of the machine it runs on: files, programs, and the decompressors the host has. Implemented by the host's package. */
+import type { Bytes } from './bytes.ts'
+import type { Decompressors } from './compression.ts'
+
+export type RunResult =
+  | { readonly found: false }
+  | { readonly found: true; readonly status: number; readonly stdout: string; readonly stderr: string }
+
+export interface ImageHost {
+  /** Runs a program found by name on PATH, without a shell, with LC_ALL=C, and waits for its end. */
+  run(program: string, args: readonly string[], options?: { readonly folder?: string }): Promise<RunResult>
+  /** Undefined where there is no such file. */
+  readFile(path: string): Promise<Bytes | undefined>
+  /** Whole or not at all (write beside, then rename), making folders as needed. */
+  writeFile(path: string, bytes: Bytes): Promise<void>
+  makeFolder(path: string): Promise<void>
+  /** In bytes; undefined where there is no such file. */
+  fileSize(path: string): Promise<number | undefined>
+  removeFile(path: string): Promise<void>
+  readonly decompressors?: Decompressors
+}
+
+/** One step of the pipeline, told before it begins and as it advances; `done` and `total` in the unit the step counts. */
+export interface Progress {
+  readonly step: 'resolve' | 'update' | 'download' | 'verify' | 'unpack' | 'write' | 'cached'
+  readonly what: string
+  readonly done: number
+  readonly total: number
+}
+export type OnProgress = (progress: Progress) => void

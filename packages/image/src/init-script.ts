@@ -1,0 +1,141 @@
+/** The guest's first program: a busybox shell script, and the kernel parameters that steer it. README.md is its specification. */
+import { byCodeUnits, encodeText } from './bytes.ts'
+import { writeCpio } from './cpio.ts'
+
+/** Where the init script finds the program that reports a status (exit-program.ts), and a command too long for a parameter. */
+export const EXIT_PROGRAM_PATH = 'nonroot/exit'
+export const COMMAND_PATH = 'nonroot/command'
+
+export const INIT_SCRIPT = `#!/bin/busybox sh
+# nonroot's init: mounts, modules, then a shell on the console or one command whose exit status it reports.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+busybox mount -t devtmpfs dev /dev
+busybox mkdir -p /dev/pts /dev/shm
+busybox mount -t devpts -o mode=620 devpts /dev/pts
+busybox mount -t tmpfs shm /dev/shm
+busybox mount -t tmpfs tmp /tmp
+busybox mount -t tmpfs run /run
+busybox --install -s /usr/bin 2>/dev/null
+[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+echo nonroot >/proc/sys/kernel/hostname
+ip link set lo up 2>/dev/null
+
+command= marks= modules= rows= columns= TERM=vt220
+[ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
+read -r parameters </proc/cmdline
+set -f
+for word in $parameters; do
+  case $word in
+    nonroot.command=*) command=$(echo "\${word#*=}" | base64 -d) ;;
+    nonroot.marks=1) marks=1 ;;
+    nonroot.modules=*) modules=\${word#*=} ;;
+    nonroot.rows=*) rows=\${word#*=} ;;
+    nonroot.columns=*) columns=\${word#*=} ;;
+    nonroot.term=*) TERM=\${word#*=} ;;
+  esac
+done
+export TERM
+load() { modprobe -a -q "$@" 2>/dev/null; }
+release=$(uname -r)
+if [ -n "$modules" ]; then
+  IFS=,
+  load $modules
+  unset IFS
+fi
+set +f
+if [ -e "/usr/lib/modules/$release/modules.alias" ]; then
+  # What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven.
+  for bus in pci acpi virtio; do
+    aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null) && load $aliases
+  done
+fi
+
+[ -n "$rows" ] && stty rows "$rows" 2>/dev/null
+[ -n "$columns" ] && stty cols "$columns" 2>/dev/null
+cd /root
+
+if [ -n "$command" ]; then
+  dmesg -n 1
+  stty -onlcr -echo 2>/dev/null
+  [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
+  setsid cttyhack sh -c "$command"
+  status=$?
+  [ -n "$marks" ] && printf '\\033_nonroot:status=%d\\033\\\\' $status
+  /${EXIT_PROGRAM_PATH} $status 2>/dev/null
+  # Still here: no device took the status.
+  [ -n "$marks" ] || printf '\\r\\nnonroot: exit status %d\\r\\n' $status
+else
+  echo
+  echo "nonroot: Linux $release, $(nproc) CPU, $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB. poweroff ends it."
+  echo
+  setsid cttyhack sh -l
+fi
+poweroff -f
+# The kernel could not power off: stop the machine the other way rather than panic for want of an init.
+reboot -f
+`
+
+/** \`poweroff\`, \`reboot\` and \`halt\` speak to an init that supervises; ours does not, so the shell's words go to the kernel. */
+export const PROFILE = `PS1='\\u@\\h:\\w\\$ '
+for verb in poweroff reboot halt; do
+  eval "$verb() { busybox $verb -f \\"\\$@\\"; }"
+done
+unset verb
+`
+
+export interface GuestParameters {
+  /** Program and arguments, run without further expansion. */
+  readonly command?: readonly string[]
+  /** Frame the command's output on the console with begin and status marks (README.md, "Marks"). */
+  readonly marks?: boolean
+  readonly modules?: readonly string[]
+  readonly rows?: number
+  readonly columns?: number
+  readonly term?: string
+}
+
+/** One word for sh, whatever it holds. */
+const shellQuote = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+
+export const shellCommand = (words: readonly string[]): string => words.map(shellQuote).join(' ')
+
+const LONGEST_PARAMETER = 1024 // of Linux's 2048 for the whole command line on x86; what is longer goes into an overlay
+
+const base64 = (text: string): string => btoa(String.fromCharCode(...encodeText(text)))
+
+/**
+ * Kernel parameters for the init script, and, where the command is too long for them, an archive to append to the initramfs.
+ */
+export function guestParameters(wanted: GuestParameters): { parameters: string[]; overlay: Uint8Array | undefined } {
+  const parameters: string[] = []
+  let overlay: Uint8Array | undefined
+  if (wanted.command !== undefined) {
+    const command = shellCommand(wanted.command)
+    if (command.length * 1.5 < LONGEST_PARAMETER) parameters.push(`nonroot.command=${base64(command)}`)
+    else overlay = fileOverlay({ [COMMAND_PATH]: command })
+  }
+  if (wanted.marks === true) parameters.push('nonroot.marks=1')
+  if (wanted.modules?.length) parameters.push(`nonroot.modules=${wanted.modules.join(',')}`)
+  if (wanted.rows !== undefined) parameters.push(`nonroot.rows=${wanted.rows}`)
+  if (wanted.columns !== undefined) parameters.push(`nonroot.columns=${wanted.columns}`)
+  if (wanted.term !== undefined && /^[\w.+-]+$/.test(wanted.term)) parameters.push(`nonroot.term=${wanted.term}`)
+  return { parameters, overlay }
+}
+
+/** An archive of a few files, to be appended to an initramfs: Linux unpacks one after the other, the later wins. */
+export function fileOverlay(files: Readonly<Record<string, string | Uint8Array>>, mode = 0o755): Uint8Array {
+  const nodes = new Map<
+    string,
+    { kind: 'file'; mode: number; data: Uint8Array } | { kind: 'directory'; mode: number }
+  >()
+  for (const [path, content] of Object.entries(files)) {
+    for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1)) {
+      nodes.set(path.slice(0, slash), { kind: 'directory', mode: 0o755 })
+    }
+    nodes.set(path, { kind: 'file', mode, data: typeof content === 'string' ? encodeText(content) : content })
+  }
+  return writeCpio({ entries: () => [...nodes].sort(([a], [b]) => byCodeUnits(a, b)) })
+}
