@@ -2,7 +2,6 @@
  * Dispatch tables of the decoder, built once from the rows: opcode map × opcode × mandatory prefix × W, then ModRM.
  * Throws when two rows claim one encoding.
  */
-import { MAP } from '../rows/encoding.ts'
 import { rows } from '../rows/index.ts'
 import type { OperandSpec, Row } from '../rows/row.ts'
 
@@ -208,5 +207,3 @@ export function buildTables(has: (feature: string) => boolean): DecodeTables {
 
 /** Every row, whatever CPUID advertises. Building it at load is what checks the rows for overlaps. */
 export const EVERY_ROW: DecodeTables = buildTables(() => true)
-
-export const isVexMap = (map: number): boolean => map >= MAP['VEX.0F']

@@ -4,7 +4,7 @@ import { row, type RowSource } from './row.ts'
 
 /** 0F 18 to 0F 1F and 0F 0D: whatever no row claims is a NOP with a ModRM operand that is not accessed. */
 const RESERVED = [0x0d, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f].map((opcode) =>
-  row('NOP', 'Enone', `0F ${hex(opcode)} /r`, { reserved: true }),
+  row('NOP', 'Ev', `0F ${hex(opcode)} /r`, { reserved: true }),
 )
 
 export const nop: readonly RowSource[] = [
@@ -12,14 +12,14 @@ export const nop: readonly RowSource[] = [
   row('NOP', '', '90'),
   row('PAUSE', '', 'F3 90', { exit: { reason: 'pause', when: 'pauseExiting' } }),
   ...RESERVED,
-  row('PREFETCH', 'Mnone', '0F 0D /0', { semantics: 'nop' }),
-  row('PREFETCHW', 'Mnone', '0F 0D /1', { semantics: 'nop', cpuid: 'prefetchw' }),
-  row('PREFETCHWT1', 'Mnone', '0F 0D /2', { semantics: 'nop', cpuid: 'prefetchwt1' }),
-  row('PREFETCHNTA', 'Mnone', '0F 18 /0', { semantics: 'nop', cpuid: 'sse' }),
-  row('PREFETCHT0', 'Mnone', '0F 18 /1', { semantics: 'nop', cpuid: 'sse' }),
-  row('PREFETCHT1', 'Mnone', '0F 18 /2', { semantics: 'nop', cpuid: 'sse' }),
-  row('PREFETCHT2', 'Mnone', '0F 18 /3', { semantics: 'nop', cpuid: 'sse' }),
-  row('CLDEMOTE', 'Mnone', 'NP 0F 1C /0', { semantics: 'nop', cpuid: 'cldemote' }),
+  row('PREFETCH', 'Mb', '0F 0D /0', { semantics: 'nop' }),
+  row('PREFETCHW', 'Mb', '0F 0D /1', { semantics: 'nop', cpuid: 'prefetchw' }),
+  row('PREFETCHWT1', 'Mb', '0F 0D /2', { semantics: 'nop', cpuid: 'prefetchwt1' }),
+  row('PREFETCHNTA', 'Mb', '0F 18 /0', { semantics: 'nop', cpuid: 'sse' }),
+  row('PREFETCHT0', 'Mb', '0F 18 /1', { semantics: 'nop', cpuid: 'sse' }),
+  row('PREFETCHT1', 'Mb', '0F 18 /2', { semantics: 'nop', cpuid: 'sse' }),
+  row('PREFETCHT2', 'Mb', '0F 18 /3', { semantics: 'nop', cpuid: 'sse' }),
+  row('CLDEMOTE', 'Mb', 'NP 0F 1C /0', { semantics: 'nop', cpuid: 'cldemote' }),
   row('ENDBR64', '', 'F3 0F 1E FA', { semantics: 'nop' }),
   row('ENDBR32', '', 'F3 0F 1E FB', { semantics: 'nop' }),
 ]
