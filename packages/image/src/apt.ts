@@ -163,27 +163,33 @@ export class Apt {
     return undefined
   }
 
-  /** The package's bytes, from the cache or the archive, checked against the hash in the archive's signed lists. */
-  async fetch(wanted: DebianPackage): Promise<Bytes> {
+  /** Gets what the cache lacks of these packages, in one go. */
+  async download(wanted: readonly DebianPackage[]): Promise<void> {
     const folder = `${this.folder}/packages`
-    const path = `${folder}/${fileName(wanted)}`
-    const cached = await this.host.readFile(path)
-    if (cached && (await sha256(cached)) === wanted.sha256) return cached
-    if (cached) await this.host.removeFile(path)
-    this.progress({ step: 'download', what: wanted.name, done: 0, total: wanted.size })
+    const missing: DebianPackage[] = []
+    for (const one of wanted) {
+      if ((await this.host.fileSize(`${folder}/${fileName(one)}`)) !== one.size) missing.push(one)
+    }
+    if (missing.length === 0) return
+    const total = missing.reduce((sum, { size }) => sum + size, 0)
+    const what = missing.map(({ name }) => name).join(' ')
+    this.progress({ step: 'download', what, done: 0, total })
     await this.host.makeFolder(folder)
-    await this.run('apt-get', ['download', `${wanted.name}=${wanted.version}`], [0], folder)
+    for (const one of missing) await this.host.removeFile(`${folder}/${fileName(one)}`)
+    await this.run('apt-get', ['download', ...missing.map(({ name, version }) => `${name}=${version}`)], [0], folder)
+    this.progress({ step: 'download', what, done: total, total })
+  }
+
+  /** A downloaded package's bytes, checked against the hash in the archive's signed lists. */
+  async read(wanted: DebianPackage): Promise<Bytes> {
+    const path = `${this.folder}/packages/${fileName(wanted)}`
     const bytes = await this.host.readFile(path)
     if (!bytes) throw new ImageError('downloadFailed', `apt-get download left no ${path}`, REMEDY)
-    this.progress({ step: 'verify', what: wanted.name, done: wanted.size, total: wanted.size })
     const hash = await sha256(bytes)
     if (hash !== wanted.sha256) {
       await this.host.removeFile(path)
-      throw new ImageError(
-        'hashMismatch',
-        `${path} has SHA-256 ${hash}, not ${wanted.sha256}`,
-        'run it again; if it stays so, the mirror is not to be trusted',
-      )
+      const remedy = 'run it again; if it stays so, the mirror is not to be trusted'
+      throw new ImageError('hashMismatch', `${path} has SHA-256 ${hash}, not ${wanted.sha256}`, remedy)
     }
     return bytes
   }

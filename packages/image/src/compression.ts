@@ -4,6 +4,7 @@ import xz from 'xz-decompress' // CommonJS: no named exports
 import { type Bytes, concatBytes, startsWith } from './bytes.ts'
 import { invalidImage } from './errors.ts'
 import { LZ4_LEGACY_MAGIC, decompressLz4 } from './lz4.ts'
+import { hasBranchFilter, withoutBranchFilter } from './xz-branch.ts'
 
 export type Compression = 'none' | 'gzip' | 'xz' | 'zstd' | 'lz4'
 
@@ -51,6 +52,13 @@ async function* chunksOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Byt
   }
 }
 
+async function decompressBranches(bytes: Bytes, file: string): Promise<Bytes> {
+  const { stream, finish } = withoutBranchFilter(bytes, file)
+  const parts: Bytes[] = []
+  for await (const chunk of chunksOf(new xz.XzReadableStream(streamOf(stream)))) parts.push(chunk)
+  return finish(concatBytes(parts))
+}
+
 /**
  * Content in chunks, so that an archive of hundreds of megabytes is never whole in memory. `file` names it in errors. One xz stream
  * at a time can be open (xz-decompress queues the others): finish one before starting what is inside it.
@@ -64,6 +72,7 @@ export async function* decompressChunks(
   try {
     if (compression === 'none') yield bytes
     else if (compression === 'gzip') yield* chunksOf(streamOf(bytes).pipeThrough(new DecompressionStream('gzip')))
+    else if (compression === 'xz' && hasBranchFilter(bytes)) yield await decompressBranches(bytes, file)
     else if (compression === 'xz') yield* chunksOf(new xz.XzReadableStream(streamOf(bytes)))
     else if (compression === 'lz4') yield decompressLz4(bytes, file)
     else if (decompressors.zstd) yield await decompressors.zstd(bytes)

@@ -119,11 +119,12 @@ export async function debianImage(host: ImageHost, options: DebianImageOptions):
   const included = await apt.resolve(options.include ?? [])
   const packages = [kernelPackage, busybox, ...included.filter(({ name }) => name !== busybox.name)]
 
+  await apt.download(packages)
   const tree = createGuestTree()
   for (const one of packages.slice(1)) await unpackInto(tree, host, apt, one, onProgress)
   const kernel = await unpackKernel(
     host,
-    await apt.fetch(kernelPackage),
+    await apt.read(kernelPackage),
     kernelPackage.name,
     options.modules ?? [],
     onProgress,
@@ -183,7 +184,7 @@ async function unpackInto(
   wanted: DebianPackage,
   progress: OnProgress,
 ): Promise<void> {
-  const bytes = await apt.fetch(wanted)
+  const bytes = await apt.read(wanted)
   progress({ step: 'unpack', what: wanted.name, done: 0, total: 1 })
   const deb = await openDeb(bytes, host.decompressors, wanted.name)
   for await (const file of deb.files(isKept)) if (isKept(file)) tree.add(file)

@@ -22,7 +22,7 @@ export interface ImageHost {
 
 /** One step of the pipeline, told before it begins and as it advances; `done` and `total` in the unit the step counts. */
 export interface Progress {
-  readonly step: 'resolve' | 'update' | 'download' | 'verify' | 'unpack' | 'write' | 'cached'
+  readonly step: 'resolve' | 'update' | 'download' | 'unpack' | 'write' | 'cached'
   readonly what: string
   readonly done: number
   readonly total: number
