@@ -73,6 +73,15 @@ export function denormalStops(): bool {
   return false
 }
 
+/** The same for operations of one operand, the left one. */
+export function denormalStopsUnary(): bool {
+  if (leftDenormal) {
+    raise(DE)
+    return stopped()
+  }
+  return false
+}
+
 /** The sum of two non-zero finite numbers, the right one's sign given. */
 export function addFinite(sign: u32): void {
   const distance = leftExponent - rightExponent
@@ -189,7 +198,7 @@ export function squareRoot(): void {
   if (leftClass == ZERO) setZero(leftSign)
   else if (leftSign) setInvalid()
   else if (leftClass == INFINITY) setInfinity(0)
-  else if (!denormalStops()) rootFinite()
+  else if (!denormalStopsUnary()) rootFinite()
 }
 
 /**

@@ -1,5 +1,13 @@
 /** One element of an SSE instruction, in an environment already set. Leaves its exceptions in `raised`. */
-import { compareFinite, denormalStops, operate, propagateFirst, quietLeft, squareRoot } from './arithmetic'
+import {
+  compareFinite,
+  denormalStops,
+  denormalStopsUnary,
+  operate,
+  propagateFirst,
+  quietLeft,
+  squareRoot,
+} from './arithmetic'
 import {
   DOUBLE_MAXIMUM,
   DOUBLE_MINIMUM,
@@ -108,7 +116,7 @@ export function relation(signalling: bool): i32 {
     return UNORDERED
   }
   denormalStops()
-  return EQUAL << compareFinite()
+  return LESS << (compareFinite() + 1)
 }
 
 /** Relations that satisfy each of the first 16 predicates, a hexadecimal digit each. (SDM Vol. 2A, "CMPPD", comparison predicates) */
@@ -184,14 +192,9 @@ export function integerTo64(value: i64): u64 {
 function convert(): void {
   if (leftClass >= QNAN) quietLeft()
   else {
-    rightNothing()
-    denormalStops()
+    denormalStopsUnary()
     copyLeftToResult()
   }
-}
-
-function rightNothing(): void {
-  right32(0)
 }
 
 export function widen(bits: u32): u64 {

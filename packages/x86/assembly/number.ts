@@ -161,6 +161,12 @@ export function copyLeftToResult(): void {
   resultRest = 0
 }
 
+/** Takes back what rounding a result reported that is not delivered. */
+export function dropPrecision(): void {
+  raised &= ~PE
+  roundedUp = false
+}
+
 /** Starts the next lane under the same environment. */
 export function beginLane(): void {
   raised = 0

@@ -168,12 +168,15 @@ const HORIZONTAL_SUBTRACT: i32 = 11
 let out0: u64 = 0
 let out1: u64 = 0
 let flags: i32 = 0
+/** Exceptions of the steps before, in instructions of several steps. */
+let settled: i32 = 0
 
 function begin(cpu: u32): void {
   enter(cpu)
   out0 = 0
   out1 = 0
   flags = 0
+  settled = 0
 }
 
 function put64(lane: u32, value: u64): void {
@@ -192,7 +195,7 @@ function put32(lane: u32, value: u32): void {
 function finish(cpu: u32, destination: u32, bytes: u32): i32 {
   // One element stopped before its computation stops all others before theirs. (SDM Vol. 1, "SIMD Floating-Point Exception Conditions")
   if (flags & ~masks & PRECOMPUTATION) flags &= PRECOMPUTATION
-  const unmasked = leave(cpu, flags)
+  const unmasked = leave(cpu, flags | settled)
   if (unmasked) return unmasked
   if (bytes == 4) store<u32>(destination, u32(out0))
   else {
@@ -285,9 +288,12 @@ export function x_convert(cpu: u32, conversion: u32, destination: u32, source: u
   return finish(cpu, destination, conversion == 5 || conversion == 6 ? lanes << 3 : lanes << 2)
 }
 
-/** Whether an unmasked exception has come up so far. */
+/** Ends a step; whether an unmasked exception came up in it. */
 function broken(): bool {
-  return (flags & ~masks) != 0
+  if (flags & ~masks) return true
+  settled |= flags
+  flags = 0
+  return false
 }
 
 /** DPPS: an unmasked exception in one step keeps the next from being taken. (SDM Vol. 2A, "DPPS") */

@@ -46,7 +46,13 @@ export function leave(cpu: u32): i32 {
   return leaveWith(cpu, 0, 0)
 }
 
-/** The same, and sets those of the condition codes in `which` to `codes`. */
+/** Leaves C1 alone unless there was a stack fault. */
+export function leaveKeepingC1(cpu: u32): i32 {
+  setRoundedUp(!(raised & SF) && (load<i32>(cpu, FPU_STATUS) & C1) != 0)
+  return leave(cpu)
+}
+
+/** The same as `leave`, and sets those of the condition codes in `which` to `codes`. */
 export function leaveWith(cpu: u32, which: i32, codes: i32): i32 {
   let status = load<i32>(cpu, FPU_STATUS) & ~(C1 | which)
   status |= codes | raised

@@ -1,6 +1,7 @@
 /** x87 arithmetic, whole instructions: operands and results on the register stack. They return 1 when an exception is pending. */
 import {
   denormalStops,
+  denormalStopsUnary,
   DIVIDE_REVERSED,
   operate,
   propagateLarger,
@@ -21,6 +22,8 @@ import {
   QNAN,
   raise,
   resultClass,
+  resultExponent,
+  resultSign,
   rightClass,
   rightExponent,
   rightSign,
@@ -148,8 +151,7 @@ export function x87_round(cpu: u32): i32 {
   if (leftClass >= QNAN) quietLeft()
   else if (leftClass == INFINITY) setInfinity(leftSign)
   else {
-    rightInteger(0)
-    if (!denormalStops() && roundToIntegral(rounding)) raise(PE)
+    if (!denormalStopsUnary() && roundToIntegral(rounding)) raise(PE)
   }
   return deliver(cpu, 0, false)
 }
@@ -170,7 +172,21 @@ export function x87_scale(cpu: u32): i32 {
   else if (leftClass != NORMAL) copyLeftToResult()
   else setResult(leftSign, leftExponent + scaleBy(), leftSignificand, 0)
   roundExtended()
+  if (resultClass == NORMAL && !stopped()) boundScaled()
   return deliver(cpu, 0, false)
+}
+
+/** Scaled so far that an unmasked overflow's or underflow's adjusted exponent does not fit either: infinity or zero. */
+function boundScaled(): void {
+  if (resultExponent > EXTENDED_MAXIMUM) {
+    raise(PE)
+    setRoundedUp(true)
+    setInfinity(resultSign)
+  } else if (resultExponent < EXTENDED_MINIMUM) {
+    raise(PE)
+    setRoundedUp(false)
+    setZero(resultSign)
+  }
 }
 
 /** The right operand truncated, within what can matter: the smallest number scaled beyond the largest. */
@@ -191,9 +207,8 @@ export function x87_extract(cpu: u32): i32 {
     }
     return leave(cpu)
   }
-  if (!isEmpty(cpu, 7)) {
-    const masked = stackOverflows(cpu)
-    if (masked) writeIndefinite(cpu, 1)
+  if (stackOverflows(cpu)) {
+    if (!stopped()) writeIndefinite(cpu, 1)
     return leave(cpu)
   }
   leftST(cpu, 0)
@@ -208,9 +223,8 @@ export function x87_extract(cpu: u32): i32 {
     writeResult(cpu, 0)
     return leave(cpu)
   }
-  rightInteger(0)
   if (leftClass == ZERO) raise(ZE)
-  else if (denormalStops()) return leave(cpu)
+  else if (denormalStopsUnary()) return leave(cpu)
   if (stopped()) return leave(cpu)
   if (leftClass == NORMAL) {
     leftInteger(leftExponent)
@@ -262,16 +276,23 @@ function remainderFinite(distance: i32, nearest: bool): void {
 /** FPREM (truncating) and FPREM1 (IEEE 754). C2 says the reduction is not complete, C0, C3 and C1 are the quotient's low bits. */
 export function x87_remainder(cpu: u32, nearest: bool): i32 {
   enter(cpu)
-  if (isEmpty(cpu, 0) || isEmpty(cpu, 1)) return underflowInto(cpu, 0, false)
+  if (isEmpty(cpu, 0) || isEmpty(cpu, 1)) {
+    underflowInto(cpu, 0, false)
+    return leaveWith(cpu, C2, 0)
+  }
   leftST(cpu, 0)
   rightST(cpu, 1)
   let codes: i32 = 0
+  let which: i32 = C2
   if (leftClass >= QNAN || rightClass >= QNAN) propagateLarger()
   else if (leftClass == INFINITY || rightClass == ZERO) setInvalid()
-  else if (denormalStops()) return leave(cpu)
-  else if (leftClass == ZERO || rightClass == INFINITY) copyLeftToResult()
-  else {
+  else if (denormalStops()) return leaveWith(cpu, C2, 0)
+  else if (leftClass == ZERO || rightClass == INFINITY) {
+    which = C0 | C2 | C3
+    copyLeftToResult()
+  } else {
     const distance = leftExponent - rightExponent
+    which = C0 | C2 | C3
     if (distance < 64) {
       remainderFinite(distance, nearest)
       codes = (quotient & 1 ? C1 : 0) | (quotient & 2 ? C3 : 0) | (quotient & 4 ? C0 : 0)
@@ -285,9 +306,9 @@ export function x87_remainder(cpu: u32, nearest: bool): i32 {
       codes = C2
     }
   }
-  if (stopped()) return leave(cpu)
+  if (stopped()) return leaveWith(cpu, C2, 0)
   roundExtended()
   writeResult(cpu, 0)
   setRoundedUp(false)
-  return leaveWith(cpu, C0 | C2 | C3, codes)
+  return leaveWith(cpu, which, codes)
 }

@@ -11,6 +11,7 @@ import {
   enter,
   isEmpty,
   leave,
+  leaveKeepingC1,
   leaveWith,
   leftST,
   pop,
@@ -96,7 +97,7 @@ export function x87_order(cpu: u32, index: u32, signalling: bool, pops: bool): i
   const order = relation(signalling)
   store<u32>(cpu, order == UNORDERED ? 0x45 : order == EQUAL ? 0x40 : order == LESS ? 1 : 0, VALUE)
   if (!stopped() && pops) pop(cpu)
-  return leave(cpu)
+  return leaveKeepingC1(cpu)
 }
 
 /** FXAM. C1 is the sign, of an empty register too. */

@@ -1,5 +1,5 @@
 /** x87 loads, stores, exchanges and constants, whole instructions. They return 1 when an exception is pending. */
-import { denormalStops, quietLeft } from './arithmetic'
+import { denormalStopsUnary, quietLeft } from './arithmetic'
 import {
   DOUBLE_MAXIMUM,
   DOUBLE_MINIMUM,
@@ -8,7 +8,6 @@ import {
   leftInteger,
   result32,
   result64,
-  rightInteger,
   SINGLE_MAXIMUM,
   SINGLE_MINIMUM,
 } from './format'
@@ -16,6 +15,7 @@ import { FPU_CONTROL, FPU_STATUS, FPU_TAG, VALUE } from './layout'
 import {
   beginLane,
   copyLeftToResult,
+  dropPrecision,
   IE,
   leftClass,
   leftSign,
@@ -40,6 +40,7 @@ import {
   free,
   isEmpty,
   leave,
+  leaveKeepingC1,
   leftST,
   pop,
   precision,
@@ -59,11 +60,11 @@ function pushLeft(cpu: u32): i32 {
   if (stackOverflows(cpu)) return leave(cpu)
   if (leftClass >= QNAN) quietLeft()
   else {
-    rightInteger(0)
-    denormalStops()
+    // A denormal is loaded even if that exception is unmasked: the host's processor does so.
+    denormalStopsUnary()
     copyLeftToResult()
   }
-  if (!stopped()) {
+  if (!(raised & ~masks & IE)) {
     rotate(cpu, -1)
     writeResult(cpu, 0)
   }
@@ -180,7 +181,9 @@ function narrow(cpu: u32, precision: u32, minimum: i32, maximum: i32): bool {
   else copyLeftToResult()
   if (resultClass == NORMAL && !stopped()) roundResult(precision, minimum, maximum)
   // With memory as the destination an unmasked overflow or underflow stores nothing. (SDM Vol. 1, "Numeric Overflow Exception")
-  return (raised & ~masks & (IE | OE | UE)) == 0
+  if (!(raised & ~masks & (IE | OE | UE))) return true
+  dropPrecision()
+  return false
 }
 
 /** FST m32, FSTP m32. */
@@ -308,13 +311,14 @@ export function x87_move(cpu: u32, index: u32, condition: bool): i32 {
   enter(cpu)
   if (isEmpty(cpu, 0) || isEmpty(cpu, index)) return underflowInto(cpu, 0, false)
   if (condition) writeST(cpu, 0, signExponentOf(cpu, index), significandOf(cpu, index))
-  return leave(cpu)
+  return leaveKeepingC1(cpu)
 }
 
 /** FFREE ST(i). */
 export function x87_free(cpu: u32, index: u32): void {
   enter(cpu)
   free(cpu, index)
+  leave(cpu)
 }
 
 /** FINCSTP (1), FDECSTP (-1). */
