@@ -1,0 +1,46 @@
+/** The usual back ends of a Node process: raw disk files, its terminal, its random numbers, its files. */
+
+import { randomFillSync } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { NonrootError } from '@nonroot/contracts'
+import type { BackendKinds, HostBackends } from '@nonroot/contracts'
+import { openBlockFile } from './block-file.ts'
+import { openStreamConsole } from './console.ts'
+
+type Openers = {
+  [K in keyof BackendKinds]?: (request: BackendKinds[K]['request']) => Promise<BackendKinds[K]['backend']>
+}
+
+export interface NodeBackendsOptions {
+  /** Paths are relative to it. */
+  readonly folder?: string
+  /** In place of the usual ones. */
+  readonly openers?: Openers
+}
+
+export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
+  const path = (name: string): string => resolve(options.folder ?? process.cwd(), name)
+  const openers: Openers = {
+    block: ({ image, readOnly }) => openBlockFile(path(image), readOnly),
+    console: async () => openStreamConsole(),
+    entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
+    files: async () => ({ readFile: async (name) => readFile(path(name)), resolve: path }),
+    ...options.openers,
+  }
+  return {
+    open(kind, request) {
+      const opener = openers[kind]
+      if (opener) return opener(request)
+      return Promise.reject(
+        new NonrootError({
+          code: 'host.backend',
+          message: `this host has no ${kind} back end`,
+          thing: kind,
+          value: request,
+          remedy: `it has ${Object.keys(openers).join(', ')}`,
+        }),
+      )
+    },
+  }
+}

@@ -1,0 +1,225 @@
+/** A stack into an inversify container: the only place that knows the container. Nothing that runs guest code sees it. */
+
+import {
+  BootProtocol,
+  Clock,
+  CpuMode,
+  Device,
+  GuestAbi,
+  GuestMemory,
+  HostMemory,
+  IoModel,
+  Log,
+  Metrics,
+  NonrootError,
+  PagingStrategy,
+  ReclaimPolicy,
+  Scheduler,
+} from '@nonroot/contracts'
+import type { DeviceContext, HostContext, IoModelContext, Roles, Role, Token, VmContext } from '@nonroot/contracts'
+import { Container, ContainerModule } from 'inversify'
+import { messageOf } from './plugin-load.ts'
+import type { DeviceLayer, Stack, StrategyLayer } from './stack.ts'
+
+/** What the kernel brings for strategies that live as long as the host. */
+export type HostServices = HostContext
+
+/** What the kernel brings for one VM. Contexts are made per layer, so that claims, metrics and errors carry its name. */
+export interface VmServices {
+  readonly guestMemory: GuestMemory
+  readonly clock: Clock
+  readonly vcpuCount: number
+  readonly metrics: Metrics
+  readonly log: Log
+  ioContext(layer: StrategyLayer<'io'>): IoModelContext
+  deviceContext(layer: DeviceLayer): DeviceContext
+  /** An I/O model was created: devices that come after may use what it offers. */
+  onIoModel?(model: IoModel, layer: StrategyLayer<'io'>): void
+}
+
+/** The strategies of a host, resolved once. */
+export interface HostParts {
+  readonly cpu: CpuMode
+  readonly reclaim: readonly ReclaimPolicy[]
+  /** Undefined: the kernel's own round robin. */
+  readonly scheduler: Scheduler | undefined
+  /** Make one VM's strategies and devices. */
+  createVmParts(services: VmServices): Promise<VmParts>
+  dispose(): Promise<void>
+}
+
+/** The strategies and devices of a VM, resolved once. */
+export interface VmParts {
+  readonly paging: PagingStrategy
+  readonly abi: GuestAbi
+  readonly io: readonly IoModel[]
+  readonly boot: BootProtocol | undefined
+  /** By name, in order of the configuration. */
+  readonly devices: ReadonlyMap<string, Device>
+  dispose(): Promise<void>
+}
+
+const TOKENS: { readonly [R in Role]: Token<Roles[R]['strategy']> } = {
+  cpu: CpuMode,
+  paging: PagingStrategy,
+  abi: GuestAbi,
+  io: IoModel,
+  reclaim: ReclaimPolicy,
+  boot: BootProtocol,
+  scheduler: Scheduler,
+}
+
+interface Disposable {
+  dispose?(): unknown
+}
+
+export async function composeHost(stack: Stack, services: HostServices): Promise<HostParts> {
+  const container = new Container({ defaultScope: 'Singleton' })
+  container.bind(HostMemory).toConstantValue(services.hostMemory)
+  container.bind(Metrics).toConstantValue(services.metrics)
+  container.bind(Log).toConstantValue(services.log)
+  const context = (hostMemory: HostMemory, metrics: Metrics, log: Log): HostContext => ({ hostMemory, metrics, log })
+  const layers = stack.layers.filter((layer) => ['cpu', 'reclaim', 'scheduler'].includes(layer.role))
+  const created = await bindAll(
+    container,
+    layers.map((layer) => ({
+      token: TOKENS[layer.role],
+      thing: layer.thing,
+      from: layer,
+      module: layerModule(TOKENS[layer.role], layer, context, [HostMemory, Metrics, Log]),
+    })),
+  )
+  return {
+    cpu: created.get(stack.cpu.thing) as CpuMode,
+    reclaim: stack.reclaim.map((layer) => created.get(layer.thing) as ReclaimPolicy),
+    scheduler: stack.scheduler && (created.get(stack.scheduler.thing) as Scheduler),
+    createVmParts: (vm) => composeVm(stack, container, vm),
+    dispose: () => disposeAll([...created.values()]),
+  }
+}
+
+async function composeVm(stack: Stack, host: Container, services: VmServices): Promise<VmParts> {
+  const container = new Container({ parent: host, defaultScope: 'Singleton' })
+  container.bind(GuestMemory).toConstantValue(services.guestMemory)
+  container.bind(Clock).toConstantValue(services.clock)
+  const context = (hostMemory: HostMemory, guestMemory: GuestMemory, clock: Clock): VmContext => ({
+    hostMemory,
+    guestMemory,
+    clock,
+    metrics: services.metrics,
+    log: services.log,
+    vcpuCount: services.vcpuCount,
+  })
+  const deps = [HostMemory, GuestMemory, Clock]
+  const layers = stack.layers.filter((layer) => ['paging', 'abi', 'io', 'boot'].includes(layer.role))
+  const created = await bindAll(container, [
+    ...layers.map((layer) => ({
+      token: TOKENS[layer.role],
+      thing: layer.thing,
+      from: layer as StrategyLayer | DeviceLayer,
+      module:
+        layer.role === 'io'
+          ? layerModule(IoModel, layer, () => services.ioContext(layer as unknown as StrategyLayer<'io'>), [])
+          : layerModule(TOKENS[layer.role], layer, context, deps),
+      then: (part: unknown) => {
+        if (layer.role === 'io') services.onIoModel?.(part as IoModel, layer as unknown as StrategyLayer<'io'>)
+      },
+    })),
+    ...stack.devices.map((layer) => ({
+      token: Device,
+      thing: layer.thing,
+      from: layer as StrategyLayer | DeviceLayer,
+      module: layerModule(Device, layer, () => services.deviceContext(layer), []),
+    })),
+  ])
+  return {
+    paging: created.get(stack.paging.thing) as PagingStrategy,
+    abi: created.get(stack.abi.thing) as GuestAbi,
+    io: stack.io.map((layer) => created.get(layer.thing) as IoModel),
+    boot: stack.boot && (created.get(stack.boot.thing) as BootProtocol),
+    devices: new Map(stack.devices.map((layer) => [layer.name, created.get(layer.thing) as Device])),
+    dispose: () => disposeAll([...created.values()]),
+  }
+}
+
+/** One layer as a module: its token, resolved by calling the plugin's `create` with a context made of the container's. */
+function layerModule(
+  token: symbol,
+  layer: StrategyLayer | DeviceLayer,
+  context: (...services: never[]) => unknown,
+  deps: readonly symbol[],
+): ContainerModule {
+  const create = layer.definition.create as (options: unknown, context: unknown) => unknown
+  return new ContainerModule(({ bind }) => {
+    bind(token)
+      .toResolvedValue(
+        async (...services: unknown[]) => create(layer.options, context(...(services as never[]))),
+        [...deps],
+      )
+      .inSingletonScope()
+      .whenNamed(layer.thing)
+  })
+}
+
+interface Binding {
+  readonly token: symbol
+  /** Name of the binding: where the configuration names it. */
+  readonly thing: string
+  readonly from: StrategyLayer | DeviceLayer
+  readonly module: ContainerModule
+  readonly then?: (part: unknown) => void
+}
+
+/** Bind and create in order; by `thing`. If one fails, those before it are disposed and no binding stays behind. */
+async function bindAll(container: Container, bindings: readonly Binding[]): Promise<Map<string, unknown>> {
+  const created = new Map<string, unknown>()
+  container.snapshot()
+  for (const binding of bindings) {
+    try {
+      await container.loadAsync(binding.module)
+      const part: unknown = await container.getAsync(binding.token, { name: binding.thing })
+      if (part === null || typeof part !== 'object') {
+        throw new Error(`create() gave ${part === undefined ? 'nothing' : String(part)}`)
+      }
+      created.set(binding.thing, part)
+      binding.then?.(part)
+    } catch (error) {
+      await disposeAll([...created.values()])
+      container.restore()
+      throw createError(binding.from, error)
+    }
+  }
+  return created
+}
+
+function createError(layer: StrategyLayer | DeviceLayer, error: unknown): NonrootError {
+  const isDevice = 'name' in layer
+  const cause = causeOf(error)
+  const { package: from, thing, location } = layer
+  const name = isDevice ? layer.definition.kind : (layer.definition as { name: string }).name
+  return new NonrootError({
+    code: isDevice ? 'device.create' : 'strategy.create',
+    message: `${thing}: ${from.name}@${from.version} ${name} could not be created: ${messageOf(cause)}`,
+    thing,
+    location,
+    ...(cause instanceof NonrootError && cause.remedy ? { remedy: cause.remedy } : {}),
+    cause,
+  })
+}
+
+/** Inversify wraps what a factory throws. */
+function causeOf(error: unknown): unknown {
+  let inner = error
+  while (inner instanceof Error && /inversify/i.test(inner.constructor.name) && inner.cause) inner = inner.cause
+  return inner
+}
+
+async function disposeAll(parts: readonly unknown[]): Promise<void> {
+  for (const part of parts.toReversed()) {
+    try {
+      await (part as Disposable).dispose?.()
+    } catch {
+      // A part that fails to go must not keep the others.
+    }
+  }
+}

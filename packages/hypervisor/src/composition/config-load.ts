@@ -1,0 +1,262 @@
+/** A configuration file, what it extends and what the command line changes: read, merged and validated. Loads no plugin. */
+
+import { NonrootError } from '@nonroot/contracts'
+import type { ModuleSource, SourceLocation } from '@nonroot/contracts'
+import { CONFIG_VERSION, stackConfig, stackJsonSchema } from './config-schema.ts'
+import type { StackConfig } from './config-schema.ts'
+import { parseConfigText, parseValueText } from './config-text.ts'
+import { child, fromValue, merge, nodeAt, pathText, toValue, withValue } from './config-tree.ts'
+import type { ConfigNode, ConfigPath } from './config-tree.ts'
+import { issuesToErrors, throwAll } from './issues.ts'
+import type { JsonSchema } from './issues.ts'
+
+export interface LoadedConfig {
+  /** The file that was asked for. */
+  readonly file: string
+  readonly config: StackConfig
+  /** Where everything was written. */
+  readonly tree: ConfigNode
+  /** Folder that paths at `path` are relative to: that of the file which wrote them. */
+  folderOf(path: ConfigPath): string
+}
+
+const OVERRIDE = '--set '
+
+export async function loadConfig(
+  file: string,
+  source: ModuleSource,
+  overrides: readonly string[] = [],
+): Promise<LoadedConfig> {
+  const path = source.resolvePath(source.workingFolder, file)
+  let tree = await readTree(path, source, [])
+  for (const override of overrides) tree = applyOverride(tree, override)
+  const config = validate(tree)
+  return {
+    file: path,
+    config,
+    tree,
+    folderOf(at) {
+      const written = nodeAt(tree, at).at.file
+      return written.startsWith(OVERRIDE) ? source.workingFolder : source.folderOf(written)
+    },
+  }
+}
+
+async function readTree(file: string, source: ModuleSource, chain: readonly string[]): Promise<ConfigNode> {
+  const tree = await readOne(file, source)
+  const extended = child(tree, 'extends')
+  if (!extended) return tree
+  const specifier = toValue(extended)
+  // Anything but text is the schema's to complain about.
+  if (typeof specifier !== 'string' || specifier === '') return tree
+  const base = await findBase(specifier, file, source)
+  const seen = [...chain, file]
+  if (base === undefined || seen.includes(base)) {
+    throw new NonrootError({
+      code: 'config.extends',
+      message: base
+        ? `extends goes in a circle: ${[...seen, base].join(' -> ')}`
+        : `extends: cannot find "${specifier}"`,
+      thing: 'extends',
+      value: specifier,
+      remedy: base ? 'let one of them extend nothing' : 'a path from this file, or a file that a package exports',
+      location: extended.at,
+    })
+  }
+  try {
+    return merge(await readTree(base, source, seen), tree)
+  } catch (error) {
+    if (error instanceof NonrootError && error.code === 'host.file' && error.value === base) {
+      throw new NonrootError({
+        code: 'config.extends',
+        message: `extends: ${error.message}`,
+        thing: 'extends',
+        value: specifier,
+        location: extended.at,
+        cause: error,
+      })
+    }
+    throw error
+  }
+}
+
+const findBase = (specifier: string, file: string, source: ModuleSource): Promise<string | undefined> | string =>
+  /^(\.{0,2}\/|[A-Za-z]:[\\/])/.test(specifier) || !specifier.includes('/')
+    ? source.resolvePath(source.folderOf(file), specifier)
+    : source.findFile(specifier, source.folderOf(file))
+
+async function readOne(file: string, source: ModuleSource): Promise<ConfigNode> {
+  const extension = /\.([a-z]+)$/i.exec(file)?.[1]?.toLowerCase()
+  if (extension && /^[cm]?[jt]s$/.test(extension)) return readModule(file, source)
+  if (extension !== 'yaml' && extension !== 'yml' && extension !== 'json') {
+    throw new NonrootError({
+      code: 'config.syntax',
+      message: `${file} is no stack file: its name must end in .yaml, .yml, .json, .ts, .mts, .js or .mjs`,
+      thing: file,
+    })
+  }
+  return mapOnly(parseConfigText(await readText(file, source), file, extension === 'json' ? 'json' : 'yaml'))
+}
+
+async function readText(file: string, source: ModuleSource): Promise<string> {
+  try {
+    return await source.readText(file)
+  } catch (error) {
+    throw new NonrootError({
+      code: 'host.file',
+      message: `cannot read ${file}: ${reason(error)}`,
+      thing: file,
+      value: file,
+      remedy: 'give the path of a stack file',
+      cause: error,
+    })
+  }
+}
+
+async function readModule(file: string, source: ModuleSource): Promise<ConfigNode> {
+  await readText(file, source)
+  let exported: Readonly<Record<string, unknown>>
+  try {
+    exported = await source.importModule(file)
+  } catch (error) {
+    throw new NonrootError({
+      code: 'config.syntax',
+      message: `${file} cannot be imported: ${(error as Error)?.message ?? String(error)}`,
+      thing: file,
+      location: { file },
+      cause: error,
+    })
+  }
+  const value = exported['default']
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    throw new NonrootError({
+      code: 'config.syntax',
+      message: `${file} must export a stack as its default; it exports ${value === undefined ? 'none' : `a ${Array.isArray(value) ? 'list' : typeof value}`}`,
+      thing: file,
+      remedy: 'export default defineStack({ ... })',
+      location: { file },
+    })
+  }
+  return fromValue(value, { file })
+}
+
+function mapOnly(tree: ConfigNode): ConfigNode {
+  if (tree.kind === 'map') return tree
+  throw new NonrootError({
+    code: 'config.syntax',
+    message: `a stack file is a map of keys; this is ${tree.kind === 'list' ? 'a list' : JSON.stringify(tree.value)}`,
+    remedy: `start with apiVersion: ${CONFIG_VERSION}`,
+    location: tree.at,
+  })
+}
+
+const reason = (error: unknown): string => {
+  const code = (error as { code?: string })?.code
+  const known: Record<string, string> = {
+    ENOENT: 'there is no such file',
+    EISDIR: 'it is a folder',
+    EACCES: 'permission denied',
+    ENOTDIR: 'a part of its path is no folder',
+  }
+  return (code && known[code]) ?? (error as Error)?.message ?? String(error)
+}
+
+/** `machine.memory=1GiB`, `devices[0].rate=5`. An empty value takes the key away. */
+function applyOverride(tree: ConfigNode, override: string): ConfigNode {
+  const at: SourceLocation = { file: OVERRIDE + override }
+  const fail = (message: string): NonrootError =>
+    new NonrootError({
+      code: 'config.override',
+      message,
+      thing: 'set',
+      value: override,
+      remedy: 'write --set KEY=VALUE, as in --set machine.memory=1GiB',
+      location: at,
+    })
+  const equals = override.indexOf('=')
+  if (equals <= 0) throw fail(equals < 0 ? 'there is no = in it' : 'there is no key before =')
+  const key = override.slice(0, equals).trim()
+  if (!/^[\w-]+(\.[\w-]+|\[\d+\])*$/.test(key)) throw fail(`"${key}" is no key`)
+  const path = key
+    .replaceAll(/\[(\d+)\]/g, '.$1')
+    .split('.')
+    .map((step) => (/^\d+$/.test(step) ? Number(step) : step))
+  const result = withValue(tree, path, parseValueText(override.slice(equals + 1), at))
+  if ('problem' in result) throw fail(result.problem)
+  return result
+}
+
+let schemaCache: JsonSchema | undefined
+
+function validate(tree: ConfigNode): StackConfig {
+  const value = toValue(tree)
+  const parsed = stackConfig.safeParse(value)
+  const errors = parsed.success
+    ? []
+    : issuesToErrors(parsed.error.issues, {
+        code: 'config.schema',
+        root: tree,
+        prefix: [],
+        schema: (schemaCache ??= stackJsonSchema()),
+      })
+  errors.push(...checkBoot(tree), ...checkDeviceNames(tree))
+  throwAll(errors, 'errors in the configuration')
+  return parsed.data!
+}
+
+/** `boot` names one protocol beside `use`. */
+function checkBoot(tree: ConfigNode): NonrootError[] {
+  const boot = child(tree, 'boot')
+  if (boot?.kind !== 'map') return []
+  const protocols = [...boot.entries.keys()].filter((key) => key !== 'use')
+  if (protocols.length === 1) {
+    const options = child(boot, protocols[0]!)!
+    return options.kind === 'map'
+      ? []
+      : [
+          new NonrootError({
+            code: 'config.schema',
+            message: `boot.${protocols[0]}: ${JSON.stringify(toValue(options))} is not valid`,
+            thing: `boot.${protocols[0]}`,
+            value: toValue(options),
+            remedy: "valid: a map of the protocol's options",
+            location: options.at,
+          }),
+        ]
+  }
+  return [
+    new NonrootError({
+      code: 'config.schema',
+      message: protocols.length
+        ? `boot names ${protocols.length} protocols (${protocols.join(', ')})`
+        : 'boot names no protocol',
+      thing: 'boot',
+      value: toValue(boot),
+      remedy: 'name one, as in boot: { linux: { kernel: ./vmlinuz } }',
+      location: boot.at,
+    }),
+  ]
+}
+
+function checkDeviceNames(tree: ConfigNode): NonrootError[] {
+  const devices = child(tree, 'devices')
+  if (devices?.kind !== 'list') return []
+  const seen = new Set<unknown>()
+  return devices.items.flatMap((item, index) => {
+    const name = child(item, 'name')
+    if (!name) return []
+    const value = toValue(name)
+    if (!seen.has(value)) return (seen.add(value), [])
+    const thing = pathText(['devices', index, 'name'])
+    return [
+      new NonrootError({
+        code: 'config.schema',
+        message: `${thing}: two devices are called ${JSON.stringify(value)}`,
+        thing,
+        value,
+        remedy: 'give each its own name',
+        location: name.at,
+      }),
+    ]
+  })
+}

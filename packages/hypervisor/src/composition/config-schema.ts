@@ -1,0 +1,122 @@
+/** The one schema of a stack file. What a plugin's options are is the plugin's own schema. */
+
+import { FRAME_SIZE, formatSize, parseSize } from '@nonroot/contracts'
+import { z } from 'zod'
+
+export const CONFIG_VERSION = 'nonroot/v1'
+
+/** Host memory is one WebAssembly memory of at most 4 GiB; tables and code need some of it. */
+const MAX_MEMORY = 3584 * 2 ** 20
+const MIN_MEMORY = 2 ** 20
+
+const size = (least: number, most: number, what: string) =>
+  z
+    .union([z.string(), z.number()])
+    .transform((text, context): number => {
+      const bytes = parseSize(text)
+      const problem =
+        typeof bytes === 'object'
+          ? bytes.problem
+          : bytes < least || bytes > most
+            ? `${formatSize(bytes)} is out of range (${formatSize(least)} to ${formatSize(most)})`
+            : bytes % FRAME_SIZE
+              ? `${formatSize(bytes)} is not a multiple of a frame (4 KiB)`
+              : undefined
+      if (problem === undefined) return bytes as number
+      context.addIssue({ code: 'custom', message: problem })
+      return z.NEVER
+    })
+    .meta({ description: `${what}, as in "512 MiB"`, examples: ['512 MiB'] })
+
+const packageName = z
+  .string()
+  .min(1)
+  .meta({ description: 'an npm package, or a path to one from this file', examples: ['@nonroot/mmu'] })
+
+const strategyUse = (role: string) =>
+  z
+    .looseObject({
+      use: packageName,
+      strategy: z
+        .string()
+        .min(1)
+        .optional()
+        .meta({ description: 'which of the package’s strategies; may be left out where it has one' }),
+    })
+    .meta({ description: `the package for ${role}, and its options` })
+
+const reclaimUse = z
+  .looseObject({
+    use: packageName,
+    policy: z.string().min(1).optional().meta({ description: 'which of the package’s policies' }),
+    strategy: z.string().min(1).optional().meta({ description: 'the same as policy' }),
+  })
+  .meta({ description: 'a way to get memory back from guests, and its options' })
+
+const device = z
+  .looseObject({
+    kind: z.string().min(1).meta({ description: 'what it is: a kind that a package provides' }),
+    use: packageName.optional(),
+    name: z
+      .string()
+      .regex(/^[a-z][a-z0-9-]*$/i, 'a name is letters, digits and hyphens, a letter first')
+      .optional()
+      .meta({ description: 'its name in metrics and errors; its kind and a number otherwise' }),
+  })
+  .meta({ description: 'a device and its options' })
+
+const stack = z.strictObject({
+  cpu: strategyUse('the CPU mode: how guest code is run'),
+  paging: strategyUse('the paging strategy: how memory is paged'),
+  abi: strategyUse('the guest ABI: what the guest finds of its hypervisor'),
+  io: z.array(strategyUse('an I/O model')).min(1).meta({ description: 'I/O models: the platform, transports' }),
+  reclaim: z.array(reclaimUse).default([]).meta({ description: 'how memory is reclaimed, in order of trying' }),
+  scheduler: strategyUse('the scheduler: which vCPU runs').optional(),
+})
+
+const machine = z.strictObject({
+  memory: size(MIN_MEMORY, MAX_MEMORY, 'memory of the guest').prefault('512 MiB'),
+  vcpus: z.int().min(1).max(64).default(1).meta({ description: 'virtual processors' }),
+  clock: z
+    .enum(['wall', 'deterministic'])
+    .default('wall')
+    .meta({ description: 'wall: time passes as it does; deterministic: it follows from instructions retired' }),
+  onReset: z
+    .enum(['restart', 'end'])
+    .default('restart')
+    .meta({ description: 'what a reset of the machine (or a triple fault) does' }),
+})
+
+const host = z.strictObject({
+  memory: size(MIN_MEMORY, 2 ** 32 - 65536, 'memory of the host, which all its guests share').optional(),
+})
+
+const boot = z
+  .looseObject({ use: packageName.default('@nonroot/boot') })
+  .meta({ description: 'a boot protocol with its options: { linux: { kernel: ./vmlinuz } }' })
+
+export const stackConfig = z
+  .strictObject({
+    apiVersion: z.literal(CONFIG_VERSION),
+    extends: z.string().min(1).optional().meta({ description: 'another stack file, which this one changes' }),
+    stack,
+    machine: machine.prefault({}),
+    host: host.prefault({}),
+    devices: z.array(device).default([]),
+    boot: boot.optional(),
+  })
+  .meta({ title: 'nonroot stack', description: 'A hypervisor stack, its machine, its devices and its guest' })
+
+/** As written: sizes may be text, defaults may be absent. What a TypeScript configuration exports. */
+export type StackConfigInput = z.input<typeof stackConfig>
+/** As understood: bytes, defaults filled in. */
+export type StackConfig = z.output<typeof stackConfig>
+
+/** Typing for `nonroot.config.ts`: `export default defineStack({ ... })`. */
+export const defineStack = (config: StackConfigInput): StackConfigInput => config
+
+/** For editors: `# yaml-language-server: $schema=...`. */
+export const stackJsonSchema = (): Record<string, unknown> => ({
+  $id: 'https://nonroot.dev/schema/stack-v1.json',
+  ...z.toJSONSchema(stackConfig, { io: 'input', target: 'draft-2020-12' }),
+})

@@ -1,0 +1,335 @@
+/** A stack: a configuration whose every part was found, checked and given its options. Nothing is created yet. */
+
+import type {
+  AnyStrategyDefinition,
+  BootDefinition,
+  BootImage,
+  Capability,
+  DeviceDefinition,
+  FoundPackage,
+  ModuleSource,
+  Plugin,
+  Role,
+  Schema,
+  SourceLocation,
+} from '@nonroot/contracts'
+import { NonrootError } from '@nonroot/contracts'
+import { incompatibilities, sortByRequires } from './compatibility.ts'
+import type { Part } from './compatibility.ts'
+import { loadConfig } from './config-load.ts'
+import type { LoadedConfig } from './config-load.ts'
+import type { StackConfig } from './config-schema.ts'
+import { keyLocation, nodeAt, pathText } from './config-tree.ts'
+import type { ConfigPath } from './config-tree.ts'
+import { issuesToErrors, jsonSchemaOf, throwAll } from './issues.ts'
+import { pluginError, providedBy } from './manifest.ts'
+import type { PluginRequest } from './manifest.ts'
+import { DEFAULT_LOAD_LIMIT_MS, messageOf, PluginLoader, TIMED_OUT, withLimit } from './plugin-load.ts'
+import type { LoadedPlugin } from './plugin-load.ts'
+import { suggest } from './spelling.ts'
+
+/** A package as a stack names it. */
+export type PackageInfo = Pick<FoundPackage, 'name' | 'version' | 'folder'>
+
+interface LayerBase {
+  /** Where the configuration names it: `stack.io[0]`. */
+  readonly thing: string
+  readonly location: SourceLocation
+  readonly package: PackageInfo
+  /** As the plugin's own schema understood them. */
+  readonly options: unknown
+  /** Folder that the options' paths are relative to. */
+  readonly folder: string
+}
+
+/** One strategy of the stack. */
+export interface StrategyLayer<R extends Role = Role> extends LayerBase {
+  readonly role: R
+  readonly definition: Extract<AnyStrategyDefinition, { role: R }>
+}
+
+/** One device of the machine. */
+export interface DeviceLayer extends LayerBase {
+  readonly name: string
+  readonly definition: DeviceDefinition
+}
+
+export interface Stack {
+  readonly file: string
+  readonly config: StackConfig
+  readonly cpu: StrategyLayer<'cpu'>
+  readonly paging: StrategyLayer<'paging'>
+  readonly abi: StrategyLayer<'abi'>
+  readonly io: readonly StrategyLayer<'io'>[]
+  readonly reclaim: readonly StrategyLayer<'reclaim'>[]
+  readonly scheduler: StrategyLayer<'scheduler'> | undefined
+  readonly boot: (StrategyLayer<'boot'> & { readonly image: BootImage<string> }) | undefined
+  readonly devices: readonly DeviceLayer[]
+  /** Every strategy above, in the order in which they are bound: what others require comes first. */
+  readonly layers: readonly StrategyLayer[]
+}
+
+export interface LoadStackOptions {
+  readonly source: ModuleSource
+  /** `KEY=VALUE`, as after `--set`. */
+  readonly set?: readonly string[]
+  /** How long one plugin may take to load. */
+  readonly loadLimitMs?: number
+}
+
+/** Read, validate, resolve, load and check. Every error that can be told at once is. */
+export async function loadStack(file: string, options: LoadStackOptions): Promise<Stack> {
+  return resolveStack(await loadConfig(file, options.source, options.set), options)
+}
+
+/** One entry of the configuration that names a package. */
+interface Entry {
+  readonly kind: Role | 'device'
+  readonly path: ConfigPath
+  readonly use: string | undefined
+  readonly name: string | undefined
+  /** Which key said the name. */
+  readonly nameKey: string
+  readonly raw: Readonly<Record<string, unknown>>
+}
+
+const RESERVED: Record<Role | 'device', readonly string[]> = {
+  cpu: ['use', 'strategy'],
+  paging: ['use', 'strategy'],
+  abi: ['use', 'strategy'],
+  io: ['use', 'strategy'],
+  scheduler: ['use', 'strategy'],
+  reclaim: ['use', 'strategy', 'policy'],
+  boot: [],
+  device: ['use', 'kind', 'name'],
+}
+
+function entriesOf(config: StackConfig): Entry[] {
+  const { stack, boot } = config
+  const strategy = (kind: Role, path: ConfigPath, value: Record<string, unknown>): Entry => {
+    const nameKey = kind === 'reclaim' && value['policy'] !== undefined ? 'policy' : 'strategy'
+    return { kind, path, use: value['use'] as string, name: value[nameKey] as string | undefined, nameKey, raw: value }
+  }
+  const protocol = boot && Object.keys(boot).find((key) => key !== 'use')
+  return [
+    strategy('cpu', ['stack', 'cpu'], stack.cpu),
+    strategy('paging', ['stack', 'paging'], stack.paging),
+    strategy('abi', ['stack', 'abi'], stack.abi),
+    ...stack.io.map((value, index) => strategy('io', ['stack', 'io', index], value)),
+    ...stack.reclaim.map((value, index) => strategy('reclaim', ['stack', 'reclaim', index], value)),
+    ...(stack.scheduler ? [strategy('scheduler', ['stack', 'scheduler'], stack.scheduler)] : []),
+    ...(boot && protocol
+      ? [
+          {
+            kind: 'boot' as const,
+            path: ['boot', protocol],
+            use: boot.use,
+            name: protocol,
+            nameKey: protocol,
+            raw: boot[protocol] as Record<string, unknown>,
+          },
+        ]
+      : []),
+    ...config.devices.map((value, index) => ({
+      kind: 'device' as const,
+      path: ['devices', index],
+      use: value.use,
+      name: value.kind,
+      nameKey: 'kind',
+      raw: value,
+    })),
+  ]
+}
+
+interface Resolved {
+  readonly entry: Entry
+  readonly loaded: LoadedPlugin
+  readonly layer: StrategyLayer | DeviceLayer
+}
+
+async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Promise<Stack> {
+  const { config } = loaded
+  const limitMs = options.loadLimitMs ?? DEFAULT_LOAD_LIMIT_MS
+  const loader = new PluginLoader(options.source, limitMs)
+  const errors: NonrootError[] = []
+  const resolved: Resolved[] = []
+  const usedNames = new Set(config.devices.map((device) => device.name).filter(Boolean))
+  const deviceName = (entry: Entry): string => {
+    if (typeof entry.raw['name'] === 'string') return entry.raw['name']
+    for (let number = 0; ; number++) {
+      const name = `${entry.name}${number}`
+      if (!usedNames.has(name)) return (usedNames.add(name), name)
+    }
+  }
+
+  for (const entry of entriesOf(config)) {
+    try {
+      const plugin = await loadEntry(entry, loaded, loader, resolved)
+      const definition = select(entry, plugin.plugin)
+      const parsed = await parseOptions(entry, definition.options, plugin, loaded, limitMs)
+      const base: LayerBase = {
+        thing: pathText(entry.path),
+        location: nodeAt(loaded.tree, entry.path).at,
+        package: { name: plugin.found.name, version: plugin.found.version, folder: plugin.found.folder },
+        options: parsed,
+        folder: loaded.folderOf(entry.path),
+      }
+      const layer =
+        entry.kind === 'device'
+          ? { ...base, name: deviceName(entry), definition: definition as DeviceDefinition }
+          : ({ ...base, role: entry.kind, definition } as StrategyLayer)
+      resolved.push({ entry, loaded: plugin, layer })
+    } catch (error) {
+      if (!(error instanceof NonrootError)) throw error
+      errors.push(...(error.errors.length ? error.errors : [error]))
+    }
+  }
+  // The same package named twice fails twice with the same words: say it once for each place, but not more.
+  throwAll(errors, 'errors in the stack')
+
+  const plugins = new Map(
+    resolved.map(({ loaded: { plugin }, layer }) => [plugin, { plugin, thing: layer.thing, location: layer.location }]),
+  )
+  const order = sortByRequires([...plugins.values()]).map((part) => part.plugin)
+  throwAll(incompatibilities(resolved.map(toPart)), 'parts of the stack do not fit together')
+
+  const strategies = resolved.filter((item) => item.entry.kind !== 'device')
+  const layers = strategies
+    .toSorted((left, right) => order.indexOf(left.loaded.plugin) - order.indexOf(right.loaded.plugin))
+    .map((item) => item.layer as StrategyLayer)
+  const all = <R extends Role>(role: R): StrategyLayer<R>[] =>
+    strategies.filter((item) => item.entry.kind === role).map((item) => item.layer as unknown as StrategyLayer<R>)
+  const [boot] = all('boot')
+  return {
+    file: loaded.file,
+    config,
+    cpu: all('cpu')[0]!,
+    paging: all('paging')[0]!,
+    abi: all('abi')[0]!,
+    io: all('io'),
+    reclaim: all('reclaim'),
+    scheduler: all('scheduler')[0],
+    boot: boot && { ...boot, image: imageOf(boot) },
+    devices: resolved.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
+    layers,
+  }
+}
+
+async function loadEntry(
+  entry: Entry,
+  loaded: LoadedConfig,
+  loader: PluginLoader,
+  resolved: readonly Resolved[],
+): Promise<LoadedPlugin> {
+  const at = (path: ConfigPath): PluginRequest => ({
+    specifier: entry.use ?? String(entry.name),
+    thing: pathText(path),
+    location: nodeAt(loaded.tree, path).at,
+  })
+  const usePath = entry.kind === 'boot' ? ['boot', 'use'] : [...entry.path, 'use']
+  const namePath = entry.kind === 'boot' ? entry.path : [...entry.path, entry.nameKey]
+  const nameRequest =
+    entry.kind === 'boot'
+      ? { ...at(namePath), location: keyLocation(loaded.tree, namePath) }
+      : at(entry.name === undefined ? entry.path : namePath)
+  const need = { kind: entry.kind, name: entry.name, request: nameRequest }
+  if (entry.use !== undefined) return loader.load(at(usePath), loaded.folderOf(usePath), need)
+
+  // A device without `use` comes from a package that the stack already uses.
+  const candidates = [...new Set(resolved.map((item) => item.loaded))]
+  const providers = candidates.filter(({ manifest }) => providedBy(manifest, 'device').includes(entry.name!))
+  if (providers.length === 1) return providers[0]!
+  const kinds = candidates.flatMap(({ manifest }) => providedBy(manifest, 'device'))
+  throw pluginError(
+    nameRequest,
+    'device.unknown',
+    providers.length
+      ? `${providers.map(({ found }) => found.name).join(' and ')} both provide a device "${entry.name}"`
+      : `no package of this stack provides a device "${entry.name}"`,
+    {
+      value: entry.name,
+      remedy: providers.length
+        ? 'say which with use:'
+        : `${suggest(entry.name!, kinds, 'kinds')}${kinds.length ? '; or name' : 'name'} its package with use:`,
+    },
+  )
+}
+
+type Definition = AnyStrategyDefinition | DeviceDefinition
+
+/** The loader has checked that it is there. */
+function select(entry: Entry, plugin: Plugin): Definition {
+  if (entry.kind === 'device') return plugin.devices!.find((device) => device.kind === entry.name)!
+  const ofRole = plugin.strategies!.filter((strategy) => strategy.role === entry.kind)
+  return ofRole.find((strategy) => entry.name === undefined || strategy.name === entry.name)!
+}
+
+async function parseOptions(
+  entry: Entry,
+  schema: Schema,
+  { found }: LoadedPlugin,
+  loaded: LoadedConfig,
+  limitMs: number,
+): Promise<unknown> {
+  const raw = Object.fromEntries(Object.entries(entry.raw).filter(([key]) => !RESERVED[entry.kind].includes(key)))
+  const request: PluginRequest = {
+    specifier: found.name,
+    thing: pathText(entry.path),
+    location: nodeAt(loaded.tree, entry.path).at,
+  }
+  const bad = (message: string, cause?: unknown): NonrootError =>
+    pluginError(request, 'plugin.options', `${found.name}@${found.version}: ${message}`, { cause })
+  let result: unknown
+  try {
+    result = await withLimit(Promise.resolve(schema['~standard'].validate(raw)), limitMs)
+  } catch (error) {
+    throw bad(`its schema of options throws: ${messageOf(error)}`, error)
+  }
+  if (result === TIMED_OUT) throw bad(`its schema of options gave no answer after ${limitMs / 1000} s`)
+  const checked = result as Awaited<ReturnType<Schema['~standard']['validate']>> | undefined
+  if (checked === null || typeof checked !== 'object')
+    throw bad('its schema of options answers with neither value nor issues')
+  if (checked.issues === undefined) return checked.value
+  if (!Array.isArray(checked.issues)) throw bad('its schema of options answers with neither value nor issues')
+  const label = `${found.name}${entry.name === undefined ? '' : ` ${entry.name}`}`
+  throwAll(
+    issuesToErrors(checked.issues, {
+      code: 'plugin.options',
+      root: loaded.tree,
+      prefix: entry.path,
+      schema: jsonSchemaOf(schema),
+      owner: label,
+      alsoValid: RESERVED[entry.kind],
+    }),
+    `errors in the options of ${label}`,
+  )
+  throw bad('its schema of options refuses them without saying why')
+}
+
+function imageOf(layer: StrategyLayer<'boot'>): BootImage<string> {
+  const definition = layer.definition as BootDefinition
+  try {
+    return definition.image(layer.options as never)
+  } catch (error) {
+    throw new NonrootError({
+      code: 'plugin.invalid',
+      message: `${layer.thing}: ${layer.package.name}: image() throws: ${messageOf(error)}`,
+      thing: layer.thing,
+      location: layer.location,
+      cause: error,
+    })
+  }
+}
+
+function toPart({ entry, layer }: Resolved): Part {
+  const { definition } = layer
+  const name = 'kind' in definition ? definition.kind : definition.name
+  return {
+    thing: pathText(entry.path),
+    label: `${layer.package.name} ${name}`,
+    location: layer.location,
+    needs: definition.needs ?? [],
+    gives: definition.gives ?? [],
+    conflicts: ('conflicts' in definition && (definition.conflicts as readonly Capability[] | undefined)) || [],
+  }
+}
