@@ -14,6 +14,9 @@ export interface HandlerContext {
   readonly exitOf: (instruction: Instruction) => number
 }
 
+/** Where the record holds a register field. */
+const FIELD = { reg: RECORD.reg, rm: RECORD.rm, base: RECORD.rm, index: RECORD.index, vvvv: RECORD.vvvv } as const
+
 export class HandlerBuilder extends SemanticsBuilder {
   readonly record: Value
   readonly stackSize: 16 | 32 | 64
@@ -32,7 +35,7 @@ export class HandlerBuilder extends SemanticsBuilder {
   /** Address of the register that a record's field names. */
   #register(field: RegisterField, fixed: (n: number) => number): Value {
     if (typeof field === 'number') return this.add(this.cpu, fixed(field))
-    return this.add(this.cpu, this.#field(field === 'reg' ? RECORD.reg : field === 'index' ? RECORD.index : RECORD.rm))
+    return this.add(this.cpu, this.#field(FIELD[field]))
   }
 
   readRegister(field: RegisterField, width: Width): Value {
@@ -68,6 +71,9 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   immediate2(): Value {
     return this.rawLoad('i64', this.record, RECORD.link2, 32, { stable: true })
+  }
+  escape(): Value {
+    return this.rawLoad('i32', this.record, RECORD.escape, 32, { stable: true })
   }
   currentRip(): Value {
     return this.#cutRip(this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true })))

@@ -28,6 +28,9 @@ export const RECORD = {
   link: 40,
   /** i32: the same when not taken. Also ENTER's level and a far pointer's selector. */
   link2: 44,
+  /** i32: register named by VEX.vvvv; the opcode of an x87 instruction. Neither branches nor has a second immediate. */
+  vvvv: 44,
+  escape: 44,
   size: 48,
 } as const
 

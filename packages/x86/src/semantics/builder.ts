@@ -12,7 +12,7 @@ import type { OperandSpec } from '../rows/row.ts'
 import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB, TLB_ENTRIES } from '../state/layout.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
-export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | number
+export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
 
 /** The status flags' letters in the order of RFLAGS. */
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
@@ -73,6 +73,8 @@ export abstract class SemanticsBuilder extends IrBuilder {
   abstract immediate(): Value
   /** i64: ENTER's level, a far pointer's selector. */
   abstract immediate2(): Value
+  /** i32: an x87 instruction's opcode: the low three bits of its first byte, then its ModRM byte. Bits 2:0 name ST(i). */
+  abstract escape(): Value
   /** i64: RIP of this instruction, of the next one. */
   abstract currentRip(): Value
   abstract nextRip(): Value
@@ -346,6 +348,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
   /** Bits of an operand by the notation of the opcode maps. */
   widthOf(spec: OperandSpec): Width {
     const { operandSize } = this.instruction
+    if (spec.kind === 'I' && spec.signed) return operandSize // sign-extended to the operand size
     switch (spec.size) {
       case 'b': return 8
       case 'w': case 'i16': return 16
@@ -355,7 +358,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
       case 'v': return operandSize
       case 'z': return operandSize === 64 ? 32 : operandSize
       case 'y': return operandSize === 64 ? 64 : 32
+      case 'c': return operandSize === 64 ? 128 : 64
       case 'sreg': return this.instruction.isMemory ? 16 : operandSize
+      case 'db': return this.instruction.isMemory ? 8 : 32
+      case 'dw': return this.instruction.isMemory ? 16 : 32
       default: return 64
     }
   }
@@ -375,6 +381,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       case 'O': return this.#memory(spec, width)
       case 'R': case 'Z': return register('rm')
       case 'G': return register('reg')
+      case 'B': return register('vvvv')
       case 'gpr': return register(spec.register)
       case 'I': return this.#constant(spec, width, () => this.truncate(this.immediate(), width))
       case 'one': return this.#constant(spec, width, () => this.const(1))
@@ -409,18 +416,25 @@ export abstract class SemanticsBuilder extends IrBuilder {
   }
   #memory(spec: OperandSpec, width: Width): Operand {
     const bytes = width / 8
+    const aligned = width === 128 && this.instruction.row.attributes.aligned === true
+    const linear = (access: 'read' | 'write') => {
+      const address = this.linear('operand', this.address(), bytes, access)
+      // (SDM Vol. 2A, "SIMD Floating-Point Exceptions and Exception Conditions", types 1, 2 and 4)
+      if (aligned) this.raiseIf(this.ne(this.and(this.wrap(address), 15), 0), VECTOR.GP)
+      return address
+    }
     let place: Place | undefined
     return {
       width, isMemory: true, spec,
       address: () => this.address(),
-      read: () => this.load(this.linear('operand', this.address(), bytes, 'read'), bytes),
+      read: () => this.load(linear('read'), bytes),
       readToWrite: () => {
-        place = this.modify(this.linear('operand', this.address(), bytes, 'write'), bytes)
+        place = this.modify(linear('write'), bytes)
         return place.value
       },
       write: (value) => {
         if (place) place.write(value)
-        else this.store(this.linear('operand', this.address(), bytes, 'write'), bytes, value)
+        else this.store(linear('write'), bytes, value)
       },
     }
   }
