@@ -28,8 +28,10 @@ const POINTER: Readonly<Record<number, string>> = {
 const hex = (value: bigint, bits: number): string => `0x${BigInt.asUintN(bits, value).toString(16)}`
 const wide = (low: number, high: number): bigint => (BigInt(high) << 32n) | BigInt(low >>> 0)
 
-function memoryPrefix(bits: number): string {
-  const name = POINTER[bits]
+function memoryPrefix(bits: number, { size }: OperandSpec, { row }: Instruction): string {
+  // Descriptors have no name of their own.
+  if (size === 's' || (size === 'x' && row.attributes.unit !== 'sse')) return ''
+  const name = size === 'c' && bits === 128 ? 'OWORD' : POINTER[bits]
   return name ? `${name} PTR ` : ''
 }
 
@@ -59,7 +61,7 @@ export function addressText(instruction: Instruction): string {
 function stringOperand(spec: OperandSpec, instruction: Instruction, bits: number): string {
   const { addressSize, segmentOverride } = instruction
   const segment = spec.kind === 'Y' ? 'es' : segmentOverride >= 0 ? SEGMENTS[segmentOverride] : 'ds'
-  return `${memoryPrefix(bits)}${segment}:[${registerName(spec.kind === 'Y' ? 7 : 6, addressSize, false)}]`
+  return `${memoryPrefix(bits, spec, instruction)}${segment}:[${registerName(spec.kind === 'Y' ? 7 : 6, addressSize, false)}]`
 }
 
 function immediateText(spec: OperandSpec, instruction: Instruction): string {
@@ -77,19 +79,26 @@ function branchTarget(instruction: Instruction, address: bigint): string {
   return hex(target, operandSize).slice(2)
 }
 
+/** Selectors in registers are named at operand size although 16 bits are read. */
+const SELECTOR_SOURCES = ['lar', 'lsl', 'movToSegment']
+
 const stack = (number: number): string => (number === 0 ? 'st(0)' : `st(${number})`)
 
 function operandText(spec: OperandSpec, instruction: Instruction, address: bigint): string {
   const { reg, rm, mod, vvvv, rexPresent, isMemory } = instruction
   const bits = operandBits(spec, instruction)
-  const memory = () => memoryPrefix(bits) + addressText(instruction)
+  const memory = () => memoryPrefix(bits, spec, instruction) + addressText(instruction)
   const general = (number: number) => registerName(number, bits === 0 ? instruction.operandSize : bits, rexPresent)
   switch (spec.kind) {
     case 'E':
-      return isMemory ? memory() : general(rm)
+      if (isMemory) return memory()
+      return SELECTOR_SOURCES.includes(instruction.row.semantics)
+        ? registerName(rm, instruction.operandSize, rexPresent)
+        : general(rm)
     case 'M':
-    case 'O':
       return memory()
+    case 'O':
+      return addressText(instruction)
     case 'R':
     case 'Z':
       return general(rm)

@@ -50,7 +50,7 @@ export interface DecodeTables {
   readonly immediates: Uint8Array
   /** Legal values of ModRM.reg (with REX.R) of `regRestricted` rows, as bits. */
   readonly legalReg: Uint16Array
-  /** The row that takes this one's place when REX.B is set; -1 none. (90: NOP becomes XCHG.) */
+  /** The row that takes this one's place when REX.B is set; -1 none. (90: NOP and PAUSE become XCHG.) */
   readonly withRexB: Int16Array
 }
 
@@ -187,8 +187,8 @@ export function buildTables(has: (feature: string) => boolean): DecodeTables {
     } else {
       const row = choose(cell)
       const register = cell.find(({ form }) => form.plusRegister)
-      // F3 90 stays PAUSE.
-      if (row && register && row !== register && row.form.prefix === 'any') withRexB[row.id] = register.id
+      // F3 90 with REX.B too: F3 is then a prefix without meaning, as silicon shows.
+      if (row && register && row !== register) withRexB[row.id] = register.id
       top[index] = row ? row.id + 1 : 0
     }
   }

@@ -36,8 +36,8 @@ const FAR = [
   row('CALL', 'Mp', 'FF /3', { semantics: 'callFar', flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
   row('JMP', 'Ap', 'EA', { semantics: 'jmpFar', not64: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
   row('JMP', 'Mp', 'FF /5', { semantics: 'jmpFar', flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
-  row('RETF', 'Iw', 'CA', { flow: 'far' }),
-  row('RETF', '', 'CB', { flow: 'far' }),
+  row('RETF', 'Iw', 'CA', { flow: 'far', names: 'RETF RETF RETFQ' }),
+  row('RETF', '', 'CB', { flow: 'far', names: 'RETF RETF RETFQ' }),
 ]
 
 const INTERRUPTS = [

@@ -140,7 +140,7 @@ const CACHES = [
     cpl: 0,
     ...exit('wbinvd', 'wbinvdExiting'),
   }),
-  row('INVLPG', 'Mnone', '0F 01 /7', { cpl: 0, flow: 'serialise', ...exit('invlpg', 'invlpgExiting') }),
+  row('INVLPG', 'Mb', '0F 01 /7', { cpl: 0, flow: 'serialise', ...exit('invlpg', 'invlpgExiting') }),
   row('INVPCID', 'Gy,Mx', '66 0F 38 82 /r', {
     cpuid: 'invpcid',
     enabledBy: 'enableInvpcid',

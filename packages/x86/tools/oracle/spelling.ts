@@ -7,6 +7,7 @@ const PREFIX_WORD =
 const MNEMONICS: Readonly<Record<string, string>> = {
   movabs: 'mov',
   sysretl: 'sysret',
+  sysretd: 'sysret',
   sysexitl: 'sysexit',
   cwtl: 'cwde',
   icebp: 'int1',
@@ -42,6 +43,15 @@ export function commonMnemonic(name: string): string {
   return MNEMONICS[bare] ?? bare.replace(COMPARISON, 'cmp$1')
 }
 
+/** Instructions of other vendors: objdump knows them, this processor has to refuse them. */
+export const FOREIGN: ReadonlySet<string> = new Set(
+  'vmgexit vmmcall vmrun vmload vmsave stgi clgi skinit invlpga invlpgb tlbsync rmpadjust rmpupdate psmash pvalidate monitorx mwaitx clzero rdpru mcommit'.split(
+    ' ',
+  ),
+)
+
+const BRANCH = /^(?:j|call|loop|xbegin)/
+
 export interface Text {
   readonly mnemonic: string
   readonly operands: string
@@ -60,5 +70,7 @@ export function parseText(line: string): Text {
   if (text === 'xchg ax,ax') text = 'nop'
   const space = text.indexOf(' ')
   const [name, rest] = space < 0 ? [text, ''] : [text.slice(0, space), text.slice(space + 1)]
-  return { mnemonic: commonMnemonic(name), operands: rest.replace(/\+[re]iz\*1(?=[+\-\]])/, '') }
+  const operands = rest.replace(/\+[re]iz\*1(?=[+\-\]])/, '')
+  // Without symbols objdump marks targets with 0x.
+  return { mnemonic: commonMnemonic(name), operands: BRANCH.test(name) ? operands.replace(/^0x/, '') : operands }
 }
