@@ -27,6 +27,7 @@ export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
 
 /** Class of an error: what a script branches on. Stable across versions. */
 export type ErrorCode =
+  | 'config.file'
   | 'config.syntax'
   | 'config.schema'
   | 'config.extends'

@@ -17,6 +17,8 @@ export interface GuestPagingState {
   readonly cr4: number
   readonly efer: number
   readonly format: PagingFormat
+  /** SMAP does not hold for explicit accesses now: RFLAGS.AC is set and CPL < 3. Implicit ones never profit. */
+  readonly userPagesAllowed?: boolean
 }
 
 /** What the strategy wants to hear of. All off at first. */

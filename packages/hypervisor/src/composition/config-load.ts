@@ -66,7 +66,7 @@ async function readTree(file: string, source: ModuleSource, chain: readonly stri
   try {
     return merge(await readTree(base, source, seen), tree)
   } catch (error) {
-    if (error instanceof NonrootError && error.code === 'host.file' && error.value === base) {
+    if (error instanceof NonrootError && error.code === 'config.file' && error.value === base) {
       throw new NonrootError({
         code: 'config.extends',
         message: `extends: ${error.message}`,
@@ -103,7 +103,7 @@ async function readText(file: string, source: ModuleSource): Promise<string> {
     return await source.readText(file)
   } catch (error) {
     throw new NonrootError({
-      code: 'host.file',
+      code: 'config.file',
       message: `cannot read ${file}: ${reason(error)}`,
       thing: file,
       value: file,

@@ -333,3 +333,9 @@ function toPart({ entry, layer }: Resolved): Part {
     conflicts: ('conflicts' in definition && (definition.conflicts as readonly Capability[] | undefined)) || [],
   }
 }
+
+/** The packages that a configuration names, and the folder each is looked for from. For lists: loads nothing. */
+export const packagesOf = (loaded: LoadedConfig): { readonly specifier: string; readonly folder: string }[] =>
+  entriesOf(loaded.config).flatMap((entry) =>
+    entry.use === undefined ? [] : [{ specifier: entry.use, folder: loaded.folderOf(entry.path) }],
+  )

@@ -1,0 +1,23 @@
+/** `nonroot config check`. */
+
+import { ExitCode } from '@nonroot/contracts'
+import { isNonrootError, json, report } from '../io.ts'
+import type { CommandIo } from '../io.ts'
+import { load } from './load.ts'
+
+export async function configCheck(
+  file: string,
+  options: { set: readonly string[]; json?: boolean },
+  io: CommandIo,
+): Promise<number> {
+  try {
+    const stack = await load(file, options.set)
+    if (options.json) json(io, { valid: true, file: stack.file })
+    else io.out(`${file}: ok\n`)
+    return ExitCode.ok
+  } catch (error) {
+    if (!options.json || !isNonrootError(error)) return report(error, io, options.json === true)
+    json(io, { valid: false, file, errors: (error.errors.length ? error.errors : [error]).map((one) => one.toJSON()) })
+    return error.exitCode
+  }
+}

@@ -1,0 +1,34 @@
+/** `nonroot stack show`. */
+
+import { writeFile } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { json } from '../io.ts'
+import type { CommandIo } from '../io.ts'
+import { treeText, viewStack } from '../stack-view.ts'
+import { load } from './load.ts'
+
+export async function stackShow(
+  file: string,
+  options: { set: readonly string[]; json?: boolean; graph?: string },
+  io: CommandIo,
+): Promise<number> {
+  const view = viewStack(await load(file, options.set))
+  if (options.graph !== undefined) {
+    const { drawStack } = await import('../stack-graph.ts')
+    await write(options.graph, drawStack(view, basename(file)))
+    io.err(`drawn into ${options.graph}\n`)
+  }
+  if (options.json) json(io, view)
+  else if (options.graph === undefined) io.out(treeText(view, basename(file)))
+  return ExitCode.ok
+}
+
+async function write(file: string, text: string): Promise<void> {
+  try {
+    await writeFile(file, text)
+  } catch (error) {
+    const message = `cannot write ${file}: ${(error as Error).message}`
+    throw new NonrootError({ code: 'host.file', message, thing: file, cause: error })
+  }
+}

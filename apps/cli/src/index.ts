@@ -1,0 +1,3 @@
+/** The command as a function, for tests and for embedding. */
+export { main } from './main.ts'
+export type { CommandIo } from './io.ts'

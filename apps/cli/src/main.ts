@@ -1,0 +1,114 @@
+/** The `nonroot` command: its words and options. What a command does is imported when it is called. */
+
+import { readFileSync } from 'node:fs'
+import { ExitCode } from '@nonroot/contracts'
+import { Command, CommanderError, Option } from 'commander'
+import { json, processIo, report } from './io.ts'
+import type { CommandIo } from './io.ts'
+
+const version = (): string =>
+  (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
+
+const collect = (value: string, before: string[]): string[] => [...before, value]
+
+const setOption = () =>
+  new Option('--set <key=value>', 'change the configuration, as in machine.memory=1GiB; may be repeated')
+    .argParser(collect)
+    .default([], 'none')
+const jsonOption = () => new Option('--json', 'print JSON')
+
+const EXIT_CODES = `
+Exit status:
+  ${ExitCode.ok}    success
+  ${ExitCode.internal}    a bug in nonroot
+  ${ExitCode.configuration}    the configuration, a plugin or the command line is wrong; nothing was run
+  ${ExitCode.host}    a file or another resource of the host failed
+  ${ExitCode.guestCrashed}    the guest crashed
+  ${ExitCode.timeout}  the guest hung, or --timeout passed
+  ${ExitCode.interrupted}  interrupted
+  run: otherwise the guest's own status
+`
+
+/** Runs one command line and gives its exit status. Never throws, never ends the process. */
+export async function main(argv: readonly string[], io: CommandIo = processIo): Promise<number> {
+  // Faster than any parser, and scripts ask it often.
+  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) return (io.out(`${version()}\n`), ExitCode.ok)
+
+  let status: number = ExitCode.ok
+  const program = new Command('nonroot')
+    .description('A hypervisor composed from a configuration file')
+    .version(version())
+    .addHelpText('after', EXIT_CODES)
+    .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
+    .showHelpAfterError('(nonroot --help shows what there is)')
+    .exitOverride()
+  const command = (parent: Command, definition: string): Command =>
+    parent.command(definition).copyInheritedSettings(program)
+
+  command(program, 'run')
+    .description('run a guest on a stack')
+    .argument('[stack]', 'the stack file; the shipped KVM-like one if left out')
+    .addOption(setOption())
+    .allowExcessArguments()
+    .action(async (stack: string | undefined, options: { set: string[] }) => {
+      const { run } = await import('./commands/run.ts')
+      status = await run(stack, options, io)
+    })
+
+  const config = command(program, 'config').description('look at configurations')
+  command(config, 'check')
+    .description('say whether a stack file is right: its keys, its packages, their options, and whether they fit')
+    .argument('<stack>', 'the stack file')
+    .addOption(setOption())
+    .addOption(jsonOption())
+    .action(async (stack: string, options: { set: string[]; json?: boolean }) => {
+      const { configCheck } = await import('./commands/config-check.ts')
+      status = await configCheck(stack, options, io)
+    })
+  command(config, 'schema')
+    .description('print the JSON Schema of stack files')
+    .action(async () => {
+      const { stackJsonSchema } = await import('@nonroot/hypervisor')
+      json(io, stackJsonSchema())
+    })
+
+  const stack = command(program, 'stack').description('look at stacks')
+  command(stack, 'show')
+    .description('show what a stack is composed of')
+    .argument('<stack>', 'the stack file')
+    .addOption(setOption())
+    .addOption(jsonOption())
+    .option('--graph <file>', 'draw it into an SVG file')
+    .action(async (file: string, options: { set: string[]; json?: boolean; graph?: string }) => {
+      const { stackShow } = await import('./commands/stack-show.ts')
+      status = await stackShow(file, options, io)
+    })
+
+  command(program, 'plugins')
+    .description('list the plugins that are installed here, or those that a stack names')
+    .argument('[stack]', 'a stack file')
+    .addOption(jsonOption())
+    .action(async (file: string | undefined, options: { json?: boolean }) => {
+      const { plugins } = await import('./commands/plugins.ts')
+      status = await plugins(file, options, io)
+    })
+
+  const create = command(program, 'new').description('start something new')
+  command(create, 'device')
+    .description('write a package with a device of your own: source, test and README')
+    .argument('<name>', 'the name of the package, as in acme-sensor')
+    .option('--dir <folder>', 'where to put it; a folder of that name here if left out')
+    .addOption(jsonOption())
+    .action(async (name: string, options: { dir?: string; json?: boolean }) => {
+      const { newDevice } = await import('./commands/new-device.ts')
+      status = await newDevice(name, options, io)
+    })
+
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.ok : ExitCode.configuration
+    return report(error, io, argv.includes('--json'))
+  }
+  return status
+}
