@@ -140,11 +140,12 @@ const compareElf = (file: string): Promise<Comparison> => {
 }
 
 const compareRandom = (codeSize: CodeSize, size: number, seed: number): Promise<Comparison> =>
-  compare(`random, ${codeSize}-bit, seed ${seed}`, randomCode(size, seed), codeSize, [
-    '-D',
-    ...['-b', 'binary'],
-    ...['-m', MACHINE[codeSize]],
-  ])
+  compare(
+    `random, ${codeSize}-bit, seed ${seed}`,
+    randomCode(size, seed),
+    codeSize,
+    `-D -b binary -m ${MACHINE[codeSize]}`.split(' '),
+  )
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -3,7 +3,7 @@
  * Throws when two rows claim one encoding.
  */
 import { rows } from '../rows/index.ts'
-import type { OperandSpec, Row } from '../rows/row.ts'
+import type { Feature, OperandSpec, Row } from '../rows/row.ts'
 
 /** Legacy maps, the three VEX maps with L = 0 and with L = 1. */
 const MAPS = 10
@@ -126,12 +126,13 @@ const modrmMatters = ({ form }: Row): boolean =>
 
 /** The winner among the rows of one cell. */
 function choose(candidates: readonly Row[]): Row | undefined {
-  let best: Row | undefined
-  for (const row of candidates) {
-    if (!best || precedence(row) > precedence(best)) best = row
-    else if (precedence(row) === precedence(best))
-      throw new Error(`'${row.mnemonic}' (${row.encoding}) and '${best.mnemonic}' (${best.encoding}) overlap`)
-  }
+  const best = candidates.reduce<Row | undefined>(
+    (winner, row) => (winner && precedence(winner) >= precedence(row) ? winner : row),
+    undefined,
+  )
+  const rival = candidates.find((row) => best && row !== best && precedence(row) === precedence(best))
+  if (best && rival)
+    throw new Error(`'${rival.mnemonic}' (${rival.encoding}) and '${best.mnemonic}' (${best.encoding}) overlap`)
   return best
 }
 
@@ -165,7 +166,7 @@ function distribute(included: readonly Row[]): Map<number, Row[]> {
 }
 
 /** Tables of a processor that has the features for which `has` answers true; rows of others do not exist for it. */
-export function buildTables(has: (feature: string) => boolean): DecodeTables {
+export function buildTables(has: (feature: Feature) => boolean): DecodeTables {
   const included = rows.filter(({ attributes }) => attributes.cpuid === undefined || has(attributes.cpuid))
   const top = new Int16Array(2 * MAPS * 256 * 8)
   const withRexB = new Int16Array(rows.length).fill(-1)

@@ -17,6 +17,7 @@ import { system } from './system.ts'
 import { vmx } from './vmx.ts'
 import { x87 } from './x87.ts'
 
+export { FEATURES, type FeatureBit } from './features.ts'
 export type * from './row.ts'
 
 /** The manual's families in order; docs/instructions.md has one section for each. */

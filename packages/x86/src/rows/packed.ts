@@ -1,7 +1,9 @@
 /** Packed integer instructions that exist on MMX and on XMM registers under one opcode: the list both families are made of. */
 
+import type { Feature } from './features.ts'
+
 /** Opcode in map 0F, mnemonic, and the feature that brought the MMX form where it was not MMX itself. */
-export const PACKED: readonly (readonly [opcode: string, mnemonic: string, mmxFeature?: string])[] = [
+export const PACKED: readonly (readonly [opcode: string, mnemonic: string, mmxFeature?: Feature])[] = [
   ['60', 'PUNPCKLBW'],
   ['61', 'PUNPCKLWD'],
   ['62', 'PUNPCKLDQ'],

@@ -3,9 +3,11 @@
  * Notation is that of the opcode maps (SDM Vol. 2D, "Opcode Map", "Key to Abbreviations").
  */
 import { parseEncoding, type Encoding } from './encoding.ts'
+import type { Feature } from './features.ts'
 import { parseOperands, type OperandSpec } from './operand.ts'
 
 export type { Encoding } from './encoding.ts'
+export type { Feature } from './features.ts'
 export type { OperandKind, OperandSize, OperandSpec } from './operand.ts'
 
 /** Flags as letters: O D I T S Z A P C, plus L (IOPL), N (NT), R (RF), V (VM), X (AC), F (VIF), G (VIP), E (ID). */
@@ -57,6 +59,8 @@ export interface RowAttributes {
   readonly lock?: boolean
   /** Highest CPL that may execute it without condition; only 0 occurs. IOPL rules are in the semantics. */
   readonly cpl?: 0
+  /** What a CPL above `cpl` causes, where it is not #GP(0). */
+  readonly cplFault?: 'ud'
   readonly exit?: RowExit
   /** In VMX non-root operation #UD unless this control is 1. */
   readonly enabledBy?: string
@@ -69,8 +73,8 @@ export interface RowAttributes {
   /** Always 64-bit operands in 64-bit mode, 66 is ignored (SDM: "f64"; near branches as on Intel's chips). */
   readonly force64?: boolean
   readonly rep?: Repeat
-  /** CPUID feature that must be advertised, else #UD. Absent: part of the base architecture. */
-  readonly cpuid?: string
+  /** CPUID feature that must be advertised, else the row does not exist (`buildTables`). Absent: base architecture. */
+  readonly cpuid?: Feature
   readonly flags?: RowFlags
   readonly flow?: Flow
   readonly unit?: Unit

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { createInstruction, decode, disassemble } from '../decode/index.ts'
 import { EVERY_ROW, buildTables } from '../decode/tables.ts'
 import { families, rows } from './index.ts'
-import { parseRow, row } from './row.ts'
+import { parseRow, row, type Feature } from './row.ts'
 
 describe('the rows', () => {
   it('are numbered in the order of the families', () => {
@@ -51,7 +51,7 @@ describe('notation', () => {
 })
 
 describe('features', () => {
-  const decodeWith = (has: (feature: string) => boolean, ...bytes: number[]): string => {
+  const decodeWith = (has: (feature: Feature) => boolean, ...bytes: number[]): string => {
     const into = createInstruction(rows[0]!)
     const mode = { codeSize: 64, protectedMode: true, tables: buildTables(has) } as const
     const result = decode(Uint8Array.from(bytes), 0, bytes.length, mode, into)

@@ -73,8 +73,8 @@ const CONTROL_REGISTERS = [
 const INTERRUPT_FLAG = [
   row('CLI', '', 'FA', { flags: f.flags('LVIFG', 'IF') }),
   row('STI', '', 'FB', { flags: f.flags('LVIFG', 'IF'), flow: 'serialise', shadow: true }),
-  row('CLAC', '', 'NP 0F 01 CA', { cpuid: 'smap', cpl: 0, flags: f.flags('', 'X') }),
-  row('STAC', '', 'NP 0F 01 CB', { cpuid: 'smap', cpl: 0, flags: f.flags('', 'X') }),
+  row('CLAC', '', 'NP 0F 01 CA', { cpuid: 'smap', cpl: 0, cplFault: 'ud', flags: f.flags('', 'X') }),
+  row('STAC', '', 'NP 0F 01 CB', { cpuid: 'smap', cpl: 0, cplFault: 'ud', flags: f.flags('', 'X') }),
 ]
 
 const PORTS = [
@@ -107,8 +107,14 @@ const MACHINE = [
     flags: f.flags('', 'OSZAPC'),
     ...exit('rdseed', 'rdseedExiting'),
   }),
-  row('MONITOR', '', 'NP 0F 01 C8', { cpuid: 'monitor', cpl: 0, ...exit('monitor', 'monitorExiting') }),
-  row('MWAIT', '', 'NP 0F 01 C9', { cpuid: 'monitor', cpl: 0, flow: 'halt', ...exit('mwait', 'mwaitExiting') }),
+  row('MONITOR', '', 'NP 0F 01 C8', { cpuid: 'monitor', cpl: 0, cplFault: 'ud', ...exit('monitor', 'monitorExiting') }),
+  row('MWAIT', '', 'NP 0F 01 C9', {
+    cpuid: 'monitor',
+    cpl: 0,
+    cplFault: 'ud',
+    flow: 'halt',
+    ...exit('mwait', 'mwaitExiting'),
+  }),
   row('UMONITOR', 'Rnone', 'F3 0F AE /6', { cpuid: 'waitpkg', enabledBy: 'enableUserWaitAndPause' }),
   row('UMWAIT', 'Rd', 'F2 0F AE /6', {
     cpuid: 'waitpkg',
@@ -124,7 +130,13 @@ const MACHINE = [
   }),
   row('RSM', '', '0F AA', { flow: 'far', flags: f.flags('', f.EVERY_FLAG), ...exit('rsm') }),
   row('GETSEC', '', 'NP 0F 37', { cpuid: 'smx', flow: 'far', ...exit('getsec') }),
-  row('ENCLS', '', 'NP 0F 01 CF', { cpuid: 'sgx', cpl: 0, notReal: true, ...exit('encls', 'enclsExiting') }),
+  row('ENCLS', '', 'NP 0F 01 CF', {
+    cpuid: 'sgx',
+    cpl: 0,
+    cplFault: 'ud',
+    notReal: true,
+    ...exit('encls', 'enclsExiting'),
+  }),
   row('ENCLU', '', 'NP 0F 01 D7', { cpuid: 'sgx', notReal: true }),
   row('RDPKRU', '', 'NP 0F 01 EE', { cpuid: 'pku' }),
   row('WRPKRU', '', 'NP 0F 01 EF', { cpuid: 'pku' }),

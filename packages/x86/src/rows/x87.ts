@@ -95,8 +95,6 @@ const COMPARE = [
   row('FUCOMI', 'ST0,STi', 'DB /5', { cpuid: 'cmov', ...toFlags }),
   row('FCOMIP', 'ST0,STi', 'DF /6', { cpuid: 'cmov', ...toFlags }),
   row('FUCOMIP', 'ST0,STi', 'DF /5', { cpuid: 'cmov', ...toFlags }),
-  row('FTST', '', 'D9 E4'),
-  row('FXAM', '', 'D9 E5'),
 ]
 
 /** Condition codes B, E, BE, U of the integer conditions; DB negates. */
@@ -112,13 +110,16 @@ const CONDITIONAL = (
   row(`FCMOVN${name}`, 'ST0,STi', `DB /${n}`, { semantics: 'fcmovcc', cpuid: 'cmov', flags: flags(reads, '') }),
 ])
 
-/** D9 E0 to D9 FF without operands; '' is not an instruction. */
-const D9 = [
-  ...['FCHS', 'FABS', '', '', '', '', '', ''],
-  ...['FLD1', 'FLDL2T', 'FLDL2E', 'FLDPI', 'FLDLG2', 'FLDLN2', 'FLDZ', ''],
-  ...['F2XM1', 'FYL2X', 'FPTAN', 'FPATAN', 'FXTRACT', 'FPREM1', 'FDECSTP', 'FINCSTP'],
-  ...['FPREM', 'FYL2XP1', 'FSQRT', 'FSINCOS', 'FRNDINT', 'FSCALE', 'FSIN', 'FCOS'],
-].flatMap((name, n) => (name === '' ? [] : [row(name, '', `D9 ${hex(0xe0 + n)}`)]))
+/** D9 E0 to D9 FF, without operands; `-` is not an instruction. */
+const D9_FROM_E0 = `
+  FCHS FABS - - FTST FXAM - -
+  FLD1 FLDL2T FLDL2E FLDPI FLDLG2 FLDLN2 FLDZ -
+  F2XM1 FYL2X FPTAN FPATAN FXTRACT FPREM1 FDECSTP FINCSTP
+  FPREM FYL2XP1 FSQRT FSINCOS FRNDINT FSCALE FSIN FCOS
+`
+const D9 = D9_FROM_E0.trim()
+  .split(/\s+/)
+  .flatMap((name, n) => (name === '-' ? [] : [row(name, '', `D9 ${hex(0xe0 + n)}`)]))
 
 export const x87: readonly RowSource[] = family({ unit: 'x87', cpuid: 'fpu' }, [
   ...MEMORY_ARITHMETIC,
