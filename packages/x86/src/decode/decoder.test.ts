@@ -136,6 +136,9 @@ describe('other modes', () => {
     ['63 c8', 16, false, 'ud'], // ARPL in real-address mode
     ['0f 00 c0', 16, false, 'ud'],
     ['0f 00 c0', 16, true, 'sldt ax'],
+    ['0f 01 c1', 16, false, 'vmcall'],
+    ['0f 01 c2', 16, false, 'ud'],
+    ['66 0f 38 82 07', 16, false, 'invpcid eax,[bx]'],
     ['40', 32, true, 'inc eax'],
     ['66 48', 32, true, 'dec ax'],
     ['d6', 32, true, 'salc'],

@@ -42,7 +42,7 @@ function fail(text: string, why: string): never {
   throw new Error(`encoding '${text}': ${why}`)
 }
 
-const isByte = (token: string | undefined): token is string => token !== undefined && /^[0-9A-F]{2}$/.test(token)
+const isByte = (token: string): boolean => /^[0-9A-F]{2}$/.test(token)
 
 function modByOperands(operands: readonly OperandSpec[]): Encoding['mod'] {
   if (operands.some(({ kind }) => kind === MEMORY_ONLY)) return 'memory'
@@ -97,7 +97,7 @@ export function parseEncoding(text: string, operands: readonly OperandSpec[]): E
       if (head.map !== MAP[0x0f]) at++
     }
   }
-  const opcodeToken = tokens[at++]
+  const opcodeToken = tokens[at++] ?? ''
   if (!isByte(opcodeToken)) fail(text, 'no opcode byte')
   const opcode = Number.parseInt(opcodeToken, 16)
   let mod: Encoding['mod'] = modByOperands(operands)

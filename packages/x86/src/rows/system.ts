@@ -128,7 +128,8 @@ const MACHINE = [
     flags: f.flags('', 'OSZAPC'),
     ...exit('tpause', 'rdtscExiting'),
   }),
-  row('RSM', '', '0F AA', { flow: 'far', flags: f.flags('', f.EVERY_FLAG), ...exit('rsm') }),
+  // There is no system-management mode to resume from.
+  row('RSM', '', '0F AA', { semantics: 'ud', flow: 'trap' }),
   row('GETSEC', '', 'NP 0F 37', { cpuid: 'smx', flow: 'far', ...exit('getsec') }),
   row('ENCLS', '', 'NP 0F 01 CF', {
     cpuid: 'sgx',
@@ -156,7 +157,6 @@ const CACHES = [
   row('INVPCID', 'Gy,Mx', '66 0F 38 82 /r', {
     cpuid: 'invpcid',
     enabledBy: 'enableInvpcid',
-    notReal: true,
     force64: true,
     cpl: 0,
     flow: 'serialise',

@@ -14,12 +14,21 @@ const shadowed = (reason: string): RowAttributes => ({
 })
 
 export const vmx: readonly RowSource[] = family({ cpuid: 'vmx', notReal: true }, [
-  // VMCALL exits at every CPL.
-  row('VMCALL', '', 'NP 0F 01 C1', { flow: 'far', flags: status, exit: { reason: 'vmcall', when: 'always' } }),
+  // VMCALL exits at every CPL and, like VMFUNC, in every mode of a guest.
+  row('VMCALL', '', 'NP 0F 01 C1', {
+    notReal: false,
+    flow: 'far',
+    flags: status,
+    exit: { reason: 'vmcall', when: 'always' },
+  }),
   row('VMLAUNCH', '', 'NP 0F 01 C2', { ...unconditional('vmlaunch'), flow: 'far' }),
   row('VMRESUME', '', 'NP 0F 01 C3', { ...unconditional('vmresume'), flow: 'far' }),
   row('VMXOFF', '', 'NP 0F 01 C4', { ...unconditional('vmxoff'), flow: 'serialise' }),
-  row('VMFUNC', '', 'NP 0F 01 D4', { flow: 'serialise', exit: { reason: 'vmfunc', when: 'vmFunctionControls' } }),
+  row('VMFUNC', '', 'NP 0F 01 D4', {
+    notReal: false,
+    flow: 'serialise',
+    exit: { reason: 'vmfunc', when: 'vmFunctionControls' },
+  }),
   row('VMPTRLD', 'Mq', 'NP 0F C7 /6', unconditional('vmptrld')),
   row('VMPTRST', 'Mq', 'NP 0F C7 /7', unconditional('vmptrst')),
   row('VMCLEAR', 'Mq', '66 0F C7 /6', unconditional('vmclear')),
