@@ -5,6 +5,8 @@
 import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, S, SEG, segment } from './state/layout.ts'
 import { RECORD } from './interpreter/record.ts'
+import { PagingState, type SecondStage } from './paging/paging-state.ts'
+import type { DeliveredEvent, NonRoot } from './system/intercept.ts'
 
 /** What a system routine answers: on with the next instruction, left (the exit slot says why), or go on at the RIP it set. */
 export const NEXT = 0
@@ -52,8 +54,39 @@ export interface ProcessorHost {
   writeTaskPriority(value: number): void
 }
 
+/** The decoded and compiled code of host pages, as memory accesses must know it. Implemented by the block cache. */
+export interface CodeTracker {
+  /** Code was decoded from the page at this (page-aligned) HPA. The cache calls `dropWriteTags` when that becomes so. */
+  hasCode(page: number): boolean
+  /** Bytes of a page with code were written: drop what was decoded from them. */
+  invalidate(hpa: number, length: number): void
+}
+const NO_CODE: CodeTracker = { hasCode: () => false, invalidate: () => {} }
+
+/** Which frames hold decoded code. Implemented by the block cache. */
+export interface CodePages {
+  hasCode(host: number): boolean
+  /** Bytes at [host, host + length) are written: drop what was decoded from them. */
+  invalidate(host: number, length: number): void
+}
+
 export class Core {
+  /** Set by the processor before anything runs. */
+  code!: CodePages
   readonly host: ProcessorHost
+  readonly paging = new PagingState()
+  /** Set by whoever decodes code. */
+  code: CodeTracker = NO_CODE
+  /** VMX non-root operation: whom to ask. */
+  nonRoot: NonRoot | undefined
+  /** EPT. Change it with `setSecondStage`. */
+  secondStage: SecondStage | undefined
+  /** The event whose delivery is under way, for double faults and IDT-vectoring information. */
+  delivering: DeliveredEvent | undefined
+  /** TF is set or breakpoints are armed: the run loop runs one instruction at a time and calls events/debug.ts around it. */
+  singleStep = false
+  /** DR6 bits of debug exceptions met and not delivered yet. */
+  pendingDebug = 0
   readonly memory: HostMemory
   /** Byte address of the vCPU block in host memory. */
   readonly base: number

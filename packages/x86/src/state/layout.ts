@@ -178,6 +178,8 @@ export const EXIT = {
   attention: 6,
   /** The code at `record` was written over: find or decode it again. */
   stale: 7,
+  /** The instruction at `record` crosses into a page that must be looked at again. */
+  crossing: 8,
 } as const
 
 /** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */

@@ -1,0 +1,400 @@
+/**
+ * The cache of decoded blocks: records in shared memory, found by host-physical address and mode key, dropped when their page
+ * is written. Links between blocks may point at dropped ones, whose records all say `stale`; the arena is only reused as a whole.
+ */
+import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruction.ts'
+import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
+import { rows, type Row } from '../rows/index.ts'
+import { codeSizeOf, MODE } from '../state/mode.ts'
+import { fpr, gpr, S, segment, TLB, TLB_BANK, TLB_ENTRIES, VCPU_SIZE, xmm } from '../state/layout.ts'
+import type { CodePages, Core } from '../core.ts'
+import type { Handlers } from './handlers.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, NEVER_LINKED, NOT_LINKED, RECORD } from './record.ts'
+
+/** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
+const MAX_INSTRUCTIONS = 64
+
+export interface Block {
+  readonly host: number
+  readonly mode: number
+  /** Address of the first record, and of the byte behind the last. */
+  readonly first: number
+  readonly end: number
+  /** Bytes of code, from `host` on its page; an instruction may reach into `nextPage`. */
+  readonly length: number
+  /** HPA of the page that the last instruction crosses into, or -1. */
+  readonly nextPage: number
+}
+
+/** Translates the page after the current one for fetching: its HPA, or -1 with the fault raised. */
+export type FetchNextPage = () => number
+
+export class BlockCache implements CodePages {
+  readonly #core: Core
+  readonly #handlers: Handlers
+  readonly #arena: number
+  readonly #arenaEnd: number
+  #free: number
+  readonly #table: number
+  readonly #blocks = new Map<number, Block>()
+  /** Blocks that have bytes on a page, by frame number. */
+  readonly #pages = new Map<number, Set<Block>>()
+  readonly #hasCode: Uint8Array
+  readonly #instruction = createInstruction(rows[0]!)
+  readonly #modes = new Map<number, DecodeMode>()
+  readonly #joined = new Uint8Array(32)
+  /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
+  #candidate: { record: number; instruction: Instruction } | undefined
+  /** Counts for statistics. */
+  decoded = 0
+  dropped = 0
+  resets = 0
+
+  /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
+  constructor(core: Core, handlers: Handlers, arena: { start: number; size: number }, table: number) {
+    this.#core = core
+    this.#handlers = handlers
+    this.#arena = this.#free = arena.start
+    this.#arenaEnd = arena.start + arena.size
+    this.#table = table
+    this.#hasCode = new Uint8Array(core.u8.length >>> 12)
+    core.set32(S.blockTable, table)
+    this.#clearTable()
+  }
+
+  hasCode(host: number): boolean {
+    return this.#hasCode[host >>> 12] !== 0
+  }
+
+  find(host: number, mode: number): Block | undefined {
+    return this.#blocks.get(key(host, mode))
+  }
+
+  /** Bytes at [host, host + length) were or will be written: what was decoded from them is gone. */
+  invalidate(host: number, length: number): void {
+    const last = (host + length - 1) >>> 12
+    for (let page = host >>> 12; page <= last; page++) {
+      const blocks = this.#pages.get(page)
+      if (!blocks) continue
+      for (const block of blocks) {
+        const crosses = block.nextPage >= 0 && block.nextPage >>> 12 === page
+        if (crosses || (block.host < host + length && block.host + block.length > host)) this.#drop(block)
+      }
+    }
+  }
+
+  /** Drops everything. Only when no wasm code is running. */
+  reset(): void {
+    this.resets++
+    this.#blocks.clear()
+    this.#pages.clear()
+    this.#hasCode.fill(0)
+    this.#free = this.#arena
+    this.#clearTable()
+  }
+
+  /**
+   * Decodes the block that starts at `host` and makes it known. With a `limit` it holds at most so many instructions, is kept
+   * from `find` and from links, and is to be given back by `release`. Undefined: a fetch fault was raised.
+   */
+  decode(host: number, mode: number, nextPage: FetchNextPage, limit = 0): Block | undefined {
+    if (this.#arenaEnd - this.#free < (MAX_INSTRUCTIONS + 4) * RECORD.size) this.reset()
+    const { u8, i32 } = this.#core
+    const instruction = this.#instruction
+    const decodeMode = this.#mode(mode)
+    const first = this.#free
+    const page = (host & ~0xfff) >>> 0
+    const most = limit || MAX_INSTRUCTIONS
+    let record = first + RECORD.size
+    let ip = host & 0xfff
+    let count = 0
+    let crossing = -1
+    let open = true // the last instruction does not end the block
+    let shadow = false // it covers the next one from interrupts
+    let covered = false
+    this.#candidate = undefined
+    while (count < most && open && ip < 0x1000) {
+      let result = decode(u8, page + ip, 0x1000 - ip, decodeMode, instruction)
+      if (result === 'truncated') {
+        if (count) break
+        // The first instruction crosses: decode it from both pages joined.
+        const next = nextPage()
+        if (next < 0) return undefined
+        crossing = next
+        const here = 0x1000 - ip
+        this.#joined.set(u8.subarray(page + ip, page + 0x1000))
+        this.#joined.set(u8.subarray(next, next + 16), here)
+        result = decode(this.#joined, 0, here + 15, decodeMode, instruction)
+        this.#special(record, 'checkNextPage', ip)
+        i32[(record + RECORD.immediate) >>> 2] = next
+        record += RECORD.size
+      }
+      open = this.#append(record, result, mode, ip, limit)
+      record += RECORD.size
+      count++
+      ip += instruction.length
+      covered = shadow
+      shadow = instruction.row.attributes.shadow === true
+      if (covered) break
+    }
+    if (open) {
+      if (covered) {
+        this.#special(record, 'endShadow', ip)
+        record += RECORD.size
+      }
+      this.#special(record, 'goOn', ip)
+      this.#immediate(record, ip)
+      i32[(record + RECORD.link) >>> 2] = this.#linkFor(ip, mode, limit)
+      record += RECORD.size
+    }
+    this.#special(first, 'enterBlock', host & 0xfff)
+    i32[(first + RECORD.immediate) >>> 2] = count
+    this.#count(first, record, count)
+    this.#handlers.flush()
+    this.#free = record
+    this.decoded++
+    const block: Block = { host, mode, first, end: record, length: ip - (host & 0xfff), nextPage: crossing }
+    if (limit) return block
+    this.#blocks.set(key(host, mode), block)
+    this.#register(block, host)
+    if (crossing >= 0) this.#register(block, crossing)
+    return block
+  }
+
+  /** Puts a block where `dispatch` finds it. */
+  publish(block: Block): void {
+    if (block.mode & MODE.csLimited) return
+    const bucket = this.#bucket(block.host, block.mode)
+    const { i32 } = this.#core
+    i32[bucket] = block.host
+    i32[bucket + 1] = block.mode
+    i32[bucket + 2] = block.first
+  }
+
+  /** Gives back the room of a private block, the last one decoded. */
+  release(block: Block): void {
+    if (this.#free === block.end) this.#free = block.first
+  }
+
+  // --- records ---
+
+  /** Writes one record; true when the block can go on behind it. */
+  #append(record: number, result: DecodeResult, mode: number, ip: number, limit: number): boolean {
+    const instruction = this.#instruction
+    if (result !== 'ok') {
+      this.#special(record, result === 'tooLong' ? 'generalProtection' : 'undefinedOpcode', ip)
+      return false
+    }
+    const { row } = instruction
+    const core = this.#core
+    this.#position(record, ip, instruction.length)
+    if (unavailable(row, mode)) {
+      core.i32[record >>> 2] = this.#handlers.special('fpuUnavailable')
+      return false
+    }
+    if (row.attributes.cpl === 0 && mode & MODE.user) {
+      core.i32[record >>> 2] = this.#handlers.special('generalProtection')
+      return false
+    }
+    core.i32[record >>> 2] = this.#handlers.of(instruction, mode, false)
+    this.#findDeadFlags(record, instruction, mode)
+    this.#operands(record, instruction, mode, ip, limit)
+    return row.attributes.flow === undefined
+  }
+
+  /**
+   * Flags that the next writer overwrites, with nothing in between that reads them or could show them (by a fault or an exit),
+   * need not be computed: the earlier instruction gets the handler without them.
+   */
+  #findDeadFlags(record: number, instruction: Instruction, mode: number): void {
+    const { row } = instruction
+    const { reads, writes, count } = row.flags
+    const quiet = !instruction.isMemory && QUIET.has(row.semantics)
+    const candidate = this.#candidate
+    if (candidate && quiet && !reads && !count && covers(writes, candidate.instruction.row.flags.writes)) {
+      this.#core.i32[candidate.record >>> 2] = this.#handlers.of(candidate.instruction, mode, true)
+    }
+    if (writes && row.semantics !== 'setcc') this.#candidate = WRITES_FLAGS_LAST.has(row.semantics) ? { record, instruction: { ...instruction } } : undefined
+    else if (!quiet || reads) this.#candidate = undefined
+  }
+
+  #operands(record: number, i: Instruction, mode: number, ip: number, limit: number): void {
+    const { i32 } = this.#core
+    const word = record >>> 2
+    const { row } = i
+    i32[word + 2] = registerOffset(i, 'reg')
+    if (i.isMemory) {
+      i32[word + 3] = i.base >= 0 && i.base !== BASE_RIP ? gpr(i.base) : S.zero
+      if (i.base === BASE_RIP) this.#wide(word + 4, ip + i.length + i.displacement)
+      else {
+        i32[word + 4] = i.index >= 0 ? gpr(i.index) : row.operands.some((o) => o.kind === 'B') ? gpr(i.vvvv) : S.zero
+        i32[word + 5] = i.scale
+      }
+    } else {
+      i32[word + 3] = registerOffset(i, 'rm')
+      i32[word + 4] = gpr(i.vvvv)
+    }
+    i32[word + 6] = segment(i.segment)
+    i32[word + 7] = i.displacement
+    i32[word + 8] = i.immediate
+    i32[word + 9] = i.immediateHigh
+    i32[word + 10] = NEVER_LINKED
+    i32[word + 11] = i.immediate2
+    if (row.operands.some((o) => o.kind === 'O')) {
+      i32[word + 8] = i.displacement
+      i32[word + 9] = i.displacementHigh
+    }
+    const { flow } = row.attributes
+    if (flow === 'conditional' || flow === 'jump' || flow === 'call') {
+      const next = ip + i.length
+      const target = next + i.immediate
+      this.#immediate(record, target)
+      i32[word + 10] = this.#linkFor(target, mode, limit)
+      if (flow === 'conditional') i32[word + 11] = this.#linkFor(next, mode, limit)
+    }
+  }
+
+  /** A same-page target may be linked: the page's mapping was checked when it was entered. */
+  #linkFor(ip: number, mode: number, limit: number): number {
+    return ip >= 0 && ip < 0x1000 && !(mode & MODE.csLimited) && !limit ? NOT_LINKED : NEVER_LINKED
+  }
+
+  #special(record: number, name: Parameters<Handlers['special']>[0], ip: number): void {
+    this.#core.i32[record >>> 2] = this.#handlers.special(name)
+    this.#position(record, ip, 0)
+  }
+  #position(record: number, ip: number, length: number): void {
+    const { view, u8 } = this.#core
+    view.setUint16(record + RECORD.ip, ip, true)
+    u8[record + RECORD.length] = length
+  }
+  #immediate(record: number, value: number): void {
+    this.#wide((record + RECORD.immediate) >>> 2, value)
+  }
+  #wide(word: number, value: number): void {
+    const { i32 } = this.#core
+    i32[word] = value | 0
+    i32[word + 1] = Math.floor(value / 0x1_0000_0000)
+  }
+
+  /** Fills `remaining`: records after the entry, counted by instructions. */
+  #count(first: number, end: number, count: number): void {
+    const { u8, i32 } = this.#core
+    u8[first + RECORD.remaining] = count
+    let left = count
+    const check = this.#handlers.special('checkNextPage')
+    for (let record = first + RECORD.size; record < end; record += RECORD.size) {
+      u8[record + RECORD.remaining] = left
+      if (i32[record >>> 2] !== check && left) left--
+    }
+  }
+
+  // --- bookkeeping ---
+
+  #mode(mode: number): DecodeMode {
+    let known = this.#modes.get(mode)
+    if (!known) this.#modes.set(mode, (known = { codeSize: codeSizeOf(mode), protectedMode: (mode & MODE.protectedMode) !== 0 }))
+    return known
+  }
+
+  #register(block: Block, host: number): void {
+    const page = host >>> 12
+    let blocks = this.#pages.get(page)
+    if (!blocks) this.#pages.set(page, (blocks = new Set()))
+    blocks.add(block)
+    if (!this.#hasCode[page]) {
+      this.#hasCode[page] = 1
+      this.#forbidPlainWrites(page)
+    }
+  }
+
+  /** Takes the write tags of a page out of the TLB, so that writes to it come to the slow path. */
+  #forbidPlainWrites(page: number): void {
+    const { i32, base } = this.#core
+    const start = (base + VCPU_SIZE) >>> 2
+    const words = TLB.entry >>> 2
+    for (let n = 0; n < TLB_BANK.count * TLB_ENTRIES; n++) {
+      const at = start + n * words
+      const tag = i32[at + 2]!
+      if ((tag & 0xfff) === 0 && (tag + i32[at + 6]!) >>> 12 === page) i32[at + 2] = i32[at + 3] = -1
+    }
+  }
+
+  #drop(block: Block): void {
+    this.dropped++
+    const stale = this.#handlers.special('stale')
+    this.#handlers.flush()
+    const { i32 } = this.#core
+    for (let record = block.first; record < block.end; record += RECORD.size) i32[record >>> 2] = stale
+    const bucket = this.#bucket(block.host, block.mode)
+    if (i32[bucket + 2] === block.first) i32[bucket] = i32[bucket + 1] = -1
+    this.#blocks.delete(key(block.host, block.mode))
+    for (const host of block.nextPage >= 0 ? [block.host, block.nextPage] : [block.host]) {
+      const page = host >>> 12
+      const blocks = this.#pages.get(page)
+      blocks?.delete(block)
+      if (blocks && !blocks.size) {
+        this.#pages.delete(page)
+        this.#hasCode[page] = 0
+      }
+    }
+  }
+
+  /** Index of a bucket's first word. The same hash as `dispatch` in handlers.ts. */
+  #bucket(host: number, mode: number): number {
+    const hash = Math.imul(host ^ (mode << 20), BLOCK_HASH) >>> (32 - BLOCK_TABLE_BITS)
+    return (this.#table >>> 2) + hash * 4
+  }
+  #clearTable(): void {
+    this.#core.i32.fill(-1, this.#table >>> 2, (this.#table >>> 2) + (4 << BLOCK_TABLE_BITS))
+  }
+}
+
+/** Instructions that, without a memory operand, can neither fault nor leave. */
+const QUIET = new Set(
+  ('add or adc sbb and sub xor cmp test not neg inc dec mov movzx movsx lea bswap setcc cmovcc cbw cwd imulTruncated mul imul ' +
+    'shl shr sar rol ror rcl rcr shld shrd bt bts btr btc bsf bsr popcnt lzcnt tzcnt nop clc stc cmc').split(' '),
+)
+/** Those whose semantics honour `flagsDead`, a memory operand or not: their own fault comes before any flag. */
+const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar imulTruncated'.split(' '))
+
+const covers = (writes: string, earlier: string): boolean => {
+  for (const flag of earlier) if (!writes.includes(flag)) return false
+  return true
+}
+
+const key = (host: number, mode: number): number => (host >>> 0) * 0x10000 + mode
+
+/** x87, MMX and SSE instructions that CR0 or CR4 turn off. FXSAVE and the like look for themselves. */
+function unavailable(row: Row, mode: number): boolean {
+  switch (row.attributes.unit) {
+    case 'x87':
+    case 'mmx':
+      return (mode & MODE.noX87) !== 0
+    case 'sse':
+      return (mode & MODE.noSse) !== 0
+    default:
+      return false
+  }
+}
+
+/** Offset in the vCPU block of the register that ModRM.reg or ModRM.rm names, by the operand's register file. */
+function registerOffset(i: Instruction, field: 'reg' | 'rm'): number {
+  const number = i[field]
+  for (const { kind, size } of i.row.operands) {
+    const named = field === 'reg' ? 'GVPSCD' : 'ERZWUQN'
+    if (!named.includes(kind)) continue
+    switch (kind) {
+      case 'G': case 'E': case 'R': case 'Z':
+        // Without REX, byte registers 4..7 are AH, CH, DH and BH.
+        return size === 'b' && !i.rexPresent && number >= 4 ? gpr(number - 4) + 1 : gpr(number)
+      case 'V': case 'W': case 'U':
+        return xmm(number)
+      case 'P': case 'Q': case 'N':
+        return fpr(number & 7)
+      case 'S':
+        return segment(number)
+    }
+  }
+  return gpr(number)
+}

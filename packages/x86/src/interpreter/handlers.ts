@@ -1,0 +1,234 @@
+/**
+ * The interpreter's handlers: one wasm function for each shape of instruction that was met, made on demand and in batches.
+ * A shape is what a handler is specialised on (row, sizes, kind of address); everything else it reads from the record.
+ */
+import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
+import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
+import type { Node } from '../ir/nodes.ts'
+import { lower } from '../lower/lower.ts'
+import { rows } from '../rows/index.ts'
+import { VECTOR } from '../semantics/builder.ts'
+import { semantics } from '../semantics/index.ts'
+import { MODE, stackSizeOf } from '../state/mode.ts'
+import { EXIT, S, TLB, TLB_ENTRIES } from '../state/layout.ts'
+import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, NOT_LINKED, RECORD } from './record.ts'
+
+/** A function that handlers may call. */
+export interface HandlerImport {
+  readonly params: readonly ValueType[]
+  readonly results: readonly ValueType[]
+  readonly function: (...args: never[]) => unknown
+}
+
+export interface HandlersOptions extends HandlerContext {
+  readonly memory: WebAssembly.Memory
+  /** Pages of 64 KiB that the memory can have: what the modules declare. */
+  readonly maximumPages: number
+  readonly imports: Readonly<Record<string, HandlerImport>>
+}
+
+/** Handlers that belong to no row. */
+type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'crossing' | 'fpuUnavailable'
+
+const TABLE_INITIAL = 1 << 14
+
+interface Pending {
+  readonly index: number
+  readonly build: (b: HandlerBuilder) => void
+  readonly instruction: Instruction
+  readonly stackSize: 16 | 32 | 64
+  readonly flagsDead: boolean
+}
+
+export class Handlers {
+  readonly table = new WebAssembly.Table({ initial: TABLE_INITIAL, element: 'anyfunc' })
+  /** Enters a block: (cpu, address of its first record). */
+  readonly enter: (cpu: number, block: number) => void
+  readonly #options: HandlersOptions
+  readonly #known = new Map<number, number>()
+  readonly #special = new Map<Special, number>()
+  #pending: Pending[] = []
+  /** Index 0 stays empty: a record that was never written traps. */
+  #next = 1
+  readonly #dispatch: WebAssembly.ExportValue
+
+  constructor(options: HandlersOptions) {
+    this.#options = options
+    const { enter, dispatch } = this.#core()
+    this.enter = enter as (cpu: number, block: number) => void
+    this.#dispatch = dispatch
+  }
+
+  /** Table index for an instruction in a mode; the handler exists after the next `flush`. */
+  of(instruction: Instruction, mode: number, flagsDead: boolean): number {
+    const key = shapeKey(instruction, mode, flagsDead)
+    const known = this.#known.get(key)
+    if (known !== undefined) return known
+    const { row } = instruction
+    const meaning = semantics[row.semantics]
+    if (!meaning) return this.special('undefinedOpcode')
+    const index = this.#queue((b) => meaning(b, ...b.operands), { ...instruction }, stackSizeOf(mode), flagsDead)
+    this.#known.set(key, index)
+    return index
+  }
+
+  special(name: Special): number {
+    let index = this.#special.get(name)
+    if (index === undefined) {
+      index = this.#queue(SPECIAL[name], createInstruction(rows[0]!), 64, false)
+      this.#special.set(name, index)
+    }
+    return index
+  }
+
+  #queue(build: Pending['build'], instruction: Instruction, stackSize: 16 | 32 | 64, flagsDead: boolean): number {
+    const index = this.#next++
+    if (index >= this.table.length) this.table.grow(TABLE_INITIAL)
+    this.#pending.push({ index, build, instruction, stackSize, flagsDead })
+    return index
+  }
+
+  /** Compiles what was asked for since the last time, as one module. */
+  flush(): void {
+    if (!this.#pending.length) return
+    const pending = this.#pending
+    this.#pending = []
+    const { module, callee, handlerType } = this.#begin()
+    const indices = pending.map((one) => {
+      const b = new HandlerBuilder(one.instruction, one.stackSize, one.flagsDead, this.#options)
+      one.build(b)
+      b.next()
+      const { code, locals } = lower(b.root, { params: 2, callee, tailType: handlerType })
+      return module.function(handlerType, locals, code)
+    })
+    module.element(pending[0]!.index, indices)
+    this.#instantiate(module)
+  }
+
+  #begin(): { module: ModuleBuilder; callee: (name: string) => number; handlerType: number } {
+    const module = new ModuleBuilder()
+    const { maximumPages, imports } = this.#options
+    module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: maximumPages, shared: true })
+    module.importTable('e', 'table', 1)
+    const handlerType = module.type(['i32', 'i32'], [])
+    const indices = new Map<string, number>()
+    for (const [name, { params, results }] of Object.entries(imports)) indices.set(name, module.importFunction('e', name, module.type(params, results)))
+    if (this.#dispatch) indices.set('dispatch', module.importFunction('e', 'dispatch', handlerType))
+    const callee = (name: string) => {
+      const index = indices.get(name)
+      if (index === undefined) throw new Error(`handlers call ${name}, which is not imported`)
+      return index
+    }
+    return { module, callee, handlerType }
+  }
+
+  #instantiate(module: ModuleBuilder): WebAssembly.Exports {
+    const e: Record<string, WebAssembly.ImportValue> = { memory: this.#options.memory, table: this.table }
+    for (const [name, { function: f }] of Object.entries(this.#options.imports)) e[name] = f as WebAssembly.ImportValue
+    if (this.#dispatch) e['dispatch'] = this.#dispatch as WebAssembly.ImportValue
+    return new WebAssembly.Instance(new WebAssembly.Module(module.toBytes()), { e }).exports
+  }
+
+  /** `dispatch` and `enter`, which every other handler relies on. */
+  #core(): { enter: WebAssembly.ExportValue; dispatch: WebAssembly.ExportValue } {
+    const { module, callee, handlerType } = this.#begin()
+    const add = (build: (b: HandlerBuilder) => void) => {
+      const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
+      build(b)
+      const { code, locals } = lower(b.root, { params: 2, callee, tailType: handlerType })
+      return module.function(handlerType, locals, code)
+    }
+    module.exportFunction('dispatch', add(dispatch))
+    module.exportFunction('enter', add((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record)))
+    const { dispatch: found, enter } = this.#instantiate(module)
+    return { dispatch: found!, enter: enter! }
+  }
+}
+
+/**
+ * Goes on at the RIP slot: instruction TLB, then the hash table of blocks; leaves to the run loop where either does not know.
+ * The second parameter is the address of a link field, filled when it says NOT_LINKED.
+ */
+function dispatch(b: HandlerBuilder): void {
+  const link = b.record
+  const rip = b.slot(S.rip)
+  // RIP is cut to its width already; base plus RIP wraps at 4 GiB outside 64-bit mode.
+  const sum = b.add(rip, b.slot(S.csBase))
+  const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), sum, b.and(sum, 0xffff_ffff))
+  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
+  const lookup = () => {
+    b.setSlot(S.exit, b.i32(EXIT.lookup))
+    b.return()
+  }
+  b.ifUnlikely(b.ne(b.rawLoad('i64', entry, TLB.execute, 64), b.and(linear, -4096)), lookup)
+  const host = b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))
+  const mode = b.slot(S.mode, 'i32')
+  const hash = b.shrU(b.mul(b.xor(host, b.shl(mode, 20)), BLOCK_HASH | 0), 32 - BLOCK_TABLE_BITS)
+  const bucket = b.add(b.slot(S.blockTable, 'i32'), b.shl(hash, 4))
+  const found = b.and(b.eq(b.rawLoad('i32', bucket, 0, 32), host), b.eq(b.rawLoad('i32', bucket, 4, 32), mode))
+  b.ifUnlikely(b.eqz(found), lookup)
+  b.setSlot(S.ripPage, b.sub(rip, b.and(linear, 4095)))
+  const block = b.rawLoad('i32', bucket, 8, 32)
+  b.if(b.eq(b.rawLoad('i32', link, 0, 32), NOT_LINKED), () => b.rawStore(link, 0, 32, block))
+  b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)
+}
+
+const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
+  enterBlock: (b) => b.enterBlock(),
+  // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
+  goOn: (b) => b.branch(),
+  undefinedOpcode: (b) => b.raise(VECTOR.UD),
+  generalProtection: (b) => b.raise(VECTOR.GP),
+  stale: (b) => b.exit(EXIT.stale),
+  // After the instruction that an interrupt shadow covers. (STI itself leaves when something waits.)
+  endShadow: (b) => {
+    b.setSlot(S.shadow, b.i32(0))
+    b.next()
+  },
+  // Before an instruction that crosses into the next page: is that still the page it was decoded from?
+  checkNextPage: (b) => {
+    const next = b.add(b.add(b.slot(S.ripPage), b.slot(S.csBase)), 4096)
+    const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), next, b.and(next, 0xffff_ffff))
+    const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
+    const same = b.and(
+      b.eq(b.rawLoad('i64', entry, TLB.execute, 64), linear),
+      b.eq(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32)), b.rawLoad('i32', b.record, RECORD.immediate, 32)),
+    )
+    b.ifUnlikely(b.eqz(same), () => b.exit(EXIT.crossing))
+    b.next()
+  },
+  crossing: (b) => b.exit(EXIT.crossing),
+  fpuUnavailable: (b) => b.system('fpuUnavailable'),
+}
+
+/** Numbers a shape. Two instructions with the same number run the same handler. */
+function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
+  const { row } = i
+  const operands = (i.operandSize >> 5) | ((i.addressSize >> 5) << 2) // 16, 32, 64 → 0, 1, 2
+  const address = !i.isMemory ? 0 : i.base === BASE_RIP ? 1 : 2 + (i.base >= 0 ? 1 : 0) + (i.index >= 0 ? 2 : 0)
+  const fromStack = i.isMemory && i.base === 4 ? 1 : 0 // POP's address depends on it
+  const segment = i.segment === SS ? 1 : i.segment === FS || i.segment === GS ? 2 : 0
+  const repeat = row.attributes.rep && i.rep ? (i.rep === 0xf3 ? 1 : 2) : 0
+  const size = mode & (MODE.codeSize | MODE.stack32)
+  let key = row.id
+  key = key * 16 + operands
+  key = key * 16 + address * 2 + fromStack
+  key = key * 4 + segment
+  key = key * 4 + repeat
+  key = key * 8 + size
+  key = key * 4 + (flagsDead ? 1 : 0) + (i.lock ? 2 : 0)
+  // Immediates of vector instructions select lanes: they are part of the shape.
+  const unit = row.attributes.unit
+  if ((unit === 'sse' || unit === 'mmx') && row.operands.at(-1)?.kind === 'I') key = key * 256 + (i.immediate & 0xff) + 2 ** 45
+  return key
+}
+
+/** For reviewers and tests: the IR of one instruction's handler. */
+export function handlerIr(instruction: Instruction, mode: number, context: HandlerContext): Node[] {
+  const b = new HandlerBuilder(instruction, stackSizeOf(mode), false, context)
+  semantics[instruction.row.semantics]!(b, ...b.operands)
+  b.next()
+  return b.root
+}
+

@@ -1,0 +1,55 @@
+/** Near control transfer. Far ones, interrupts and returns from them are in far.ts. (SDM Vol. 2, the instructions' own pages) */
+import { gpr, RCX, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+
+/** Counts rCX down by the address size; flags stay. */
+function countDown(b: SemanticsBuilder): Value {
+  const count = b.truncate(b.sub(b.slot(gpr(RCX), 'i64', b.addressSize), 1), b.addressSize)
+  b.writeRegister(RCX, b.addressSize, count)
+  return b.ne(count, 0)
+}
+
+/** Outside 64-bit mode a target beyond the CS limit is #GP at the branch. In 64-bit mode the fetch finds out. */
+function checkTarget(b: SemanticsBuilder, target: Value): void {
+  if (b.codeSize === 64) return
+  b.raiseIf(b.gtU(target, b.rawLoad('i64', b.add(b.cpu, segment(SEGMENT.cs)), SEG.limit, 32)), VECTOR.GP)
+}
+
+export const control: Record<string, Semantics> = {
+  jcc: (b) => b.branch(b.condition(b.instruction.row.form.opcode & 15)),
+  jmp: (b) => b.branch(),
+  jcxz: (b) => b.branch(b.eqz(b.slot(gpr(RCX), 'i64', b.addressSize))),
+  loop: (b) => b.branch(countDown(b)),
+  loope: (b) => b.branch(b.and(countDown(b), b.flag('zf'))),
+  loopne: (b) => b.branch(b.and(countDown(b), b.eqz(b.flag('zf')))),
+  call: (b) => {
+    checkTarget(b, b.relativeTarget())
+    b.push(b.truncate(b.nextRip(), b.operandSize), b.operandSize / 8)
+    b.branch()
+  },
+  callIndirect: (b, target) => {
+    const to = target!.read()
+    checkTarget(b, to)
+    b.push(b.truncate(b.nextRip(), b.operandSize), b.operandSize / 8)
+    b.jump(to)
+  },
+  jmpIndirect: (b, target) => {
+    const to = target!.read()
+    checkTarget(b, to)
+    b.jump(to)
+  },
+  ret: (b, release) => {
+    const { value, pointerAfter } = b.top(b.operandSize / 8)
+    checkTarget(b, value)
+    b.setStackPointer(release ? b.cut(b.add(pointerAfter, release.read()), b.stackSize) : pointerAfter)
+    b.jump(value)
+  },
+  nop: () => {},
+  pause: () => {},
+  ud: (b) => b.raise(VECTOR.UD),
+  // Transactional memory is not advertised.
+  xbegin: (b) => b.raise(VECTOR.UD),
+  xabort: () => {},
+  xend: (b) => b.raise(VECTOR.UD),
+  xtest: (b) => b.raise(VECTOR.UD),
+}
