@@ -1,0 +1,13 @@
+/** The PC platform in software. */
+export { default } from './plugin.ts'
+export * from './acpi-pm.ts'
+export * from './apic/interrupt-controller.ts'
+export { APIC_TIMER_HZ } from './apic/registers.ts'
+export * from './cmos-rtc.ts'
+export * from './debug-exit.ts'
+export * from './options.ts'
+export * from './pc.ts'
+export * from './pic8259.ts'
+export * from './pit8254.ts'
+export * from './platform.ts'
+export * from './uart16550.ts'

@@ -1,0 +1,21 @@
+/** What a configuration may say about the PC. */
+
+import { z } from 'zod'
+
+export const pcOptions = z.strictObject({
+  /** The machine's console is the first serial port. */
+  serial: z.boolean().default(true),
+  /** isa-debug-exit at port 0xF4: lets a guest end its VM with a status. */
+  debugExit: z.boolean().default(true),
+  /** Where ports 0xE9 and 0x402 go: nowhere, the log (debug level), or the console. */
+  debugConsole: z.enum(['off', 'log', 'console']).default('log'),
+})
+
+export type PcOptions = z.output<typeof pcOptions>
+
+export const uartOptions = z.strictObject({
+  /** 1 to 4, as in COM2. */
+  com: z.number().int().min(1).max(4).default(2),
+  /** Name of the console back end. */
+  console: z.string().optional(),
+})

@@ -1,0 +1,49 @@
+/** Where things are in this PC: the one list of fixed addresses and lines. */
+
+import { gpa } from '@nonroot/contracts'
+import type { PlatformDescription } from '@nonroot/contracts'
+import { AcpiRegister, GPE0_LENGTH, SLEEP_TYPE_S5 } from './acpi-pm.ts'
+import { APIC_DEFAULT_BASE } from './apic/registers.ts'
+import { IO_APIC_PINS } from './apic/io-apic.ts'
+
+/** As in the ICH9 with its registers where SeaBIOS puts them, so that firmware for QEMU's q35 finds what it expects. */
+export const Place = {
+  acpiBlock: 0x600,
+  resetControl: 0xcf9,
+  debugExit: 0xf4,
+  ioApic: 0xfec0_0000,
+  ecam: 0xe000_0000,
+  ecamLength: 0x1000_0000,
+  pciWindow: 0xc000_0000,
+  pciWindowLength: 0x2000_0000,
+  vgaText: 0xb_8000,
+} as const
+
+/** Global system interrupts: those below 16 are ISA IRQs, the timer excepted. */
+export const Gsi = { timer: 2, keyboard: 1, serial: [4, 3, 4, 3], rtc: 8, sci: 9, mouse: 12 } as const
+export const SERIAL_PORTS = [0x3f8, 0x2f8, 0x3e8, 0x2e8] as const
+/** GSI of a PCI pin: `PCI_INTX[(device + pin) % 8]`. */
+export const PCI_INTX = [16, 17, 18, 19, 20, 21, 22, 23] as const
+
+/** `RST_CPU` and `SYS_RST`: a hard reset. */
+export const RESET_VALUE = 0x06
+
+export const PC_PLATFORM = {
+  localApic: { address: gpa(APIC_DEFAULT_BASE) },
+  ioApics: [{ id: 0, address: gpa(Place.ioApic), gsiBase: 0, pins: IO_APIC_PINS }],
+  legacyPic: true,
+  interruptOverrides: [
+    { isaIrq: 0, gsi: Gsi.timer, trigger: 'edge', polarity: 'high' },
+    { isaIrq: 9, gsi: Gsi.sci, trigger: 'level', polarity: 'high' },
+  ],
+  acpi: {
+    pm1Event: Place.acpiBlock + AcpiRegister.pm1Status,
+    pm1Control: Place.acpiBlock + AcpiRegister.pm1Control,
+    pmTimer: Place.acpiBlock + AcpiRegister.pmTimer,
+    gpe0: { base: Place.acpiBlock + AcpiRegister.gpe0Status, length: GPE0_LENGTH },
+    sciGsi: Gsi.sci,
+    sleepTypeS5: SLEEP_TYPE_S5,
+    reset: { port: Place.resetControl, value: RESET_VALUE },
+  },
+  rtc: { port: 0x70, gsi: Gsi.rtc },
+} as const satisfies PlatformDescription

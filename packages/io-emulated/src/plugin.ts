@@ -1,0 +1,33 @@
+/** What this package adds to a stack. */
+
+import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
+import { pcOptions, uartOptions } from './options.ts'
+import { createPc } from './pc.ts'
+import { Gsi, SERIAL_PORTS } from './platform.ts'
+import { Uart16550 } from './uart16550.ts'
+
+export default definePlugin({
+  name: '@nonroot/io-emulated',
+  apiVersion: API_VERSION,
+  strategies: [
+    defineIoModel({
+      name: 'pc',
+      summary: 'a q35-like PC: APICs, PIC, PIT, RTC, serial port, PCI Express, ACPI hardware',
+      options: pcOptions,
+      gives: ['interruptController', 'pci', 'acpi'],
+      create: createPc,
+    }),
+  ],
+  devices: [
+    defineDevice({
+      kind: 'uart',
+      summary: 'a further 16550A serial port (COM2 to COM4) on a console of its own',
+      options: uartOptions,
+      create: async ({ com, console }, context) => {
+        const backend = await context.backend('console', console === undefined ? {} : { name: console })
+        const at = (com - 1) as 0 | 1 | 2 | 3
+        return new Uart16550(context, SERIAL_PORTS[at], context.interrupt(Gsi.serial[at]), backend)
+      },
+    }),
+  ],
+})
