@@ -4,3 +4,4 @@ export { reciprocal32 as f32_reciprocal, reciprocalRoot32 as f32_reciprocal_root
 export * from './x87-arithmetic'
 export * from './x87-transfer'
 export * from './x87-compare'
+export * from './x87-transcendental'

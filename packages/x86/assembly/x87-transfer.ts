@@ -11,6 +11,7 @@ import {
   SINGLE_MAXIMUM,
   SINGLE_MINIMUM,
 } from './format'
+import { high, low } from './fraction'
 import { FPU_CONTROL, FPU_STATUS, FPU_TAG, VALUE } from './layout'
 import {
   beginLane,

@@ -121,6 +121,23 @@ export interface X87Arithmetic {
   x87_examine(cpu: I32): void
 }
 
+/** x87 instructions good to a unit in the last place, as the processor's own are. They return 1 when an exception is pending. */
+export interface X87Transcendental {
+  /** FSIN, FCOS, FSINCOS, FPTAN: C2 says the angle is too large. */
+  x87_sine(cpu: I32): I32
+  x87_cosine(cpu: I32): I32
+  x87_sine_cosine(cpu: I32): I32
+  x87_tangent(cpu: I32): I32
+  /** FPATAN */
+  x87_arc_tangent(cpu: I32): I32
+  /** F2XM1 */
+  x87_exponential(cpu: I32): I32
+  /** FYL2X */
+  x87_logarithm(cpu: I32): I32
+  /** FYL2XP1 */
+  x87_logarithm_plus_one(cpu: I32): I32
+}
+
 /** x87 loads, stores and control. Stores leave the value in the block's `value` slot and return bits of X87_STORE. */
 export interface X87Transfer {
   x87_load_f32(cpu: I32, bits: I32): I32
@@ -149,7 +166,7 @@ export interface X87Transfer {
   x87_load_control(cpu: I32, control: I32): I32
 }
 
-export type FloatLibrary = SseScalar & SsePacked & X87Arithmetic & X87Transfer
+export type FloatLibrary = SseScalar & SsePacked & X87Arithmetic & X87Transcendental & X87Transfer
 
 /** The compiled module: compile once, share between threads. */
 export function compileFloat(): WebAssembly.Module {

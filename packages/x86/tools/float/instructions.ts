@@ -1,5 +1,5 @@
 /** The instructions that the oracle judges: their bytes, what operands they like, and the library call that stands for them. */
-import { SSE_CONVERSION, SSE_OPERATION, X87_OPERATION, type FloatLibrary } from '../../src/float/library.ts'
+import { SSE_CONVERSION, SSE_OPERATION, X87_OPERATION, type FloatLibrary, type X87Transcendental } from '../../src/float/library.ts'
 import { S } from '../../src/state/layout.ts'
 
 /** What a case is made of besides the register stack. */
@@ -67,6 +67,17 @@ x87('fscale', [0xd9, 0xfd], 'none', (c) => void c.library.x87_scale(c.cpu))
 x87('fxtract', [0xd9, 0xf4], 'none', (c) => void c.library.x87_extract(c.cpu))
 x87('fprem', [0xd9, 0xf8], 'none', (c) => void c.library.x87_remainder(c.cpu, 0))
 x87('fprem1', [0xd9, 0xf5], 'none', (c) => void c.library.x87_remainder(c.cpu, 1))
+
+const approximate = (name: string, code: number[], call: keyof X87Transcendental): void =>
+  x87(name, code, 'none', (c) => void c.library[call](c.cpu), { approximate: true })
+approximate('fsin', [0xd9, 0xfe], 'x87_sine')
+approximate('fcos', [0xd9, 0xff], 'x87_cosine')
+approximate('fsincos', [0xd9, 0xfb], 'x87_sine_cosine')
+approximate('fptan', [0xd9, 0xf2], 'x87_tangent')
+approximate('fpatan', [0xd9, 0xf3], 'x87_arc_tangent')
+approximate('f2xm1', [0xd9, 0xf0], 'x87_exponential')
+approximate('fyl2x', [0xd9, 0xf1], 'x87_logarithm')
+approximate('fyl2xp1', [0xd9, 0xf9], 'x87_logarithm_plus_one')
 
 x87('fcom st(1)', [0xd8, 0xd1], 'none', (c) => void c.library.x87_compare(c.cpu, 1, 1, 0))
 x87('fcomp st(2)', [0xd8, 0xda], 'none', (c) => void c.library.x87_compare(c.cpu, 2, 1, 1), { source: 2 })
