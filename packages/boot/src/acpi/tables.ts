@@ -1,0 +1,165 @@
+/** ACPI tables made from what the machine has: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
+import type { PlatformDescription } from '@nonroot/contracts'
+import { Structure } from '../structure.ts'
+import { dsdtTerms } from './dsdt.ts'
+
+const HEADER = 36
+const OEM = 'NONRUT'
+const OEM_TABLE = 'NONROOT '
+
+const sum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => (total + byte) & 0xff, 0)
+
+/** Fills in a table's header; the checksum makes all its bytes add up to zero. */
+function finish(table: Structure, signature: string, revision: number): Uint8Array {
+  table
+    .text(0, signature)
+    .u32(4, table.bytes.length)
+    .u8(8, revision)
+    .u8(9, 0)
+    .text(10, OEM)
+    .text(16, OEM_TABLE)
+    .u32(24, 1)
+    .text(28, 'NRUT')
+    .u32(32, 1)
+  return table.u8(9, -sum(table.bytes) & 0xff).bytes
+}
+
+const SYSTEM_IO = 1
+/** Generic address structure: space, width, offset, access size, address. */
+function genericAddress(table: Structure, at: number, port: number, bits: number): void {
+  const accessSize = Math.log2(bits / 8) + 1
+  table
+    .u8(at, SYSTEM_IO)
+    .u8(at + 1, bits)
+    .u8(at + 2, 0)
+    .u8(at + 3, accessSize)
+    .u64(at + 4, port)
+}
+
+/** Multiple APIC description: who can take interrupts, and how ISA's are wired. */
+function madt(
+  { localApic, ioApics, interruptOverrides, legacyPic }: PlatformDescription,
+  vcpuCount: number,
+): Uint8Array {
+  const LOCAL_APIC_LINES = 255 // APIC IDs that a local APIC entry can name
+  const entries: number[][] = []
+  const u16 = (value: number) => [value & 0xff, (value >> 8) & 0xff]
+  const u32 = (value: number) => [...u16(value & 0xffff), ...u16(value >>> 16)]
+  const ENABLED = 1
+  for (let id = 0; id < vcpuCount; id++) {
+    if (id < LOCAL_APIC_LINES) entries.push([0, 8, id, id, ...u32(ENABLED)])
+    else entries.push([9, 16, 0, 0, ...u32(id), ...u32(ENABLED), ...u32(id)]) // local x2APIC
+  }
+  for (const { id, address, gsiBase } of ioApics ?? []) entries.push([1, 12, id, 0, ...u32(address), ...u32(gsiBase)])
+  for (const { isaIrq, gsi, trigger, polarity } of interruptOverrides ?? []) {
+    const flags = (polarity === 'high' ? 1 : 3) | ((trigger === 'edge' ? 1 : 3) << 2)
+    entries.push([2, 10, 0, isaIrq, ...u32(gsi), ...u16(flags)])
+  }
+  const ALL_PROCESSORS = 0xff
+  entries.push([4, 6, ALL_PROCESSORS, ...u16(0), 1]) // NMI on LINT1
+  const body = Uint8Array.from(entries.flat())
+  const PCAT_COMPAT = 1
+  const table = new Structure(HEADER + 8 + body.length)
+    .u32(36, localApic?.address ?? 0)
+    .u32(40, legacyPic === true ? PCAT_COMPAT : 0)
+    .put(44, body)
+  return finish(table, 'APIC', 4)
+}
+
+/** Where PCI Express configuration space is. */
+function mcfg({ address, startBus, endBus }: NonNullable<NonNullable<PlatformDescription['pci']>['ecam']>): Uint8Array {
+  return finish(new Structure(HEADER + 24).u64(44, address).u16(52, 0).u8(54, startBus).u8(55, endBus), 'MCFG', 1)
+}
+
+function hpetTable(address: number): Uint8Array {
+  const EVENT_TIMER_BLOCK = 0x8086a201 // Intel, 64-bit counter, three comparators, legacy replacement, revision 1
+  return finish(new Structure(56).u32(36, EVENT_TIMER_BLOCK).u64(44, address).u16(53, 0x80), 'HPET', 1)
+}
+
+// Fixed feature flags and IA-PC boot architecture flags. (ACPI, "Fixed ACPI Description Table Fixed Feature Flags")
+const FLAG = { wbinvd: 1, procC1: 4, noSleepButton: 0x20, noFixedRtc: 0x40, resetRegister: 0x400 }
+const BOOT = { legacyDevices: 1, i8042: 2, noVga: 4, noCmosRtc: 0x20 }
+const UNSUPPORTED_C2 = 101
+const UNSUPPORTED_C3 = 1001
+
+/** Fixed ACPI description: ports of the fixed hardware. Without an SMI command port the system is always in ACPI mode. */
+function fadt(platform: PlatformDescription, facsAddress: number, dsdtAddress: number): Uint8Array {
+  const { acpi, i8042, vga, rtc } = platform
+  const table = new Structure(276).u32(36, facsAddress).u32(40, dsdtAddress).u64(140, dsdtAddress)
+  let flags = FLAG.wbinvd | FLAG.procC1 | FLAG.noSleepButton | FLAG.noFixedRtc
+  const boot = BOOT.legacyDevices | (i8042 ? BOOT.i8042 : 0) | (vga ? 0 : BOOT.noVga) | (rtc ? 0 : BOOT.noCmosRtc)
+  table.u16(96, UNSUPPORTED_C2).u16(98, UNSUPPORTED_C3).u16(109, boot)
+  if (rtc) table.u8(108, 0x32) // CMOS byte of the century
+  if (acpi) {
+    table.u16(46, acpi.sciGsi).u32(48, acpi.smiCommand ?? 0)
+    if (acpi.smiCommand !== undefined) table.u8(52, 2).u8(53, 3) // ACPI_ENABLE, ACPI_DISABLE
+    table.u32(56, acpi.pm1Event).u8(88, 4)
+    genericAddress(table, 148, acpi.pm1Event, 32)
+    table.u32(64, acpi.pm1Control).u8(89, 2)
+    genericAddress(table, 172, acpi.pm1Control, 16)
+    if (acpi.pmTimer !== undefined) {
+      table.u32(76, acpi.pmTimer).u8(91, 4)
+      genericAddress(table, 208, acpi.pmTimer, 32)
+    }
+    if (acpi.gpe0) {
+      table.u32(80, acpi.gpe0.base).u8(92, acpi.gpe0.length)
+      genericAddress(table, 220, acpi.gpe0.base, acpi.gpe0.length * 8 > 64 ? 64 : acpi.gpe0.length * 8)
+      table.u8(221, acpi.gpe0.length * 8).u8(223, 1)
+    }
+    if (acpi.reset) {
+      flags |= FLAG.resetRegister
+      genericAddress(table, 116, acpi.reset.port, 8)
+      table.u8(128, acpi.reset.value)
+    }
+  }
+  table.u32(112, flags).u8(131, 5) // minor version
+  return finish(table, 'FACP', 6)
+}
+
+/** Firmware ACPI control: the waking vectors, which stay unused. No checksum. */
+const facs = (): Uint8Array => new Structure(64).text(0, 'FACS').u32(4, 64).u8(32, 2).bytes
+
+export interface AcpiTables {
+  /** Goes where `acpiTables` was told the RSDP is. */
+  readonly rsdp: Uint8Array
+  /** Go to `tablesAddress`, in one piece. */
+  readonly tables: Uint8Array
+  /** Each table by signature, with its address: for other ways of handing them over (fw_cfg) and for tests. */
+  readonly bySignature: ReadonlyMap<string, { readonly address: number; readonly bytes: Uint8Array }>
+}
+
+const ALIGNMENT = 64 // FACS asks for it
+
+/** Tables that name each other by address, laid out from `tablesAddress` on. */
+export function acpiTables(platform: PlatformDescription, vcpuCount: number, tablesAddress: number): AcpiTables {
+  const bySignature = new Map<string, { address: number; bytes: Uint8Array }>()
+  let next = tablesAddress
+  const add = (bytes: Uint8Array): number => {
+    const address = Math.ceil(next / ALIGNMENT) * ALIGNMENT
+    bySignature.set(String.fromCharCode(...bytes.subarray(0, 4)), { address, bytes })
+    next = address + bytes.length
+    return address
+  }
+  const terms = Uint8Array.from(dsdtTerms(platform))
+  const dsdtAddress = add(finish(new Structure(HEADER + terms.length).put(HEADER, terms), 'DSDT', 2))
+  const facsAddress = platform.acpi ? add(facs()) : 0
+  const listed: number[] = []
+  if (platform.acpi) listed.push(add(fadt(platform, facsAddress, dsdtAddress)))
+  if (platform.localApic) listed.push(add(madt(platform, vcpuCount)))
+  if (platform.pci?.ecam) listed.push(add(mcfg(platform.pci.ecam)))
+  if (platform.hpet) listed.push(add(hpetTable(platform.hpet.address)))
+  const xsdt = new Structure(HEADER + listed.length * 8)
+  listed.forEach((address, index) => xsdt.u64(HEADER + index * 8, address))
+  const xsdtAddress = add(finish(xsdt, 'XSDT', 1))
+
+  const tables = new Uint8Array(next - tablesAddress)
+  for (const { address, bytes } of bySignature.values()) tables.set(bytes, address - tablesAddress)
+  return { rsdp: rsdp(xsdtAddress), tables, bySignature }
+}
+
+/** Root pointer, revision 2: one checksum over the 20 bytes of version 1, one over all. */
+function rsdp(xsdtAddress: number): Uint8Array {
+  const root = new Structure(36).text(0, 'RSD PTR ').text(9, OEM).u8(15, 2).u32(20, 36).u64(24, xsdtAddress)
+  root.u8(8, -sum(root.bytes.subarray(0, 20)) & 0xff)
+  return root.u8(32, -sum(root.bytes) & 0xff).bytes
+}

@@ -1,0 +1,56 @@
+/** Flat firmware at the reset vector: the image ends at 4 GiB and its last 128 KiB are seen below 1 MiB too. Registers stay those of power-up. (SDM Vol. 3A, "First Instruction Executed") */
+import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import { badImage, hex, noRoom } from './errors.ts'
+import { FOUR_GIBIBYTES, MEBIBYTE } from './placement.ts'
+
+const SMALLEST = 0x1000
+const LARGEST = 0x1000000 // 16 MiB: what chipsets decode below 4 GiB
+const SHADOWED = 0x20000 // E0000..FFFFF
+const RESET_VECTOR = 0x10 // bytes before the end
+
+/** Where ROM must be for an image of this length: for whoever lays out memory. */
+export const firmwareRom = (length: number): { start: number; length: number } => ({
+  start: FOUR_GIBIBYTES - length,
+  length,
+})
+
+export const createFirmware = (): BootProtocol => ({
+  load({ firmware }: BootImage, { guestMemory }: BootMachine): BootState {
+    if (!firmware)
+      throw badImage('firmware', 'file', 'not given', 'name one: boot.firmware.image: /usr/share/seabios/bios-256k.bin')
+    const { length } = firmware
+    if (length < SMALLEST || length > LARGEST || length % SMALLEST !== 0) {
+      throw badImage(
+        'firmware',
+        'size',
+        length,
+        'it should be a multiple of 4 KiB up to 16 MiB: the file is truncated or no flat image',
+      )
+    }
+    if (firmware.subarray(-RESET_VECTOR).every((byte) => byte === 0 || byte === 0xff)) {
+      throw badImage(
+        'firmware',
+        'reset vector',
+        'empty',
+        'its last 16 bytes are the first instruction: give a flat PC firmware image',
+      )
+    }
+    const { start } = firmwareRom(length)
+    const shadow = firmware.subarray(-SHADOWED)
+    const shadowStart = MEBIBYTE - shadow.length
+    const places = [
+      { what: 'firmware', start, data: firmware },
+      { what: 'firmware below 1 MiB', start: shadowStart, data: shadow },
+    ]
+    for (const { what, start, data } of places) {
+      if (!guestMemory.writeRom(start, data)) {
+        throw noRoom(
+          what,
+          `ROM or RAM at ${hex(start)}..${hex(start + data.length)}`,
+          'the machine maps none there: give it at least 1 MiB, and ROM below 4 GiB',
+        )
+      }
+    }
+    return { registers: {}, placed: places.map(({ what, start, data }) => ({ what, start, length: data.length })) }
+  },
+})

@@ -1,0 +1,10 @@
+/** Boot protocols and ACPI tables. */
+export { default } from './plugin.ts'
+export { acpiTables, type AcpiTables } from './acpi/tables.ts'
+export { readElf, type ElfImage, type ElfSegment } from './elf.ts'
+export { createFirmware, firmwareRom } from './firmware.ts'
+export { ImageReader } from './image-reader.ts'
+export { createLinux, type LinuxOptions } from './linux.ts'
+export { memoryMap, type MapEntry } from './memory-map.ts'
+export { createMultiboot } from './multiboot.ts'
+export { createPvh } from './pvh.ts'
