@@ -1,0 +1,179 @@
+/** @hot The `ept` strategy: a second stage filled as the guest touches its memory. The guest's own tables are its own affair. */
+
+import { FRAME_SIZE, invariant, NonrootError, RESUME, SecondStageAccess } from '@nonroot/contracts'
+import type {
+  Counter,
+  Gauge,
+  Gpa,
+  GuestMemory,
+  HostMemory,
+  Metrics,
+  PagingIntercepts,
+  PagingOutcome,
+  PagingPort,
+  PagingStrategy,
+  Snapshot,
+} from '@nonroot/contracts'
+import {
+  EPT_ACCESSED,
+  EPT_DIRTY,
+  EPT_EXECUTE,
+  EPT_LARGE,
+  EPT_READ,
+  EPT_WRITE,
+  EPT_WRITE_BACK,
+  LARGE_SIZE,
+} from './entry.ts'
+import { EptTables } from './tables.ts'
+
+export interface EptPagingOptions {
+  /** Map 2 MiB at once where the guest's frames lie together. Default true. */
+  readonly largePages?: boolean | undefined
+}
+
+export interface EptPagingContext {
+  readonly hostMemory: HostMemory
+  readonly guestMemory: GuestMemory
+  readonly metrics: Metrics
+}
+
+/** The guest keeps its CR3, its page faults and its INVLPG. */
+const NO_INTERCEPTS: PagingIntercepts = { pageFault: false, rootWrite: false, invalidate: false, rootRead: false }
+/** Guest-physical addresses above this have no place in four levels. */
+const LIMIT = 2 ** 48
+
+export class EptPaging implements PagingStrategy {
+  private readonly memory: GuestMemory
+  private readonly tables: EptTables
+  private readonly largePages: boolean
+  private readonly ports: PagingPort[] = []
+  private readonly mmio = { next: 'mmio' as const, address: 0 as Gpa }
+  private readonly violations: Counter
+  private readonly smallPages: Counter
+  private readonly largeMaps: Counter
+  private readonly revocations: Counter
+  private readonly tableFrames: Gauge
+
+  constructor(options: EptPagingOptions, context: EptPagingContext) {
+    const { hostMemory, guestMemory, metrics } = context
+    const root = hostMemory.allocateFrame()
+    if (root === undefined) {
+      throw new NonrootError({
+        code: 'host.memory',
+        message: 'no host frame is free for the root of the EPT tables',
+        remedy: 'give the host more memory or run fewer VMs',
+      })
+    }
+    this.memory = guestMemory
+    this.tables = new EptTables(hostMemory, root)
+    this.largePages = options.largePages ?? true
+    this.violations = metrics.counter('violations', 'Second-stage faults handled')
+    this.smallPages = metrics.counter('maps4K', 'Leaves of 4 KiB written')
+    this.largeMaps = metrics.counter('maps2M', 'Leaves of 2 MiB written')
+    this.revocations = metrics.counter('revocations', 'Changes of guest memory that took mappings back')
+    this.tableFrames = metrics.gauge('tableFrames', 'Host frames that hold tables', 'frames')
+    this.tableFrames.value = this.tables.frames
+  }
+
+  attach(port: PagingPort): void {
+    this.ports.push(port)
+    port.setIntercepts(NO_INTERCEPTS)
+    port.setHardwareRoot(undefined)
+    port.setSecondStageRoot(this.tables.root, true)
+  }
+
+  onSecondStageFault(_port: PagingPort, address: Gpa, access: number): PagingOutcome {
+    this.violations.value++
+    const write = (access & SecondStageAccess.write) !== 0
+    const byte =
+      address < LIMIT
+        ? this.memory.translate(address, write ? 'write' : (access & SecondStageAccess.fetch) !== 0 ? 'fetch' : 'read')
+        : undefined
+    if (byte === undefined) {
+      this.mmio.address = address
+      return this.mmio
+    }
+    const frame = byte & ~0xfff
+    const writable = write || this.memory.isWritable(address)
+    // The bits are set from the start: the access that faulted is about to set them.
+    const bits =
+      EPT_READ | EPT_EXECUTE | EPT_WRITE_BACK | EPT_ACCESSED | (writable ? EPT_WRITE : 0) | (write ? EPT_DIRTY : 0)
+    const large = writable && this.largePages && this.frameAllowsLarge(address, frame)
+    const mapped = large
+      ? this.tables.map(address, 2, (frame & ~(LARGE_SIZE - 1)) | bits | EPT_LARGE)
+      : this.tables.map(address, 1, frame | bits)
+    if (!mapped) return { next: 'failure', message: 'no host frame is free for an EPT table' }
+    if (large) this.largeMaps.value++
+    else this.smallPages.value++
+    this.tableFrames.value = this.tables.frames
+    return RESUME
+  }
+
+  /** Whether the 2 MiB around `address` lie together in host memory, aligned alike, all writable, and nothing of them is mapped yet. */
+  private frameAllowsLarge(address: number, frame: number): boolean {
+    if (((frame ^ address) & (LARGE_SIZE - FRAME_SIZE)) !== 0) return false
+    const start = address - (address % LARGE_SIZE)
+    const first = (frame & ~(LARGE_SIZE - 1)) >>> 0
+    // The far end first: it is the last to be there when frames come one by one.
+    if (this.memory.peek(start + LARGE_SIZE - FRAME_SIZE) !== first + LARGE_SIZE - FRAME_SIZE) return false
+    if (!this.tables.isLargeFree(address)) return false
+    for (let offset = 0; offset < LARGE_SIZE; offset += FRAME_SIZE) {
+      if (this.memory.peek(start + offset) !== first + offset || !this.memory.isWritable(start + offset)) return false
+    }
+    return true
+  }
+
+  onMemoryChange(address: Gpa, length: number, change: 'unmapped' | 'writeProtected'): void {
+    if (!this.tables.revoke(address, length, change === 'writeProtected')) return
+    this.revocations.value++
+    this.tableFrames.value = this.tables.frames
+    for (const port of this.ports) port.flushGuestPhysical(address, length)
+  }
+
+  takeAccessed(address: Gpa): boolean | undefined {
+    const accessed = this.tables.takeAccessed(address)
+    if (accessed) for (const port of this.ports) port.flushGuestPhysical(address, FRAME_SIZE)
+    return accessed
+  }
+
+  /** Not intercepted: the rest is the guest's own affair. */
+  onPageFault(): PagingOutcome {
+    invariant(false, 'ept does not intercept page faults')
+  }
+  onRootWrite(): PagingOutcome {
+    return RESUME
+  }
+  onInvalidate(): PagingOutcome {
+    return RESUME
+  }
+  onModeChange(): PagingOutcome {
+    return RESUME
+  }
+  onTableUpdate(): PagingOutcome {
+    return RESUME
+  }
+
+  /** The tables say nothing that guest memory does not: they are filled anew. */
+  save(): Snapshot {
+    return { type: 'paging.ept', version: 1, data: {} }
+  }
+  restore(snapshot: Snapshot): void {
+    if (snapshot.type !== 'paging.ept' || snapshot.version !== 1) {
+      throw new NonrootError({
+        code: 'snapshot.mismatch',
+        message: `ept cannot restore ${snapshot.type} version ${snapshot.version}`,
+      })
+    }
+    this.tables.clear()
+    for (const port of this.ports) port.flushAll()
+  }
+
+  dispose(): void {
+    for (const port of this.ports) port.setSecondStageRoot(undefined)
+    this.ports.length = 0
+    this.tables.dispose()
+  }
+}
+
+export const createEptPaging = (options: EptPagingOptions, context: EptPagingContext): PagingStrategy =>
+  new EptPaging(options, context)

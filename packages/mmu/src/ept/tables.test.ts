@@ -1,0 +1,80 @@
+import { gpa, RESUME, SecondStageAccess } from '@nonroot/contracts'
+import type { PagingPort } from '@nonroot/contracts'
+import { createTestGuestMemory, createTestHostMemory, createTestMetrics } from '@nonroot/testkit'
+import { describe, expect, it } from 'vitest'
+import { EPT_DIRTY, EPT_LARGE, EPT_WRITE } from './entry.ts'
+import { EptPaging } from './strategy.ts'
+import { EptTables } from './tables.ts'
+
+const MIB2 = 0x20_0000
+
+/** Guest frames of the first 2 MiB lie together and aligned in host memory, if touched in order. */
+function bench(largePages?: boolean) {
+  const host = createTestHostMemory(4096)
+  while (host.allocateFrame()! < MIB2 - 4096) continue
+  const memory = createTestGuestMemory({ hostMemory: host, ram: 4 * MIB2 })
+  for (let at = 0; at < MIB2; at += 4096) memory.translate(at, 'write')
+  const strategy = new EptPaging(
+    { largePages },
+    { hostMemory: host, guestMemory: memory, metrics: createTestMetrics() },
+  )
+  let root = 0
+  const flushed: number[] = []
+  strategy.attach({
+    setIntercepts: () => {},
+    setHardwareRoot: () => {},
+    setSecondStageRoot: (given: number) => (root = given),
+    flushGuestPhysical: (address: number) => flushed.push(address),
+  } as unknown as PagingPort)
+  const tables = new EptTables(host, root as never)
+  const port = {} as PagingPort
+  const entry = (address: number) => host.words[tables.leaf(address)]!
+  return { host, memory, strategy, tables, port, flushed, entry }
+}
+
+describe('2 MiB leaves', () => {
+  it('maps what lies together at once', () => {
+    const { strategy, tables, port, entry, memory } = bench()
+    expect(strategy.onSecondStageFault(port, gpa(0x5678), SecondStageAccess.read)).toBe(RESUME)
+    expect(tables.leaf(0)).toBe(tables.leaf(MIB2 - 1))
+    expect(tables.level).toBe(2)
+    expect(entry(0) & EPT_LARGE).toBeTruthy()
+    expect(entry(0) & ~(MIB2 - 1)).toBe(memory.peek(0))
+    // The next 2 MiB do not lie together.
+    strategy.onSecondStageFault(port, gpa(MIB2 + 0x3000), SecondStageAccess.write)
+    expect(tables.leaf(MIB2 + 0x3000)).toBeGreaterThan(0)
+    expect(tables.level).toBe(1)
+  })
+
+  it('splits for the dirty log and keeps the other pages', () => {
+    const { strategy, tables, port, entry, flushed } = bench()
+    strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.write)
+    strategy.onMemoryChange(gpa(0x3000), 0x2000, 'writeProtected')
+    expect(flushed).toEqual([0x3000])
+    expect(tables.leaf(0x3000)).toBeGreaterThan(0)
+    expect(tables.level).toBe(1)
+    expect(entry(0x2000) & EPT_WRITE).toBeTruthy()
+    expect(entry(0x3000) & EPT_WRITE).toBeFalsy()
+    expect(entry(0x4000) & EPT_WRITE).toBeFalsy()
+    expect(entry(0x5000) & EPT_WRITE).toBeTruthy()
+    expect(entry(0x5000) & EPT_DIRTY).toBeTruthy()
+  })
+
+  it('is split by sampling, and dropped by losing a frame', () => {
+    const { strategy, tables, port } = bench()
+    strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.read)
+    expect(strategy.takeAccessed(gpa(0x1000))).toBe(true)
+    expect(strategy.takeAccessed(gpa(0x1000))).toBe(false)
+    expect(strategy.takeAccessed(gpa(0x2000))).toBe(true)
+    strategy.onMemoryChange(gpa(0x1000), 0x1000, 'unmapped')
+    expect(strategy.takeAccessed(gpa(0x1000))).toBe(undefined)
+    expect(tables.leaf(0x2000)).toBeGreaterThan(0)
+  })
+
+  it('is off by option', () => {
+    const { strategy, tables, port } = bench(false)
+    strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.read)
+    tables.leaf(0)
+    expect(tables.level).toBe(1)
+  })
+})
