@@ -85,6 +85,13 @@ export function rotate(cpu: u32, by: i32): void {
   store<u32>(cpu, (load<u32>(cpu, FPU_STATUS) & ~0x3800) | (top << 11), FPU_STATUS)
 }
 
+/** Pops where `enter` has not been called. */
+export function popTop(cpu: u32): void {
+  const status = load<u32>(cpu, FPU_STATUS)
+  store<u32>(cpu, load<u32>(cpu, FPU_TAG) & ~(1 << ((status >> 11) & 7)), FPU_TAG)
+  store<u32>(cpu, (status & ~0x3800) | ((status + 0x800) & 0x3800), FPU_STATUS)
+}
+
 export function pop(cpu: u32): void {
   free(cpu, 0)
   rotate(cpu, 1)

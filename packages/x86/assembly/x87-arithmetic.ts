@@ -10,9 +10,11 @@ import {
   SUBTRACT_REVERSED,
 } from './arithmetic'
 import { EXTENDED_MAXIMUM, EXTENDED_MINIMUM, leftInteger, right32, right64, rightInteger } from './format'
+import { FPR, FPU_STATUS, FPU_TAG } from './layout'
 import {
   copyLeftToResult,
   INFINITY,
+  INTEGER_BIT,
   leftClass,
   leftExponent,
   leftSign,
@@ -51,6 +53,7 @@ import {
   leave,
   leaveWith,
   leftST,
+  popTop,
   precision,
   rightST,
   rotate,
@@ -65,6 +68,7 @@ import {
   writeST,
 } from './stack'
 import { divideWide, remainder } from './wide'
+import { fastArithmetic } from './x87-fast'
 
 /** The loaded operands' operation, result to ST(index). */
 function arithmetic(cpu: u32, operation: i32, index: u32, pops: bool): i32 {
@@ -83,6 +87,30 @@ function arithmetic(cpu: u32, operation: i32, index: u32, pops: bool): i32 {
  * reversed (source - destination), 6 divide, 7 divide reversed.
  */
 export function x87_arith(cpu: u32, operation: i32, destination: u32, source: u32, pops: bool): i32 {
+  const top = load<u32>(cpu, FPU_STATUS) >> 11
+  const left = (top + destination) & 7
+  const right = (top + source) & 7
+  const target = cpu + (left << 4)
+  const other = cpu + (right << 4)
+  if (
+    (load<u32>(cpu, FPU_TAG) >> left) & (load<u32>(cpu, FPU_TAG) >> right) & 1 &&
+    fastArithmetic(
+      cpu,
+      operation,
+      target,
+      load<u16>(target, FPR + 8),
+      load<u64>(target, FPR),
+      load<u16>(other, FPR + 8),
+      load<u64>(other, FPR),
+    )
+  ) {
+    if (pops) popTop(cpu)
+    return 0
+  }
+  return exactArithmetic(cpu, operation, destination, source, pops)
+}
+
+function exactArithmetic(cpu: u32, operation: i32, destination: u32, source: u32, pops: bool): i32 {
   enter(cpu)
   if (isEmpty(cpu, destination) || isEmpty(cpu, source)) return underflowInto(cpu, destination, pops)
   leftST(cpu, destination)
@@ -90,8 +118,36 @@ export function x87_arith(cpu: u32, operation: i32, destination: u32, source: u3
   return arithmetic(cpu, operation, destination, pops)
 }
 
+/** The usual case with ST(0) and a value from memory, given as an extended one. */
+function fastWithMemory(cpu: u32, operation: i32, signExponent: u32, significand: u64): bool {
+  const top = (load<u32>(cpu, FPU_STATUS) >> 11) & 7
+  if (!((load<u32>(cpu, FPU_TAG) >> top) & 1)) return false
+  const target = cpu + (top << 4)
+  return fastArithmetic(
+    cpu,
+    operation,
+    target,
+    load<u16>(target, FPR + 8),
+    load<u64>(target, FPR),
+    signExponent,
+    significand,
+  )
+}
+
 /** ST(0) = ST(0) op a single-precision value. */
 export function x87_arith_f32(cpu: u32, operation: i32, bits: u32): i32 {
+  const biased = (bits >> 23) & 0xff
+  if (
+    biased - 1 < 0xfe &&
+    fastWithMemory(
+      cpu,
+      operation,
+      ((bits >> 16) & 0x8000) | (biased + 16256),
+      INTEGER_BIT | (u64(bits & 0x7fffff) << 40),
+    )
+  ) {
+    return 0
+  }
   enter(cpu)
   if (isEmpty(cpu, 0)) return underflowInto(cpu, 0, false)
   leftST(cpu, 0)
@@ -100,6 +156,13 @@ export function x87_arith_f32(cpu: u32, operation: i32, bits: u32): i32 {
 }
 
 export function x87_arith_f64(cpu: u32, operation: i32, bits: u64): i32 {
+  const biased = u32(bits >> 52) & 0x7ff
+  if (
+    biased - 1 < 0x7fe &&
+    fastWithMemory(cpu, operation, (u32(bits >> 48) & 0x8000) | (biased + 15360), INTEGER_BIT | (bits << 11))
+  ) {
+    return 0
+  }
   enter(cpu)
   if (isEmpty(cpu, 0)) return underflowInto(cpu, 0, false)
   leftST(cpu, 0)

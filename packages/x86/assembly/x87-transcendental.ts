@@ -334,8 +334,12 @@ export function x87_exponential(cpu: u32): i32 {
   } else if (leftClass == ZERO) setZero(leftSign)
   else if (!denormalStopsUnary()) {
     if (leftExponent > 0 || (leftExponent == 0 && leftSignificand != INTEGER_BIT)) outOfRange()
-    else if (leftExponent == 0) setResult(leftSign, leftSign ? -1 : 0, INTEGER_BIT, 0)
-    else exponentialFinite()
+    else if (leftExponent == 0) {
+      // Exact, yet the host's processor says inexact, and comes to 1 from below.
+      raise(PE)
+      if (leftSign) setResult(1, -1, INTEGER_BIT, 0)
+      else setResult(0, -1, ~u64(0), ~u64(0))
+    } else exponentialFinite()
   }
   roundExtended()
   return deliver(cpu, 0, false)
