@@ -1,4 +1,7 @@
-import { defineConfig } from 'vitest/config'
+import { defineConfig, mergeConfig } from 'vitest/config'
 import { shared } from '../../vitest.shared.ts'
 
-export default defineConfig(shared)
+// Plugins are imported by Node itself: it must see the sources, too.
+export default defineConfig(
+  mergeConfig(shared, { test: { execArgv: ['--conditions=@nonroot/source'], testTimeout: 30_000 } }),
+)

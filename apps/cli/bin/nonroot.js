@@ -2,6 +2,7 @@
 // Starts the command. On a Node that is too old (V8 before 13.6 compiles WebAssembly many times slower) it starts itself again on the
 // Node that came with this package. Plain JavaScript that Node 12 can still parse.
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,16 +24,20 @@ function bundledNode() {
   }
 }
 
-if (recent) {
+const argv = process.argv.slice(2)
+if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
+  // Scripts ask it often: nothing else is loaded for it.
+  console.log(JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version)
+} else if (recent) {
   const { main } = await import('../dist/main.js')
-  process.exitCode = await main(process.argv.slice(2))
+  process.exitCode = await main(argv)
 } else {
   const node = bundledNode()
   if (!node) {
     console.error(`nonroot needs Node 24.11 or newer; this is ${process.versions.node}, and none came with the package`)
     process.exitCode = 3
   } else {
-    const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
+    const child = spawn(node, [fileURLToPath(import.meta.url), ...argv], { stdio: 'inherit' })
     // The terminal sends its signals to both: the child decides, its end is ours.
     for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {})
     for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))

@@ -31,9 +31,6 @@ Exit status:
 
 /** Runs one command line and gives its exit status. Never throws, never ends the process. */
 export async function main(argv: readonly string[], io: CommandIo = processIo): Promise<number> {
-  // Faster than any parser, and scripts ask it often.
-  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) return (io.out(`${version()}\n`), ExitCode.ok)
-
   let status: number = ExitCode.ok
   const program = new Command('nonroot')
     .description('A hypervisor composed from a configuration file')

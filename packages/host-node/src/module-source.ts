@@ -17,7 +17,8 @@ export interface NodeModuleSourceOptions {
 
 export function createNodeModuleSource(options: NodeModuleSourceOptions = {}): ModuleSource {
   const installation = options.installation ?? import.meta.dirname
-  const conditions = ['node', 'import', 'module-sync', 'default', ...(options.conditions ?? processConditions())]
+  const extra = options.conditions ?? processConditions()
+  const conditions = ['node', 'import', 'module-sync', 'default', ...extra]
   const from = (folder: string): string[] => [folder, installation]
   return {
     workingFolder: options.workingFolder ?? process.cwd(),
@@ -31,7 +32,7 @@ export function createNodeModuleSource(options: NodeModuleSourceOptions = {}): M
       import(/* @vite-ignore */ isAbsolute(entry) ? pathToFileURL(entry).href : entry) as Promise<
         Record<string, unknown>
       >,
-    probe: probeImport,
+    probe: (entry, limitMs) => probeImport(entry, limitMs, extra),
   }
 }
 

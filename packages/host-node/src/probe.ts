@@ -5,20 +5,35 @@ import type { ProbeResult } from '@nonroot/contracts'
 
 /** Plain JavaScript: runs by `eval`, so that it is the same from source and from a build. */
 const PROBE = `
-const { parentPort, workerData } = require('node:worker_threads')
-process.exit = (status) => { parentPort.postMessage({ outcome: 'exited', status: Number(status ?? 0) }); for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0) }
-import(workerData).then(
-  () => parentPort.postMessage({ outcome: 'loaded' }),
-  (error) => {
-    let message = 'it threw without saying why'
-    try { message = String((error && error.message) || error).split('\\n')[0] } catch {}
-    parentPort.postMessage({ outcome: 'threw', message })
-  },
-)
+import('node:worker_threads').then(({ parentPort, workerData }) => {
+  const say = (result) => parentPort.postMessage(result)
+  process.exit = (status) => {
+    say({ outcome: 'exited', status: Number(status ?? 0) })
+    for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+  }
+  import(workerData).then(
+    () => say({ outcome: 'loaded' }),
+    (error) => {
+      let message = 'it threw without saying why'
+      try { message = String((error && error.message) || error).split('\\n')[0] } catch {}
+      say({ outcome: 'threw', message })
+    },
+  )
+})
 `
 
-export async function probeImport(entry: string, limitMs: number): Promise<ProbeResult> {
-  const worker = new Worker(PROBE, { eval: true, workerData: entry, stdout: true, stderr: true })
+export async function probeImport(
+  entry: string,
+  limitMs: number,
+  conditions: readonly string[] = [],
+): Promise<ProbeResult> {
+  const worker = new Worker(PROBE, {
+    eval: true,
+    workerData: entry,
+    stdout: true,
+    stderr: true,
+    execArgv: conditions.map((condition) => `--conditions=${condition}`),
+  })
   let timer: NodeJS.Timeout | undefined
   try {
     return await new Promise<ProbeResult>((resolve) => {

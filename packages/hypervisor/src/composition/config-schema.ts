@@ -61,7 +61,7 @@ const device = z
       .string()
       .regex(/^[a-z][a-z0-9-]*$/i, 'a name is letters, digits and hyphens, a letter first')
       .optional()
-      .meta({ description: 'its name in metrics and errors; its kind and a number otherwise' }),
+      .meta({ description: 'its name in metrics and errors (letters, digits and hyphens); its kind and a number otherwise' }),
   })
   .meta({ description: 'a device and its options' })
 

@@ -80,7 +80,12 @@ function convert(root: Node, document: Document, at: (offset: number) => SourceL
       ])
     }
     if (node === null) return { kind: 'scalar', value: null, at: where }
-    if (isAlias(node)) return visit(node.resolve(document) ?? null, depth + 1)
+    if (isAlias(node)) {
+      const target = node.resolve(document)
+      if (target) return visit(target, depth + 1)
+      const message = `the alias *${node.source} names no anchor (&${node.source})`
+      throw syntaxError(where.file, [{ message, location: where }])
+    }
     if (isSeq(node))
       return { kind: 'list', items: node.items.map((item) => visit(item as Node | null, depth + 1)), at: where }
     if (isMap(node)) {

@@ -49,7 +49,8 @@ function valid(schema: JsonSchema | undefined): string | undefined {
   if (!schema) return undefined
   if (schema.const !== undefined) return JSON.stringify(schema.const)
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' or ')
-  const type = Array.isArray(schema.type) ? schema.type.join(' or ') : schema.type
+  if (Array.isArray(schema.type) || schema.anyOf) return schema.description
+  const type = schema.type as string | undefined
   const { minimum = -Infinity, maximum = Infinity } = schema
   const safe = Number.MAX_SAFE_INTEGER
   const range =
@@ -58,8 +59,7 @@ function valid(schema: JsonSchema | undefined): string | undefined {
       : minimum > -safe
         ? ` of at least ${minimum}`
         : ''
-  const kind =
-    type && ({ integer: 'a whole number', object: 'a map of keys', array: 'a list' }[type as string] ?? `a ${type}`)
+  const kind = type && ({ integer: 'a whole number', object: 'a map of keys', array: 'a list' }[type] ?? `a ${type}`)
   return [kind && kind + range, schema.description].filter(Boolean).join(': ') || undefined
 }
 

@@ -151,7 +151,8 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
   const { config } = loaded
   const limitMs = options.loadLimitMs ?? DEFAULT_LOAD_LIMIT_MS
   const loader = new PluginLoader(options.source, limitMs)
-  const errors: NonrootError[] = []
+  // A set: a package that cannot be loaded fails every layer that names it, with one and the same error.
+  const errors = new Set<NonrootError>()
   const resolved: Resolved[] = []
   const usedNames = new Set(config.devices.map((device) => device.name).filter(Boolean))
   const deviceName = (entry: Entry): string => {
@@ -169,7 +170,7 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
       const parsed = await parseOptions(entry, definition.options, plugin, loaded, limitMs)
       const base: LayerBase = {
         thing: pathText(entry.path),
-        location: nodeAt(loaded.tree, entry.path).at,
+        location: nodeAt(loaded.tree, [...entry.path, entry.nameKey]).at,
         package: { name: plugin.found.name, version: plugin.found.version, folder: plugin.found.folder },
         options: parsed,
         folder: loaded.folderOf(entry.path),
@@ -181,11 +182,13 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
       resolved.push({ entry, loaded: plugin, layer })
     } catch (error) {
       if (!(error instanceof NonrootError)) throw error
-      errors.push(...(error.errors.length ? error.errors : [error]))
+      for (const one of error.errors.length ? error.errors : [error]) errors.add(one)
     }
   }
-  // The same package named twice fails twice with the same words: say it once for each place, but not more.
-  throwAll(errors, 'errors in the stack')
+  const first = [...errors]
+  // What a package that failed would have provided is no further error.
+  const loads = first.filter((error) => error.code !== 'device.unknown')
+  throwAll(loads.some((error) => error.code.startsWith('plugin.')) ? loads : first, 'errors in the stack')
 
   const plugins = new Map(
     resolved.map(({ loaded: { plugin }, layer }) => [plugin, { plugin, thing: layer.thing, location: layer.location }]),

@@ -1,0 +1,75 @@
+/** The command for tests: in this process with its words captured, or as a process of its own. Not part of the package. */
+
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { main } from '../main.ts'
+
+export interface CliResult {
+  readonly status: number | null
+  readonly out: string
+  readonly err: string
+}
+
+export const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url))
+const mainFile = new URL('../main.ts', import.meta.url).href
+
+export async function cli(...argv: string[]): Promise<CliResult> {
+  let [out, err] = ['', '']
+  const status = await main(argv, {
+    out: (text) => void (out += text),
+    err: (text) => void (err += text),
+    color: false,
+  })
+  return { status, out, err }
+}
+
+/** From source, in a process: for what must not happen in ours. */
+export function spawnCli(
+  argv: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<CliResult> {
+  const script = `import { main } from '${mainFile}'; process.exitCode = await main(process.argv.slice(1))`
+  return exec(
+    process.execPath,
+    ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--', ...argv],
+    options,
+  )
+}
+
+export function exec(
+  command: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<CliResult> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, {
+      ...options,
+      env: { ...process.env, ...options.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [out, err] = ['', '']
+    child.stdout.on('data', (chunk) => (out += chunk))
+    child.stderr.on('data', (chunk) => (err += chunk))
+    child.on('error', reject)
+    child.on('close', (status) => resolve({ status, out, err }))
+  })
+}
+
+/** Files by path, in a fresh folder that `remove` takes away. */
+export async function folderWith(
+  files: Readonly<Record<string, string>>,
+): Promise<{ folder: string; remove: () => void }> {
+  const folder = mkdtempSync(join(tmpdir(), 'nonroot-test-'))
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, path)), { recursive: true })
+    await writeFile(join(folder, path), content)
+  }
+  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) }
+}
+
+/** No trace of where in our code it happened. */
+export const stackTrace = /^\s+at .+[:(]\d*|node:internal|\.ts:\d+:\d+\)/m
