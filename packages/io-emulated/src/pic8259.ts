@@ -83,15 +83,20 @@ class Pic8259 implements ByteRegisters {
     return priority
   }
 
+  /** Inputs whose request is their level: also another chip's, which takes back what was masked or acknowledged meanwhile. */
+  #levels(): number {
+    return this.state.elcr | this.#cascade
+  }
+
   setLine(input: number, asserted: boolean): void {
     const state = this.state
     const bit = 1 << input
     if (asserted) {
-      if (state.elcr & bit || !(state.lines & bit)) state.irr |= bit
+      if (this.#levels() & bit || !(state.lines & bit)) state.irr |= bit
       state.lines |= bit
     } else {
       // An edge that was latched stays latched, or a pulse would be lost.
-      if (state.elcr & bit) state.irr &= ~bit
+      if (this.#levels() & bit) state.irr &= ~bit
       state.lines &= ~bit
     }
   }
@@ -101,7 +106,7 @@ class Pic8259 implements ByteRegisters {
     if (state.autoEoi) {
       if (state.rotateOnAutoEoi) state.highest = (input + 1) & 7
     } else state.isr |= 1 << input
-    if (!(state.elcr & (1 << input))) state.irr &= ~(1 << input)
+    if (!(this.#levels() & (1 << input))) state.irr &= ~(1 << input)
   }
 
   readByte(offset: number): number {
