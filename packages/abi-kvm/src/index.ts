@@ -1,0 +1,7 @@
+/** What a guest finds of its hypervisor: KVM's paravirtual interface, or nothing. */
+export { default } from './plugin.ts'
+export * from './bare.ts'
+export * from './facts.ts'
+export * from './kvm-clock.ts'
+export * from './kvm.ts'
+export * from './options.ts'
