@@ -14,3 +14,10 @@ ld -m elf_x86_64 -z max-page-size=4096 -z noexecstack --build-id=none -T link.ld
   "$work/entry.S.o" "$work/console.c.o" "$work/machine.c.o" "$work/paging.c.o" "$work/timers.c.o" "$work/exits.c.o" "$work/main.c.o"
 objcopy -O elf32-i386 "$work/demo64.elf" demo.elf
 chmod 644 demo.elf
+cat > ../../packages/image/src/demo-guest.ts <<EOF
+/** The demo guest's image, for whoever has no other: a Multiboot 1 and PVH kernel. Made by guests/demo/build.sh: do not edit. */
+const DEMO_GUEST_BASE64 =
+  '$(base64 -w0 demo.elf)'
+
+export const demoGuest = (): Uint8Array => Uint8Array.from(atob(DEMO_GUEST_BASE64), (character) => character.charCodeAt(0))
+EOF

@@ -116,12 +116,15 @@ function isaDevices({ serial, rtc, i8042, hpet }: PlatformDescription): Aml[] {
   }
   if (i8042 === true) {
     const KEYBOARD_IRQ = 1
+    const MOUSE_IRQ = 12
+    const ports = [ioPorts(0x60, 1), ioPorts(0x64, 1)]
     found.push(
       device(
         'KBD',
         named('_HID', eisaId('PNP0303')),
-        named('_CRS', resourceTemplate(ioPorts(0x60, 1), ioPorts(0x64, 1), isaInterrupt(KEYBOARD_IRQ))),
+        named('_CRS', resourceTemplate(...ports, isaInterrupt(KEYBOARD_IRQ))),
       ),
+      device('MOU', named('_HID', eisaId('PNP0F13')), named('_CRS', resourceTemplate(isaInterrupt(MOUSE_IRQ)))),
     )
   }
   if (hpet) {

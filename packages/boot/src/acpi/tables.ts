@@ -77,12 +77,19 @@ function hpetTable(address: number): Uint8Array {
 }
 
 // Fixed feature flags and IA-PC boot architecture flags. (ACPI, "Fixed ACPI Description Table Fixed Feature Flags")
-const FLAG = { wbinvd: 1, procC1: 4, noSleepButton: 0x20, noFixedRtc: 0x40, resetRegister: 0x400 }
+const FLAG = {
+  wbinvd: 1,
+  procC1: 4,
+  noSleepButton: 0x20,
+  noFixedRtc: 0x40,
+  resetRegister: 0x400,
+  hardwareReduced: 0x100000,
+}
 const BOOT = { legacyDevices: 1, i8042: 2, noVga: 4, noCmosRtc: 0x20 }
 const UNSUPPORTED_C2 = 101
 const UNSUPPORTED_C3 = 1001
 
-/** Fixed ACPI description: ports of the fixed hardware. Without an SMI command port the system is always in ACPI mode. */
+/** Fixed ACPI description: ports of the fixed hardware, if it is there. Without an SMI command port the system is always in ACPI mode. */
 function fadt(platform: PlatformDescription, facsAddress: number, dsdtAddress: number): Uint8Array {
   const { acpi, i8042, vga, rtc } = platform
   const table = new Structure(276).u32(36, facsAddress).u32(40, dsdtAddress).u64(140, dsdtAddress)
@@ -90,7 +97,8 @@ function fadt(platform: PlatformDescription, facsAddress: number, dsdtAddress: n
   const boot = BOOT.legacyDevices | (i8042 ? BOOT.i8042 : 0) | (vga ? 0 : BOOT.noVga) | (rtc ? 0 : BOOT.noCmosRtc)
   table.u16(96, UNSUPPORTED_C2).u16(98, UNSUPPORTED_C3).u16(109, boot)
   if (rtc) table.u8(108, 0x32) // CMOS byte of the century
-  if (acpi) {
+  if (!acpi) flags |= FLAG.hardwareReduced
+  else {
     table.u16(46, acpi.sciGsi).u32(48, acpi.smiCommand ?? 0)
     if (acpi.smiCommand !== undefined) table.u8(52, 2).u8(53, 3) // ACPI_ENABLE, ACPI_DISABLE
     table.u32(56, acpi.pm1Event).u8(88, 4)
@@ -143,8 +151,7 @@ export function acpiTables(platform: PlatformDescription, vcpuCount: number, tab
   const terms = Uint8Array.from(dsdtTerms(platform))
   const dsdtAddress = add(finish(new Structure(HEADER + terms.length).put(HEADER, terms), 'DSDT', 2))
   const facsAddress = platform.acpi ? add(facs()) : 0
-  const listed: number[] = []
-  if (platform.acpi) listed.push(add(fadt(platform, facsAddress, dsdtAddress)))
+  const listed: number[] = [add(fadt(platform, facsAddress, dsdtAddress))]
   if (platform.localApic) listed.push(add(madt(platform, vcpuCount)))
   if (platform.pci?.ecam) listed.push(add(mcfg(platform.pci.ecam)))
   if (platform.hpet) listed.push(add(hpetTable(platform.hpet.address)))
