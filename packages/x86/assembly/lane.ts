@@ -217,8 +217,9 @@ export function reciprocal32(bits: u32): u32 {
   const biased = (bits >> 23) & 0xff
   if (biased == 0) return sign | 0x7f800000
   if (biased == 0xff) return bits << 9 ? bits | 0x400000 : sign
-  const result = reinterpret<u32>(f32(1.0) / reinterpret<f32>(bits))
-  return result & 0x7f800000 ? result : sign
+  // From 2^126 on the result is tiny.
+  if (biased >= 0xfd) return sign
+  return reinterpret<u32>(f32(1.0) / reinterpret<f32>(bits))
 }
 
 /** 1/sqrt(x) for RSQRTPS: as above; a negative number gives the indefinite QNaN. */

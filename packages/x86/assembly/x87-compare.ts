@@ -1,7 +1,7 @@
 /** x87 comparisons and classification, whole instructions. They return 1 when an exception is pending. */
 import { right32, right64, rightInteger } from './format'
 import { EQUAL, LESS, relation, UNORDERED } from './lane'
-import { VALUE } from './layout'
+import { FPR, FPU_TAG, VALUE } from './layout'
 import { INFINITY, leftClass, leftDenormal, NORMAL, stopped, UNSUPPORTED, ZERO } from './number'
 import {
   C0,
@@ -114,4 +114,22 @@ export function x87_examine(cpu: u32): void {
   else codes = C0
   if (signExponentOf(cpu, 0) & 0x8000) codes |= C1
   leaveWith(cpu, CODES, codes)
+}
+
+/** The full tag word by physical register: 0 valid, 1 zero, 2 special, 3 empty. (SDM Vol. 1, "x87 FPU Tag Word") */
+export function x87_tag_word(cpu: u32): u32 {
+  const tags = load<u32>(cpu, FPU_TAG)
+  let word: u32 = 0
+  for (let register: u32 = 0; register < 8; register++) {
+    const address = cpu + (register << 4)
+    const significand = load<u64>(address, FPR)
+    const exponent = u32(load<u16>(address, FPR + 8)) & 0x7fff
+    let tag: u32
+    if (!((tags >> register) & 1)) tag = 3
+    else if (exponent == 0 && significand == 0) tag = 1
+    else if (exponent == 0 || exponent == 0x7fff || i64(significand) >= 0) tag = 2
+    else tag = 0
+    word |= tag << (register << 1)
+  }
+  return word
 }

@@ -344,6 +344,12 @@ export function x87_clear_exceptions(cpu: u32): void {
 /** FLDCW: exceptions unmasked by it become pending, those masked cease to be. */
 export function x87_load_control(cpu: u32, control: u32): i32 {
   store<u32>(cpu, (control & 0x1f3f) | 0x40, FPU_CONTROL)
+  return x87_update_pending(cpu)
+}
+
+/** Sets ES and B as status and control words demand, after both were loaded (FLDENV, FRSTOR, FXRSTOR). */
+export function x87_update_pending(cpu: u32): i32 {
+  const control = load<u32>(cpu, FPU_CONTROL)
   const status = load<u32>(cpu, FPU_STATUS) & 0x7f7f
   const pending = (status & ~control & 63) != 0
   store<u32>(cpu, pending ? status | 0x8080 : status, FPU_STATUS)

@@ -11,8 +11,21 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const target = join(root, 'src/float/module.ts')
 
 const FLAGS = [
-  '--runtime', 'stub', '--use', 'abort=', '--noAssert', '-O3', '--converge',
-  '--importMemory', '--noExportMemory', '--sharedMemory', '--maximumMemory', '65536', '--enable', 'threads', '--noColors',
+  '--runtime',
+  'stub',
+  '--use',
+  'abort=',
+  '--noAssert',
+  '-O3',
+  '--converge',
+  '--importMemory',
+  '--noExportMemory',
+  '--sharedMemory',
+  '--maximumMemory',
+  '65536',
+  '--enable',
+  'threads',
+  '--noColors',
 ]
 
 async function compile(): Promise<Uint8Array> {
@@ -27,7 +40,10 @@ async function compile(): Promise<Uint8Array> {
 }
 
 function render(binary: Uint8Array): string {
-  const lines = Buffer.from(binary).toString('base64').match(/.{1,116}/g) ?? []
+  const lines =
+    Buffer.from(binary)
+      .toString('base64')
+      .match(/.{1,116}/g) ?? []
   return [
     '/** Exact floating point as a wasm module. Generated from assembly/ by tools/build-float.ts: do not edit. */',
     'const BASE64 = `',

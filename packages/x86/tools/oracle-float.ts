@@ -40,7 +40,9 @@ const CHUNK = 16384 // 3.4 MB in the pipe at a time
 function compileHarness(directory: string): string | undefined {
   const binary = join(directory, 'float')
   const source = join(dirname(fileURLToPath(import.meta.url)), 'native/float.c')
-  const { status, error, stderr } = spawnSync('gcc', ['-O2', '-mno-red-zone', '-o', binary, source], { encoding: 'utf8' })
+  const { status, error, stderr } = spawnSync('gcc', ['-O2', '-mno-red-zone', '-o', binary, source], {
+    encoding: 'utf8',
+  })
   if (error) return undefined
   if (status !== 0) throw new Error(`gcc: ${stderr}`)
   return binary
@@ -48,25 +50,38 @@ function compileHarness(directory: string): string | undefined {
 
 function runNatively(binary: string, batch: Batch): Batch {
   const { status, stdout } = spawnSync(binary, { input: batch.bytes, maxBuffer: batch.bytes.length + 1024 })
-  if (status !== 0 || stdout.length !== batch.bytes.length) throw new Error(`harness: status ${status}, ${stdout.length} bytes`)
+  if (status !== 0 || stdout.length !== batch.bytes.length)
+    throw new Error(`harness: status ${status}, ${stdout.length} bytes`)
   return new Batch(stdout.buffer.slice(stdout.byteOffset, stdout.byteOffset + stdout.length) as ArrayBuffer)
 }
 
 function report(verdict: Judge, start: number): void {
-  for (const [name, { cases, differences }] of verdict.counts) if (differences) console.log(`${name}: ${differences} of ${cases} differ`)
+  for (const [name, { cases, differences }] of verdict.counts)
+    if (differences) console.log(`${name}: ${differences} of ${cases} differ`)
   for (const line of verdict.notes()) console.log(line)
-  console.log(`${verdict.total} cases, ${verdict.differences} differences, ${((performance.now() - start) / 1000).toFixed(1)} s`)
+  console.log(
+    `${verdict.total} cases, ${verdict.differences} differences, ${((performance.now() - start) / 1000).toFixed(1)} s`,
+  )
   process.exitCode = verdict.differences ? 1 : 0
 }
 
-/** A recording: the cases, then the answers, deflated together. */
+/** What one batch has and the other has not. Its own inverse. */
+function difference(left: Uint8Array, right: Uint8Array): Uint8Array {
+  return left.map((byte, index) => byte ^ (right[index] as number))
+}
+
+/** A recording: the cases, then how the answers differ from them, deflated together. */
 function replay(file: string): void {
   const bytes = inflateRawSync(readFileSync(file))
   const half = bytes.length / 2
-  const part = (from: number): Batch => new Batch(bytes.buffer.slice(bytes.byteOffset + from, bytes.byteOffset + from + half) as ArrayBuffer)
+  const part = (from: number): Batch =>
+    new Batch(bytes.buffer.slice(bytes.byteOffset + from, bytes.byteOffset + from + half) as ArrayBuffer)
   const verdict = judge(Number(values.show))
   const start = performance.now()
-  verdict.compare(part(0), part(half))
+  const cases = part(0)
+  const answers = Batch.of(cases.count)
+  answers.bytes.set(difference(cases.bytes, part(half).bytes))
+  verdict.compare(cases, answers)
   report(verdict, start)
 }
 
@@ -80,7 +95,11 @@ function live(): void {
       return
     }
     const random = new Random(Number(values.seed))
-    const chosen = instructions.filter(({ name }) => !values.only || new RegExp(values.only).test(name))
+    const features = readFileSync('/proc/cpuinfo', 'utf8')
+    const chosen = instructions.filter(
+      ({ name, feature }) =>
+        (!values.only || new RegExp(values.only).test(name)) && (!feature || features.includes(` ${feature} `)),
+    )
     const verdict = judge(Number(values.show))
     const start = performance.now()
     for (let left = Number(values.cases); left > 0; left -= CHUNK) {
@@ -91,7 +110,8 @@ function live(): void {
       }
       const answers = runNatively(binary, batch)
       verdict.compare(batch, answers)
-      if (values.record) writeFileSync(values.record, deflateRawSync(Buffer.concat([batch.bytes, answers.bytes]), { level: 9 }))
+      if (values.record)
+        writeFileSync(values.record, deflateRawSync(Buffer.concat([batch.bytes, difference(batch.bytes, answers.bytes)]), { level: 9 }))
     }
     report(verdict, start)
   } finally {

@@ -164,6 +164,10 @@ export interface X87Transfer {
   x87_initialize(cpu: I32): void
   x87_clear_exceptions(cpu: I32): void
   x87_load_control(cpu: I32, control: I32): I32
+  /** Sets ES and B as status and control words demand, after both were loaded. */
+  x87_update_pending(cpu: I32): I32
+  /** The full tag word, two bits a register, as FNSTENV and FNSAVE store it. */
+  x87_tag_word(cpu: I32): I32
 }
 
 export type FloatLibrary = SseScalar & SsePacked & X87Arithmetic & X87Transcendental & X87Transfer

@@ -33,7 +33,10 @@ export function bench(library: FloatLibrary, memory: WebAssembly.Memory, cpu: nu
   }
   const { add, multiply, subtract, divide } = X87_OPERATION
   // Back and forth, so that operands stay ordinary.
-  for (const [name, forth, back] of [['add and subtract', add, subtract], ['multiply and divide', multiply, divide]] as const) {
+  for (const [name, forth, back] of [
+    ['add and subtract', add, subtract],
+    ['multiply and divide', multiply, divide],
+  ] as const) {
     measure(`x87 ${name}`, 2, () => {
       library.x87_arith(cpu, forth, 0, 1, 0)
       library.x87_arith(cpu, back, 0, 1, 0)
@@ -59,6 +62,23 @@ export function bench(library: FloatLibrary, memory: WebAssembly.Memory, cpu: nu
     library.x87_load_st(cpu, 0)
     library.x87_store_st(cpu, 1, 1)
   })
+  measure('x87 load_f64, store_f64', 2, () => {
+    library.x87_load_f64(cpu, factor)
+    library.x87_store_f64(cpu, 1)
+  })
+  measure('x87 load_integer, store_integer', 2, () => {
+    library.x87_load_integer(cpu, 12345n)
+    library.x87_store_integer(cpu, 32, 0, 1)
+  })
+  for (const call of ['x87_sine', 'x87_tangent', 'x87_logarithm', 'x87_arc_tangent', 'x87_exponential'] as const) {
+    measure(call, 1, () => {
+      library.x87_load_st(cpu, 2)
+      library.x87_load_f64(cpu, 0x3fe5555555555555n)
+      library[call](cpu)
+      view.setUint32(cpu + S.fpuStatus, 0, true)
+      view.setUint32(cpu + S.fpuTag, 0x7f, true)
+    })
+  }
   for (const operation of ['add', 'multiply', 'divide', 'squareRoot'] as const) {
     measure(`f64x ${operation}, one lane`, 1, () => {
       view.setFloat64(cpu + S.xmm, 1.1, true)

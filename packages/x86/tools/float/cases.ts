@@ -23,12 +23,18 @@ function fillX87State(random: Random, words: Uint32Array, base: number, instruct
   const precision = random.pick([0, 2, 3, 3, 3])
   const control = masks | 0x40 | (precision << 8) | (random.below(4) << 10)
   // No exception may be pending when the instruction starts.
-  const sticky = instruction.name === 'fldcw' ? random.u32() & 0x7f : random.u32() & 0x7f & (masks | 0x40) & -(random.u32() & 1)
-  const status = (random.u32() & 0x4700) | (random.below(8) << 11) | (sticky & (instruction.name === 'fldcw' ? masks | 0x40 : -1))
+  const sticky =
+    instruction.name === 'fldcw' ? random.u32() & 0x7f : random.u32() & 0x7f & (masks | 0x40) & -(random.u32() & 1)
+  const status =
+    (random.u32() & 0x4700) | (random.below(8) << 11) | (sticky & (instruction.name === 'fldcw' ? masks | 0x40 : -1))
   words[base + WORD.control] = control | (status << 16)
   const top = (status >> 11) & 7
   const usual = 0x0f << top
-  words[base + WORD.tag] = random.below(6) ? (usual | (usual >> 8)) & 0xff : random.below(2) ? random.u32() & 0xff : 0xff
+  words[base + WORD.tag] = random.below(6)
+    ? (usual | (usual >> 8)) & 0xff
+    : random.below(2)
+      ? random.u32() & 0xff
+      : 0xff
 }
 
 function fillMxcsr(random: Random, words: Uint32Array, base: number): void {

@@ -1,6 +1,13 @@
 /** The instructions that the oracle judges: their bytes, what operands they like, and the library call that stands for them. */
-import { SSE_CONVERSION, SSE_OPERATION, X87_OPERATION, type FloatLibrary, type X87Transcendental } from '../../src/float/library.ts'
+import {
+  SSE_CONVERSION,
+  SSE_OPERATION,
+  X87_OPERATION,
+  type FloatLibrary,
+  type X87Transcendental,
+} from '../../src/float/library.ts'
 import { S } from '../../src/state/layout.ts'
+import { WORD } from './record.ts'
 
 /** What a case is made of besides the register stack. */
 export type Operands = 'none' | 'f32' | 'f64' | 'f80' | 'integer' | 'bcd' | 'f32x4' | 'f64x2'
@@ -24,6 +31,10 @@ export interface Call {
   setXmm32(value: number): void
   setXmm64(value: bigint): void
   clearUpper(): void
+  setMemoryWord(index: number, value: number): void
+  /** An i32 slot of the block. */
+  slot(offset: number): number
+  setSlot(offset: number, value: number): void
 }
 
 export interface Instruction {
@@ -35,28 +46,56 @@ export interface Instruction {
   source?: number
   /** Results may differ by a unit in the last place, and C1 and precision with them. */
   approximate?: boolean
+  /** A word of the record that holds addresses. */
+  ignores?: number
+  /** What /proc/cpuinfo calls the feature that the host needs. */
+  feature?: string
   run(call: Call): void
 }
 
 export const instructions: Instruction[] = []
 
-const x87 = (name: string, code: number[], operands: Operands, run: (call: Call) => void, more: Partial<Instruction> = {}): void => {
+const x87 = (
+  name: string,
+  code: number[],
+  operands: Operands,
+  run: (call: Call) => void,
+  more: Partial<Instruction> = {},
+): void => {
   instructions.push({ name, code, unit: 'x87', operands, run, ...more })
 }
 
 for (const [name, operation] of Object.entries(X87_OPERATION)) {
   const field = operation << 3
   for (const source of [0, 1, 3]) {
-    x87(`${name} st,st(${source})`, [0xd8, 0xc0 | field | source], 'none', (c) => void c.library.x87_arith(c.cpu, operation, 0, source, 0), { source })
+    x87(
+      `${name} st,st(${source})`,
+      [0xd8, 0xc0 | field | source],
+      'none',
+      (c) => void c.library.x87_arith(c.cpu, operation, 0, source, 0),
+      { source },
+    )
   }
   // To ST(i) the opcodes of subtract and subtract reversed, and of both divides, change places.
   const reversed = operation >= 4 ? field ^ 8 : field
-  x87(`${name} st(2),st`, [0xdc, 0xc2 | reversed], 'none', (c) => void c.library.x87_arith(c.cpu, operation, 2, 0, 0), { source: 2 })
+  x87(`${name} st(2),st`, [0xdc, 0xc2 | reversed], 'none', (c) => void c.library.x87_arith(c.cpu, operation, 2, 0, 0), {
+    source: 2,
+  })
   x87(`${name}p st(1),st`, [0xde, 0xc1 | reversed], 'none', (c) => void c.library.x87_arith(c.cpu, operation, 1, 0, 1))
   x87(`${name} m32`, [0xd8, field], 'f32', (c) => void c.library.x87_arith_f32(c.cpu, operation, c.word()))
   x87(`${name} m64`, [0xdc, field], 'f64', (c) => void c.library.x87_arith_f64(c.cpu, operation, c.long()))
-  x87(`${name} i32`, [0xda, field], 'integer', (c) => void c.library.x87_arith_integer(c.cpu, operation, BigInt(c.word() | 0)))
-  x87(`${name} i16`, [0xde, field], 'integer', (c) => void c.library.x87_arith_integer(c.cpu, operation, BigInt((c.word() << 16) >> 16)))
+  x87(
+    `${name} i32`,
+    [0xda, field],
+    'integer',
+    (c) => void c.library.x87_arith_integer(c.cpu, operation, BigInt(c.word() | 0)),
+  )
+  x87(
+    `${name} i16`,
+    [0xde, field],
+    'integer',
+    (c) => void c.library.x87_arith_integer(c.cpu, operation, BigInt((c.word() << 16) >> 16)),
+  )
 }
 
 x87('fsqrt', [0xd9, 0xfa], 'none', (c) => void c.library.x87_sqrt(c.cpu))
@@ -88,7 +127,12 @@ x87('fucompp', [0xda, 0xe9], 'none', (c) => void c.library.x87_compare(c.cpu, 1,
 x87('fcomp m32', [0xd8, 0x18], 'f32', (c) => void c.library.x87_compare_f32(c.cpu, c.word(), 1))
 x87('fcom m64', [0xdc, 0x10], 'f64', (c) => void c.library.x87_compare_f64(c.cpu, c.long(), 0))
 x87('ficom i32', [0xda, 0x10], 'integer', (c) => void c.library.x87_compare_integer(c.cpu, BigInt(c.word() | 0), 0))
-x87('ficomp i16', [0xde, 0x18], 'integer', (c) => void c.library.x87_compare_integer(c.cpu, BigInt((c.word() << 16) >> 16), 1))
+x87(
+  'ficomp i16',
+  [0xde, 0x18],
+  'integer',
+  (c) => void c.library.x87_compare_integer(c.cpu, BigInt((c.word() << 16) >> 16), 1),
+)
 x87('ftst', [0xd9, 0xe4], 'none', (c) => void c.library.x87_test(c.cpu))
 x87('fxam', [0xd9, 0xe5], 'none', (c) => void c.library.x87_examine(c.cpu))
 const order = (name: string, code: number[], signalling: number, pops: number): void =>
@@ -147,6 +191,19 @@ x87('fnclex', [0xdb, 0xe2], 'none', (c) => void c.library.x87_clear_exceptions(c
 x87('fninit', [0xdb, 0xe3], 'none', (c) => void c.library.x87_initialize(c.cpu))
 x87('fldcw', [0xd9, 0x28], 'integer', (c) => void c.library.x87_load_control(c.cpu, c.word() & 0xffff))
 
+x87(
+  'fnstenv',
+  [0xd9, 0x30],
+  'none',
+  (c) => {
+    c.setMemoryWord(0, 0xffff0000 | c.slot(S.fpuControl))
+    c.setMemoryWord(1, 0xffff0000 | c.slot(S.fpuStatus))
+    c.setMemoryWord(2, 0xffff0000 | c.library.x87_tag_word(c.cpu))
+    c.setSlot(S.fpuControl, c.slot(S.fpuControl) | 0x3f)
+  },
+  { ignores: WORD.memory + 3 },
+)
+
 // SSE: xmm0 op= xmm1, so that the first is the destination.
 const XMM0 = S.xmm
 const XMM1 = S.xmm + 16
@@ -157,12 +214,26 @@ const FORMS = [
   { suffix: 'sd', prefix: [0xf2], operands: 'f64x2', lanes: 1, packed: false, single: false },
 ] as const
 
-const sse = (name: string, code: number[], operands: Operands, run: (call: Call) => void): void => {
-  instructions.push({ name, code, unit: 'sse', operands, run })
+const sse = (
+  name: string,
+  code: number[],
+  operands: Operands,
+  run: (call: Call) => void,
+  more: Partial<Instruction> = {},
+): void => {
+  instructions.push({ name, code, unit: 'sse', operands, run, ...more })
 }
 
 for (const { suffix, prefix, operands, lanes, packed, single } of FORMS) {
-  const basic = [['add', 0x58, 'add'], ['mul', 0x59, 'multiply'], ['sub', 0x5c, 'subtract'], ['min', 0x5d, 'minimum'], ['div', 0x5e, 'divide'], ['max', 0x5f, 'maximum'], ['sqrt', 0x51, 'squareRoot']] as const
+  const basic = [
+    ['add', 0x58, 'add'],
+    ['mul', 0x59, 'multiply'],
+    ['sub', 0x5c, 'subtract'],
+    ['min', 0x5d, 'minimum'],
+    ['div', 0x5e, 'divide'],
+    ['max', 0x5f, 'maximum'],
+    ['sqrt', 0x51, 'squareRoot'],
+  ] as const
   for (const [name, opcode, key] of basic) {
     const operation = SSE_OPERATION[key]
     const root = key === 'squareRoot'
@@ -196,40 +267,110 @@ for (const { suffix, prefix, operands, lanes, packed, single } of FORMS) {
   }
 }
 
-for (const [single, prefix, suffix] of [[true, 0xf2, 'ps'], [false, 0x66, 'pd']] as const) {
-  for (const [name, opcode, key] of [['hadd', 0x7c, 'horizontalAdd'], ['hsub', 0x7d, 'horizontalSubtract'], ['addsub', 0xd0, 'addSubtract']] as const) {
+for (const [single, prefix, suffix] of [
+  [true, 0xf2, 'ps'],
+  [false, 0x66, 'pd'],
+] as const) {
+  for (const [name, opcode, key] of [
+    ['hadd', 0x7c, 'horizontalAdd'],
+    ['hsub', 0x7d, 'horizontalSubtract'],
+    ['addsub', 0xd0, 'addSubtract'],
+  ] as const) {
     sse(name + suffix, [prefix, 0x0f, opcode, 0xc1], single ? 'f32x4' : 'f64x2', (c) => {
       if (single) c.library.f32x_arith(c.cpu, SSE_OPERATION[key], c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1, 4)
       else c.library.f64x_arith(c.cpu, SSE_OPERATION[key], c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1, 2)
     })
   }
   for (const control of single ? [0xff, 0xf1, 0x73, 0x3f, 0x51, 0x9a, 0x00] : [0x33, 0x31, 0x13, 0x22, 0x01]) {
-    sse(`dp${suffix} ${control}`, [0x66, 0x0f, 0x3a, single ? 0x40 : 0x41, 0xc1, control], single ? 'f32x4' : 'f64x2', (c) => {
-      if (single) c.library.f32x_dot(c.cpu, control, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1)
-      else c.library.f64x_dot(c.cpu, control, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1)
-    })
+    sse(
+      `dp${suffix} ${control}`,
+      [0x66, 0x0f, 0x3a, single ? 0x40 : 0x41, 0xc1, control],
+      single ? 'f32x4' : 'f64x2',
+      (c) => {
+        if (single) c.library.f32x_dot(c.cpu, control, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1)
+        else c.library.f64x_dot(c.cpu, control, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1)
+      },
+    )
   }
 }
 
-for (const [name, opcode, signalling] of [['comis', 0x2f, 1], ['ucomis', 0x2e, 0]] as const) {
-  sse(`${name}s`, [0x0f, opcode, 0xc1], 'f32x4', (c) => c.setFlags(c.library.f32_order(c.cpu, c.xmm32(0, 0), c.xmm32(1, 0), signalling)))
-  sse(`${name}d`, [0x66, 0x0f, opcode, 0xc1], 'f64x2', (c) => c.setFlags(c.library.f64_order(c.cpu, c.xmm64(0, 0), c.xmm64(1, 0), signalling)))
+// The predicates that only VEX encodes.
+for (let predicate = 8; predicate < 32; predicate++) {
+  const avx = { feature: 'avx' }
+  sse(
+    `vcmpps ${predicate}`,
+    [0xc5, 0xf8, 0xc2, 0xc1, predicate],
+    'f32x4',
+    (c) => void c.library.f32x_compare(c.cpu, predicate, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1, 4),
+    avx,
+  )
+  sse(
+    `vcmppd ${predicate}`,
+    [0xc5, 0xf9, 0xc2, 0xc1, predicate],
+    'f64x2',
+    (c) => void c.library.f64x_compare(c.cpu, predicate, c.cpu + XMM0, c.cpu + XMM0, c.cpu + XMM1, 2),
+    avx,
+  )
+}
+
+for (const [name, opcode, call] of [
+  ['rcp', 0x53, 'f32_reciprocal'],
+  ['rsqrt', 0x52, 'f32_reciprocal_root'],
+] as const) {
+  sse(
+    `${name}ps`,
+    [0x0f, opcode, 0xc1],
+    'f32x4',
+    (c) => {
+      for (let lane = 0; lane < 4; lane++) c.setSlot(XMM0 + lane * 4, c.library[call](c.xmm32(1, lane)))
+    },
+    { approximate: true },
+  )
+}
+
+for (const [name, opcode, signalling] of [
+  ['comis', 0x2f, 1],
+  ['ucomis', 0x2e, 0],
+] as const) {
+  sse(`${name}s`, [0x0f, opcode, 0xc1], 'f32x4', (c) =>
+    c.setFlags(c.library.f32_order(c.cpu, c.xmm32(0, 0), c.xmm32(1, 0), signalling)),
+  )
+  sse(`${name}d`, [0x66, 0x0f, opcode, 0xc1], 'f64x2', (c) =>
+    c.setFlags(c.library.f64_order(c.cpu, c.xmm64(0, 0), c.xmm64(1, 0), signalling)),
+  )
 }
 
 for (const bits of [32, 64]) {
   const rex = bits === 64 ? [0x48] : []
-  for (const [name, opcode, truncate] of [['cvt', 0x2d, 0], ['cvtt', 0x2c, 1]] as const) {
-    sse(`${name}ss2si ${bits}`, [0xf3, ...rex, 0x0f, opcode, 0xc9], 'f32x4', (c) => c.setRcx(c.library.f32_to_integer(c.cpu, c.xmm32(1, 0), bits, truncate), bits))
-    sse(`${name}sd2si ${bits}`, [0xf2, ...rex, 0x0f, opcode, 0xc9], 'f64x2', (c) => c.setRcx(c.library.f64_to_integer(c.cpu, c.xmm64(1, 0), bits, truncate), bits))
+  for (const [name, opcode, truncate] of [
+    ['cvt', 0x2d, 0],
+    ['cvtt', 0x2c, 1],
+  ] as const) {
+    sse(`${name}ss2si ${bits}`, [0xf3, ...rex, 0x0f, opcode, 0xc9], 'f32x4', (c) =>
+      c.setRcx(c.library.f32_to_integer(c.cpu, c.xmm32(1, 0), bits, truncate), bits),
+    )
+    sse(`${name}sd2si ${bits}`, [0xf2, ...rex, 0x0f, opcode, 0xc9], 'f64x2', (c) =>
+      c.setRcx(c.library.f64_to_integer(c.cpu, c.xmm64(1, 0), bits, truncate), bits),
+    )
   }
   const source = (c: Call): bigint => (bits === 64 ? c.rcx() : BigInt.asIntN(32, c.rcx()))
-  sse(`cvtsi2ss ${bits}`, [0xf3, ...rex, 0x0f, 0x2a, 0xc1], 'integer', (c) => c.setXmm32(c.library.f32_from_integer(c.cpu, source(c))))
-  sse(`cvtsi2sd ${bits}`, [0xf2, ...rex, 0x0f, 0x2a, 0xc1], 'integer', (c) => c.setXmm64(c.library.f64_from_integer(c.cpu, source(c))))
+  sse(`cvtsi2ss ${bits}`, [0xf3, ...rex, 0x0f, 0x2a, 0xc1], 'integer', (c) =>
+    c.setXmm32(c.library.f32_from_integer(c.cpu, source(c))),
+  )
+  sse(`cvtsi2sd ${bits}`, [0xf2, ...rex, 0x0f, 0x2a, 0xc1], 'integer', (c) =>
+    c.setXmm64(c.library.f64_from_integer(c.cpu, source(c))),
+  )
 }
 sse('cvtss2sd', [0xf3, 0x0f, 0x5a, 0xc1], 'f32x4', (c) => c.setXmm64(c.library.f64_from_f32(c.cpu, c.xmm32(1, 0))))
 sse('cvtsd2ss', [0xf2, 0x0f, 0x5a, 0xc1], 'f64x2', (c) => c.setXmm32(c.library.f32_from_f64(c.cpu, c.xmm64(1, 0))))
 
-const packedConversion = (name: string, code: number[], operands: Operands, key: keyof typeof SSE_CONVERSION, lanes: number): void =>
+const packedConversion = (
+  name: string,
+  code: number[],
+  operands: Operands,
+  key: keyof typeof SSE_CONVERSION,
+  lanes: number,
+): void =>
   sse(name, code, operands, (c) => {
     const unmasked = c.library.x_convert(c.cpu, SSE_CONVERSION[key], c.cpu + XMM0, c.cpu + XMM1, lanes)
     // From two doubles to two words: the upper half is cleared.

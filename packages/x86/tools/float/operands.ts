@@ -64,7 +64,9 @@ function pattern(random: Random, into: Uint32Array, at: number): void {
   into[at + 1] = high
 }
 
-const SPECIAL_EXPONENTS_80 = [0, 0, 1, 2, 0x7ffe, 0x7ffd, 0x7fff, 0x3fff, 0x3ffe, 0x403e, 0x401e, 0x3f81, 0x3f80, 0x3c01, 0x3c00, 0x43fe, 0x407e]
+const SPECIAL_EXPONENTS_80 = [
+  0, 0, 1, 2, 0x7ffe, 0x7ffd, 0x7fff, 0x3fff, 0x3ffe, 0x403e, 0x401e, 0x3f81, 0x3f80, 0x3c01, 0x3c00, 0x43fe, 0x407e,
+]
 
 export function f80(random: Random, into: Uint32Array, at: number): void {
   pattern(random, into, at)
@@ -93,7 +95,8 @@ export function f64(random: Random, into: Uint32Array, at: number): void {
   let exponent: number
   if (kind < 5) exponent = random.u32() & 0x7ff
   else if (kind < 11) exponent = 0x3ff - 60 + random.below(120)
-  else exponent = random.pick([0, 0, 0, 1, 2, 0x7fe, 0x7fd, 0x7ff, 0x7ff, 0x381, 0x380, 0x36a, 0x47e, 0x47f, 0x41e, 0x43e])
+  else
+    exponent = random.pick([0, 0, 0, 1, 2, 0x7fe, 0x7fd, 0x7ff, 0x7ff, 0x381, 0x380, 0x36a, 0x47e, 0x47f, 0x41e, 0x43e])
   let high = (into[at + 1] as number) & 0xfffff
   if ((exponent === 0x7ff || exponent === 0) && random.below(2)) into[at] = high = 0
   into[at + 1] = high | (exponent << 20) | ((random.u32() & 1) << 31)
