@@ -4,7 +4,7 @@
  */
 import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
-import type { Node } from '../ir/nodes.ts'
+import type { Body } from '../ir/nodes.ts'
 import { lower } from '../lower/lower.ts'
 import { rows } from '../rows/index.ts'
 import { VECTOR } from '../semantics/builder.ts'
@@ -94,33 +94,34 @@ export class Handlers {
     if (!this.#pending.length) return
     const pending = this.#pending
     this.#pending = []
-    const { module, callee, handlerType } = this.#begin()
-    const indices = pending.map((one) => {
+    const bodies = pending.map((one) => {
       const b = new HandlerBuilder(one.instruction, one.stackSize, one.flagsDead, this.#options)
       one.build(b)
       b.next()
-      const { code, locals } = lower(b.root, { params: 2, callee, tailType: handlerType })
-      return module.function(handlerType, locals, code)
+      return b.root
     })
-    module.element(pending[0]!.index, indices)
+    const { module, functions } = this.#module(bodies)
+    module.element(pending[0]!.index, functions)
     this.#instantiate(module)
   }
 
-  #begin(): { module: ModuleBuilder; callee: (name: string) => number; handlerType: number } {
+  /** A module of functions with these bodies, importing what they call. */
+  #module(bodies: readonly Body[]): { module: ModuleBuilder; functions: number[] } {
     const module = new ModuleBuilder()
-    const { maximumPages, imports } = this.#options
-    module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: maximumPages, shared: true })
+    module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: this.#options.maximumPages, shared: true })
     module.importTable('e', 'table', 1)
-    const handlerType = module.type(['i32', 'i32'], [])
-    const indices = new Map<string, number>()
-    for (const [name, { params, results }] of Object.entries(imports)) indices.set(name, module.importFunction('e', name, module.type(params, results)))
-    if (this.#dispatch) indices.set('dispatch', module.importFunction('e', 'dispatch', handlerType))
-    const callee = (name: string) => {
-      const index = indices.get(name)
-      if (index === undefined) throw new Error(`handlers call ${name}, which is not imported`)
-      return index
+    const type = module.type(['i32', 'i32'], [])
+    const callees = new Map<string, number>()
+    for (const name of calleesOf(bodies)) {
+      const known = name === 'dispatch' ? DISPATCH_TYPE : this.#options.imports[name]
+      if (!known) throw new Error(`handlers call ${name}, which is not imported`)
+      callees.set(name, module.importFunction('e', name, module.type(known.params, known.results)))
     }
-    return { module, callee, handlerType }
+    const functions = bodies.map((body) => {
+      const { code, locals } = lower(body, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
+      return module.function(type, locals, code)
+    })
+    return { module, functions }
   }
 
   #instantiate(module: ModuleBuilder): WebAssembly.Exports {
@@ -132,15 +133,15 @@ export class Handlers {
 
   /** `dispatch` and `enter`, which every other handler relies on. */
   #core(): { enter: WebAssembly.ExportValue; dispatch: WebAssembly.ExportValue } {
-    const { module, callee, handlerType } = this.#begin()
-    const add = (build: (b: HandlerBuilder) => void) => {
+    const body = (build: (b: HandlerBuilder) => void) => {
       const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
       build(b)
-      const { code, locals } = lower(b.root, { params: 2, callee, tailType: handlerType })
-      return module.function(handlerType, locals, code)
+      return b.root
     }
-    module.exportFunction('dispatch', add(dispatch))
-    module.exportFunction('enter', add((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record)))
+    const enterBody = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
+    const { module, functions } = this.#module([body(dispatch), enterBody])
+    module.exportFunction('dispatch', functions[0]!)
+    module.exportFunction('enter', functions[1]!)
     const { dispatch: found, enter } = this.#instantiate(module)
     return { dispatch: found!, enter: enter! }
   }
@@ -202,6 +203,19 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
 }
 
+const DISPATCH_TYPE = { params: ['i32', 'i32'], results: [] } as const
+
+/** Names of everything that the bodies call. */
+function calleesOf(bodies: readonly Body[], into = new Set<string>()): Set<string> {
+  for (const body of bodies)
+    for (const node of body) {
+      if ('callee' in node) into.add(node.callee)
+      else if (node.kind === 'if') calleesOf([node.then, node.else], into)
+      else if (node.kind === 'loop' || node.kind === 'block') calleesOf([node.body], into)
+    }
+  return into
+}
+
 /** Numbers a shape. Two instructions with the same number run the same handler. */
 function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   const { row } = i
@@ -218,14 +232,11 @@ function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   key = key * 4 + repeat
   key = key * 8 + size
   key = key * 4 + (flagsDead ? 1 : 0) + (i.lock ? 2 : 0)
-  // Immediates of vector instructions select lanes: they are part of the shape.
-  const unit = row.attributes.unit
-  if ((unit === 'sse' || unit === 'mmx') && row.operands.at(-1)?.kind === 'I') key = key * 256 + (i.immediate & 0xff) + 2 ** 45
   return key
 }
 
 /** For reviewers and tests: the IR of one instruction's handler. */
-export function handlerIr(instruction: Instruction, mode: number, context: HandlerContext): Node[] {
+export function handlerIr(instruction: Instruction, mode: number, context: HandlerContext): Body {
   const b = new HandlerBuilder(instruction, stackSizeOf(mode), false, context)
   semantics[instruction.row.semantics]!(b, ...b.operands)
   b.next()

@@ -17,6 +17,9 @@ export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
 /** The status flags' letters in the order of RFLAGS. */
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
 
+/** Operations whose flags follow from their operands and result. INC and DEC leave CF alone. */
+export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec'
+
 /** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
 export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
 
@@ -44,14 +47,19 @@ export interface Operand {
 
 export abstract class SemanticsBuilder extends IrBuilder {
   readonly cpu: Value
-  readonly instruction: Instruction
-  readonly operands: readonly Operand[]
+  /** The instruction being built. */
+  instruction!: Instruction
+  operands: readonly Operand[] = []
   /** Results of flags are known to be dead: writes of flags build nothing. */
-  readonly flagsDead: boolean
+  flagsDead = false
 
-  constructor(instruction: Instruction, flagsDead: boolean) {
+  constructor() {
     super()
     this.cpu = this.param(0)
+  }
+
+  /** What is built from now on belongs to this instruction. */
+  protected begin(instruction: Instruction, flagsDead: boolean): void {
     this.instruction = instruction
     this.flagsDead = flagsDead
     this.operands = instruction.row.operands.map((spec) => this.#operand(spec))
@@ -114,6 +122,28 @@ export abstract class SemanticsBuilder extends IrBuilder {
       case 'sf': return this.wrap(this.shrU(this.slot(S.sp), 63))
       case 'pf': return this.eqz(this.and(this.popcnt(this.and(this.wrap(this.slot(S.sp)), 0xff)), 1))
     }
+  }
+  /**
+   * All status flags of an arithmetic or logical result. `left`, `right` and `result` are cut to `width`; for `adc` and `sbb`
+   * `right` is given as it was before the carry (i32 `carry`), for `inc` and `dec` it is 1 and CF stays.
+   */
+  arithmeticFlags(kind: ArithmeticKind, width: Width, left: Value, right: Value, result: Value, carry?: Value): void {
+    if (this.flagsDead) return
+    const adds = kind === 'add' || kind === 'adc' || kind === 'inc'
+    if (kind === 'logic') {
+      // AF is undefined and is cleared, as processors do.
+      this.setFlag('cf', 0)
+      this.setFlag('af', 0)
+      this.setSlot(S.of, this.const(0))
+      return this.setResult(result, width)
+    }
+    if (kind === 'add') this.setFlag('cf', this.ltU(result, left))
+    else if (kind === 'adc') this.setFlag('cf', this.or(this.ltU(result, left), this.and(carry!, this.eq(result, left))))
+    else if (kind === 'sub') this.setFlag('cf', this.ltU(left, right))
+    else if (kind === 'sbb') this.setFlag('cf', this.or(this.ltU(left, right), this.and(carry!, this.eq(left, right))))
+    this.setOverflowBit(this.and(this.xor(left, result), this.xor(adds ? result : left, right)), width)
+    this.setAdjust(left, right, result)
+    this.setResult(result, width)
   }
   /** Sets one flag from an i32 that is 0 or 1. SF and PF are set together: use `setSignParity`. */
   setFlag(name: 'cf' | 'af' | 'of' | 'zf', value: Operandish): void {
@@ -227,6 +257,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
   /** Number of the segment register at this address, i32. */
   #segmentNumber(address: Value): Value {
     return this.divU(this.sub(this.sub(address, this.cpu), segment(0)), SEG.size)
+  }
+  /** Selector of the memory operand's segment, i32. */
+  operandSelector(): Value {
+    return this.rawLoad('i32', this.segmentAddress('operand'), SEG.selector, 16)
   }
   /** `bytes` 1, 2, 4, 8 give i64 zero-extended, 16 gives v128. */
   load(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Value {
