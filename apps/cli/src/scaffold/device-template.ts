@@ -28,7 +28,7 @@ const manifest = ({ name, kind, version }: DeviceTemplateInput): string =>
     {
       name,
       version: '0.1.0',
-      description: `A ${kind} device for nonroot`,
+      description: `The ${kind} device for nonroot`,
       license: 'MIT',
       type: 'module',
       sideEffects: false,
@@ -111,7 +111,7 @@ const device = ({
   className,
 }: DeviceTemplateInput): string => `/** ${kind}: a counter behind three registers. Knows no bus. */
 
-import type { Clock, Counter, Device, DeviceContext, InterruptLine, IoSize, Snapshot } from '@nonroot/contracts'
+import type { Clock, Counter, Device, DeviceContext, InterruptLine, IoSize, Snapshot, Timer } from '@nonroot/contracts'
 import { NonrootError } from '@nonroot/contracts'
 import type { Options } from './options.ts'
 
@@ -133,30 +133,37 @@ export class ${className} implements Device {
   #count = 0
   #running = false
   #pending = false
+  #timer: Timer | undefined
 
   constructor({ rate }: Options, { clock, interrupt, mmio, metrics }: DeviceContext) {
     this.#clock = clock
     this.#line = interrupt('ready')
     this.#counted = metrics.counter('counted', 'how often the device has counted')
     this.#periodNs = Math.round(1e9 / rate)
-    mmio(0x1000, { read: (offset, size) => this.#read(offset, size), write: (offset, _size, value) => this.#write(offset, value) })
+    mmio(0x1000, {
+      read: (offset, size) => this.#read(offset, size),
+      write: (offset, _size, value) => this.#write(offset, value),
+    })
   }
 
   reset(): void {
     this.#count = 0
-    this.#running = false
+    this.#run(false)
     this.#setPending(false)
   }
 
   save(): Snapshot {
-    return { type: '${kind}', version: 1, data: { count: this.#count, running: this.#running, pending: this.#pending } }
+    const data = { count: this.#count, running: this.#running, pending: this.#pending }
+    return { type: '${kind}', version: 1, data }
   }
 
   restore({ version, data }: Snapshot): void {
-    if (version !== 1) throw new NonrootError({ code: 'snapshot.mismatch', message: \`${kind} cannot restore version \${version}\` })
+    if (version !== 1) {
+      throw new NonrootError({ code: 'snapshot.mismatch', message: \`${kind} cannot restore version \${version}\` })
+    }
     this.#count = Number(data['count'])
     this.#setPending(data['pending'] === true)
-    this.#write(REGISTERS.control, data['running'] === true ? 1 : 0)
+    this.#run(data['running'] === true)
   }
 
   #read(offset: number, size: IoSize): number {
@@ -168,15 +175,17 @@ export class ${className} implements Device {
 
   #write(offset: number, value: number): void {
     if (offset === REGISTERS.status && value & 1) this.#setPending(false)
-    if (offset !== REGISTERS.control) return
-    const run = (value & 1) === 1
-    if (run && !this.#running) this.#schedule()
-    this.#running = run
+    if (offset === REGISTERS.control) this.#run((value & 1) === 1)
+  }
+
+  #run(running: boolean): void {
+    if (running && !this.#running) this.#schedule()
+    if (!running && this.#timer) this.#clock.cancel(this.#timer)
+    this.#running = running
   }
 
   #schedule(): void {
-    this.#clock.setTimer(this.#clock.nowNs() + this.#periodNs, () => {
-      if (!this.#running) return
+    this.#timer = this.#clock.setTimer(this.#clock.nowNs() + this.#periodNs, () => {
       this.#count = (this.#count + 1) >>> 0
       this.#counted.value++
       this.#setPending(true)

@@ -1,0 +1,87 @@
+/** What would be published: publint, types that resolve (attw), no tests, a licence, and a release that counts up. */
+
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
+import { publint } from 'publint'
+import { formatMessage } from 'publint/utils'
+import { afterAll, describe, expect, it } from 'vitest'
+import { command, packages, root } from './workspace.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'nonroot-pack-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+interface Packed {
+  readonly filename: string
+  readonly files: readonly { readonly path: string }[]
+}
+
+describe.each(packages())('$name', ({ name, folder: packageFolder, manifest }) => {
+  it('packs what it needs and no tests; its types resolve', async () => {
+    const { status, out, err } = await command('npm', ['pack', '--json', '--pack-destination', folder], packageFolder)
+    expect(status, err).toBe(0)
+    const parsed = JSON.parse(out) as Packed[] | Record<string, Packed>
+    const packed = Object.values(parsed)[0]!
+    const paths = packed.files.map((file) => file.path)
+    expect(paths).toEqual(
+      expect.arrayContaining(['package.json', 'LICENSE', 'README.md', 'dist/index.js', 'dist/index.d.ts']),
+    )
+    expect(paths.filter((path) => /\.test\.|(^|\/)(testing|fixtures)\/|tsbuildinfo|vitest/.test(path))).toEqual([])
+    if (manifest['bin']) expect(paths).toEqual(expect.arrayContaining(['bin/nonroot.js', 'stacks/kvm-like.yaml']))
+
+    const tarball = createPackageFromTarballData(new Uint8Array(readFileSync(join(folder, packed.filename))))
+    const types = await checkPackage(tarball)
+    // ESM only: CommonJS gets it by require(esm), which attw calls a problem of its own kind.
+    const problems = (types.types ? types.problems : []).filter(
+      (problem) => problem.kind !== 'CJSResolvesToESM' && problem.kind !== 'NoResolution',
+    )
+    expect(types.types && problems).toEqual([])
+  })
+
+  it('passes publint', async () => {
+    const { messages, pkg } = await publint({ pkgDir: packageFolder, strict: true, pack: false })
+    expect(messages.map((message) => formatMessage(message, pkg))).toEqual([])
+  })
+
+  it('depends on published packages of ours by their version', () => {
+    const versions = new Map(packages().map((one) => [one.name, String(one.manifest['version'])]))
+    for (const [dependency, range] of Object.entries(manifest.dependencies ?? {})) {
+      if (dependency.startsWith('@nonroot/') && versions.has(dependency))
+        expect(range, `${name} -> ${dependency}`).toBe(`^${versions.get(dependency)}`)
+    }
+    expect(manifest['private']).toBeUndefined()
+  })
+})
+
+it('a release by changesets counts up what changed, and only that', async () => {
+  const copy = mkdtempSync(join(tmpdir(), 'nonroot-release-'))
+  try {
+    for (const file of ['package.json', 'package-lock.json', '.changeset', 'tsconfig.base.json'])
+      cpSync(join(root, file), join(copy, file), { recursive: true })
+    for (const one of packages())
+      cpSync(join(one.folder, 'package.json'), join(copy, relative(root, one.folder), 'package.json'))
+    symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+    writeFileSync(join(copy, '.changeset/try-it.md'), '---\n"@nonroot/mmu": minor\n---\n\nTry a release.\n')
+    const git = { GIT_AUTHOR_NAME: 'a', GIT_AUTHOR_EMAIL: 'a@b', GIT_COMMITTER_NAME: 'a', GIT_COMMITTER_EMAIL: 'a@b' }
+    for (const args of [
+      ['init', '-q', '-b', 'main'],
+      ['add', 'package.json', '.changeset', 'packages', 'apps'],
+      ['commit', '-q', '-m', 'all'],
+    ]) {
+      expect((await command('git', args, copy, git)).status).toBe(0)
+    }
+    const before = readVersion(copy, 'packages/x86')
+    const { status, out, err } = await command('changeset', ['version'], copy, git)
+    expect(status, out + err).toBe(0)
+    expect(readVersion(copy, 'packages/mmu')).toMatch(/^\d+\.\d+\.0$/)
+    expect(readVersion(copy, 'packages/mmu')).not.toBe(readVersion(root, 'packages/mmu'))
+    expect(readVersion(copy, 'packages/x86')).toBe(before)
+    expect(readFileSync(join(copy, 'packages/mmu/CHANGELOG.md'), 'utf8')).toContain('Try a release.')
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+})
+
+const readVersion = (base: string, path: string): string =>
+  (JSON.parse(readFileSync(join(base, path, 'package.json'), 'utf8')) as { version: string }).version

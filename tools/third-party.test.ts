@@ -1,0 +1,136 @@
+/** Third parties: our tarballs and a stranger's in an empty folder, and a device package as `new device` writes it. */
+
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { command, packages, root } from './workspace.ts'
+import type { WorkspacePackage } from './workspace.ts'
+
+const STACK = `apiVersion: nonroot/v1
+extends: nonroot/stacks/kvm-like.yaml
+devices:
+  - { kind: acme-sensor, use: acme-sensor, rate: 10 }
+`
+
+/** A dependency as npm would find it from a package's folder. */
+function installed(name: string, from: string): string | undefined {
+  for (let folder = from; folder !== '/'; folder = join(folder, '..')) {
+    const found = join(folder, 'node_modules', name)
+    if (existsSync(join(found, 'package.json'))) return realpathSync(found)
+  }
+  return undefined
+}
+
+/** All that the packages need of others, with what that needs: packed from what is installed, so that no registry is asked. */
+function closure(starts: readonly WorkspacePackage[]): Map<string, string> {
+  const found = new Map<string, string>()
+  const visit = (folder: string): void => {
+    const { dependencies = {} } = JSON.parse(
+      readFileSync(join(folder, 'package.json'), 'utf8'),
+    ) as WorkspacePackage['manifest']
+    for (const name of Object.keys(dependencies)) {
+      if (found.has(name) || name.startsWith('@nonroot/')) continue
+      const at = installed(name, folder)
+      expect(at, `${name}, needed by ${folder}`).toBeDefined()
+      found.set(name, at!)
+      visit(at!)
+    }
+  }
+  for (const start of starts) visit(start.folder)
+  return found
+}
+
+describe('a device of another’s making', () => {
+  let folder: string
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'nonroot-empty-'))
+    mkdirSync(join(folder, 'tarballs'))
+    mkdirSync(join(folder, 'project'))
+  })
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  const pack = async (from: string): Promise<void> => {
+    const args = ['pack', '--silent', '--pack-destination', join(folder, 'tarballs')]
+    const { status, err } = await command('npm', args, from)
+    expect(status, err).toBe(0)
+  }
+
+  it('is packed, installed with our tarballs into an empty folder, named by a stack, and composed', async () => {
+    // As its author would: a folder with the published packages beside it, built there.
+    const acme = join(folder, 'acme-sensor')
+    cpSync(join(root, 'examples/acme-sensor'), acme, {
+      recursive: true,
+      filter: (path) => !/node_modules|dist/.test(path),
+    })
+    symlinkSync(join(root, 'node_modules'), join(acme, 'node_modules'))
+    const built = await command('tsc', ['-p', '.'], acme)
+    expect(built.status, built.out).toBe(0)
+
+    const ours = packages().filter((one) => one.name !== '@nonroot/testkit')
+    const others = [...closure(ours).values()]
+    for (const one of [...ours.map((item) => item.folder), ...others]) await pack(one)
+    await command('npm', ['pack', '--silent', '--ignore-scripts', '--pack-destination', join(folder, 'tarballs')], acme)
+
+    const project = join(folder, 'project')
+    writeFileSync(join(project, 'package.json'), '{ "name": "empty", "private": true }')
+    const tarballs = readdirSync(join(folder, 'tarballs')).map((name) => join('../tarballs', name))
+    const install = [
+      'install',
+      '--offline',
+      '--omit=optional',
+      '--omit=dev',
+      '--ignore-scripts',
+      '--no-audit',
+      '--no-fund',
+      ...tarballs,
+    ]
+    const done = await command('npm', install, project)
+    expect(done.status, done.out + done.err).toBe(0)
+    expect(existsSync(join(project, 'node_modules/@nonroot/contracts/dist/index.js'))).toBe(true)
+
+    writeFileSync(join(project, 'stack.yaml'), STACK)
+    const shown = await command('npx', ['--offline', 'nonroot', 'stack', 'show', '--json', 'stack.yaml'], project)
+    expect(shown.status, shown.out + shown.err).toBe(0)
+    const view = JSON.parse(shown.out) as { devices: unknown[]; layers: { package: string }[] }
+    expect(view.devices).toMatchObject([{ name: 'acme-sensor0', package: 'acme-sensor', options: { rate: 10 } }])
+    expect(view.layers.map((layer) => layer.package)).toContain('@nonroot/mmu')
+  })
+})
+
+describe('a scaffolded device package', () => {
+  const folder = join(root, 'apps/cli/.tmp', `scaffold-${process.pid}`)
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  it.each(['acme-thing', '@acme/thing'])('%s builds and passes its test as generated', async (name) => {
+    const at = join(folder, name.replace('/', '-'))
+    const made = await command('nonroot', ['new', 'device', name, '--dir', at, '--json'])
+    expect(made.status, made.out + made.err).toBe(0)
+    for (const script of ['build', 'test']) {
+      const { status, out, err } = await command('npm', ['run', script], at)
+      expect(status, out + err).toBe(0)
+    }
+    const format = await command(
+      'prettier',
+      ['--check', '--config', join(root, '.prettierrc.json'), join(at, 'src')],
+      at,
+    )
+    expect(format.status, format.err).toBe(0)
+  })
+
+  it('refuses to write over what is there', async () => {
+    const { status, err } = await command('nonroot', ['new', 'device', 'x', '--dir', root])
+    expect({ status, said: err.includes('not empty') }).toEqual({ status: 2, said: true })
+  })
+})
