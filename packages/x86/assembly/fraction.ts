@@ -88,3 +88,13 @@ export function complementFraction(): void {
     low = u64(0) - low
   }
 }
+
+/** Adds to the fraction. */
+export function addFraction(addHigh: u64, addLow: u64): void {
+  const sum = low + addLow
+  setFraction(high + addHigh + u64(sum < addLow), sum)
+}
+
+export function subtractFraction(subtractHigh: u64, subtractLow: u64): void {
+  setFraction(high - subtractHigh - u64(low < subtractLow), low - subtractLow)
+}

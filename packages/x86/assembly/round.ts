@@ -29,7 +29,6 @@ import {
   wrap,
   ZERO,
 } from './number'
-import { precision } from './stack'
 import { shiftRightHigh, shiftRightJam } from './wide'
 
 /** `tail` holds the bits below the last one kept, the first of them in bit 63, the last one sticky. */

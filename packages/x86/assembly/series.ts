@@ -26,8 +26,8 @@ function step(coefficientHigh: u64, coefficientLow: u64): void {
 }
 
 /** 1/3! - t/5! + t^2/7! - ...: sin r = r (1 - r^2 times this at r^2). */
-export function sineSeries(high: u64, low: u64): void {
-  begin(high, low, true, 0x0000000000000000, 0x00000000024b3f31)
+export function sineSeries(valueHigh: u64, valueLow: u64): void {
+  begin(valueHigh, valueLow, true, 0x0000000000000000, 0x00000000024b3f31)
   step(0x0000000000000000, 0x0000000746ac70b7)
   step(0x0000000000000000, 0x000013f3ccdd1660)
   step(0x0000000000000000, 0x002ec368262c7034)
@@ -44,8 +44,8 @@ export function sineSeries(high: u64, low: u64): void {
 }
 
 /** 1/2! - t/4! + t^2/6! - ...: cos r = 1 - r^2 times this at r^2. */
-export function cosineSeries(high: u64, low: u64): void {
-  begin(high, low, true, 0x0000000000000000, 0x0000000042862899)
+export function cosineSeries(valueHigh: u64, valueLow: u64): void {
+  begin(valueHigh, valueLow, true, 0x0000000000000000, 0x0000000042862899)
   step(0x0000000000000000, 0x000000c4742fe352)
   step(0x0000000000000000, 0x0001f2cf01972f57)
   step(0x0000000000000000, 0x04338e5b6dfe14a5)
@@ -62,8 +62,8 @@ export function cosineSeries(high: u64, low: u64): void {
 }
 
 /** Half of 1/1! + a/2! + a^2/3! + ...: exp a - 1 = 2 a times this; with alternating signs for -a. */
-export function exponentialSeries(negative: bool, high: u64, low: u64): void {
-  begin(high, low, negative, 0x0000000000000000, 0x00000003a356385c)
+export function exponentialSeries(negative: bool, valueHigh: u64, valueLow: u64): void {
+  begin(valueHigh, valueLow, negative, 0x0000000000000000, 0x00000003a356385c)
   step(0x0000000000000000, 0x000000623a17f1a9)
   step(0x0000000000000000, 0x000009f9e66e8b30)
   step(0x0000000000000000, 0x0000f96780cb97ac)
@@ -93,8 +93,8 @@ export function exponentialSeries(negative: bool, high: u64, low: u64): void {
 }
 
 /** Half of 1 + t/3 + t^2/5 + ...: artanh s = 2 s times this at s^2. */
-export function logarithmSeries(high: u64, low: u64): void {
-  begin(high, low, false, 0x031f3831f3831f38, 0x31f3831f3831f383)
+export function logarithmSeries(valueHigh: u64, valueLow: u64): void {
+  begin(valueHigh, valueLow, false, 0x031f3831f3831f38, 0x31f3831f3831f383)
   step(0x0348348348348348, 0x3483483483483483)
   step(0x03759f22983759f2, 0x2983759f2298375a)
   step(0x03a83a83a83a83a8, 0x3a83a83a83a83a84)
@@ -118,8 +118,8 @@ export function logarithmSeries(high: u64, low: u64): void {
 }
 
 /** 1/3 - t/5 + t^2/7 - ...: arctan u = u (1 - u^2 times this at u^2). */
-export function arcTangentSeries(high: u64, low: u64): void {
-  begin(high, low, true, 0x08d3dcb08d3dcb08, 0xd3dcb08d3dcb08d4)
+export function arcTangentSeries(valueHigh: u64, valueLow: u64): void {
+  begin(valueHigh, valueLow, true, 0x08d3dcb08d3dcb08, 0xd3dcb08d3dcb08d4)
   step(0x097b425ed097b425, 0xed097b425ed097b4)
   step(0x0a3d70a3d70a3d70, 0xa3d70a3d70a3d70a)
   step(0x0b21642c8590b216, 0x42c8590b21642c86)

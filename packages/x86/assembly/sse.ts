@@ -76,8 +76,8 @@ export function f64_compare(cpu: u32, predicate: u32, left: u64, right: u64): u6
 }
 
 /** ZF, PF and CF in their places in EFLAGS. (SDM Vol. 2A, "COMISS") */
-function orderFlags(relation: i32): u32 {
-  return relation == UNORDERED ? 0x45 : relation == EQUAL ? 0x40 : relation == LESS ? 1 : 0
+function orderFlags(order: i32): u32 {
+  return order == UNORDERED ? 0x45 : order == EQUAL ? 0x40 : order == LESS ? 1 : 0
 }
 
 /** COMISS (signalling) and UCOMISS. */

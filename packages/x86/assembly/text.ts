@@ -15,7 +15,13 @@ function element(low: u64, high: u64, index: u32, control: u32): i32 {
  * ranges, equal each, equal ordered; bits 5:4 the polarity.
  */
 export function text_compare(
-  control: u32, firstLow: u64, firstHigh: u64, firstLength: u32, secondLow: u64, secondHigh: u64, secondLength: u32,
+  control: u32,
+  firstLow: u64,
+  firstHigh: u64,
+  firstLength: u32,
+  secondLow: u64,
+  secondHigh: u64,
+  secondLength: u32,
 ): u32 {
   const count: u32 = control & 1 ? 8 : 16
   const mode = (control >> 2) & 3
@@ -31,17 +37,21 @@ export function text_compare(
       if (at < secondLength) {
         const sought = element(secondLow, secondHigh, at, control)
         for (let n: u32 = 0; n + 1 < firstLength && !hit; n += 2) {
-          hit = element(firstLow, firstHigh, n, control) <= sought && sought <= element(firstLow, firstHigh, n + 1, control)
+          hit =
+            element(firstLow, firstHigh, n, control) <= sought && sought <= element(firstLow, firstHigh, n + 1, control)
         }
       }
     } else if (mode == 2) {
       // Beyond the end of both is equal.
-      if (at < firstLength && at < secondLength) hit = element(firstLow, firstHigh, at, control) == element(secondLow, secondHigh, at, control)
+      if (at < firstLength && at < secondLength)
+        hit = element(firstLow, firstHigh, at, control) == element(secondLow, secondHigh, at, control)
       else hit = at >= firstLength && at >= secondLength
     } else {
       hit = true
       for (let n: u32 = 0; n < firstLength && at + n < count && hit; n++) {
-        hit = at + n < secondLength && element(firstLow, firstHigh, n, control) == element(secondLow, secondHigh, at + n, control)
+        hit =
+          at + n < secondLength &&
+          element(firstLow, firstHigh, n, control) == element(secondLow, secondHigh, at + n, control)
       }
     }
     if (hit) result |= 1 << at

@@ -1,5 +1,4 @@
 /** 128-bit pieces that wasm lacks: products, quotients and shifts. The upper half of a result is left in `upper`. */
-import { high } from './fraction'
 
 export let upper: u64 = 0
 /** What is left over by the last `divideWide`. */

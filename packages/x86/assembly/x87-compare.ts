@@ -22,8 +22,8 @@ import {
 
 const CODES: i32 = C0 | C2 | C3
 
-function codesOf(relation: i32): i32 {
-  return relation == UNORDERED ? CODES : relation == EQUAL ? C3 : relation == LESS ? C0 : 0
+function codesOf(order: i32): i32 {
+  return order == UNORDERED ? CODES : order == EQUAL ? C3 : order == LESS ? C0 : 0
 }
 
 function popMany(cpu: u32, pops: u32): void {

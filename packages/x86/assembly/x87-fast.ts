@@ -4,7 +4,7 @@
  */
 import { DIVIDE, DIVIDE_REVERSED, MULTIPLY, SUBTRACT, SUBTRACT_REVERSED } from './arithmetic'
 import { FPR, FPU_CONTROL, FPU_STATUS } from './layout'
-import { INTEGER_BIT, leftSignificand, PE, rightSignificand } from './number'
+import { INTEGER_BIT, PE } from './number'
 import { C1 } from './stack'
 import { divideWide, multiplyWide, remainder, upper } from './wide'
 
