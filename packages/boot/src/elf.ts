@@ -25,6 +25,8 @@ const ET_EXEC = 2
 const ET_DYN = 3
 const PT_LOAD = 1
 const PT_NOTE = 4
+const MOST_SEGMENTS = 256
+const MOST_NOTES = 0x10000 // bytes of them; kernels have a few hundred
 
 export const isElf = (reader: ImageReader): boolean => reader.length >= 4 && reader.u32(0, 'ELF magic') === MAGIC
 
@@ -47,6 +49,8 @@ export function readElf(reader: ImageReader): ElfImage {
   const count = reader.u16(wide ? 56 : 44, 'e_phnum')
   if (entrySize !== (wide ? 56 : 32)) throw reader.bad('e_phentsize', entrySize, `it should be ${wide ? 56 : 32}`)
   if (count === 0) throw reader.bad('e_phnum', 0, 'it has nothing to load: give a linked kernel')
+  if (count > MOST_SEGMENTS)
+    throw reader.bad('e_phnum', count, `no kernel has more than ${MOST_SEGMENTS}: the file is corrupted`)
 
   const segments: ElfSegment[] = []
   const notes: ElfImage['notes'][number][] = []
@@ -61,7 +65,7 @@ export function readElf(reader: ImageReader): ElfImage {
     const fileSize = field('p_filesz', 32, 16)
     const data = reader.slice(field('p_offset', 8, 4), fileSize, `data of segment ${index}`)
     if (kind === PT_NOTE) {
-      notes.push(...readNotes(data))
+      notes.push(...readNotes(data.subarray(0, MOST_NOTES)))
       continue
     }
     const memorySize = field('p_memsz', 40, 20)

@@ -1,0 +1,86 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { PLATFORM } from '../images.test.support.ts'
+import { eisaId, integer, nameString, packageOf, scope } from './aml.ts'
+import { acpiTables } from './tables.ts'
+
+const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+const sum = (bytes: Uint8Array) => bytes.reduce((total, byte) => (total + byte) & 0xff, 0)
+
+describe('AML', () => {
+  it.each([
+    { what: 'a root name', bytes: nameString('\\_SB'), is: [0x5c, 0x5f, 0x53, 0x42, 0x5f] },
+    {
+      what: 'two segments',
+      bytes: nameString('\\_SB.PCI0'),
+      is: [0x5c, 0x2e, 0x5f, 0x53, 0x42, 0x5f, 0x50, 0x43, 0x49, 0x30],
+    },
+    { what: 'zero', bytes: integer(0), is: [0] },
+    { what: 'a byte', bytes: integer(0x42), is: [0x0a, 0x42] },
+    { what: 'a word', bytes: integer(0x1234), is: [0x0b, 0x34, 0x12] },
+    { what: 'a quadword', bytes: integer(0x100000000), is: [0x0e, 0, 0, 0, 0, 1, 0, 0, 0] },
+    { what: 'PNP0A08', bytes: eisaId('PNP0A08'), is: [0x0c, 0x41, 0xd0, 0x0a, 0x08] },
+    { what: 'a short package', bytes: packageOf(integer(1)), is: [0x12, 3, 1, 1] },
+  ])('$what', ({ bytes, is }) => expect(bytes).toEqual(is))
+
+  it('lengths of two bytes count themselves', () => {
+    const long = scope(
+      '\\',
+      Array.from({ length: 100 }, () => 0xa3),
+    )
+    expect(long.slice(0, 3)).toEqual([0x10, 0x40 | (104 & 15), 104 >> 4])
+  })
+})
+
+describe('tables', () => {
+  const { rsdp, tables, bySignature } = acpiTables(PLATFORM, 2, 0xe0040)
+
+  it('name each other and add up to zero', () => {
+    expect(sum(rsdp.subarray(0, 20))).toBe(0)
+    expect(sum(rsdp)).toBe(0)
+    const xsdtAt = Number(view(rsdp).getBigUint64(24, true))
+    expect(xsdtAt).toBe(bySignature.get('XSDT')!.address)
+    for (const [signature, { address, bytes }] of bySignature) {
+      expect(tables.subarray(address - 0xe0040, address - 0xe0040 + bytes.length)).toEqual(bytes)
+      expect(view(bytes).getUint32(4, true)).toBe(bytes.length)
+      if (signature !== 'FACS') expect(sum(bytes), signature).toBe(0)
+    }
+    const xsdt = bySignature.get('XSDT')!.bytes
+    const listed = Array.from({ length: (xsdt.length - 36) / 8 }, (_, i) =>
+      Number(view(xsdt).getBigUint64(36 + i * 8, true)),
+    )
+    expect(listed).toEqual(['FACP', 'APIC', 'MCFG', 'HPET'].map((signature) => bySignature.get(signature)!.address))
+    expect(view(bySignature.get('FACP')!.bytes).getUint32(40, true)).toBe(bySignature.get('DSDT')!.address)
+    expect(bySignature.get('FACS')!.address % 64).toBe(0)
+  })
+
+  it('leave out what the machine has not', () => {
+    expect([...acpiTables({}, 1, 0xe0040).bySignature.keys()]).toEqual(['DSDT', 'FACP', 'XSDT'])
+    expect(view(acpiTables({}, 1, 0xe0040).bySignature.get('FACP')!.bytes).getUint32(112, true) & 0x100000).toBe(
+      0x100000,
+    )
+  })
+
+  it('fit where they are put with 255 processors', () => {
+    expect(acpiTables(PLATFORM, 255, 0xe0040).tables.length).toBeLessThan(0x1ffc0)
+  })
+
+  const hasIasl = spawnSync('iasl', ['-v']).status === 0
+  it.skipIf(!hasIasl)('are disassembled and compiled again by iasl without a word', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'acpi-'))
+    try {
+      for (const [signature, { bytes }] of bySignature) {
+        writeFileSync(join(folder, `${signature}.dat`), bytes)
+        const { stderr, stdout } = spawnSync('iasl', ['-d', `${signature}.dat`], { cwd: folder, encoding: 'latin1' })
+        expect(stdout + stderr, signature).not.toMatch(/\b(error|warning|invalid|incorrect|could not)\b/i)
+      }
+      const said = execFileSync('iasl', ['-tc', 'DSDT.dsl'], { cwd: folder, encoding: 'latin1' })
+      expect(said).toContain('0 Errors, 0 Warnings')
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})
