@@ -1,10 +1,14 @@
 /** Images damaged at random: each boots or is refused by an error of ours, in bounded time. */
+import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { createFirmware } from './firmware.ts'
-import { createBzImage, createElf64, createMachine, demoElf, errorOf, helloElf, seeded } from './images.test.support.ts'
+import { createBzImage, createElf64, createMachine, errorOf, seeded } from './images.test.support.ts'
 import { createLinux } from './linux.ts'
 import { createMultiboot } from './multiboot.ts'
 import { createPvh } from './pvh.ts'
+
+const guestElf = (name: string) =>
+  new Uint8Array(readFileSync(new URL(`../../../guests/${name}/${name}.elf`, import.meta.url)))
 
 const INTERESTING = [0, 1, 0x7f, 0x80, 0xff]
 
@@ -12,8 +16,8 @@ it.each([
   { name: 'linux, bzImage', protocol: createLinux(), original: createBzImage().bytes, headers: 0x400 },
   { name: 'linux, ELF', protocol: createLinux(), original: createElf64().bytes, headers: 200 },
   { name: 'pvh', protocol: createPvh(), original: createElf64().bytes, headers: 200 },
-  { name: 'pvh, demo', protocol: createPvh(), original: demoElf(), headers: 160 },
-  { name: 'multiboot', protocol: createMultiboot(), original: helloElf(), headers: 100 },
+  { name: 'pvh, demo', protocol: createPvh(), original: guestElf('demo'), headers: 160 },
+  { name: 'multiboot', protocol: createMultiboot(), original: guestElf('hello'), headers: 100 },
   { name: 'firmware', protocol: createFirmware(), original: new Uint8Array(0x2000).fill(1), headers: 0x2000 },
 ])('$name', ({ protocol, original, headers }) => {
   const random = seeded(0x5eed)

@@ -1,5 +1,4 @@
 /** Images made by hand, machines and a seeded generator, for this package's tests. */
-import { readFileSync } from 'node:fs'
 import { NonrootError, gpa } from '@nonroot/contracts'
 import type { BootMachine, GuestMemory, MemoryRegion, PlatformDescription } from '@nonroot/contracts'
 import { Structure } from './structure.ts'
@@ -132,11 +131,6 @@ export function createBzImage(): Structure {
     .u32(0x260, 0x200000)
     .text(0x400, 'code')
 }
-
-export const demoElf = (): Uint8Array =>
-  new Uint8Array(readFileSync(new URL('../../../guests/demo/demo.elf', import.meta.url)))
-export const helloElf = (): Uint8Array =>
-  new Uint8Array(readFileSync(new URL('../../../guests/hello/hello.elf', import.meta.url)))
 
 /** ELF64 with one segment at 16 MiB, linked high as Linux is, and a PVH note. */
 export function createElf64(): Structure {

@@ -1,11 +1,15 @@
+import { readFileSync } from 'node:fs'
 import { gpa } from '@nonroot/contracts'
 import { describe, expect, it } from 'vitest'
 import { createFirmware, firmwareRom } from './firmware.ts'
-import { createElf64, createMachine, demoElf, errorOf, helloElf, MEBIBYTE, memoryAt } from './images.test.support.ts'
+import { createElf64, createMachine, errorOf, MEBIBYTE, memoryAt } from './images.test.support.ts'
 import { createMultiboot } from './multiboot.ts'
 import plugin from './plugin.ts'
 import { createPvh } from './pvh.ts'
 import { Structure } from './structure.ts'
+
+const guestElf = (name: string) =>
+  new Uint8Array(readFileSync(new URL(`../../../guests/${name}/${name}.elf`, import.meta.url)))
 
 const text = (view: DataView) => new TextDecoder().decode(view).replace(/\0.*$/s, '')
 
@@ -65,7 +69,10 @@ describe('Multiboot', () => {
       { content: Uint8Array.of(1, 2, 3), cmdline: 'first one' },
       { content: new Uint8Array(9000), cmdline: '' },
     ]
-    const { registers } = createMultiboot().load({ kernel: helloElf(), modules, cmdline: 'hello world' }, machine)
+    const { registers } = createMultiboot().load(
+      { kernel: guestElf('hello'), modules, cmdline: 'hello world' },
+      machine,
+    )
     expect(registers).toMatchObject({ rip: 0x100010n, rax: 0x2badb002n, cr0: 0x11n, rflags: 2n })
     const info = memoryAt(machine, registers.rbx!, 120)
     expect(info.getUint32(0, true)).toBe(0x24d)
@@ -131,8 +138,8 @@ describe('Multiboot', () => {
 })
 
 it('the demo guest boots by Multiboot and by PVH', () => {
-  expect(createMultiboot().load({ kernel: demoElf() }, createMachine()).registers.rip).toBe(0x100010n)
-  expect(createPvh().load({ kernel: demoElf() }, createMachine()).registers.rip).toBe(0x100010n)
+  expect(createMultiboot().load({ kernel: guestElf('demo') }, createMachine()).registers.rip).toBe(0x100010n)
+  expect(createPvh().load({ kernel: guestElf('demo') }, createMachine()).registers.rip).toBe(0x100010n)
 })
 
 describe('firmware', () => {
@@ -163,7 +170,9 @@ it('the plugin parses options and names files', async () => {
   const [linux] = plugin.strategies!
   const parsed = await linux!.options['~standard'].validate({ kernel: 'vmlinuz', cmdline: 'quiet' })
   expect(parsed).toEqual({ value: { kernel: 'vmlinuz', cmdline: 'quiet', entry: 'auto' } })
-  expect((linux as { image: (options: unknown) => unknown }).image({ kernel: 'vmlinuz', entry: 'auto' })).toEqual({
+  expect(
+    (linux as unknown as { image: (options: unknown) => unknown }).image({ kernel: 'vmlinuz', entry: 'auto' }),
+  ).toEqual({
     kernel: 'vmlinuz',
   })
   expect((await linux!.options['~standard'].validate({ kernel: 'x', initd: 'y' })).issues).toHaveLength(1)
