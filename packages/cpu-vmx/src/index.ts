@@ -1,0 +1,12 @@
+/** CPU mode: hardware-assisted virtualisation, after Intel's VMX. */
+export * from './capability-msrs.ts'
+export * from './controls.ts'
+export * from './entry-checks.ts'
+export * from './exit-qualification.ts'
+export * from './exit-reasons.ts'
+export * from './instruction-errors.ts'
+export * from './interruption-info.ts'
+export * from './io-bitmap.ts'
+export * from './msr-bitmap.ts'
+export * from './vmcs.ts'
+export * from './vmcs-fields.ts'

@@ -1,0 +1,30 @@
+/** VM-instruction error numbers. Facts only. (SDM Vol. 3C, "VM Instruction Error Numbers") */
+
+export const INSTRUCTION_ERRORS = {
+  vmcallInRoot: 1,
+  vmclearInvalidAddress: 2,
+  vmclearVmxonPointer: 3,
+  vmlaunchNotClear: 4,
+  vmresumeNotLaunched: 5,
+  vmresumeAfterVmxoff: 6,
+  entryInvalidControls: 7,
+  entryInvalidHostState: 8,
+  vmptrldInvalidAddress: 9,
+  vmptrldVmxonPointer: 10,
+  vmptrldWrongRevision: 11,
+  vmreadVmwriteUnsupportedField: 12,
+  vmwriteReadOnlyField: 13,
+  vmxonInRoot: 15,
+  entryInvalidExecutiveVmcs: 16,
+  entryNotLaunchedExecutiveVmcs: 17,
+  entryExecutiveNotVmxon: 18,
+  vmcallNotClear: 19,
+  vmcallInvalidExitControls: 20,
+  vmcallWrongMseg: 22,
+  vmxoffDualMonitor: 23,
+  vmcallInvalidSmm: 24,
+  entryInvalidExecutiveControls: 25,
+  entryBlockedByMovSs: 26,
+  inveptInvvpidInvalidOperand: 28,
+} as const
+export type InstructionErrorName = keyof typeof INSTRUCTION_ERRORS
