@@ -1,8 +1,8 @@
 /** What would be published: publint, types that resolve (attw), no tests, a licence, and a release that counts up. */
 
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { join } from 'node:path'
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
 import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
@@ -18,7 +18,7 @@ interface Packed {
 }
 
 describe.each(packages())('$name', ({ name, folder: packageFolder, manifest }) => {
-  it('packs what it needs and no tests; its types resolve', async () => {
+  it('packs what it needs and no tests, passes publint and attw', async () => {
     const { status, out, err } = await command('npm', ['pack', '--json', '--pack-destination', folder], packageFolder)
     expect(status, err).toBe(0)
     const parsed = JSON.parse(out) as Packed[] | Record<string, Packed>
@@ -30,18 +30,16 @@ describe.each(packages())('$name', ({ name, folder: packageFolder, manifest }) =
     expect(paths.filter((path) => /\.test\.|(^|\/)(testing|fixtures)\/|tsbuildinfo|vitest/.test(path))).toEqual([])
     if (manifest['bin']) expect(paths).toEqual(expect.arrayContaining(['bin/nonroot.js', 'stacks/kvm-like.yaml']))
 
-    const tarball = createPackageFromTarballData(new Uint8Array(readFileSync(join(folder, packed.filename))))
-    const types = await checkPackage(tarball)
+    const tarball = readFileSync(join(folder, packed.filename))
+    const { messages, pkg } = await publint({ strict: true, pack: { tarball: new Uint8Array(tarball).buffer } })
+    expect(messages.map((message) => formatMessage(message, pkg))).toEqual([])
+
+    const types = await checkPackage(createPackageFromTarballData(new Uint8Array(tarball)))
     // ESM only: CommonJS gets it by require(esm), which attw calls a problem of its own kind.
     const problems = (types.types ? types.problems : []).filter(
       (problem) => problem.kind !== 'CJSResolvesToESM' && problem.kind !== 'NoResolution',
     )
     expect(types.types && problems).toEqual([])
-  })
-
-  it('passes publint', async () => {
-    const { messages, pkg } = await publint({ pkgDir: packageFolder, strict: true, pack: false })
-    expect(messages.map((message) => formatMessage(message, pkg))).toEqual([])
   })
 
   it('depends on published packages of ours by their version', () => {
@@ -59,8 +57,13 @@ it('a release by changesets counts up what changed, and only that', async () => 
   try {
     for (const file of ['package.json', 'package-lock.json', '.changeset', 'tsconfig.base.json'])
       cpSync(join(root, file), join(copy, file), { recursive: true })
-    for (const one of packages())
-      cpSync(join(one.folder, 'package.json'), join(copy, relative(root, one.folder), 'package.json'))
+    for (const parent of ['packages', 'apps']) {
+      for (const name of readdirSync(join(root, parent))) {
+        cpSync(join(root, parent, name, 'package.json'), join(copy, parent, name, 'package.json'))
+      }
+    }
+    for (const file of readdirSync(join(copy, '.changeset')))
+      if (file.endsWith('.md')) rmSync(join(copy, '.changeset', file))
     symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
     writeFileSync(join(copy, '.changeset/try-it.md'), '---\n"@nonroot/mmu": minor\n---\n\nTry a release.\n')
     const git = { GIT_AUTHOR_NAME: 'a', GIT_AUTHOR_EMAIL: 'a@b', GIT_COMMITTER_NAME: 'a', GIT_COMMITTER_EMAIL: 'a@b' }
