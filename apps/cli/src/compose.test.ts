@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { createNodeModuleSource } from '@nonroot/host-node'
 import { composeHost, loadStack } from '@nonroot/hypervisor'
 import type { Stack } from '@nonroot/hypervisor'
-import { createDeviceBench, createTestLog, createTestMetrics } from '@nonroot/testkit'
+import { createDeviceBench, createTestHostMemory, createTestLog, createTestMetrics } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { fixtures } from './testing/cli.ts'
 
@@ -12,8 +12,8 @@ const load = (...set: string[]): Promise<Stack> =>
   loadStack(join(fixtures, 'good.yaml'), { source: createNodeModuleSource(), set })
 
 async function compose(stack: Stack) {
-  const bench = createDeviceBench()
-  const hostMemory = {} as never
+  const hostMemory = createTestHostMemory(2048)
+  const bench = createDeviceBench({ hostMemory })
   const host = await composeHost(stack, { hostMemory, metrics: createTestMetrics(), log: createTestLog() })
   const vm = () =>
     host.createVmParts({
@@ -42,6 +42,14 @@ describe('composing', () => {
   it('swaps an implementation by one line of configuration', async () => {
     const { vm } = await compose(await load('stack.paging.strategy=shadowing'))
     expect((await vm()).paging).toEqual({ what: 'shadowing' })
+  })
+
+  it.each(['ept', 'shadow'])('creates the shipped %s paging, chosen by one line', async (strategy) => {
+    const stack = await load(`stack.paging={ use: "@nonroot/mmu", strategy: ${strategy} }`)
+    expect(stack.paging).toMatchObject({ package: { name: '@nonroot/mmu' }, definition: { name: strategy } })
+    const { paging } = await (await compose(stack)).vm()
+    expect(typeof paging.onPageFault).toBe('function')
+    paging.dispose()
   })
 
   it('names a device whose create throws, and leaves the host fit for the next VM', async () => {
