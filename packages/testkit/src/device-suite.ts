@@ -1,35 +1,10 @@
 /** What every device must do, whatever it is: survive its guest, reset, save and restore. */
 
 import type { DeviceDefinition, IoSize } from '@nonroot/contracts'
+import { check, createRandom, same } from './check.ts'
+import type { TestRegistrar } from './check.ts'
 import { benchDevice } from './device-bench.ts'
 import type { DeviceBench, DeviceBenchOptions } from './device-bench.ts'
-
-/** `it` of vitest, `test` of node:test, or anything that takes a name and a function. */
-export type TestRegistrar = (name: string, run: () => void | Promise<void>) => unknown
-
-export function check(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new Error(message)
-}
-
-/** Equal as JSON, with bigints and bytes told apart. */
-export function same(left: unknown, right: unknown): boolean {
-  const text = (value: unknown): string =>
-    JSON.stringify(value, (_, item: unknown) =>
-      typeof item === 'bigint' ? `${item}n` : item instanceof Uint8Array ? [...item] : item,
-    )
-  return text(left) === text(right)
-}
-
-/** A small generator with a fixed seed (xorshift32): a failure repeats. */
-export function createRandom(seed = 0x2545f491): (below: number) => number {
-  let state = seed | 0 || 1
-  return (below) => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % below
-  }
-}
 
 /** Registers the suite for a device with the given options. */
 export function testDevice(

@@ -1,0 +1,34 @@
+/** What suites are written with: no test runner is imported, so that they run under any. */
+
+/** `it` of vitest, `test` of node:test, or anything that takes a name and a function. */
+export type TestRegistrar = (name: string, run: () => void | Promise<void>) => unknown
+
+export function check(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(message)
+}
+
+/** Equal as JSON, with bigints and bytes told apart. */
+export function same(left: unknown, right: unknown): boolean {
+  const text = (value: unknown): string =>
+    JSON.stringify(value, (_, item: unknown) =>
+      typeof item === 'bigint' ? `${item}n` : item instanceof Uint8Array ? [...item] : item,
+    )
+  return text(left) === text(right)
+}
+
+export function checkSame(found: unknown, wanted: unknown, what: string): void {
+  const text = (value: unknown): string =>
+    JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? `${item}n` : item)) ?? String(value)
+  check(same(found, wanted), `${what}: found ${text(found)}, wanted ${text(wanted)}`)
+}
+
+/** A small generator with a fixed seed (xorshift32): a failure repeats. */
+export function createRandom(seed = 0x2545f491): (below: number) => number {
+  let state = seed | 0 || 1
+  return (below) => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) % below
+  }
+}

@@ -1,0 +1,245 @@
+/** What every host memory and every guest memory must do. */
+
+import { FRAME_SIZE, gpa } from '@nonroot/contracts'
+import type { GuestMemory, HostMemory, Hpa } from '@nonroot/contracts'
+import { check, checkSame, createRandom } from './check.ts'
+import type { TestRegistrar } from './check.ts'
+
+/** `create` makes a host of at least 64 free frames. */
+export function testHostMemory(create: () => HostMemory, it: TestRegistrar): void {
+  it('host memory: hands out zeroed frames, each once, until none is left', () => {
+    const host = create()
+    const free = host.freeFrames
+    const seen = new Set<number>()
+    for (let frame = host.allocateFrame(); frame !== undefined; frame = host.allocateFrame()) {
+      check(frame % FRAME_SIZE === 0, `${frame} is no frame`)
+      check(!seen.has(frame), `frame ${frame} was handed out twice`)
+      seen.add(frame)
+      check(
+        host.bytes.subarray(frame, frame + FRAME_SIZE).every((byte) => byte === 0),
+        'a frame is not zero',
+      )
+      host.bytes.fill(0xa5, frame, frame + FRAME_SIZE)
+    }
+    checkSame(seen.size, free, 'frames handed out')
+    checkSame(host.freeFrames, 0, 'free frames when none is left')
+    for (const frame of seen) host.freeFrame(frame as Hpa)
+    checkSame(host.freeFrames, free, 'free frames after all were freed')
+    const again = host.allocateFrame()!
+    check(
+      host.bytes.subarray(again, again + FRAME_SIZE).every((byte) => byte === 0),
+      'a frame used again is not zero',
+    )
+  })
+
+  it('host memory: adjoining frames are adjoining and aligned', () => {
+    const host = create()
+    host.allocateFrame()
+    for (const [count, align] of [
+      [1, 1],
+      [3, 1],
+      [4, 4],
+      [5, 8],
+      [2, 16],
+    ] as const) {
+      const start = host.allocateFrames(count, align)
+      check(start !== undefined, `${count} frames at a multiple of ${align}`)
+      checkSame(start % (align * FRAME_SIZE), 0, 'alignment')
+    }
+    checkSame(host.allocateFrames(host.totalFrames + 1), undefined, 'more frames than there are')
+  })
+
+  it('host memory: counts owners; the last one frees', () => {
+    const host = create()
+    const frame = host.allocateFrame()!
+    const free = host.freeFrames
+    host.shareFrame(frame)
+    checkSame(host.references(frame), 2, 'owners')
+    host.freeFrame(frame)
+    checkSame([host.references(frame), host.freeFrames], [1, free], 'one owner less')
+    host.freeFrame(frame)
+    checkSame([host.references(frame), host.freeFrames], [0, free + 1], 'no owner')
+  })
+
+  it('host memory: tells watchers of writes and of freed frames, until they stop', () => {
+    const host = create()
+    const heard: [number, number][] = []
+    const frame = host.allocateFrame()!
+    const stop = host.watchWrites((address, length) => void heard.push([address, length]))
+    host.noteWrite((frame + 8) as Hpa, 4)
+    host.freeFrame(frame)
+    checkSame(
+      heard,
+      [
+        [frame + 8, 4],
+        [frame, FRAME_SIZE],
+      ],
+      'what watchers heard',
+    )
+    stop()
+    host.noteWrite(frame, 1)
+    checkSame(heard.length, 2, 'after stopping')
+  })
+
+  it('host memory: bytes, view and words are one shared memory', () => {
+    const host = create()
+    check(host.memory.buffer instanceof SharedArrayBuffer, 'the memory is not shared')
+    const frame = host.allocateFrame()!
+    host.view.setUint32(frame, 0x11223344, true)
+    checkSame([host.bytes[frame], host.words[frame >>> 2]], [0x44, 0x11223344], 'the same bytes')
+  })
+}
+
+/** `create` makes a guest of `size` bytes of RAM at 0 (256 KiB at least), with nothing else mapped. */
+export function testGuestMemory(create: () => { memory: GuestMemory; host: HostMemory }, it: TestRegistrar): void {
+  it('guest memory: reads back what was written, at any alignment, across frames', () => {
+    const { memory } = create()
+    for (const at of [0, 1, FRAME_SIZE - 1, FRAME_SIZE - 4, FRAME_SIZE * 3 - 3, memory.size - 8]) {
+      check(memory.writeU64(at, 0x1122334455667788n), `writeU64 at ${at}`)
+      checkSame(memory.readU64(at), 0x1122334455667788n, `readU64 at ${at}`)
+      checkSame(
+        [memory.readU8(at), memory.readU16(at), memory.readU32(at)],
+        [0x88, 0x7788, 0x55667788],
+        `parts at ${at}`,
+      )
+      check(
+        memory.writeU16(at, 0xbeef) && memory.writeU8(at + 2, 0x5a) && memory.writeU32(at + 4, 0xffffffff),
+        'writes',
+      )
+      checkSame(memory.readU64(at), 0xffffffff555abeefn, `after smaller writes at ${at}`)
+    }
+    const bytes = Uint8Array.from({ length: 3 * FRAME_SIZE }, (_, index) => index * 7)
+    const back = new Uint8Array(bytes.length)
+    check(memory.writeBytes(FRAME_SIZE - 5, bytes) && memory.readBytes(FRAME_SIZE - 5, back), 'bytes over four frames')
+    checkSame(back, bytes, 'bytes over four frames')
+    check(memory.fill(FRAME_SIZE, 2 * FRAME_SIZE, 0x5a), 'fill')
+    checkSame([memory.readU8(2 * FRAME_SIZE), memory.readU8(3 * FRAME_SIZE - 1)], [0x5a, 0x5a], 'filled')
+  })
+
+  it('guest memory: an access that is not wholly inside RAM says so and changes nothing', () => {
+    const { memory, host } = create()
+    const free = host.freeFrames
+    const { size } = memory
+    const hostile = [
+      size,
+      size - 1,
+      size - 3,
+      -1,
+      -8,
+      2 ** 32,
+      2 ** 52,
+      Number.MAX_SAFE_INTEGER,
+      0.5,
+      NaN,
+      Infinity,
+      -Infinity,
+    ]
+    for (const at of hostile.filter((address) => address !== size - 1 && address !== size - 3)) {
+      checkSame(
+        [memory.readU8(at), memory.readU64(at), memory.translate(at, 'read'), memory.peek(at)],
+        [undefined, undefined, undefined, undefined],
+        `reads at ${at}`,
+      )
+      checkSame(
+        [memory.writeU8(at, 1), memory.writeU64(at, 1n), memory.isRam(at, 1)],
+        [false, false, false],
+        `writes at ${at}`,
+      )
+    }
+    for (const at of hostile) {
+      checkSame(
+        [
+          memory.readU32(at),
+          memory.writeU32(at, 1),
+          memory.readBytes(at, new Uint8Array(8)),
+          memory.writeBytes(at, new Uint8Array(8)),
+          memory.fill(at, 8, 1),
+        ],
+        [undefined, false, false, false, false],
+        `access at ${at}`,
+      )
+    }
+    for (const length of [-1, NaN, Infinity, 2 ** 53, 0.5, size + 1]) {
+      checkSame([memory.isRam(0, length), memory.fill(0, length, 1)], [false, false], `length ${length}`)
+    }
+    checkSame(host.freeFrames, free, 'frames taken by accesses that failed')
+  })
+
+  it('guest memory: frames come at first touch, zeroed, and go when released', () => {
+    const { memory } = create()
+    checkSame([memory.peek(5 * FRAME_SIZE), memory.residentFrames], [undefined, 0], 'before any touch')
+    checkSame(memory.readU32(5 * FRAME_SIZE), 0, 'first read')
+    memory.writeU32(6 * FRAME_SIZE, 7)
+    check(memory.peek(6 * FRAME_SIZE) !== undefined, 'touched')
+    check(memory.release(6 * FRAME_SIZE), 'released')
+    checkSame([memory.peek(6 * FRAME_SIZE), memory.readU32(6 * FRAME_SIZE)], [undefined, 0], 'after release')
+    check(!memory.release(2 ** 40), 'released what is no RAM')
+  })
+
+  it('guest memory: translate gives the byte that reads and writes go to', () => {
+    const { memory, host } = create()
+    memory.writeU32(FRAME_SIZE + 12, 0xcafe)
+    const at = memory.translate(FRAME_SIZE + 12, 'write')!
+    checkSame(host.view.getUint32(at, true), 0xcafe, 'through host memory')
+    host.view.setUint32(at, 0xbabe, true)
+    checkSame(memory.readU32(FRAME_SIZE + 12), 0xbabe, 'back')
+    checkSame(memory.peek(FRAME_SIZE + 12), at, 'peek')
+  })
+
+  it('guest memory: a shared frame is copied before it is written', () => {
+    const { memory, host } = create()
+    memory.writeU32(0, 1)
+    const frame = memory.translate(0, 'read')!
+    host.shareFrame(frame)
+    check(!memory.isWritable(0), 'a shared frame is writable')
+    memory.writeU32(0, 2)
+    checkSame(
+      [host.view.getUint32(frame, true), memory.readU32(0), host.references(frame)],
+      [1, 2, 1],
+      'old, new, owners of the old',
+    )
+  })
+
+  it('guest memory: the dirty log has what was written since, once each, ascending', () => {
+    const { memory } = create()
+    memory.writeU8(0, 1)
+    checkSame(memory.takeDirty(), [], 'while off')
+    memory.setDirtyLog(true)
+    memory.readU8(FRAME_SIZE)
+    memory.writeU8(9 * FRAME_SIZE + 1, 1)
+    memory.writeU32(4 * FRAME_SIZE - 2, 1)
+    memory.writeU8(9 * FRAME_SIZE, 1)
+    checkSame(
+      memory.takeDirty(),
+      [3, 4, 9].map((frame) => gpa(frame * FRAME_SIZE)),
+      'dirty frames',
+    )
+    checkSame(memory.takeDirty(), [], 'taken')
+    memory.setDirtyLog(false)
+  })
+
+  it('guest memory: watchers of host memory hear of device writes', () => {
+    const { memory, host } = create()
+    const at = memory.translate(8, 'write')!
+    let heard = 0
+    host.watchWrites((address, length) => {
+      if (address <= at && address + length > at) heard++
+    })
+    memory.writeU8(8, 1)
+    check(heard > 0, 'nobody heard of the write')
+  })
+
+  it('guest memory: restores what it saved', () => {
+    const [one, other] = [create().memory, create().memory]
+    const random = createRandom()
+    for (let round = 0; round < 200; round++) one.writeU32(random(one.size - 4), random(2 ** 32))
+    other.writeU8(FRAME_SIZE * 7, 1)
+    other.restore(structuredClone(one.save()))
+    const [left, right] = [new Uint8Array(one.size), new Uint8Array(one.size)]
+    check(one.readBytes(0, left) && other.readBytes(0, right), 'reading all')
+    check(
+      left.every((byte, index) => byte === right[index]),
+      'restored memory differs',
+    )
+  })
+}
