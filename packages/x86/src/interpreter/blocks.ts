@@ -6,10 +6,11 @@ import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruc
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
 import { rows, type Row } from '../rows/index.ts'
 import { codeSizeOf, MODE } from '../state/mode.ts'
-import { fpr, gpr, S, segment, TLB, TLB_BANK, TLB_ENTRIES, VCPU_SIZE, xmm } from '../state/layout.ts'
-import type { CodePages, Core } from '../core.ts'
+import { dropWriteTags } from '../paging/tlb.ts'
+import { fpr, gpr, S, segment, xmm } from '../state/layout.ts'
+import type { CodeTracker, Core } from '../core.ts'
 import type { Handlers } from './handlers.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, NEVER_LINKED, NOT_LINKED, RECORD } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -26,10 +27,19 @@ export interface Block {
   readonly nextPage: number
 }
 
+/** A region that stands in for a block. */
+interface Compiled {
+  readonly block: Block
+  readonly page: number
+  /** Offsets in the page of the bytes it was made from. */
+  readonly extents: readonly { readonly start: number; readonly end: number }[]
+  readonly handler: number
+}
+
 /** Translates the page after the current one for fetching: its HPA, or -1 with the fault raised. */
 export type FetchNextPage = () => number
 
-export class BlockCache implements CodePages {
+export class BlockCache implements CodeTracker {
   readonly #core: Core
   readonly #handlers: Handlers
   readonly #arena: number
@@ -40,11 +50,17 @@ export class BlockCache implements CodePages {
   /** Blocks that have bytes on a page, by frame number. */
   readonly #pages = new Map<number, Set<Block>>()
   readonly #hasCode: Uint8Array
+  /** Compiled regions by frame number. */
+  readonly #compiled = new Map<number, Set<Compiled>>()
+  readonly #byFirst = new Map<number, Block>()
+  readonly #waysOut = new Map<number, number>()
   readonly #instruction = createInstruction(rows[0]!)
   readonly #modes = new Map<number, DecodeMode>()
   readonly #joined = new Uint8Array(32)
   /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
   #candidate: { record: number; instruction: Instruction } | undefined
+  /** Runs after which a block is reported hot; 0: never. */
+  hotness = HOT
   /** Counts for statistics. */
   decoded = 0
   dropped = 0
@@ -76,6 +92,10 @@ export class BlockCache implements CodePages {
     for (let page = host >>> 12; page <= last; page++) {
       const blocks = this.#pages.get(page)
       if (!blocks) continue
+      const from = host - page * 0x1000
+      for (const compiled of this.#compiled.get(page) ?? []) {
+        if (compiled.extents.some(({ start, end }) => start < from + length && end > from)) this.#dropCompiled(compiled)
+      }
       for (const block of blocks) {
         const crosses = block.nextPage >= 0 && block.nextPage >>> 12 === page
         if (crosses || (block.host < host + length && block.host + block.length > host)) this.#drop(block)
@@ -88,6 +108,10 @@ export class BlockCache implements CodePages {
     this.resets++
     this.#blocks.clear()
     this.#pages.clear()
+    for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
+    this.#compiled.clear()
+    this.#byFirst.clear()
+    this.#waysOut.clear()
     this.#hasCode.fill(0)
     this.#free = this.#arena
     this.#clearTable()
@@ -149,6 +173,7 @@ export class BlockCache implements CodePages {
     }
     this.#special(first, 'enterBlock', host & 0xfff)
     i32[(first + RECORD.immediate) >>> 2] = count
+    i32[(first + RECORD.heat) >>> 2] = limit || !this.hotness ? NEVER_HOT : this.hotness
     this.#count(first, record, count)
     this.#handlers.flush()
     this.#free = record
@@ -156,6 +181,7 @@ export class BlockCache implements CodePages {
     const block: Block = { host, mode, first, end: record, length: ip - (host & 0xfff), nextPage: crossing }
     if (limit) return block
     this.#blocks.set(key(host, mode), block)
+    this.#byFirst.set(first, block)
     this.#register(block, host)
     if (crossing >= 0) this.#register(block, crossing)
     return block
@@ -176,6 +202,60 @@ export class BlockCache implements CodePages {
     if (this.#free === block.end) this.#free = block.first
   }
 
+  // --- compiled regions ---
+
+  /** The live block whose first record this is. */
+  at(first: number): Block | undefined {
+    return this.#byFirst.get(first)
+  }
+  isCurrent(block: Block): boolean {
+    return this.#blocks.get(key(block.host, block.mode)) === block
+  }
+  setHeat(block: Block, heat: number): void {
+    this.#core.i32[(block.first + RECORD.heat) >>> 2] = heat
+  }
+  decodeMode(mode: number): DecodeMode {
+    return this.#mode(mode)
+  }
+  available(row: Row, mode: number): boolean {
+    return !unavailable(row, mode)
+  }
+  /** From now on compiled code runs in the block's place. `extents`: what it was made from, as offsets in the page. */
+  replace(block: Block, handler: number, extents: Compiled['extents']): void {
+    const page = block.host >>> 12
+    this.#core.i32[block.first >>> 2] = handler
+    let regions = this.#compiled.get(page)
+    if (!regions) this.#compiled.set(page, (regions = new Set()))
+    regions.add({ block, page, extents, handler })
+  }
+  /** A record that goes on at an offset of a page: what compiled code leaves by. Shared by all that leave for there. */
+  wayOut(page: number, ip: number, mode: number): number {
+    const at = (page + ip) * 0x10000 + mode
+    let record = this.#waysOut.get(at)
+    if (record === undefined) {
+      record = this.#free
+      this.#free += RECORD.size
+      this.#special(record, 'goOn', ip)
+      this.#immediate(record, ip)
+      this.#core.u8[record + RECORD.remaining] = 0
+      this.#core.i32[(record + RECORD.link) >>> 2] = this.#linkFor(ip, mode, 0)
+      this.#handlers.flush()
+      this.#waysOut.set(at, record)
+    }
+    return record
+  }
+  #dropCompiled(compiled: Compiled): void {
+    const { block, page, handler } = compiled
+    const regions = this.#compiled.get(page)!
+    regions.delete(compiled)
+    if (!regions.size) this.#compiled.delete(page)
+    if (this.isCurrent(block)) {
+      this.#core.i32[block.first >>> 2] = this.#handlers.special('enterBlock')
+      this.setHeat(block, this.hotness || NEVER_HOT)
+    }
+    this.#handlers.release(handler)
+  }
+
   // --- records ---
 
   /** Writes one record; true when the block can go on behind it. */
@@ -193,7 +273,7 @@ export class BlockCache implements CodePages {
       return false
     }
     if (row.attributes.cpl === 0 && mode & MODE.user) {
-      core.i32[record >>> 2] = this.#handlers.special('generalProtection')
+      core.i32[record >>> 2] = this.#handlers.special(row.attributes.cplFault === 'ud' ? 'undefinedOpcode' : 'generalProtection')
       return false
     }
     core.i32[record >>> 2] = this.#handlers.of(instruction, mode, false)
@@ -227,19 +307,16 @@ export class BlockCache implements CodePages {
       i32[word + 3] = i.base >= 0 && i.base !== BASE_RIP ? gpr(i.base) : S.zero
       if (i.base === BASE_RIP) this.#wide(word + 4, ip + i.length + i.displacement)
       else {
-        i32[word + 4] = i.index >= 0 ? gpr(i.index) : row.operands.some((o) => o.kind === 'B') ? gpr(i.vvvv) : S.zero
+        i32[word + 4] = i.index >= 0 ? gpr(i.index) : S.zero
         i32[word + 5] = i.scale
       }
-    } else {
-      i32[word + 3] = registerOffset(i, 'rm')
-      i32[word + 4] = gpr(i.vvvv)
-    }
+    } else i32[word + 3] = registerOffset(i, 'rm')
     i32[word + 6] = segment(i.segment)
     i32[word + 7] = i.displacement
     i32[word + 8] = i.immediate
     i32[word + 9] = i.immediateHigh
     i32[word + 10] = NEVER_LINKED
-    i32[word + 11] = i.immediate2
+    i32[word + 11] = i.vex ? gpr(i.vvvv) : row.attributes.unit === 'x87' ? escapeOf(i) : i.immediate2
     if (row.operands.some((o) => o.kind === 'O')) {
       i32[word + 8] = i.displacement
       i32[word + 9] = i.displacementHigh
@@ -280,7 +357,7 @@ export class BlockCache implements CodePages {
   /** Fills `remaining`: records after the entry, counted by instructions. */
   #count(first: number, end: number, count: number): void {
     const { u8, i32 } = this.#core
-    u8[first + RECORD.remaining] = count
+    u8[first + RECORD.remaining] = 0 // it takes them off when it is past
     let left = count
     const check = this.#handlers.special('checkNextPage')
     for (let record = first + RECORD.size; record < end; record += RECORD.size) {
@@ -304,19 +381,7 @@ export class BlockCache implements CodePages {
     blocks.add(block)
     if (!this.#hasCode[page]) {
       this.#hasCode[page] = 1
-      this.#forbidPlainWrites(page)
-    }
-  }
-
-  /** Takes the write tags of a page out of the TLB, so that writes to it come to the slow path. */
-  #forbidPlainWrites(page: number): void {
-    const { i32, base } = this.#core
-    const start = (base + VCPU_SIZE) >>> 2
-    const words = TLB.entry >>> 2
-    for (let n = 0; n < TLB_BANK.count * TLB_ENTRIES; n++) {
-      const at = start + n * words
-      const tag = i32[at + 2]!
-      if ((tag & 0xfff) === 0 && (tag + i32[at + 6]!) >>> 12 === page) i32[at + 2] = i32[at + 3] = -1
+      dropWriteTags(this.#core, page << 12)
     }
   }
 
@@ -329,6 +394,8 @@ export class BlockCache implements CodePages {
     const bucket = this.#bucket(block.host, block.mode)
     if (i32[bucket + 2] === block.first) i32[bucket] = i32[bucket + 1] = -1
     this.#blocks.delete(key(block.host, block.mode))
+    this.#byFirst.delete(block.first)
+    for (const compiled of this.#compiled.get(block.host >>> 12) ?? []) if (compiled.block === block) this.#dropCompiled(compiled)
     for (const host of block.nextPage >= 0 ? [block.host, block.nextPage] : [block.host]) {
       const page = host >>> 12
       const blocks = this.#pages.get(page)

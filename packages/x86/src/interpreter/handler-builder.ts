@@ -4,6 +4,7 @@ import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Width } from '../ir/nodes.ts'
 import { SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { MODE } from '../state/mode.ts'
 import { RECORD } from './record.ts'
 
 /** What the handlers share with the processor that runs them. */
@@ -23,7 +24,8 @@ export class HandlerBuilder extends SemanticsBuilder {
   readonly #context: HandlerContext
 
   constructor(instruction: Instruction, stackSize: 16 | 32 | 64, flagsDead: boolean, context: HandlerContext) {
-    super(instruction, flagsDead)
+    super()
+    this.begin(instruction, flagsDead)
     this.record = this.param(1)
     this.stackSize = stackSize
     this.#context = context
@@ -80,6 +82,12 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   nextRip(): Value {
     return this.#cutRip(this.add(this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true })), this.rawLoad('i64', this.record, RECORD.length, 8, { stable: true })))
+  }
+  /** For records that stand in blocks of every mode. */
+  currentRipOfAnyMode(): Value {
+    const rip = this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true }))
+    const code = this.and(this.slot(S.mode, 'i32'), MODE.codeSize)
+    return this.select(this.eq(code, 2), rip, this.select(this.eq(code, 1), this.and(rip, 0xffff_ffff), this.and(rip, 0xffff)))
   }
   #cutRip(rip: Value): Value {
     return this.truncate(rip, this.codeSize)
@@ -152,10 +160,15 @@ export class HandlerBuilder extends SemanticsBuilder {
     this.setSlot(S.exit, this.i32(reason))
     this.leave()
   }
-  /** First record of a block: takes the block's instructions off the budget. */
+  /** First record of a block: takes the block's instructions off the budget, and counts how often the block runs. */
   enterBlock(): void {
     const left = this.sub(this.slot(S.budget, 'i32'), this.rawLoad('i32', this.record, RECORD.immediate, 32, { stable: true }))
     this.ifUnlikely(this.ltS(left, 0), () => this.exit(EXIT.budget))
+    const heat = this.sub(this.rawLoad('i32', this.record, RECORD.heat, 32), 1)
+    this.rawStore(this.record, RECORD.heat, 32, heat)
+    this.ifUnlikely(this.eqz(heat), () => this.exit(EXIT.hot))
+    // Compiled code may have left flags uncomputed.
+    this.ifUnlikely(this.slot(S.lazyKind, 'i32'), () => this.run('settleFlags', this.cpu, this.i32(0)))
     this.setSlot(S.budget, left)
     this.next()
   }

@@ -5,6 +5,7 @@
 import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body } from '../ir/nodes.ts'
+import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
 import { lower } from '../lower/lower.ts'
 import { rows } from '../rows/index.ts'
 import { VECTOR } from '../semantics/builder.ts'
@@ -29,7 +30,7 @@ export interface HandlersOptions extends HandlerContext {
 }
 
 /** Handlers that belong to no row. */
-type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'crossing' | 'fpuUnavailable'
+type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
 
 const TABLE_INITIAL = 1 << 14
 
@@ -43,6 +44,8 @@ interface Pending {
 
 export class Handlers {
   readonly table = new WebAssembly.Table({ initial: TABLE_INITIAL, element: 'anyfunc' })
+  /** Works out flags that compiled code left uncomputed: (cpu, anything). */
+  readonly settleFlags: (cpu: number, unused: number) => void
   /** Enters a block: (cpu, address of its first record). */
   readonly enter: (cpu: number, block: number) => void
   readonly #options: HandlersOptions
@@ -51,13 +54,16 @@ export class Handlers {
   #pending: Pending[] = []
   /** Index 0 stays empty: a record that was never written traps. */
   #next = 1
-  readonly #dispatch: WebAssembly.ExportValue
+  /** Functions of the first module that the others import. */
+  readonly #shared: Record<string, WebAssembly.ExportValue> | undefined
+  readonly #released: number[] = []
 
   constructor(options: HandlersOptions) {
     this.#options = options
-    const { enter, dispatch } = this.#core()
+    const { enter, dispatch, settleFlags } = this.#core()
     this.enter = enter as (cpu: number, block: number) => void
-    this.#dispatch = dispatch
+    this.settleFlags = settleFlags as (cpu: number, unused: number) => void
+    this.#shared = { dispatch: dispatch!, settleFlags: settleFlags! }
   }
 
   /** Table index for an instruction in a mode; the handler exists after the next `flush`. */
@@ -102,7 +108,30 @@ export class Handlers {
     })
     const { module, functions } = this.#module(bodies)
     module.element(pending[0]!.index, functions)
-    this.#instantiate(module)
+    this.#instantiate(module.toBytes())
+  }
+
+  /** Puts compiled functions into the table. */
+  install(bodies: readonly Body[]): { indices: number[]; bytes: number } {
+    this.flush()
+    const { module, functions } = this.#module(bodies)
+    const indices = functions.map((f) => {
+      let index = this.#released.pop()
+      if (index === undefined) {
+        index = this.#next++
+        if (index >= this.table.length) this.table.grow(TABLE_INITIAL)
+      }
+      module.element(index, [f])
+      return index
+    })
+    const bytes = module.toBytes()
+    this.#instantiate(bytes)
+    return { indices, bytes: bytes.length }
+  }
+  /** The compiled function at this index is no longer entered; its place may be used again. */
+  release(index: number): void {
+    this.table.set(index, null)
+    this.#released.push(index)
   }
 
   /** A module of functions with these bodies, importing what they call. */
@@ -113,7 +142,7 @@ export class Handlers {
     const type = module.type(['i32', 'i32'], [])
     const callees = new Map<string, number>()
     for (const name of calleesOf(bodies)) {
-      const known = name === 'dispatch' ? DISPATCH_TYPE : this.#options.imports[name]
+      const known = name === 'dispatch' || name === 'settleFlags' ? HANDLER_TYPE : this.#options.imports[name]
       if (!known) throw new Error(`handlers call ${name}, which is not imported`)
       callees.set(name, module.importFunction('e', name, module.type(known.params, known.results)))
     }
@@ -124,26 +153,24 @@ export class Handlers {
     return { module, functions }
   }
 
-  #instantiate(module: ModuleBuilder): WebAssembly.Exports {
+  #instantiate(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Exports {
     const e: Record<string, WebAssembly.ImportValue> = { memory: this.#options.memory, table: this.table }
     for (const [name, { function: f }] of Object.entries(this.#options.imports)) e[name] = f as WebAssembly.ImportValue
-    if (this.#dispatch) e['dispatch'] = this.#dispatch as WebAssembly.ImportValue
-    return new WebAssembly.Instance(new WebAssembly.Module(module.toBytes()), { e }).exports
+    Object.assign(e, this.#shared)
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports
   }
 
-  /** `dispatch` and `enter`, which every other handler relies on. */
-  #core(): { enter: WebAssembly.ExportValue; dispatch: WebAssembly.ExportValue } {
+  /** What every other handler relies on. */
+  #core(): WebAssembly.Exports {
     const body = (build: (b: HandlerBuilder) => void) => {
       const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
       build(b)
       return b.root
     }
     const enterBody = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
-    const { module, functions } = this.#module([body(dispatch), enterBody])
-    module.exportFunction('dispatch', functions[0]!)
-    module.exportFunction('enter', functions[1]!)
-    const { dispatch: found, enter } = this.#instantiate(module)
-    return { dispatch: found!, enter: enter! }
+    const { module, functions } = this.#module([body(dispatch), enterBody, body(settleFlags)])
+    for (const [i, name] of ['dispatch', 'enter', 'settleFlags'].entries()) module.exportFunction(name, functions[i]!)
+    return this.#instantiate(module.toBytes())
   }
 }
 
@@ -175,13 +202,38 @@ function dispatch(b: HandlerBuilder): void {
   b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)
 }
 
+/** Computes the flags that the lazy slots describe. (compiler/lazy-flags.ts) */
+function settleFlags(b: HandlerBuilder): void {
+  const number = b.slot(S.lazyKind, 'i32')
+  for (const [n, lazy] of LAZY_KINDS.entries()) {
+    if (!lazy) continue
+    b.if(b.eq(number, n), () => {
+      const { kind, width } = lazy
+      const left = b.slot(S.lazyLeft)
+      const right = b.slot(S.lazyRight)
+      const result = b.slot(S.lazyResult)
+      const keepsCarry = kind === 'inc' || kind === 'dec'
+      // The carry that came in is looked at only where result = left (ADC), left = right (SBB), and there it shows.
+      const carry = kind === 'adc' ? b.ne(right, 0) : b.ne(result, 0)
+      b.arithmeticFlags(kind, width, left, keepsCarry ? b.const(1) : right, result, carry)
+      if (keepsCarry) b.setFlag('cf', b.wrap(right))
+    })
+  }
+  b.setSlot(S.lazyKind, b.i32(0))
+  b.return()
+}
+
 const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   enterBlock: (b) => b.enterBlock(),
   // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
   goOn: (b) => b.branch(),
   undefinedOpcode: (b) => b.raise(VECTOR.UD),
   generalProtection: (b) => b.raise(VECTOR.GP),
-  stale: (b) => b.exit(EXIT.stale),
+  // The code here was written over: give back what the block had taken for the rest, and find it anew.
+  stale: (b) => {
+    b.setSlot(S.budget, b.add(b.slot(S.budget, 'i32'), b.rawLoad('i32', b.record, RECORD.remaining, 8)))
+    b.jump(b.currentRipOfAnyMode())
+  },
   // After the instruction that an interrupt shadow covers. (STI itself leaves when something waits.)
   endShadow: (b) => {
     b.setSlot(S.shadow, b.i32(0))
@@ -199,11 +251,10 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
     b.ifUnlikely(b.eqz(same), () => b.exit(EXIT.crossing))
     b.next()
   },
-  crossing: (b) => b.exit(EXIT.crossing),
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
 }
 
-const DISPATCH_TYPE = { params: ['i32', 'i32'], results: [] } as const
+const HANDLER_TYPE = { params: ['i32', 'i32'], results: [] } as const
 
 /** Names of everything that the bodies call. */
 function calleesOf(bodies: readonly Body[], into = new Set<string>()): Set<string> {

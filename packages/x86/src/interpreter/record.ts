@@ -24,9 +24,11 @@ export const RECORD = {
   displacement: 28,
   /** i64. Relative branches: target minus `ripPage`. Memory offsets (`O`): the offset. Block entry: instruction count. */
   immediate: 32,
+  /** i32, of a block's entry: how often it may still run before it is worth compiling. */
+  heat: 36,
   /** i32: block to go to (taken): NOT_LINKED until known, NEVER_LINKED where it must not be. */
   link: 40,
-  /** i32: the same when not taken. Also ENTER's level and a far pointer's selector. */
+  /** i32: the same when not taken. Also ENTER's level, a far pointer's selector. */
   link2: 44,
   /** i32: register named by VEX.vvvv; the opcode of an x87 instruction. Neither branches nor has a second immediate. */
   vvvv: 44,
@@ -37,7 +39,15 @@ export const RECORD = {
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1
 
+/** Runs after which a block is compiled; and a count that never comes down to 0 in practice. */
+export const HOT = 150
+export const NEVER_HOT = 0x7fff_ffff
+
 /** Block hash table: direct mapped, entries of 16 bytes: i32 HPA of the first byte, i32 mode key, i32 address of the first record. */
 export const BLOCK_TABLE_BITS = 15
 export const BLOCK_TABLE_SIZE = 16 << BLOCK_TABLE_BITS
 export const BLOCK_HASH = 0x9e3779b1 // 2^32 / golden ratio
+
+/** An x87 instruction's opcode as the `escape` field has it: the eleven bits that FSTENV shows. (SDM Vol. 1, "Last Instruction Opcode") */
+export const escapeOf = (i: { opcode: number; mod: number; reg: number; rm: number }): number =>
+  ((i.opcode & 7) << 8) | (i.mod << 6) | ((i.reg & 7) << 3) | (i.rm & 7)

@@ -163,20 +163,23 @@ export class IrBuilder {
     this.#if(condition, then, otherwise, true)
   }
   /** Repeats the body until `break`. */
-  loop(body: () => void): void {
-    const label = {}
+  loop(body: () => void, label: object = {}): void {
     this.#breaks.push(label)
     const list = this.#nested(body)
     this.#breaks.pop()
     this.effect({ kind: 'loop', label, body: list })
   }
-  /** Leaves the innermost loop. */
-  break(): void {
-    this.effect({ kind: 'break', label: this.#innermost() })
+  /** A body that `break(label)` leaves. */
+  block(body: () => void, label: object): void {
+    this.effect({ kind: 'block', label, body: this.#nested(body) })
   }
-  /** Starts the innermost loop's next round. */
-  continue(): void {
-    this.effect({ kind: 'continue', label: this.#innermost() })
+  /** Leaves the innermost loop, or the loop or block of that label. */
+  break(label: object = this.#innermost()): void {
+    this.effect({ kind: 'break', label })
+  }
+  /** Starts the next round of the innermost loop, or of that label's. */
+  continue(label: object = this.#innermost()): void {
+    this.effect({ kind: 'continue', label })
   }
   return(): void {
     this.effect({ kind: 'return' })
@@ -212,10 +215,14 @@ export class IrBuilder {
     const type = typeof a === 'object' ? a.type : typeof b === 'object' ? b.type : 'i64'
     return this.op(`${type}.${name}`, a, b)
   }
+  /** How deep in `if`, `loop` and `block` the builder stands. */
+  protected depth = 0
   #nested(build: () => void): Body {
     const outer = this.body
     const list: Body = (this.body = [])
+    this.depth++
     build()
+    this.depth--
     this.body = outer
     return list
   }

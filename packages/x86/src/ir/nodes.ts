@@ -42,6 +42,8 @@ export type Effect =
   | { kind: 'if'; condition: Value; then: Node[]; else: Node[]; unlikely: boolean }
   /** Repeats until a `break` with its label. */
   | { kind: 'loop'; label: object; body: Node[] }
+  /** A `break` with its label goes behind it. */
+  | { kind: 'block'; label: object; body: Node[] }
   | { kind: 'break' | 'continue'; label: object }
   /** Copies or fills raw memory: wasm's bulk instructions. */
   | { kind: 'copy'; to: Value; from: Value; count: Value }

@@ -120,6 +120,14 @@ class Lowering {
         this.#open.length -= 2
         for (const opcode of [0x0c, 0, 0x0b, 0x0b]) code.byte(opcode)
         return
+      case 'block':
+        code.byte(0x02)
+        code.byte(0x40)
+        this.#open.push({ label: node.label, loop: false })
+        this.list(node.body)
+        this.#open.pop()
+        code.byte(0x0b)
+        return
       case 'break':
       case 'continue':
         code.byte(0x0c)

@@ -8,53 +8,44 @@ function countOf(b: SemanticsBuilder, operand: Operand, width: Width): Value {
   return b.and(value, width === 64 ? 63 : 31)
 }
 
-interface Shifted {
+const bitOf = (b: SemanticsBuilder, value: Value, at: Value): Value => b.and(b.wrap(b.shrU(value, at)), 1)
+const signBit = (b: SemanticsBuilder, value: Value, width: Width): Value => bitOf(b, value, b.const(width - 1))
+
+/** `apply` is only valid for a count that is not 0; with 0 the operand is written back and no flag changes. */
+const counted =
+  (apply: (b: SemanticsBuilder, dst: Operand, left: Value, count: Value) => void): Semantics =>
+  (b, dst, source) => {
+    const left = dst!.readToWrite()
+    const count = countOf(b, source!, dst!.width)
+    if (source!.spec.kind === 'one') return apply(b, dst!, left, count)
+    b.if(b.ne(count, 0), () => apply(b, dst!, left, count), () => dst!.write(left))
+  }
+
+const shift = (kind: 'shl' | 'shr' | 'sar'): Semantics =>
+  counted((b, dst, left, count) => {
+    const { width } = dst
+    const result =
+      kind === 'shl' ? b.truncate(b.shl(left, count), width)
+      : kind === 'shr' ? b.shrU(left, count)
+      : b.truncate(b.shrS(b.signExtend(left, width), count), width)
+    dst.write(result)
+    b.arithmeticFlags(kind, width, left, count, result)
+  })
+
+interface Rotated {
   readonly result: Value
   /** i32 0 or 1. */
   readonly cf: Value
   /** OF in bit (width - 1). */
   readonly of: Value
 }
-
-/** `compute` is only valid for a count that is not 0; with 0 the operand is written back and no flag changes. */
-const shift =
-  (compute: (b: SemanticsBuilder, width: Width, left: Value, count: Value) => Shifted, kind: 'shift' | 'rotate'): Semantics =>
-  (b, dst, source) => {
-    const { width } = dst!
-    const left = dst!.readToWrite()
-    const count = countOf(b, source!, width)
-    const apply = () => {
-      const { result, cf, of } = compute(b, width, left, count)
-      dst!.write(result)
-      b.setFlag('cf', cf)
-      b.setOverflowBit(of, width)
-      if (kind === 'shift') {
-        b.setResult(result, width)
-        b.setFlag('af', 0)
-      }
-    }
-    if (source!.spec.kind === 'one') apply()
-    else b.if(b.ne(count, 0), apply, () => dst!.write(left))
-  }
-
-const bitOf = (b: SemanticsBuilder, value: Value, at: Value): Value => b.and(b.wrap(b.shrU(value, at)), 1)
-const signBit = (b: SemanticsBuilder, value: Value, width: Width): Value => bitOf(b, value, b.const(width - 1))
-
-const shl = shift((b, width, left, count) => {
-  const wide = b.shl(left, count)
-  const result = b.truncate(wide, width)
-  const cf = width === 64 ? bitOf(b, left, b.sub(64, count)) : bitOf(b, wide, b.const(width))
-  return { result, cf, of: b.xor(result, b.shl(b.extendU(cf), width - 1)) }
-}, 'shift')
-
-const shr = shift((b, _width, left, count) => {
-  return { result: b.shrU(left, count), cf: bitOf(b, left, b.sub(count, 1)), of: left }
-}, 'shift')
-
-const sar = shift((b, width, left, count) => {
-  const value = b.signExtend(left, width)
-  return { result: b.truncate(b.shrS(value, count), width), cf: bitOf(b, b.shrS(value, b.sub(count, 1)), b.const(0)), of: b.const(0) }
-}, 'shift')
+const rotate = (compute: (b: SemanticsBuilder, width: Width, left: Value, count: Value) => Rotated): Semantics =>
+  counted((b, dst, left, count) => {
+    const { result, cf, of } = compute(b, dst.width, left, count)
+    dst.write(result)
+    b.setFlag('cf', cf)
+    b.setOverflowBit(of, dst.width)
+  })
 
 /** left rotated left by `count` (already below `width`). */
 function rotateLeft(b: SemanticsBuilder, width: Width, left: Value, count: Value): Value {
@@ -62,16 +53,16 @@ function rotateLeft(b: SemanticsBuilder, width: Width, left: Value, count: Value
   return b.truncate(b.or(b.shl(left, count), b.shrU(left, b.sub(width, count))), width)
 }
 
-const rol = shift((b, width, left, count) => {
+const rol = rotate((b, width, left, count) => {
   const result = rotateLeft(b, width, left, b.and(count, width - 1))
   const cf = b.and(b.wrap(result), 1)
   return { result, cf, of: b.xor(result, b.shl(b.extendU(cf), width - 1)) }
-}, 'rotate')
+})
 
-const ror = shift((b, width, left, count) => {
+const ror = rotate((b, width, left, count) => {
   const result = rotateLeft(b, width, left, b.and(b.sub(width, count), width - 1))
   return { result, cf: signBit(b, result, width), of: b.xor(result, b.shl(result, 1)) }
-}, 'rotate')
+})
 
 /** Rotates through CF turn width + 1 bits, so counts of 8- and 16-bit operands are taken modulo 9 and 17. */
 function carryCount(b: SemanticsBuilder, width: Width, count: Value): Value {
@@ -90,12 +81,12 @@ function rotateCarryLeft(b: SemanticsBuilder, width: Width, left: Value, count: 
   return { result: turned, cf: bitOf(b, left, b.sub(64, count)) }
 }
 
-const rcl = shift((b, width, left, masked) => {
+const rcl = rotate((b, width, left, masked) => {
   const { result, cf } = rotateCarryLeft(b, width, left, carryCount(b, width, masked))
   return { result, cf, of: b.xor(result, b.shl(b.extendU(cf), width - 1)) }
-}, 'rotate')
+})
 
-const rcr = shift((b, width, left, masked) => {
+const rcr = rotate((b, width, left, masked) => {
   const count = carryCount(b, width, masked)
   if (width === 64) {
     const carry = b.extendU(b.flag('cf'))
@@ -109,7 +100,7 @@ const rcr = shift((b, width, left, masked) => {
   const turned = b.or(b.shrU(wide, count), b.shl(wide, back))
   const result = b.truncate(turned, width)
   return { result, cf: bitOf(b, turned, b.const(width)), of: b.xor(result, b.shl(result, 1)) }
-}, 'rotate')
+})
 
 /** SHLD and SHRD. With 16-bit operands counts above 16 are undefined; here the bits of the destination follow once more. */
 const doubleShift =
@@ -185,9 +176,9 @@ const scan =
   }
 
 export const bit: Record<string, Semantics> = {
-  shl,
-  shr,
-  sar,
+  shl: shift('shl'),
+  shr: shift('shr'),
+  sar: shift('sar'),
   rol,
   ror,
   rcl,

@@ -17,8 +17,8 @@ export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
 /** The status flags' letters in the order of RFLAGS. */
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
 
-/** Operations whose flags follow from their operands and result. INC and DEC leave CF alone. */
-export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec'
+/** Operations whose flags follow from their operands and result. INC and DEC leave CF alone; of shifts `right` is the count, not 0. */
+export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar'
 
 /** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
 export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
@@ -137,6 +137,14 @@ export abstract class SemanticsBuilder extends IrBuilder {
       this.setSlot(S.of, this.const(0))
       return this.setResult(result, width)
     }
+    if (kind === 'shl' || kind === 'shr' || kind === 'sar') {
+      const cf = this.shiftedOut(kind, width, left, right)
+      this.setFlag('cf', cf)
+      this.setFlag('af', 0)
+      // OF is defined for a count of 1 only, and is what that formula gives for the others too.
+      this.setOverflowBit(kind === 'shl' ? this.xor(result, this.shl(this.extendU(cf), width - 1)) : kind === 'shr' ? left : this.const(0), width)
+      return this.setResult(result, width)
+    }
     if (kind === 'add') this.setFlag('cf', this.ltU(result, left))
     else if (kind === 'adc') this.setFlag('cf', this.or(this.ltU(result, left), this.and(carry!, this.eq(result, left))))
     else if (kind === 'sub') this.setFlag('cf', this.ltU(left, right))
@@ -144,6 +152,11 @@ export abstract class SemanticsBuilder extends IrBuilder {
     this.setOverflowBit(this.and(this.xor(left, result), this.xor(adds ? result : left, right)), width)
     this.setAdjust(left, right, result)
     this.setResult(result, width)
+  }
+  /** The last bit that a shift by `count` (not 0) moved out, i32. */
+  protected shiftedOut(kind: 'shl' | 'shr' | 'sar', width: Width, left: Value, count: Value): Value {
+    if (kind === 'shl') return this.and(this.wrap(width === 64 ? this.shrU(left, this.sub(64, count)) : this.shrU(this.shl(left, count), width)), 1)
+    return this.and(this.wrap(this.shrU(kind === 'sar' ? this.signExtend(left, width) : left, this.sub(count, 1))), 1)
   }
   /** Sets one flag from an i32 that is 0 or 1. SF and PF are set together: use `setSignParity`. */
   setFlag(name: 'cf' | 'af' | 'of' | 'zf', value: Operandish): void {
@@ -285,7 +298,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       () => {
         this.setSlot(S.address, linear)
         this.setSlot(S.value, value)
-        this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.#info(bytes, which)), () => this.leave())
+        this.ifUnlikely(this.call('i32', this.slowCall('slowWrite'), this.cpu, this.#info(bytes, which)), () => this.leave())
       },
       () => this.rawStore(this.#host(linear, entry), 0, (bytes * 8) as Width, value),
     )
@@ -300,7 +313,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
       () => {
         this.setSlot(S.address, linear)
-        this.ifUnlikely(this.call('i32', 'slowModify', this.cpu, this.#info(bytes, which)), () => this.leave())
+        this.ifUnlikely(this.call('i32', this.slowCall('slowModify'), this.cpu, this.#info(bytes, which)), () => this.leave())
         this.assign(result, vector ? this.slot(S.value, 'v128') : this.slot(S.value, 'i64', (bytes * 8) as Width))
         this.assign(host, this.slot(S.modify, 'i32'))
       },
@@ -316,7 +329,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
         () => {
           this.setSlot(S.address, linear)
           this.setSlot(S.value, value)
-          this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.#info(bytes, which)), () => this.leave())
+          this.ifUnlikely(this.call('i32', this.slowCall('slowWrite'), this.cpu, this.#info(bytes, which)), () => this.leave())
         },
       )
     return { value: this.get(result), write }
@@ -329,6 +342,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const entry = this.#tlbEntry(linear)
     const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
     return { host: this.#host(linear, entry), plain: hit }
+  }
+  /** Which import does a slow write: compiled code's does not write over code. */
+  protected slowCall(name: 'slowWrite' | 'slowModify'): string {
+    return name
   }
   #tlbEntry(linear: Value): Value {
     const index = this.and(this.wrap(this.shrU(linear, 12 - 5)), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes

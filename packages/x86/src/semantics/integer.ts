@@ -5,39 +5,23 @@ import { VECTOR, type Operand, type Semantics, type SemanticsBuilder, type Value
 
 /** left + right (+ carry): flags and result. */
 export function addition(b: SemanticsBuilder, width: Width, left: Value, right: Value, carry?: Value): Value {
-  let sum = b.add(left, right)
-  if (carry) sum = b.add(sum, b.extendU(carry))
-  const result = b.truncate(sum, width)
-  if (b.flagsDead) return result
-  if (width < 64) b.setFlag('cf', b.wrap(b.shrU(sum, width)))
-  else if (carry) b.setFlag('cf', b.or(b.ltU(result, left), b.and(carry, b.eq(result, left))))
-  else b.setFlag('cf', b.ltU(result, left))
-  b.setOverflowBit(b.and(b.xor(left, result), b.xor(right, result)), width)
-  b.setAdjust(left, right, result)
-  b.setResult(result, width)
+  const sum = b.add(left, right)
+  const result = b.truncate(carry ? b.add(sum, b.extendU(carry)) : sum, width)
+  b.arithmeticFlags(carry ? 'adc' : 'add', width, left, right, result, carry)
   return result
 }
 
 /** left - right (- borrow): flags and result. */
 export function subtraction(b: SemanticsBuilder, width: Width, left: Value, right: Value, borrow?: Value): Value {
-  let difference = b.sub(left, right)
-  if (borrow) difference = b.sub(difference, b.extendU(borrow))
-  const result = b.truncate(difference, width)
-  if (b.flagsDead) return result
-  b.setFlag('cf', borrow ? b.or(b.ltU(left, right), b.and(borrow, b.eq(left, right))) : b.ltU(left, right))
-  b.setOverflowBit(b.and(b.xor(left, right), b.xor(left, result)), width)
-  b.setAdjust(left, right, result)
-  b.setResult(result, width)
+  const difference = b.sub(left, right)
+  const result = b.truncate(borrow ? b.sub(difference, b.extendU(borrow)) : difference, width)
+  b.arithmeticFlags(borrow ? 'sbb' : 'sub', width, left, right, result, borrow)
   return result
 }
 
-/** Flags of a logical operation: CF and OF clear; AF is undefined and is cleared too, as processors do. */
+/** Flags of a logical operation. */
 export function logic(b: SemanticsBuilder, width: Width, result: Value): Value {
-  if (b.flagsDead) return result
-  b.setFlag('cf', 0)
-  b.setSlot(S.of, b.const(0))
-  b.setFlag('af', 0)
-  b.setResult(result, width)
+  b.arithmeticFlags('logic', width, result, result, result)
   return result
 }
 
@@ -56,10 +40,7 @@ const step =
     const left = dst!.readToWrite()
     const result = b.truncate(b.add(left, sign), width)
     dst!.write(result)
-    if (b.flagsDead) return
-    b.setOverflowBit(sign === 1 ? b.and(b.not(left), result) : b.and(left, b.not(result)), width)
-    b.setAdjust(left, b.const(sign === 1 ? 1 : 1), result)
-    b.setResult(result, width)
+    b.arithmeticFlags(sign === 1 ? 'inc' : 'dec', width, left, b.const(1), result)
   }
 
 /** MUL and IMUL with one operand: rDX:rAX (AX for bytes). ZF, SF, AF and PF are undefined: left alone. */

@@ -156,6 +156,13 @@ export const S = {
   xmm: 0x600,
   /** Upper halves of YMM, for AVX later. */
   ymmHigh: 0x700,
+  /** i32: how the status flags are to be computed from the three slots below; 0: they stand in cf .. sp. (compiler/lazy-flags.ts) */
+  lazyKind: 0x5ac,
+  lazyLeft: 0x5b0,
+  lazyRight: 0x5b8,
+  lazyResult: 0x5c0,
+  /** A record of its own for compiled code, which has none: RECORD's ip, length and remaining. 48 bytes. */
+  compiledRecord: 0x5d0,
   /** Statistics, i64 each: slow reads, slow writes, TLB fills, dispatches. */
   statistics: 0x800,
 } as const
@@ -176,10 +183,12 @@ export const EXIT = {
   stop: 5,
   /** Interrupts may have become open: look at what waits. */
   attention: 6,
-  /** The code at `record` was written over: find or decode it again. */
-  stale: 7,
   /** The instruction at `record` crosses into a page that must be looked at again. */
   crossing: 8,
+  /** The block at `record` has run often: compile it. It is entered again either way. */
+  hot: 9,
+  /** Compiled code meets something at `record` that the interpreter must do: one instruction, nothing of which is done yet. */
+  interpret: 10,
 } as const
 
 /** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */

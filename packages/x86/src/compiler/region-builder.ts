@@ -1,0 +1,499 @@
+/**
+ * The compiler's side of the semantics builder: operands are constants, general registers are wasm locals, flags stay symbolic as
+ * long as they can. One builder makes one region: a function with structured control flow.
+ */
+import { BASE_RIP, type Instruction } from '../decode/instruction.ts'
+import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
+import { SemanticsBuilder, type ArithmeticKind, type RegisterField, type Semantics, type StatusFlag } from '../semantics/builder.ts'
+import { EXIT, gpr, S, segment } from '../state/layout.ts'
+import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
+import { escapeOf, RECORD } from '../interpreter/record.ts'
+import { lazyKindNumber } from './lazy-flags.ts'
+import type { BasicBlock, Placed, Region } from './region.ts'
+
+/** What is known, at a point of the code, of where the status flags are. */
+type FlagState =
+  /** Computed from these values when asked for; the lazy variables say the same. */
+  | { readonly state: 'symbolic'; readonly kind: ArithmeticKind; readonly width: Width; readonly left: Value; readonly right: Value; readonly result: Value; readonly carry: Value | undefined }
+  /** In their slots; lazyKind is 0. */
+  | { readonly state: 'stored' }
+  /** The lazy variables say. */
+  | { readonly state: 'unknown' }
+
+const UNKNOWN: FlagState = { state: 'unknown' }
+const STORED: FlagState = { state: 'stored' }
+
+/** A semantics that cannot be compiled: it calls the system unconditionally. */
+export class NotCompilable extends Error {}
+
+export interface RegionContext {
+  readonly meaningOf: (instruction: Instruction) => Semantics
+  /** Address of a record that leads on to an offset of the page: `goOn` with a link (see blocks.ts). */
+  readonly wayOut: (ip: number) => number
+}
+
+const REGISTERS = 16
+const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
+
+export class RegionBuilder extends SemanticsBuilder {
+  readonly stackSize: 16 | 32 | 64
+  readonly #context: RegionContext
+  readonly #registers: (Variable | undefined)[] = Array.from({ length: REGISTERS })
+  /** Registers that some instruction of the region changes. */
+  readonly #changed = new Set<number>()
+  /** The latest value of a register on the straight line being built, to save reading it back. */
+  readonly #latest = new Map<number, Value>()
+  /** Places, filled at the end, where registers are loaded and written back: only then it is known which. */
+  readonly #loads: Body
+  readonly #writeBacks: Body[] = []
+  readonly #ripPage: Variable
+  readonly #tlb: Variable
+  readonly #budget: Variable
+  /** Bytes ip, length and remaining of the instruction left at, as one i32 in RECORD's layout. */
+  readonly #leftAt: Variable
+  readonly #lazyKind: Variable
+  readonly #lazyLeft: Variable
+  readonly #lazyRight: Variable
+  readonly #lazyResult: Variable
+  readonly #common = {}
+  #flags: FlagState = UNKNOWN
+  #placed!: Placed
+  /** Instructions from the current one to the end of its basic block. */
+  #remaining = 0
+  #instructionDepth = 0
+  /** How the current basic block's last instruction goes on. */
+  #condition: Value | undefined
+  #target: Value | undefined
+  readonly #codeSize: 16 | 32 | 64
+
+  constructor(mode: number, context: RegionContext) {
+    super()
+    this.#context = context
+    this.stackSize = stackSizeOf(mode)
+    this.#codeSize = codeSizeOf(mode)
+    this.#ripPage = this.variable(super.slot(S.ripPage), 'ripPage')
+    this.#tlb = this.variable(super.slot(S.tlb, 'i32'), 'tlb')
+    this.#budget = this.variable(super.slot(S.budget, 'i32'), 'budget')
+    this.#leftAt = this.#bare(this.i32(0), 'leftAt')
+    this.#lazyKind = this.variable(super.slot(S.lazyKind, 'i32'), 'lazyKind')
+    this.#lazyLeft = this.#bare(this.const(0), 'lazyLeft')
+    this.#lazyRight = this.#bare(this.const(0), 'lazyRight')
+    this.#lazyResult = this.#bare(this.const(0), 'lazyResult')
+    this.#loads = this.#place()
+    this.if(this.get(this.#lazyKind), () => {
+      this.assign(this.#lazyLeft, super.slot(S.lazyLeft))
+      this.assign(this.#lazyRight, super.slot(S.lazyRight))
+      this.assign(this.#lazyResult, super.slot(S.lazyResult))
+    })
+  }
+  /** A variable that wasm's zero initialises. */
+  #bare(like: Value, name: string): Variable {
+    const variable: Variable = { type: like.type, name, local: -1 }
+    this.variables.push(variable)
+    return variable
+  }
+
+  override get codeSize(): 16 | 32 | 64 {
+    return this.#codeSize
+  }
+
+  // ------------------------------------------------------------------ the region as a whole
+
+  build(region: Region): void {
+    this.block(() => this.#tree(region, region.blocks[0]!), this.#common)
+    // The common way out for whatever leaves in the middle: state goes back to memory, the record says where.
+    this.#writeBack()
+    this.rawStore(this.cpu, S.compiledRecord + RECORD.ip, 32, this.get(this.#leftAt))
+    super.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
+    this.return()
+    this.#fill(this.#loads, () => {
+      for (const [n, register] of this.#registers.entries()) if (register) this.assign(register, super.slot(gpr(n)))
+    })
+    for (const place of this.#writeBacks)
+      this.#fill(place, () => {
+        for (const n of this.#changed) super.setSlot(gpr(n), this.get(this.#registers[n]!))
+      })
+  }
+
+  /** A place in the code to be filled later. */
+  #place(): Body {
+    const body: Body = []
+    this.effect({ kind: 'block', label: {}, body })
+    return body
+  }
+  #fill(place: Body, build: () => void): void {
+    const { body } = this
+    this.body = place
+    build()
+    this.body = body
+  }
+
+  /** The block and all that it dominates. (Ramsey: "Beyond Relooper", 2022) */
+  #tree(region: Region, block: BasicBlock): void {
+    const merges = region.blocks.filter((b) => b.isMerge && b !== block && b.dominator === block).toSorted((a, b) => b.order - a.order)
+    if (!block.isLoop) return this.#within(region, block, merges)
+    this.loop(() => this.#within(region, block, merges), loopLabel(block))
+  }
+  /** The block, inside wasm blocks that end where its merge nodes begin; the last of them outermost. */
+  #within(region: Region, block: BasicBlock, merges: readonly BasicBlock[]): void {
+    const [last, ...rest] = merges
+    if (!last) return this.#straight(region, block)
+    this.block(() => this.#within(region, block, rest), last)
+    this.#tree(region, last)
+  }
+  #straight(region: Region, block: BasicBlock): void {
+    // What a single predecessor knows of the flags holds here as well; where ways meet only the variables know.
+    if (block.isMerge || block.isLoop || block.order === 0) this.#flags = UNKNOWN
+    const count = block.instructions.length
+    this.#condition = this.#target = undefined
+    this.#latest.clear()
+    const left = this.sub(this.get(this.#budget), count)
+    if (block.isLoop || block.order === 0) {
+      this.ifUnlikely(this.ltS(left, 0), () => {
+        super.setSlot(S.exit, this.i32(EXIT.budget))
+        this.assign(this.#leftAt, block.start)
+        this.break(this.#common)
+      })
+    }
+    this.assign(this.#budget, left)
+    for (const [i, placed] of block.instructions.entries()) {
+      this.#remaining = count - i
+      this.#instruction(placed)
+    }
+    this.#end(region, block)
+  }
+
+  #instruction(placed: Placed): void {
+    this.#placed = placed
+    this.begin(placed.instruction, false)
+    this.#instructionDepth = this.depth
+    // Flags that change only under a condition are changed in their slots.
+    const { row } = placed.instruction
+    if (row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.#settle()
+    this.#context.meaningOf(placed.instruction)(this, ...this.operands)
+  }
+
+  #end(region: Region, block: BasicBlock): void {
+    const { ending } = block
+    const flags = this.#flags
+    const to = (ip: number): void => {
+      this.#flags = flags
+      const target = region.byStart.get(ip)
+      if (!target) return this.#exitTo(ip)
+      if (target.order <= block.order) return this.continue(loopLabel(target))
+      if (target.isMerge) return this.break(target)
+      this.#tree(region, target)
+    }
+    switch (ending.kind) {
+      case 'conditional':
+        this.if(this.#condition!, () => to(ending.taken))
+        return to(ending.next)
+      case 'jump':
+        return to(ending.to)
+      case 'leave':
+        return this.#exitTo(ending.at)
+      case 'indirect':
+        this.#writeBack()
+        super.setSlot(S.rip, this.#target!)
+        return this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
+    }
+  }
+
+  /** Leaves the region for an offset of its page, or relative to it. */
+  #exitTo(ip: number): void {
+    const record = this.i32(this.#context.wayOut(ip))
+    this.#writeBack()
+    const linked = this.rawLoad('i32', record, RECORD.link, 32)
+    const next = this.select(this.gtU(linked, 1), linked, record)
+    this.tail(this.rawLoad('i32', next, RECORD.handler, 32), this.cpu, next)
+  }
+
+  /** Registers, budget and lazy flags to their slots. */
+  #writeBack(): void {
+    this.#writeBacks.push(this.#place())
+    super.setSlot(S.budget, this.get(this.#budget))
+    this.#storeLazyFlags()
+  }
+  #storeLazyFlags(): void {
+    super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+    super.setSlot(S.lazyLeft, this.get(this.#lazyLeft))
+    super.setSlot(S.lazyRight, this.get(this.#lazyRight))
+    super.setSlot(S.lazyResult, this.get(this.#lazyResult))
+  }
+
+  // ------------------------------------------------------------------ slots: registers and flags are caught here
+
+  override slot(offset: number, type: Value['type'] = 'i64', width: Width = type === 'i32' ? 32 : type === 'v128' ? 128 : 64): Value {
+    if (offset < gpr(REGISTERS)) return this.#readGpr(offset >> 3, offset & 7, width)
+    if (offset === S.tlb) return this.get(this.#tlb)
+    if (offset === S.ripPage) return this.get(this.#ripPage)
+    if (offset === S.budget) return this.get(this.#budget)
+    if (FLAG_SLOTS.has(offset)) this.#settle()
+    return super.slot(offset, type, width)
+  }
+  override setSlot(offset: number, value: Value, width: Width = value.type === 'i32' || value.type === 'f32' ? 32 : value.type === 'v128' ? 128 : 64): void {
+    if (offset < gpr(REGISTERS)) return this.#writeGpr(offset >> 3, offset & 7, width, value)
+    if (offset === S.budget) return this.assign(this.#budget, value)
+    if (FLAG_SLOTS.has(offset)) this.#settleForWrite()
+    super.setSlot(offset, value, width)
+  }
+  #readGpr(n: number, byte: number, width: Width): Value {
+    let whole = this.#latest.get(n)
+    if (!whole) {
+      whole = this.get(this.#register(n))
+      if (this.depth === this.#instructionDepth) this.#latest.set(n, whole)
+    }
+    return this.truncate(byte ? this.shrU(whole, 8 * byte) : whole, width)
+  }
+  #writeGpr(n: number, byte: number, width: Width, value: Value): void {
+    let whole = value
+    if (width < 32) {
+      const mask = ((1n << BigInt(width)) - 1n) << BigInt(8 * byte)
+      const placed = this.and(byte ? this.shl(value, 8 * byte) : value, mask)
+      whole = this.or(this.and(this.#readGpr(n, 0, 64), BigInt.asUintN(64, ~mask)), placed)
+    }
+    this.#changed.add(n)
+    this.assign(this.#register(n), whole)
+    if (this.depth === this.#instructionDepth) this.#latest.set(n, whole)
+    else this.#latest.delete(n)
+  }
+  #register(n: number): Variable {
+    return (this.#registers[n] ??= this.#bare(this.const(0), `r${n}`))
+  }
+  /** A later round of the loop may find registers changed. */
+  override loop(body: () => void, label: object = {}): void {
+    this.#latest.clear()
+    super.loop(body, label)
+    this.#latest.clear()
+  }
+
+  // ------------------------------------------------------------------ flags
+
+  override arithmeticFlags(kind: ArithmeticKind, width: Width, left: Value, right: Value, result: Value, carry?: Value): void {
+    if (this.depth > this.#instructionDepth) {
+      this.#settle()
+      return super.arithmeticFlags(kind, width, left, right, result, carry)
+    }
+    // INC and DEC keep CF: it travels where `right` would, which is 1.
+    const keepsCarry = kind === 'inc' || kind === 'dec'
+    const carried = keepsCarry ? this.flag('cf') : carry
+    this.assign(this.#lazyKind, lazyKindNumber(kind, width))
+    if (kind !== 'logic') {
+      this.assign(this.#lazyLeft, left)
+      this.assign(this.#lazyRight, keepsCarry ? this.extendU(carried!) : right)
+    }
+    this.assign(this.#lazyResult, result)
+    this.#flags = { state: 'symbolic', kind, width, left, right, result, carry: carried }
+  }
+
+  override flag(name: StatusFlag): Value {
+    const f = this.#flags
+    if (f.state !== 'symbolic') return super.flag(name)
+    switch (name) {
+      case 'zf':
+        return this.eqz(f.result)
+      case 'sf':
+        return this.wrap(this.shrU(this.signExtend(f.result, f.width), 63))
+      case 'pf':
+        return this.eqz(this.and(this.popcnt(this.and(this.wrap(f.result), 0xff)), 1))
+      case 'cf':
+        switch (f.kind) {
+          case 'logic': return this.i32(0)
+          case 'shl': case 'shr': case 'sar': return this.shiftedOut(f.kind, f.width, f.left, f.right)
+          case 'add': return this.ltU(f.result, f.left)
+          case 'sub': return this.ltU(f.left, f.right)
+          case 'adc': return this.or(this.ltU(f.result, f.left), this.and(f.carry!, this.eq(f.result, f.left)))
+          case 'sbb': return this.or(this.ltU(f.left, f.right), this.and(f.carry!, this.eq(f.left, f.right)))
+          default: return f.carry!
+        }
+      case 'of': {
+        if (f.kind === 'logic' || f.kind === 'sar') return this.i32(0)
+        if (f.kind === 'shr') return this.and(this.wrap(this.shrU(f.left, f.width - 1)), 1)
+        if (f.kind === 'shl') return this.xor(this.flag('sf'), this.flag('cf'))
+        const adds = f.kind === 'add' || f.kind === 'adc' || f.kind === 'inc'
+        const bit = this.and(this.xor(f.left, f.result), this.xor(adds ? f.result : f.left, f.right))
+        return this.and(this.wrap(this.shrU(bit, f.width - 1)), 1)
+      }
+      case 'af':
+        if (f.kind === 'logic' || f.kind === 'shl' || f.kind === 'shr' || f.kind === 'sar') return this.i32(0)
+        return this.and(this.wrap(this.shrU(this.xor(this.xor(f.left, f.right), f.result), 4)), 1)
+    }
+  }
+
+  /** Compare and branch in one where the comparison is known. */
+  override condition(code: number): Value {
+    const f = this.#flags
+    if (f.state !== 'symbolic') return super.condition(code)
+    const { left, right, result, width } = f
+    const signed = (v: Value) => this.signExtend(v, width)
+    const negate = (v: Value) => (code & 1 ? this.eqz(v) : v)
+    const pair = code >> 1
+    if (f.kind === 'sub') {
+      switch (pair) {
+        case 1: return code & 1 ? this.geU(left, right) : this.ltU(left, right)
+        case 2: return code & 1 ? this.ne(left, right) : this.eq(left, right)
+        case 3: return code & 1 ? this.gtU(left, right) : this.leU(left, right)
+        case 6: return code & 1 ? this.geS(signed(left), signed(right)) : this.ltS(signed(left), signed(right))
+        case 7: return code & 1 ? this.gtS(signed(left), signed(right)) : this.leS(signed(left), signed(right))
+      }
+    }
+    switch (pair) {
+      case 0: return negate(this.flag('of'))
+      case 1: return negate(this.flag('cf'))
+      case 2: return code & 1 ? this.ne(result, 0) : this.eqz(result)
+      case 3: return negate(this.or(this.flag('cf'), this.flag('zf')))
+      case 4: return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
+      case 5: return negate(this.flag('pf'))
+      case 6:
+        if (f.kind === 'logic') return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
+        return negate(this.xor(this.flag('sf'), this.flag('of')))
+      default:
+        if (f.kind === 'logic') return code & 1 ? this.gtS(signed(result), 0) : this.leS(signed(result), 0)
+        return negate(this.or(this.xor(this.flag('sf'), this.flag('of')), this.flag('zf')))
+    }
+  }
+
+  /** Makes the slots hold the flags, because somebody reads or changes one of them by itself. */
+  #settle(): void {
+    if (this.#flags.state === 'stored') return
+    const f = this.#flags
+    if (this.depth > this.#instructionDepth) {
+      // Inside a branch of the semantics: the other way must find the same, so the settling is repeated where it is needed.
+      return this.#settleHere(f)
+    }
+    this.#settleHere(f)
+    this.#flags = STORED
+  }
+  #settleHere(f: FlagState): void {
+    if (f.state === 'symbolic') {
+      this.#flags = STORED
+      super.arithmeticFlags(f.kind, f.width, f.left, f.right, f.result, f.carry)
+      if (f.kind === 'inc' || f.kind === 'dec') super.setSlot(S.cf, f.carry!)
+      this.assign(this.#lazyKind, 0)
+      this.#flags = this.depth > this.#instructionDepth ? UNKNOWN : STORED
+      return
+    }
+    this.if(this.get(this.#lazyKind), () => {
+      this.#storeLazyFlags()
+      this.run('settleFlags', this.cpu, this.i32(0))
+      this.assign(this.#lazyKind, 0)
+    })
+  }
+  /** The same, unless the instruction overwrites every flag anyway. */
+  #settleForWrite(): void {
+    if (this.#flags.state === 'stored') return
+    const { writes, count } = this.instruction.row.flags
+    const replacesAll = !count && this.depth === this.#instructionDepth && [...'OSZAPC'].every((letter) => writes.includes(letter))
+    if (!replacesAll) return this.#settle()
+    this.assign(this.#lazyKind, 0)
+    this.#flags = STORED
+  }
+
+  // ------------------------------------------------------------------ operands
+
+  #number(field: RegisterField): number {
+    const i = this.instruction
+    return typeof field === 'number' ? field : field === 'base' ? i.base : field === 'index' ? i.index : field === 'vvvv' ? i.vvvv : i[field]
+  }
+  readRegister(field: RegisterField, width: Width): Value {
+    const n = this.#number(field)
+    const high = width === 8 && n >= 4 && n < 8 && (typeof field === 'number' || !this.instruction.rexPresent)
+    return high ? this.#readGpr(n - 4, 1, 8) : this.#readGpr(n, 0, width)
+  }
+  writeRegister(field: RegisterField, width: Width, value: Value): void {
+    const n = this.#number(field)
+    const high = width === 8 && n >= 4 && n < 8 && (typeof field === 'number' || !this.instruction.rexPresent)
+    if (high) this.#writeGpr(n - 4, 1, 8, value)
+    else this.#writeGpr(n, 0, width, value)
+  }
+  readVector(field: RegisterField): Value {
+    return super.slot(S.xmm + 16 * this.#number(field), 'v128')
+  }
+  writeVector(field: RegisterField, value: Value): void {
+    super.setSlot(S.xmm + 16 * this.#number(field), value)
+  }
+  readMmx(field: RegisterField): Value {
+    return super.slot(S.fpr + 16 * (this.#number(field) & 7))
+  }
+  writeMmx(field: RegisterField, value: Value): void {
+    super.setSlot(S.fpr + 16 * (this.#number(field) & 7), value)
+    super.setSlot(S.fpr + 16 * (this.#number(field) & 7) + 8, this.i32(0xffff), 16)
+  }
+  registerAddress(file: 'xmm' | 'mmx' | 'segment', field: RegisterField): Value {
+    const n = this.#number(field)
+    return this.add(this.cpu, file === 'xmm' ? S.xmm + n * 16 : file === 'mmx' ? S.fpr + (n & 7) * 16 : segment(n))
+  }
+  immediate(): Value {
+    const { immediate, immediateHigh } = this.instruction
+    return this.const((BigInt(immediateHigh) << 32n) | BigInt(immediate >>> 0))
+  }
+  immediate2(): Value {
+    return this.const(this.instruction.immediate2)
+  }
+  escape(): Value {
+    return this.i32(escapeOf(this.instruction))
+  }
+  /** RIP at an offset from the page's start. */
+  #rip(offset: number): Value {
+    return this.truncate(this.add(this.get(this.#ripPage), offset), this.codeSize)
+  }
+  currentRip(): Value {
+    return this.#rip(this.#placed.ip)
+  }
+  nextRip(): Value {
+    return this.#rip(this.#placed.ip + this.instruction.length)
+  }
+  relativeTarget(): Value {
+    const { ip } = this.#placed
+    const offset = ip + this.instruction.length + this.instruction.immediate
+    return this.truncate(this.add(this.get(this.#ripPage), offset), this.codeSize === 64 ? 64 : this.operandSize)
+  }
+  protected effectiveAddress(): Value {
+    const { base, index, scale, displacement, displacementHigh, row, length } = this.instruction
+    if (row.operands.some((o) => o.kind === 'O')) return this.const((BigInt(displacementHigh) << 32n) | BigInt(displacement >>> 0))
+    if (base === BASE_RIP) return this.add(this.get(this.#ripPage), this.#placed.ip + length + displacement)
+    let sum: Value | undefined = base >= 0 ? this.#readGpr(base, 0, 64) : undefined
+    if (index >= 0) {
+      const scaled = this.shl(this.#readGpr(index, 0, 64), scale)
+      sum = sum ? this.add(sum, scaled) : scaled
+    }
+    return sum ? this.add(sum, displacement) : this.const(displacement)
+  }
+  protected segmentAddress(which: number | 'operand'): Value {
+    return this.add(this.cpu, segment(which === 'operand' ? this.instruction.segment : which))
+  }
+
+  protected override slowCall(name: 'slowWrite' | 'slowModify'): string {
+    return name === 'slowWrite' ? 'compiledWrite' : 'compiledModify'
+  }
+
+  // ------------------------------------------------------------------ ways out
+
+  leave(): void {
+    const { ip } = this.#placed
+    this.assign(this.#leftAt, ip | (this.instruction.length << 16) | (this.#remaining << 24))
+    this.break(this.#common)
+  }
+  jump(rip: Value): void {
+    this.#target = rip
+  }
+  endBlock(): void {
+    throw new NotCompilable(this.instruction.row.mnemonic)
+  }
+  branch(condition?: Value): void {
+    this.#condition = condition
+  }
+  /** Not from compiled code: the whole instruction is left to the interpreter, if it has done nothing yet. */
+  system(): void {
+    if (this.depth === this.#instructionDepth) throw new NotCompilable(this.instruction.row.mnemonic)
+    super.setSlot(S.exit, this.i32(EXIT.interpret))
+    this.leave()
+  }
+}
+
+const loops = new WeakMap<BasicBlock, object>()
+function loopLabel(block: BasicBlock): object {
+  let label = loops.get(block)
+  if (!label) loops.set(block, (label = {}))
+  return label
+}

@@ -1,0 +1,207 @@
+/**
+ * A region: the basic blocks on one page that are reachable by direct jumps from a hot block, as a graph that has structure.
+ * Knows instructions' flow, nothing of what they do.
+ */
+import { createInstruction, type Instruction } from '../decode/instruction.ts'
+import { decode, type DecodeMode } from '../decode/decoder.ts'
+import { rows } from '../rows/index.ts'
+
+/** Where control goes behind a basic block. Offsets are from the page's start; those outside it are exits. */
+export type Ending =
+  | { readonly kind: 'conditional'; readonly taken: number; readonly next: number }
+  | { readonly kind: 'jump'; readonly to: number }
+  /** The last instruction sets RIP itself. */
+  | { readonly kind: 'indirect' }
+  /** The next instruction is the interpreter's. */
+  | { readonly kind: 'leave'; readonly at: number }
+
+export interface BasicBlock {
+  readonly start: number
+  readonly instructions: readonly Placed[]
+  readonly ending: Ending
+  /** Byte behind the last instruction. */
+  readonly end: number
+  // Filled by `structure`:
+  /** Place in reverse postorder. */
+  order: number
+  dominator: BasicBlock | undefined
+  readonly predecessors: BasicBlock[]
+  isLoop: boolean
+  /** More than one way leads here going forward. */
+  isMerge: boolean
+}
+
+export interface Placed {
+  readonly instruction: Instruction
+  /** Offset in the page. */
+  readonly ip: number
+}
+
+export interface Region {
+  readonly page: number
+  readonly mode: number
+  /** In reverse postorder; the first is the entry. */
+  readonly blocks: readonly BasicBlock[]
+  readonly byStart: ReadonlyMap<number, BasicBlock>
+}
+
+/** Beyond this a function takes long to compile for little more gain. */
+const MAX_INSTRUCTIONS = 300
+const MAX_BLOCKS = 60
+
+export interface RegionSource {
+  readonly bytes: Uint8Array
+  /** HPA of the page. */
+  readonly page: number
+  readonly mode: number
+  readonly decodeMode: DecodeMode
+  /** Whether compiled code can hold the instruction. */
+  readonly compilable: (instruction: Instruction) => boolean
+}
+
+/** Finds the region around the block at offset `entry`; undefined where even its first instruction is not for compiled code. */
+export function findRegion(source: RegionSource, entry: number): Region | undefined {
+  const at = new Map<number, Placed>()
+  const leaders = new Set<number>([entry])
+  const open = [entry]
+  let count = 0
+  // First all instructions that direct flow reaches, noting where blocks begin.
+  while (open.length && count < MAX_INSTRUCTIONS && leaders.size < MAX_BLOCKS) {
+    let ip = open.shift()!
+    while (!at.has(ip) && count < MAX_INSTRUCTIONS) {
+      const placed = decodeAt(source, ip)
+      if (!placed || !source.compilable(placed.instruction)) break
+      at.set(ip, placed)
+      count++
+      const next = ip + placed.instruction.length
+      const { flow } = placed.instruction.row.attributes
+      if (flow === undefined) {
+        ip = next
+        continue
+      }
+      const target = next + placed.instruction.immediate
+      if (flow === 'conditional') {
+        leaders.add(target).add(next)
+        open.push(next, target)
+      } else if (flow === 'jump' || flow === 'call') {
+        leaders.add(target)
+        open.push(target)
+      }
+      break
+    }
+  }
+  if (!at.has(entry)) return undefined
+  const byStart = new Map<number, BasicBlock>()
+  for (const start of leaders) if (at.has(start)) byStart.set(start, blockAt(start, at, leaders))
+  return structure({ page: source.page, mode: source.mode, byStart }, byStart.get(entry)!)
+}
+
+function decodeAt(source: RegionSource, ip: number): Placed | undefined {
+  if (ip < 0 || ip >= 0x1000) return undefined
+  const instruction = createInstruction(rows[0]!)
+  const result = decode(source.bytes, source.page + ip, 0x1000 - ip, source.decodeMode, instruction)
+  return result === 'ok' ? { instruction, ip } : undefined
+}
+
+function blockAt(start: number, at: ReadonlyMap<number, Placed>, leaders: ReadonlySet<number>): BasicBlock {
+  const instructions: Placed[] = []
+  let ip = start
+  let ending: Ending | undefined
+  while (!ending) {
+    const placed = at.get(ip)
+    if (!placed) {
+      ending = { kind: 'leave', at: ip }
+      break
+    }
+    instructions.push(placed)
+    const next = ip + placed.instruction.length
+    const target = next + placed.instruction.immediate
+    switch (placed.instruction.row.attributes.flow) {
+      case undefined:
+        if (leaders.has(next)) ending = { kind: 'jump', to: next }
+        break
+      case 'conditional':
+        ending = { kind: 'conditional', taken: target, next }
+        break
+      case 'jump':
+      case 'call':
+        ending = { kind: 'jump', to: target }
+        break
+      default:
+        ending = { kind: 'indirect' }
+    }
+    ip = next
+  }
+  return { start, instructions, ending, end: ip, order: -1, dominator: undefined, predecessors: [], isLoop: false, isMerge: false }
+}
+
+export function successors(block: BasicBlock, byStart: ReadonlyMap<number, BasicBlock>): BasicBlock[] {
+  const { ending } = block
+  const targets = ending.kind === 'conditional' ? [ending.next, ending.taken] : ending.kind === 'jump' ? [ending.to] : []
+  return [...new Set(targets)].map((t) => byStart.get(t)).filter((b) => b !== undefined)
+}
+
+/**
+ * Orders the graph and finds dominators, loops and merges. (Cooper, Harvey, Kennedy: "A Simple, Fast Dominance Algorithm".) A loop
+ * with a second way in has no structure: the offending block is left out, and its edges become exits.
+ */
+function structure(region: { page: number; mode: number; byStart: Map<number, BasicBlock> }, entry: BasicBlock): Region {
+  for (;;) {
+    const blocks: BasicBlock[] = []
+    const seen = new Set<BasicBlock>()
+    const visit = (block: BasicBlock): void => {
+      seen.add(block)
+      for (const next of successors(block, region.byStart)) if (!seen.has(next)) visit(next)
+      blocks.push(block)
+    }
+    visit(entry)
+    blocks.reverse()
+    for (const [order, block] of blocks.entries()) {
+      block.order = order
+      block.dominator = undefined
+      block.predecessors.length = 0
+      block.isLoop = block.isMerge = false
+    }
+    for (const block of blocks) for (const next of successors(block, region.byStart)) next.predecessors.push(block)
+    findDominators(blocks)
+    const wrong = blocks.find((block) => block.predecessors.some((p) => p.order >= block.order && !dominates(block, p)))
+    if (wrong) {
+      // Its other ways in stay within the region only if they are the first ones: give the block up.
+      region.byStart.delete(wrong.start)
+      continue
+    }
+    for (const block of blocks) {
+      block.isLoop = block.predecessors.some((p) => p.order >= block.order)
+      block.isMerge = block.predecessors.filter((p) => p.order < block.order).length > 1
+    }
+    const byStart = new Map(blocks.map((block) => [block.start, block]))
+    return { page: region.page, mode: region.mode, blocks, byStart }
+  }
+}
+
+function findDominators(blocks: readonly BasicBlock[]): void {
+  const entry = blocks[0]!
+  entry.dominator = entry
+  for (let changed = true; changed; ) {
+    changed = false
+    for (const block of blocks.slice(1)) {
+      let common: BasicBlock | undefined
+      for (const p of block.predecessors) if (p.dominator) common = common ? meet(common, p) : p
+      if (block.dominator !== common) {
+        block.dominator = common
+        changed = true
+      }
+    }
+  }
+}
+function meet(a: BasicBlock, b: BasicBlock): BasicBlock {
+  while (a !== b) {
+    while (a.order > b.order) a = a.dominator!
+    while (b.order > a.order) b = b.dominator!
+  }
+  return a
+}
+function dominates(a: BasicBlock, b: BasicBlock): boolean {
+  while (b.order > a.order) b = b.dominator!
+  return a === b
+}

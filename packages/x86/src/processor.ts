@@ -1,0 +1,275 @@
+/**
+ * The processor: runs guest code until something outside must act. Owns the run loop between wasm code and the cold parts.
+ * What surrounds the chip comes in as a ProcessorHost. (SDM Vol. 3A throughout)
+ */
+import { Compiler } from './compiler/compiler.ts'
+import { Core, GuestFault, type ProcessorHost } from './core.ts'
+import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
+import { floatImports } from './float/imports.ts'
+import { BlockCache, type Block } from './interpreter/blocks.ts'
+import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
+import { BLOCK_TABLE_SIZE, RECORD } from './interpreter/record.ts'
+import { slowModify, slowRead, slowWrite, translateFetch } from './paging/index.ts'
+import { checkSegment } from './state/segments.ts'
+import { afterInstruction, beforeInstruction } from './events/debug.ts'
+import { resetProcessor } from './state/reset.ts'
+import { EXIT, FLAG, S, VCPU_TOTAL } from './state/layout.ts'
+import { MODE } from './state/mode.ts'
+import { exitOf } from './system/intercept.ts'
+import { system, systemRoutineNumber } from './system/index.ts'
+
+/** Why `run` came back. */
+export type StopReason = 'budget' | 'halt' | 'shutdown' | 'stop' | 'attention'
+
+export interface ProcessorOptions {
+  /** Bytes for decoded blocks; all of them are dropped when it is full. Default 32 MiB. */
+  readonly codeCache?: number
+  /** Use the compiler tier. Default true. */
+  readonly compile?: boolean
+}
+
+const FRAME = 4096
+
+export class Processor {
+  readonly core: Core
+  readonly blocks: BlockCache
+  readonly handlers: Handlers
+  readonly compiler: Compiler
+  /** Instructions retired up to the start of the slice that runs now. */
+  #retired = 0
+  #slice = 0
+  #nextLinear = 0n
+
+  constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
+    const codeCache = options.codeCache ?? 32 << 20
+    const base = take(host, VCPU_TOTAL)
+    const core = (this.core = new Core(host, base))
+    const table = take(host, BLOCK_TABLE_SIZE)
+    const arena = take(host, codeCache)
+    const slow = (f: (core: Core, info: number) => number): HandlerImport => ({
+      params: ['i32', 'i32'],
+      results: ['i32'],
+      function: (_cpu: number, info: number) => f(core, info),
+    })
+    this.handlers = new Handlers({
+      memory: host.memory.memory,
+      maximumPages: host.memory.memory.buffer.byteLength >>> 16,
+      systemRoutine: systemRoutineNumber,
+      exitOf: (instruction) => exitOf(instruction.row),
+      imports: {
+        slowRead: slow(slowRead),
+        slowWrite: slow(slowWrite),
+        slowModify: slow(slowModify),
+        checkSegment: slow(checkSegment),
+        compiledWrite: slow((c, info) => fromCompiled(c, slowWrite, info)),
+        compiledModify: slow((c, info) => fromCompiled(c, slowModify, info)),
+        system: {
+          params: ['i32', 'i32', 'i32'],
+          results: ['i32'],
+          function: (_cpu: number, record: number, id: number) => system(core, record, id),
+        },
+        ...floatImports(host.memory.memory),
+      },
+    })
+    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table)
+    core.code = this.blocks
+    this.compiler = new Compiler(this.blocks, this.handlers, core.u8)
+    if (options.compile === false) this.blocks.hotness = 0
+    core.retired = () => this.retired
+    host.memory.watchWrites((hpa, length) => {
+      if (this.blocks.hasCode(hpa) || this.blocks.hasCode(hpa + length - 1) || length > FRAME) this.blocks.invalidate(hpa, length)
+    })
+    resetProcessor(core)
+  }
+
+  /** Instructions retired since power-up, exact even in the middle of a system routine. */
+  get retired(): number {
+    return this.#retired + this.#slice - this.core.get32(S.budget)
+  }
+
+  /** Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. */
+  yield(): void {
+    const left = this.core.get32(S.budget)
+    if (left <= 0) return
+    this.#slice -= left
+    this.core.set32(S.budget, 0)
+  }
+
+  /** Runs about `budget` instructions, or less. */
+  run(budget: number): StopReason {
+    const { core } = this
+    this.#retired = this.retired
+    this.#slice = budget
+    core.set32(S.budget, budget)
+    for (;;) {
+      if (core.get32(S.flags) & FLAG.TF || core.debugging) {
+        const stop = this.#step()
+        if (stop) return stop
+        if (core.get32(S.budget) <= 0) return 'budget'
+        continue
+      }
+      const block = this.#block(0)
+      if (!block) {
+        if (this.#fault() === 'shutdown') return 'shutdown'
+        continue
+      }
+      this.handlers.enter(core.base, block.first)
+      const stop = this.#exit()
+      if (stop) return stop
+    }
+  }
+
+  /** Runs one instruction, whatever shields it: what STI and MOV SS cover, and single steps. */
+  #step(): StopReason | undefined {
+    const { core } = this
+    if (beforeInstruction(core)) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+    const block = this.#block(1)
+    if (!block) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+    // The budget lets the one instruction run; the next block's entry ends the slice.
+    const left = core.get32(S.budget)
+    core.set32(S.budget, 1)
+    this.handlers.enter(core.base, block.first)
+    this.blocks.release(block)
+    const used = 1 - core.get32(S.budget)
+    const exit = core.get32(S.exit)
+    const stop = exit === EXIT.budget ? undefined : this.#exit()
+    if (exit === EXIT.budget) core.set64(S.rip, core.recordRip())
+    core.set32(S.budget, left - used)
+    if (stop) return stop
+    if (exit !== EXIT.exception && afterInstruction(core) && this.#fault() === 'shutdown') return 'shutdown'
+    return undefined
+  }
+
+  /** One instruction, then the interrupt shadow is over. */
+  stepOverShadow(): StopReason | undefined {
+    const stop = this.#step()
+    this.core.set32(S.shadow, 0)
+    return stop
+  }
+
+  /** The block at RIP, decoded if need be; undefined when fetching it raised a fault. */
+  #block(limit: number): Block | undefined {
+    const { core } = this
+    const rip = core.get64(S.rip)
+    const mode = core.get32(S.mode)
+    const sum = rip + core.get64(S.csBase)
+    const linear = BigInt.asUintN((mode & MODE.codeSize) === 2 ? 64 : 32, sum)
+    core.set64(S.ripPage, rip - (linear & 0xfffn))
+    this.#nextLinear = BigInt.asUintN((mode & MODE.codeSize) === 2 ? 64 : 32, (linear & ~0xfffn) + 0x1000n)
+    const host = translateFetch(core, linear)
+    if (host < 0) return undefined
+    if (!limit) {
+      const known = this.blocks.find(host, mode)
+      if (known) {
+        this.blocks.publish(known)
+        return known
+      }
+    }
+    const block = this.blocks.decode(host, mode, () => translateFetch(core, this.#nextLinear), limit)
+    if (block && !limit) this.blocks.publish(block)
+    return block
+  }
+
+  /** Acts on why wasm code came back. A stop reason ends the run. */
+  #exit(): StopReason | undefined {
+    const { core } = this
+    const exit = core.get32(S.exit)
+    core.set32(S.exit, EXIT.lookup)
+    if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
+    switch (exit) {
+      case EXIT.lookup:
+      case EXIT.none:
+        return undefined
+      case EXIT.budget:
+        this.#giveBack(0)
+        core.set64(S.rip, core.recordRip())
+        return 'budget'
+      case EXIT.exception:
+        this.#giveBack(0)
+        core.set64(S.rip, core.recordRip())
+        return this.#deliver(deliverException(core, core.get32(S.vector), core.get32(S.errorCode)))
+      case EXIT.hot: {
+        core.set64(S.rip, core.recordRip())
+        const block = this.blocks.at(core.get32(S.record) >>> 0)
+        if (block) this.compiler.add(block, this.blocks.decodeMode(block.mode))
+        return undefined
+      }
+      case EXIT.interpret:
+        this.#giveBack(0)
+        core.set64(S.rip, core.recordRip())
+        return this.#step()
+      case EXIT.crossing: {
+        this.#giveBack(0)
+        const rip = core.recordRip()
+        core.set64(S.rip, rip)
+        const record = core.get32(S.record) >>> 0
+            const next = translateFetch(core, this.#nextOf(rip))
+        if (next < 0) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+        const expected = core.i32[(record + RECORD.immediate) >>> 2]! >>> 0
+        const host = translateFetch(core, this.#linearOf(rip))
+        if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
+        return undefined
+      }
+      case EXIT.halt:
+        this.#giveBack(1)
+        core.set32(S.shadow, 0)
+        return 'halt'
+      case EXIT.attention:
+        this.#giveBack(1)
+        return 'attention'
+      case EXIT.stop:
+        this.#giveBack(1)
+        return 'stop'
+      default:
+        throw new Error(`exit code ${exit} is not one that handlers give`)
+    }
+  }
+
+  #linearOf(rip: bigint): bigint {
+    const { core } = this
+    return BigInt.asUintN((core.get32(S.mode) & MODE.codeSize) === 2 ? 64 : 32, rip + core.get64(S.csBase))
+  }
+  #nextOf(rip: bigint): bigint {
+    return BigInt.asUintN((this.core.get32(S.mode) & MODE.codeSize) === 2 ? 64 : 32, (this.#linearOf(rip) & ~0xfffn) + 0x1000n)
+  }
+
+  /** Returns to the budget what the block took for instructions from `record` on, less those `done`. */
+  #giveBack(done: number): void {
+    const { core } = this
+    const remaining = core.u8[(core.get32(S.record) >>> 0) + RECORD.remaining]!
+    core.set32(S.budget, core.get32(S.budget) + remaining - done)
+  }
+
+  /** Delivers the fault that fetching or stepping raised, at RIP. */
+  #fault(): Delivery {
+    const { core } = this
+    const delivered = deliverException(core, core.get32(S.vector), core.get32(S.errorCode))
+    core.set32(S.exit, EXIT.lookup)
+    return delivered
+  }
+  #deliver(delivery: Delivery): StopReason | undefined {
+    return delivery === 'shutdown' ? 'shutdown' : delivery === 'stop' ? 'stop' : undefined
+  }
+
+  /** Delivers an external interrupt or NMI at RIP; the caller has checked that it may come in. */
+  interrupt(vector: number, kind: 'external' | 'nmi' = 'external'): StopReason | undefined {
+    return this.#deliver(deliverInterrupt(this.core, vector, kind))
+  }
+}
+
+/** A write that compiled code asks for: it must not change code, perhaps its own, so such a write is left to the interpreter. */
+function fromCompiled(core: Core, access: (core: Core, info: number) => number, info: number): number {
+  core.compiled = true
+  const left = access(core, info)
+  core.compiled = false
+  return left
+}
+
+/** Contiguous frames out of the host's pool. */
+function take(host: ProcessorHost, bytes: number): number {
+  const frames = host.memory.allocateFrames(Math.ceil(bytes / FRAME), 1)
+  if (frames === undefined) throw new Error(`host memory has no ${bytes} contiguous bytes left for the processor`)
+  return frames
+}
+
+export { Core, GuestFault, type ProcessorHost }
