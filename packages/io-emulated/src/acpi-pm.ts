@@ -6,6 +6,7 @@ import type {
   DeviceContext,
   InterruptLine,
   IoHandler,
+  IoRegion,
   IoSize,
   Log,
   PowerControl,
@@ -62,6 +63,8 @@ const powerOn = () => ({
 const TYPE = 'acpi-pm'
 
 export class AcpiPm implements Device, IoHandler {
+  /** The block's ports. The chipset may move them. */
+  readonly region: IoRegion
   readonly #state = powerOn()
   readonly #clock: Clock
   readonly #power: PowerControl
@@ -80,7 +83,7 @@ export class AcpiPm implements Device, IoHandler {
       this.#state.status |= Pm1.powerButton
       this.#update()
     })
-    context.portIo(port, ACPI_BLOCK_LENGTH, this)
+    this.region = context.portIo(port, ACPI_BLOCK_LENGTH, this)
   }
 
   /** A general-purpose event happened. */

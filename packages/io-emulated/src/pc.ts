@@ -8,6 +8,7 @@ import { DebugConsole } from './debug-console.ts'
 import { DebugExit } from './debug-exit.ts'
 import { Dma8237 } from './dma8237.ts'
 import type { PcOptions } from './options.ts'
+import { PciHost } from './pci/host-bridge.ts'
 import { Pit8254 } from './pit8254.ts'
 import { Gsi, PC_PLATFORM, Place, SERIAL_PORTS } from './platform.ts'
 import { ResetControl } from './reset-control.ts'
@@ -16,6 +17,7 @@ import { Uart16550 } from './uart16550.ts'
 
 export interface Pc extends IoModel {
   readonly interruptController: PcInterruptController
+  readonly pciBus: PciHost
   readonly devices: ReadonlyMap<string, Device>
 }
 
@@ -35,13 +37,13 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
   const pit = add('pit', (child) => new Pit8254(child, line(Gsi.timer)))
   add('systemControl', (child) => new SystemControl(child, pit))
   add('rtc', (child) => new CmosRtc(child, line(Gsi.rtc), context))
-  add('acpi', (child) => new AcpiPm(child, Place.acpiBlock, line(Gsi.sci)))
-  add('dma', (child) => new Dma8237(child))
+  const acpi = add('acpi', (child) => new AcpiPm(child, Place.acpiBlock, line(Gsi.sci)))
   const reset = new ResetControl(context.power)
-  context.portIo(Place.resetControl, 1, {
-    read: () => reset.value,
-    write: (_offset, _size, value) => reset.write(value),
-  })
+  const pciBus = add(
+    'pci',
+    (child) => new PciHost(child, { interrupts: interruptController, reset, acpi: acpi.region }),
+  )
+  add('dma', (child) => new Dma8237(child))
   if (options.serial)
     add('uart0', (child) => new Uart16550(child, SERIAL_PORTS[0], line(Gsi.serial[0]), context.console))
   if (options.debugExit) new DebugExit(context, Place.debugExit)
@@ -57,6 +59,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
 
   return {
     interruptController,
+    pciBus,
     devices,
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,

@@ -25,6 +25,8 @@ export const SERIAL_PORTS = [0x3f8, 0x2f8, 0x3e8, 0x2e8] as const
 /** GSI of a PCI pin: `PCI_INTX[(device + pin) % 8]`. */
 export const PCI_INTX = [16, 17, 18, 19, 20, 21, 22, 23] as const
 
+export const PCI_IO_WINDOW = { base: 0x1000, length: 0xf000 } as const
+
 /** `RST_CPU` and `SYS_RST`: a hard reset. */
 export const RESET_VALUE = 0x06
 
@@ -44,6 +46,14 @@ export const PC_PLATFORM = {
     sciGsi: Gsi.sci,
     sleepTypeS5: SLEEP_TYPE_S5,
     reset: { port: Place.resetControl, value: RESET_VALUE },
+  },
+  pci: {
+    ecam: { address: gpa(Place.ecam), startBus: 0, endBus: 0xff },
+    windows: [
+      { kind: 'io', base: PCI_IO_WINDOW.base, length: PCI_IO_WINDOW.length },
+      { kind: 'mmio', base: Place.pciWindow, length: Place.pciWindowLength },
+    ],
+    intx: PCI_INTX,
   },
   rtc: { port: 0x70, gsi: Gsi.rtc },
 } as const satisfies PlatformDescription

@@ -150,7 +150,7 @@ export class PcInterruptController implements InterruptController, ApicBus {
   }
 
   #message(address: number, data: number): void {
-    if (address >>> 20 !== Message.base) {
+    if (address >= 2 ** 32 || address >>> 20 !== Message.base) {
       this.#ignored.value++
       return
     }

@@ -1,0 +1,268 @@
+import type { IoHandler, PciFunctionDescription } from '@nonroot/contracts'
+import { describe, expect, it } from 'vitest'
+import { startPc } from '../pc-bench.test.ts'
+
+const memory = (fill: number): IoHandler => ({ read: () => fill, write: () => {} })
+const DEVICE: PciFunctionDescription = {
+  vendorId: 0x1af4,
+  deviceId: 0x1041,
+  revision: 1,
+  classCode: 0x020000,
+  bars: {
+    0: { kind: 'io', size: 32, handler: memory(0x10) },
+    4: { kind: 'mmio64', size: 0x4000, handler: memory(0x44), prefetchable: true },
+  },
+  capabilities: [
+    { id: 9, body: Uint8Array.of(14, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0) },
+    { id: 9, body: Uint8Array.of(5, 6), writeMask: Uint8Array.of(0, 0xf0) },
+  ],
+  msixVectors: 3,
+  interruptPin: 'A',
+}
+
+function start(description: Partial<PciFunctionDescription> = {}) {
+  const machine = startPc()
+  const { pc, config } = machine
+  const pciFunction = pc.pciBus.add('device', { ...DEVICE, ...description })
+  pc.interruptController.hasPending(0)
+  machine.writeMmio(0xfee000f0, 0x1ff)
+  machine.writeMmio(0xfee00350, 0x10000)
+  const read = (offset: number, size?: 1 | 2 | 4): number => config.read(1, offset, size)
+  const write = (offset: number, value: number, size?: 1 | 2 | 4): void => config.write(1, offset, value, size)
+  const take = (): number => {
+    const { interruptController } = pc
+    const vector = interruptController.hasPending(0) ? interruptController.acknowledge(0) : -1
+    if (vector >= 0) machine.writeMmio(0xfee000b0, 0)
+    return vector
+  }
+  return { ...machine, pciFunction, read, write, take }
+}
+
+describe('configuration mechanism 1', () => {
+  it('is found by the probe of Linux, and reset stays in its place', () => {
+    const { readPort, writePort, power } = start()
+    writePort(0xcfb, 1)
+    writePort(0xcf8, 0x80000000, 4)
+    expect(readPort(0xcf8, 4)).toBe(0x80000000)
+    expect(readPort(0xcfc, 4)).toBe(0x29c08086)
+    expect(readPort(0xcfe, 2)).toBe(0x29c0)
+    expect(readPort(0xcff)).toBe(0x29)
+    writePort(0xcf9, 2)
+    writePort(0xcf9, 6)
+    expect(power).toEqual(['reset'])
+    expect(readPort(0xcf8, 4)).toBe(0x80000000)
+  })
+
+  it.each([
+    { address: 0x80000000 + (7 << 11), value: 0xffffffff, why: 'no device' },
+    { address: 0x80010000, value: 0xffffffff, why: 'no such bus' },
+    { address: 0x00000000, value: 0xffffffff, why: 'not enabled' },
+    { address: 0x8000f800, value: 0x29188086, why: 'LPC bridge' },
+    { address: 0x80000800, value: 0x10411af4, why: 'device' },
+  ])('reads $why', ({ address, value }) => {
+    const { readPort, writePort } = start()
+    writePort(0xcf8, address, 4)
+    expect(readPort(0xcfc, 4)).toBe(value)
+  })
+})
+
+describe('header', () => {
+  it('shows what was described', () => {
+    const { read } = start()
+    expect(read(0x08)).toBe(0x02000001)
+    expect(read(0x2c)).toBe(0x10411af4)
+    expect([read(0x3d, 1), read(0x0e, 1), read(0x06, 2)]).toEqual([1, 0, 0x10])
+    expect(read(0x100)).toBe(0)
+  })
+
+  it('lets be written what may be', () => {
+    const { read, write } = start()
+    write(0, 0)
+    write(4, 0xffffffff)
+    write(0x3c, 0xffff, 2)
+    expect([read(0), read(4, 2), read(6, 2), read(0x3c, 2)]).toEqual([0x10411af4, 0x0547, 0x10, 0x01ff])
+  })
+
+  it('lists its capabilities', () => {
+    const { read, write } = start()
+    const ids = []
+    for (let at = read(0x34, 1); at; at = read(at + 1, 1)) ids.push(read(at, 1))
+    expect(ids).toEqual([9, 9, 0x11])
+    const second = read(read(0x34, 1) + 1, 1)
+    write(second + 2, 0xffff, 2)
+    expect(read(second + 2, 2)).toBe(0xf605)
+  })
+})
+
+describe('BARs', () => {
+  it.each([
+    { name: 'io', offset: 0x10, size: 0xffffffe1 },
+    { name: 'MSI-X table', offset: 0x14, size: 0xfffff000 },
+    { name: 'absent', offset: 0x18, size: 0 },
+    { name: '64 bits, low', offset: 0x20, size: 0xffffc00c },
+    { name: '64 bits, high', offset: 0x24, size: 0xffffffff },
+  ])('size: $name', ({ offset, size }) => {
+    const { read, write } = start()
+    const before = read(offset)
+    write(offset, 0xffffffff)
+    expect(read(offset)).toBe(size)
+    write(offset, before)
+    expect(read(offset)).toBe(before)
+  })
+
+  it('are assigned, and answer once enabled', () => {
+    const { read, write, readMmio, readPort } = start()
+    const at = read(0x20) - 12
+    expect(at).toBeGreaterThanOrEqual(0xc0000000)
+    expect(readMmio(at)).toBe(0xffffffff)
+    write(4, 2, 2)
+    expect(readMmio(at)).toBe(0x44)
+    expect(readPort(0xc000)).toBe(0xff)
+    write(4, 3, 2)
+    expect(readPort(0xc000)).toBe(0x10)
+  })
+
+  it('move, but not onto RAM, ECAM, the APICs or each other', () => {
+    const { read, write, readMmio } = start()
+    write(4, 2, 2)
+    write(0x20, 0xd0000000)
+    expect(readMmio(0xd0000000)).toBe(0x44)
+    const table = read(0x14)
+    for (const to of [0, 0xe0000000, 0xfee00000, 0xfec00000, table]) {
+      write(0x20, to)
+      expect(readMmio(0xd0000000)).toBe(0xffffffff)
+    }
+    write(0x14, 0xd8000000) // the table goes away: now there is room
+    expect(readMmio(table + 12)).toBe(0x44)
+    write(0x24, 0x10)
+    expect(readMmio(0x10_0000_0000 + table)).toBe(0x44)
+  })
+
+  it('refuses descriptions that cannot be', () => {
+    const { pc } = startPc()
+    const handler = memory(0)
+    const add = (bars: PciFunctionDescription['bars'], more = {}): unknown =>
+      pc.pciBus.add('bad', { ...DEVICE, bars: bars!, ...more })
+    expect(() => add({ 0: { kind: 'mmio32', size: 3000, handler } })).toThrow(/BAR 0 has 3000 bytes/)
+    expect(() => add({ 5: { kind: 'mmio64', size: 4096, handler } })).toThrow(/no room for BAR 5/)
+    expect(() => add({ 0: { kind: 'mmio32', size: 2 ** 30, handler } })).toThrow(/no room for a BAR/)
+    expect(() => add({}, { at: { device: 31, function: 0 } })).toThrow(/lpc-bridge/)
+  })
+})
+
+describe('interrupts', () => {
+  it('pin: level on its GSI, seen in the status register, silenced by command', () => {
+    const { pciFunction, read, write, writeMmio, take } = start()
+    writeMmio(0xfec00000, 0x10 + 17 * 2)
+    writeMmio(0xfec00010, 0x8061)
+    pciFunction.interrupt.raise()
+    expect(read(6, 2)).toBe(0x18)
+    expect([take(), take()]).toEqual([0x61, 0x61])
+    write(4, 0x400, 2)
+    take()
+    expect(take()).toBe(-1)
+    expect(read(6, 2)).toBe(0x18)
+    write(4, 0, 2)
+    expect(take()).toBe(0x61)
+    pciFunction.interrupt.lower()
+    take()
+    expect(take()).toBe(-1)
+  })
+
+  it('pin: to the 8259 as the chipset routes it', () => {
+    const { pciFunction, pc, config } = start()
+    const { interruptController } = pc
+    interruptController.reset()
+    pciFunction.interrupt.raise()
+    expect(interruptController.hasPending(0)).toBe(false)
+    config.write(31, 0x61, 11, 1)
+    expect(interruptController.hasPending(0)).toBe(true)
+  })
+
+  it('MSI-X: as programmed, pending while masked', () => {
+    const { pciFunction, read, write, writeMmio, readMmio, take } = start()
+    write(4, 6, 2)
+    const table = read(0x14)
+    const capability = 0x40 + 16 + 4
+    expect(read(capability, 1)).toBe(0x11)
+    expect(read(capability + 2, 2)).toBe(2)
+    expect(pciFunction.msixEnabled).toBe(false)
+    write(capability + 2, 0x8000, 2)
+    expect(pciFunction.msixEnabled).toBe(true)
+    for (const vector of [0, 1, 2]) {
+      writeMmio(table + vector * 16, 0xfee00000)
+      writeMmio(table + vector * 16 + 8, 0x70 + vector)
+    }
+    pciFunction.signal(1)
+    expect([take(), readMmio(table + 0x800)]).toEqual([-1, 2])
+    writeMmio(table + 16 + 12, 0)
+    expect([take(), readMmio(table + 0x800)]).toEqual([0x71, 0])
+    pciFunction.signal(1)
+    expect(take()).toBe(0x71)
+    write(capability + 2, 0xc000, 2)
+    pciFunction.signal(1)
+    expect(take()).toBe(-1)
+    write(capability + 2, 0x8000, 2)
+    expect(take()).toBe(0x71)
+    pciFunction.signal(7) // there is none
+    write(4, 2, 2) // no bus master, no message
+    pciFunction.signal(1)
+    expect(take()).toBe(-1)
+  })
+
+  it('MSI: several vectors, each maskable', () => {
+    const { pciFunction, read, write, take } = start({ msixVectors: 0, msiVectors: 4, capabilities: [] })
+    write(4, 6, 2)
+    expect(read(0x42, 2)).toBe(0x184)
+    write(0x44, 0xfee00000)
+    write(0x4c, 0x50, 2)
+    write(0x42, 0x21, 2)
+    pciFunction.signal(3)
+    expect(take()).toBe(0x53)
+    write(0x50, 2)
+    pciFunction.signal(1)
+    expect([take(), read(0x54)]).toEqual([-1, 2])
+    write(0x50, 0)
+    expect([take(), read(0x54)]).toEqual([0x51, 0])
+  })
+})
+
+describe('chipset', () => {
+  it('moves ECAM and the ACPI registers where firmware wants them', () => {
+    const { readMmio, readPort, writePort } = start()
+    const write = (address: number, value: number): void => {
+      writePort(0xcf8, address, 4)
+      writePort(0xcfc, value, 4)
+    }
+    write(0x80000060, 0)
+    expect(readMmio(0xe0000000)).toBe(0xffffffff)
+    write(0x80000060, 0xb0000001)
+    expect(readMmio(0xb0000000)).toBe(0x29c08086)
+    write(0x8000f840, 0xb001)
+    expect(readPort(0x604, 2)).toBe(0xffff)
+    expect(readPort(0xb004, 2)).toBe(1)
+  })
+
+  it('finds memory at 0xC0000 unlocked, and SMM done', () => {
+    const { config, readPort } = start()
+    expect(config.read(0, 0x90, 1) & 0x10).toBe(0x10)
+    expect(readPort(0x630, 4) & 0x20).toBe(0x20)
+  })
+})
+
+it('saves and restores', () => {
+  const first = start()
+  first.write(4, 7, 2)
+  first.write(0x20, 0xd0000000)
+  first.pciFunction.interrupt.raise()
+  const second = start()
+  second.pc.devices.get('pci')!.restore!(structuredClone(first.pc.devices.get('pci')!.save!()))
+  expect(second.readMmio(0xd0000000)).toBe(0x44)
+  expect(second.read(6, 2)).toBe(0x18)
+  second.pc.devices.get('pci')!.reset!()
+  expect(second.readMmio(0xd0000000)).toBe(0xffffffff)
+  expect(second.read(6, 2)).toBe(0x10)
+  expect(() => startPc().pc.devices.get('pci')!.restore!(first.pc.devices.get('pci')!.save!())).toThrow(
+    /other PCI functions/,
+  )
+})
