@@ -7,6 +7,8 @@ const WIDTH = 920
 const MARGIN = 24
 const ROW = 76
 const GAP = 18
+/** Between boxes of a row in which one needs what another gives: room for the word on the arrow. */
+const ARROW_GAP = 112
 const FILLS: Readonly<Record<string, string>> = {
   guest: '#fdf3d8',
   boot: '#fdf3d8',
@@ -68,9 +70,10 @@ export function drawStack(view: StackView, title: string): string {
   ].filter((row) => row.length)
 
   rows.forEach((row, index) => {
-    const width = (WIDTH - 2 * MARGIN - GAP * (row.length - 1)) / row.length
+    const gap = row.some((box) => needsNeighbour(view, box, row)) ? ARROW_GAP : GAP
+    const width = (WIDTH - 2 * MARGIN - gap * (row.length - 1)) / row.length
     row.forEach((box, column) => {
-      box.x = MARGIN + column * (width + GAP)
+      box.x = MARGIN + column * (width + gap)
       box.y = 56 + index * (ROW + GAP)
       box.width = width
     })
@@ -88,6 +91,15 @@ export function drawStack(view: StackView, title: string): string {
   ].join('\n')
 }
 
+const layersOf = (view: StackView): LayerView[] => [...view.layers, ...view.devices, ...(view.boot ? [view.boot] : [])]
+
+function needsNeighbour(view: StackView, box: Box, row: readonly Box[]): boolean {
+  const layers = layersOf(view)
+  const needs = layers.find((layer) => layer.place === box.id)?.needs ?? []
+  const neighbours = layers.filter((layer) => layer.place !== box.id && row.some((other) => other.id === layer.place))
+  return neighbours.some((layer) => layer.gives.some((give) => needs.includes(give)))
+}
+
 function boxSvg(box: Box): string {
   const { x, y, width } = box
   const text = (line: string, index: number): string =>
@@ -102,7 +114,7 @@ function boxSvg(box: Box): string {
 
 /** From a layer that needs something to the one that gives it. */
 function edges(view: StackView, boxes: readonly Box[]): string[] {
-  const layers = [...view.layers, ...view.devices, ...(view.boot ? [view.boot] : [])]
+  const layers = layersOf(view)
   const boxOf = (layer: LayerView): Box => boxes.find((box) => box.id === layer.place)!
   return layers.flatMap((layer) =>
     layer.needs.flatMap((need) =>

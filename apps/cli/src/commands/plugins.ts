@@ -24,7 +24,10 @@ export async function plugins(file: string | undefined, options: { json?: boolea
   for (const row of rows) {
     io.out(`${row.name}@${row.version}\n`)
     if (row.problem) io.out(`  unusable: ${row.problem}\n`)
-    for (const item of row.provides) io.out(`  ${item.replace(':', '  ').padEnd(10)}\n`)
+    for (const item of row.provides) {
+      const [role = '', name = ''] = item.split(':')
+      io.out(`  ${role.padEnd(10)} ${name}\n`)
+    }
   }
   return ExitCode.ok
 }
