@@ -5,6 +5,7 @@
 import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, S, SEG, segment } from './state/layout.ts'
 import { RECORD } from './interpreter/record.ts'
+import { afterInstruction, beforeInstruction } from './events/debug.ts'
 import { PagingState, type SecondStage } from './paging/paging-state.ts'
 import type { DeliveredEvent, NonRoot } from './system/intercept.ts'
 
@@ -27,6 +28,9 @@ export class GuestFault {
   }
 }
 
+/** Thrown where a nested access left to the hypervisor: the exit slot is set, nothing is to be raised. */
+export class Left {}
+
 /**
  * What the processor finds around it: the pins and buses of the chip. In VMX non-root operation the same calls reach the
  * hypervisor's side of the exit. Implemented by the CPU mode, or by a test.
@@ -42,6 +46,8 @@ export interface ProcessorHost {
   writeDevice(physical: number, size: number, value: number): void
   /** Time stamp counter in guest ticks, now. */
   readTsc(): bigint
+  /** Its frequency in Hz, for CPUID. Absent: not told. */
+  readonly tscFrequency?: number
   /** MSRs the processor does not hold itself (x2APIC, paravirtual): undefined = unknown (#GP). */
   readMsr(index: number): bigint | undefined
   writeMsr(index: number, value: bigint): boolean
@@ -63,30 +69,29 @@ export interface CodeTracker {
 }
 const NO_CODE: CodeTracker = { hasCode: () => false, invalidate: () => {} }
 
-/** Which frames hold decoded code. Implemented by the block cache. */
-export interface CodePages {
-  hasCode(host: number): boolean
-  /** Bytes at [host, host + length) are written: drop what was decoded from them. */
-  invalidate(host: number, length: number): void
-}
-
 export class Core {
-  /** Set by the processor before anything runs. */
-  code!: CodePages
   readonly host: ProcessorHost
   readonly paging = new PagingState()
   /** Set by whoever decodes code. */
   code: CodeTracker = NO_CODE
+  /** The access under way is compiled code's: see `CodeTracker` and paging/access.ts. */
+  compiled = false
   /** VMX non-root operation: whom to ask. */
   nonRoot: NonRoot | undefined
   /** EPT. Change it with `setSecondStage`. */
   secondStage: SecondStage | undefined
   /** The event whose delivery is under way, for double faults and IDT-vectoring information. */
   delivering: DeliveredEvent | undefined
-  /** TF is set or breakpoints are armed: the run loop runs one instruction at a time and calls events/debug.ts around it. */
-  singleStep = false
+  /** Breakpoints are armed (DR7): the run loop runs one instruction at a time, as it does while TF is set. */
+  debugging = false
   /** DR6 bits of debug exceptions met and not delivered yet. */
   pendingDebug = 0
+  /** MSRs that are kept but mean nothing to the processor itself (MTRRs and the like), by index. */
+  readonly msrs = new Map<number, bigint>()
+  /** Instructions retired, exact even in the middle of a system routine. */
+  retired: () => number = () => 0
+  /** RIP of the instruction whose bytes are being fetched. */
+  faultRip = 0n
   readonly memory: HostMemory
   /** Byte address of the vCPU block in host memory. */
   readonly base: number
@@ -167,5 +172,15 @@ export class Core {
     this.set32(S.errorCode, errorCode)
     this.set32(S.exit, EXIT.exception)
     return LEFT
+  }
+
+  // --- one instruction at a time: around each while TF is set or `debugging` ---
+  /** True: the instruction at RIP has a breakpoint, its #DB is recorded. */
+  beforeStep(): boolean {
+    return beforeInstruction(this)
+  }
+  /** True: the instruction just done ends in a debug trap, recorded for RIP as it is now. */
+  afterStep(): boolean {
+    return afterInstruction(this)
   }
 }

@@ -1,0 +1,88 @@
+/**
+ * Delivery of exceptions and interrupts: hooks of non-root operation, double and triple faults. What one delivery does is in
+ * gate.ts. RIP (the `rip` slot) is what gets saved. (SDM Vol. 3A, "Interrupt and Exception Handling")
+ */
+import { GuestFault, Left, type Core } from '../core.ts'
+import { S } from '../state/layout.ts'
+import { EVENT, type DeliveredEvent } from '../system/intercept.ts'
+import { enterDebugHandler } from './debug.ts'
+import { deliverThroughTable } from './gate.ts'
+import { hasErrorCode, isContributory } from './vectors.ts'
+
+/** `stop`: it exited to the hypervisor. */
+export type Delivery = 'delivered' | 'shutdown' | 'stop'
+
+const DB = 1
+const DOUBLE_FAULT = 8
+const PAGE_FAULT = 14
+
+/** An exception that the instruction at RIP raised (or, for traps, the one before). */
+export function deliverException(core: Core, vector: number, errorCode: number): Delivery {
+  if (core.nonRoot?.exception(core, vector, errorCode)) return 'stop'
+  noteException(core, vector)
+  return deliver(core, { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 })
+}
+
+/** An interrupt from outside; the caller has seen to IF, blocking and the interrupt shadow. */
+export function deliverInterrupt(core: Core, vector: number, kind: 'external' | 'nmi' = 'external'): Delivery {
+  if (kind === 'nmi') return deliver(core, { kind: EVENT.nmi, vector: 2, errorCode: 0, hasErrorCode: false, length: 0 })
+  return deliver(core, { kind: EVENT.external, vector, errorCode: 0, hasErrorCode: false, length: 0 })
+}
+
+/** What an exception changes beside its delivery: CR2, DR6. Not for events that VM entry injects. */
+function noteException(core: Core, vector: number): void {
+  if (vector === PAGE_FAULT) {
+    core.set32(S.cr2, core.paging.faultLow)
+    core.set32(S.cr2 + 4, core.paging.faultHigh)
+  } else if (vector === DB) enterDebugHandler(core)
+}
+
+/** Delivers any event, and whatever faults come of it. VM entry's event injection comes in here. */
+export function deliver(core: Core, event: DeliveredEvent): Delivery {
+  let current = event
+  core.delivering = event
+  for (;;) {
+    try {
+      if (deliverThroughTable(core, current)) {
+        core.delivering = undefined
+        return 'stop'
+      }
+      core.delivering = undefined
+      core.set32(S.shadow, 0)
+      if (current.kind === EVENT.nmi) core.set32(S.nmiBlocked, 1)
+      return 'delivered'
+    } catch (fault) {
+      if (fault instanceof Left) {
+        core.delivering = undefined
+        return 'stop'
+      }
+      if (!(fault instanceof GuestFault)) throw fault
+      const next = after(core, current, fault)
+      if (next === 'shutdown' || next === 'stop') {
+        core.delivering = undefined
+        return next
+      }
+      current = next
+      core.delivering = current
+    }
+  }
+}
+
+/** What a fault during the delivery of `current` leads to. */
+function after(core: Core, current: DeliveredEvent, fault: GuestFault): DeliveredEvent | 'shutdown' | 'stop' {
+  const { vector, errorCode } = fault
+  const exception = current.kind === EVENT.exception
+  if (exception && current.vector === DOUBLE_FAULT) {
+    core.nonRoot?.tripleFault(core)
+    return core.nonRoot ? 'stop' : 'shutdown'
+  }
+  if (core.nonRoot?.exception(core, vector, errorCode)) return 'stop'
+  noteException(core, vector)
+  const first = current.vector
+  const double =
+    exception &&
+    ((isContributory(first) && isContributory(vector)) || (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
+  if (!double) return { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 }
+  if (core.nonRoot?.exception(core, DOUBLE_FAULT, 0)) return 'stop'
+  return { kind: EVENT.exception, vector: DOUBLE_FAULT, errorCode: 0, hasErrorCode: true, length: 0 }
+}

@@ -1,0 +1,35 @@
+/** Translation of instruction fetches for the block decoder. */
+import type { Core } from '../core.ts'
+import { S } from '../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
+import { raisePageFault } from './slow-path.ts'
+import { currentAccess, fillExecute } from './tlb.ts'
+import { walk } from './walk.ts'
+
+const UD_FAULT = 6
+const GP_FAULT = 13
+
+/**
+ * HPA (unsigned) of the code byte at a linear address, or -1: the exit slot is then set, and a fault is that of the instruction
+ * at the `rip` slot.
+ */
+export function translateFetch(core: Core, linear: bigint): number {
+  return fetchPage(core, Number(BigInt.asIntN(32, linear)), Number(BigInt.asIntN(32, linear >> 32n)))
+}
+
+export function fetchPage(core: Core, low: number, high: number): number {
+  const p = core.paging
+  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) {
+    core.raise(GP_FAULT, 0)
+    return -1
+  }
+  const page = walk(core, low, high, (currentAccess(core) & ACCESS.user) | ACCESS.fetch)
+  if (page & STATUS) {
+    if (page === FAULT) raisePageFault(core, low, high)
+    // Code in a device: the bus answers ones, FF FF, which is no instruction.
+    else if (page === DEVICE) core.raise(UD_FAULT, 0)
+    return -1
+  }
+  fillExecute(core, core.get32(S.tlb), low, high, page)
+  return (page + (low & 0xfff)) >>> 0
+}

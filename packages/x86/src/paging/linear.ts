@@ -1,0 +1,123 @@
+/**
+ * Guest memory at linear addresses for the processor's own use: descriptor tables, TSS, stacks. Faults are thrown as GuestFault.
+ * Addresses are pairs of 32-bit halves; the TLB's supervisor bank answers where it can.
+ */
+import { GuestFault, Left, type Core } from '../core.ts'
+import { S, TLB_BANK } from '../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
+import { bankAddress, currentAccess, fillData, probe } from './tlb.ts'
+import { walk } from './walk.ts'
+
+/** Access bits of an implicit supervisor-mode access: never a user page under SMAP. (SDM Vol. 3A, "Access Modes") */
+export function implicitAccess(core: Core): number {
+  return core.get32(S.cr4) & 0x20_0000 ? ACCESS.smap : 0
+}
+/** Access bits of explicit accesses at a privilege level. */
+export function accessAt(core: Core, cpl: number): number {
+  if (cpl === 3) return ACCESS.user
+  return core.get32(S.cr4) & 0x20_0000 && !(core.get32(S.flags) & 0x40000) ? ACCESS.smap : 0
+}
+export { currentAccess }
+
+/** HPA of one byte. `device` accesses yield -1 with the frame in the paging state. */
+function locate(core: Core, low: number, high: number, access: number): number {
+  const bank = bankAddress(core, access & ACCESS.user ? TLB_BANK.user : access & ACCESS.smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed)
+  const hit = probe(core, bank, low, high, (access & ACCESS.write) !== 0)
+  if (hit >= 0) return hit
+  const p = core.paging
+  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(13, 0)
+  const page = walk(core, low, high, access)
+  if (!(page & STATUS)) {
+    if (!p.watches && !(p.alignmentCheck && access & ACCESS.user)) fillData(core, bank, low, high, page)
+    return (page + (low & 0xfff)) >>> 0
+  }
+  if (page === DEVICE) return -1
+  if (page === FAULT) {
+    p.faultLow = low
+    p.faultHigh = high
+    throw new GuestFault(14, p.errorCode)
+  }
+  throw new Left()
+}
+
+/** Up to 4 bytes, unsigned for 1 and 2, signed for 4. */
+export function readLinear(core: Core, low: number, high: number, bytes: 1 | 2 | 4, access: number): number {
+  if ((low & 0xfff) + bytes > 4096) return readBytes(core, low, high, bytes, access)
+  const hpa = locate(core, low, high, access)
+  if (hpa < 0) return core.host.readDevice(core.paging.frame * 4096 + (low & 0xfff), bytes)
+  return bytes === 4 ? core.view.getInt32(hpa, true) : bytes === 2 ? core.view.getUint16(hpa, true) : core.u8[hpa]!
+}
+
+export function writeLinear(core: Core, low: number, high: number, bytes: 1 | 2 | 4, value: number, access: number): void {
+  if ((low & 0xfff) + bytes > 4096) return writeBytes(core, low, high, bytes, value, access)
+  const hpa = locate(core, low, high, access | ACCESS.write)
+  if (hpa < 0) return core.host.writeDevice(core.paging.frame * 4096 + (low & 0xfff), bytes, value)
+  if (bytes === 4) core.view.setInt32(hpa, value, true)
+  else if (bytes === 2) core.view.setUint16(hpa, value, true)
+  else core.u8[hpa] = value
+  const page = hpa & -4096
+  if (core.code.hasCode(page)) core.code.invalidate(hpa, bytes)
+}
+
+function readBytes(core: Core, low: number, high: number, bytes: number, access: number): number {
+  let value = 0
+  for (let i = 0; i < bytes; i++) value |= readLinear(core, (low + i) | 0, carry(core, low, high, i), 1, access) << (8 * i)
+  return value
+}
+
+/** Both pages are checked before the first byte changes. */
+function writeBytes(core: Core, low: number, high: number, bytes: number, value: number, access: number): void {
+  locate(core, low, high, access | ACCESS.write)
+  locate(core, (low + bytes - 1) | 0, carry(core, low, high, bytes - 1), access | ACCESS.write)
+  for (let i = 0; i < bytes; i++) writeLinear(core, (low + i) | 0, carry(core, low, high, i), 1, (value >>> (8 * i)) & 0xff, access)
+}
+
+function carry(core: Core, low: number, high: number, offset: number): number {
+  return (low >>> 0) + offset > 0xffff_ffff && core.get32(S.efer) & 0x400 ? (high + 1) | 0 : high
+}
+
+/** Throws unless `bytes` (at most a page) from here may be written: for frames that must be written whole or not at all. */
+export function checkWritable(core: Core, low: number, high: number, bytes: number, access: number): void {
+  locate(core, low, high, access | ACCESS.write)
+  const last = (low + bytes - 1) | 0
+  if ((last ^ low) & -4096) locate(core, last & -4096, carry(core, low, high, bytes - 1), access | ACCESS.write)
+}
+
+/** 64-bit reads for cold code. */
+export function readLinear64(core: Core, linear: bigint, access: number): bigint {
+  const low = Number(BigInt.asIntN(32, linear))
+  const high = Number(BigInt.asIntN(32, linear >> 32n))
+  const first = readLinear(core, low, high, 4, access) >>> 0
+  const second = readLinear(core, (low + 4) | 0, carry(core, low, high, 4), 4, access) >>> 0
+  return (BigInt(second) << 32n) | BigInt(first)
+}
+export { carry as carryInto }
+
+/** Bytes of guest memory into `into` at `at`: whole or, by a fault, not at all. At most a page long. */
+export function readRange(core: Core, low: number, high: number, into: Uint8Array, length: number, access: number, at = 0): void {
+  const head = Math.min(length, 4096 - (low & 0xfff))
+  const first = locate(core, low, high, access)
+  const frame = core.paging.frame
+  const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access) : 0
+  const part = (hpa: number, from: number, count: number) => {
+    if (hpa >= 0) return into.set(core.u8.subarray(hpa, hpa + count), at + from)
+    for (let i = 0; i < count; i++) into[at + from + i] = core.host.readDevice(frame * 4096 + ((low + from + i) & 0xfff), 1)
+  }
+  part(first, 0, head)
+  if (head < length) part(second, head, length - head)
+}
+
+/** Bytes [start, end) of `from` to guest memory: whole or, by a fault, not at all. At most a page long. */
+export function writeRange(core: Core, low: number, high: number, from: Uint8Array, start: number, end: number, access: number): void {
+  const length = end - start
+  const head = Math.min(length, 4096 - (low & 0xfff))
+  const first = locate(core, low, high, access | ACCESS.write)
+  const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access | ACCESS.write) : 0
+  const part = (hpa: number, offset: number, count: number) => {
+    if (hpa < 0) return
+    core.u8.set(from.subarray(start + offset, start + offset + count), hpa)
+    if (core.code.hasCode(hpa & -4096)) core.code.invalidate(hpa, count)
+  }
+  part(first, 0, head)
+  if (head < length) part(second, head, length - head)
+}

@@ -1,0 +1,93 @@
+/** What the paging hardware keeps beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
+import { MAX_PHYSICAL_BITS } from './entry.ts'
+
+/** How an access is made. The bits are those of the page-fault error code, and `smap`: user pages are forbidden to it. */
+export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32 } as const
+
+/** Page-fault error code. (SDM Vol. 3A, "Page-Fault Error Code") */
+export const PAGE_FAULT = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } as const
+
+/** A translation yields a page-aligned HPA, or one of these: bit 11 tells them apart. */
+export const STATUS = 0x800
+/** A page fault; `errorCode` holds its code. */
+export const FAULT = STATUS | 1
+/** The second stage left to the hypervisor: the exit slot is set. */
+export const ABANDONED = STATUS | 2
+/** Not memory: `frame` holds the physical page. */
+export const DEVICE = STATUS | 4
+
+/** Paging modes. (SDM Vol. 3A, "Paging Modes and Control Bits") */
+export const PAGING = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as const
+
+const CACHE_BITS = 12
+export const CACHE_MASK = (1 << CACHE_BITS) - 1
+export const JOURNAL_SIZE = 4096
+
+/** Extended-page-table pointer, taken apart. */
+export interface SecondStage {
+  /** HPA of the EPT PML4 table. */
+  readonly root: number
+  /** EPT accessed and dirty flags are on. */
+  readonly accessedDirty: boolean
+}
+
+/** First-stage tables of the hypervisor's, walked instead of the guest's own (shadow paging). They hold host-physical addresses. */
+export interface HardwareRoot {
+  /** HPA of the root table. */
+  readonly root: number
+  /** One of PAGING, not `none`. For PAE its four entries are loaded into `pdptes`. */
+  readonly kind: number
+}
+
+export class PagingState {
+  /** Set by the hypervisor; `updatePaging` must follow a change. */
+  hardwareRoot: HardwareRoot | undefined
+  /** With a hardware root: the guest has paging off. */
+  pagingOff = false
+  // Derived from the control registers by `updatePaging`.
+  kind: number = PAGING.none
+  rootFrame = 0
+  writeProtect = false
+  smep = false
+  global = false
+  largePages32 = false
+  /** Reserved bits in the upper half of every 64-bit entry. */
+  reservedHigh = 0
+  /** PAGE_FAULT.fetch where instruction fetches are told apart, else 0. */
+  fetchBit = 0
+  /** Non-canonical addresses fault: sign bits that a linear address must repeat, as a shift count of its upper half. */
+  canonicalShift = 16
+  /** PDPTE registers of PAE paging: four pairs of low and high half. */
+  readonly pdptes = new Int32Array(8)
+  /** #AC is in force: CR0.AM, EFLAGS.AC, CPL 3. */
+  alignmentCheck = false
+  /** Data breakpoints in force: bit n for DRn. */
+  watches = 0
+
+  // Result of the last translation.
+  frame = 0
+  /** The page is dirty and may be written by this kind of access. */
+  writable = false
+  isGlobal = false
+  /** 1 = 4 KiB, 2 = 2 or 4 MiB, 3 = 1 GiB. */
+  level = 1
+  linearLow = 0
+  linearHigh = 0
+
+  // The page fault in progress.
+  errorCode = 0
+  faultLow = 0
+  faultHigh = 0
+
+  /** Guest-physical page cache: pairs of frame number and HPA | rights (1 read, 2 write and dirty, 4 execute). */
+  readonly cache = new Int32Array(2 << CACHE_BITS).fill(-1)
+  /** Word indices of TLB entries filled since the last flush; more than JOURNAL_SIZE: not all are known. */
+  readonly journal = new Int32Array(JOURNAL_SIZE)
+  journalCount = 0
+  /** By hash of linear bits 63:21, 63:30: pieces of a large page may be in the TLB. */
+  readonly large = new Uint8Array(4096)
+  readonly huge = new Uint8Array(1024)
+}
+
+/** Bits of the upper half that lie above the physical address width. (SDM Vol. 3A, "Reserved bits in paging entries") */
+export const ABOVE_PHYSICAL = 0x000fffff & ~((1 << (MAX_PHYSICAL_BITS - 32)) - 1)

@@ -1,0 +1,123 @@
+/**
+ * @hot Guest-physical to host-physical: the EPT walk, or the host's own map where no second stage is set, behind a cache.
+ * (SDM Vol. 3C, "The Extended Page Table Mechanism")
+ */
+import type { Core } from '../core.ts'
+import { SECOND_STAGE } from '../system/intercept.ts'
+import { EPT } from './entry.ts'
+import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from './paging-state.ts'
+
+/** Exit qualification for EPT violations, beyond the access and the rights. */
+const LINEAR_VALID = 0x80
+const FINAL_ACCESS = 0x100
+
+/**
+ * HPA of the page | rights (EPT.read, write, execute; write only while it is dirty as well), or a status.
+ * `access` is ACCESS.write, ACCESS.fetch or neither; `tables` when the page holds paging structures.
+ */
+export function guestPage(core: Core, frame: number, access: number, tables: boolean): number {
+  const { cache } = core.paging
+  const slot = (frame & CACHE_MASK) << 1
+  if (cache[slot] === frame) {
+    const entry = cache[slot + 1]!
+    const need = access & ACCESS.write ? EPT.write : access & ACCESS.fetch ? EPT.execute : EPT.read
+    if (entry & need) return entry
+  }
+  return findPage(core, frame, access, tables)
+}
+
+function findPage(core: Core, frame: number, access: number, tables: boolean): number {
+  const entry = core.secondStage ? walkSecondStage(core, frame, access, tables) : hostPage(core, frame)
+  if (entry & 0x800) return entry
+  const { cache } = core.paging
+  const slot = (frame & CACHE_MASK) << 1
+  cache[slot] = frame
+  cache[slot + 1] = entry
+  return entry
+}
+
+function hostPage(core: Core, frame: number): number {
+  const host = core.host.hostAddress(frame * 4096)
+  if (host >= 0) return (host & -4096) | EPT.rights
+  core.paging.frame = frame
+  return DEVICE
+}
+
+function walkSecondStage(core: Core, frame: number, access: number, tables: boolean): number {
+  const { i32 } = core
+  for (;;) {
+    const { root, accessedDirty } = core.secondStage!
+    // With accessed and dirty flags on, an access to paging structures counts as a write. (SDM, "Accessed and Dirty Flags for EPT")
+    const wanted = access & ACCESS.fetch ? EPT.execute : access & ACCESS.write ? EPT.write : tables && accessedDirty ? EPT.read | EPT.write : EPT.read
+    let rights: number = EPT.rights
+    let table = root
+    let level = 4
+    let answer: number = -1
+    for (;;) {
+      const at = (table >>> 2) + (((frame >>> ((level - 1) * 9)) & 0x1ff) << 1)
+      const low = i32[at]!
+      const high = i32[at + 1]!
+      const granted = low & EPT.rights
+      if (granted === 0) {
+        answer = violation(core, frame, wanted, 0, tables)
+        break
+      }
+      const leaf = level === 1 || (level <= 3 && (low & EPT.large) !== 0)
+      if (misconfigured(core, low, high, level, leaf)) {
+        answer = core.nonRoot!.eptMisconfiguration(core, frame * 4096)
+        break
+      }
+      rights &= granted
+      if (!leaf) {
+        if (accessedDirty && !(low & EPT.accessed)) i32[at] = low | EPT.accessed
+        table = low & -4096
+        level--
+        continue
+      }
+      if ((rights & wanted) !== wanted) {
+        answer = violation(core, frame, wanted, rights, tables)
+        break
+      }
+      let entry = low
+      if (accessedDirty) {
+        if (wanted & EPT.write && !(entry & EPT.dirty)) {
+          const { nonRoot } = core
+          if (nonRoot?.pageModified && !nonRoot.pageModified(core, frame * 4096)) return ABANDONED
+          entry |= EPT.dirty
+        }
+        entry |= EPT.accessed
+        if (entry !== low) i32[at] = entry
+        if (!(entry & EPT.dirty)) rights &= ~EPT.write
+      }
+      const inner = (1 << ((level - 1) * 9)) - 1
+      return (low & -4096 & ~(inner << 12)) | ((frame & inner) << 12) | rights
+    }
+    if (answer === SECOND_STAGE.left) return ABANDONED
+    if (answer === SECOND_STAGE.device) {
+      core.paging.frame = frame
+      return DEVICE
+    }
+  }
+}
+
+function violation(core: Core, frame: number, wanted: number, rights: number, tables: boolean): number {
+  const qualification = wanted | (rights << 3) | LINEAR_VALID | (tables ? 0 : FINAL_ACCESS)
+  return core.nonRoot!.eptViolation(core, frame * 4096, qualification)
+}
+
+/** (SDM Vol. 3C, "EPT Misconfigurations") */
+function misconfigured(core: Core, low: number, high: number, level: number, leaf: boolean): boolean {
+  if ((low & 3) === EPT.write) return true
+  // Host memory lies below 4 GiB: any address bit above is outside the machine, which counts as reserved.
+  if (high & 0x000fffff || (low & -4096) >>> 0 >= core.u8.length) return true
+  if (level === 4) return (low & 0xf8) !== 0
+  if (!leaf) return (low & 0x78) !== 0
+  const type = (low >>> 3) & 7
+  if (type === 2 || type === 3 || type === 7) return true
+  return level > 1 && (low & ((1 << (12 + (level - 1) * 9)) - 1) & -4096) !== 0
+}
+
+/** After any change of the second stage or of the host's map. The TLB must be flushed as well. */
+export function forgetGuestPages(core: Core): void {
+  core.paging.cache.fill(-1)
+}

@@ -1,0 +1,211 @@
+/**
+ * @hot What wasm code calls when the TLB does not answer: translate, check, fill the TLB, and do the access itself: pages that
+ * are crossed, devices, pages with code, watched pages. Faults are recorded in the vCPU block, 1 is returned.
+ * `info` is bytes | segment number << 8.
+ */
+import type { Core } from '../core.ts'
+import { watchHits } from '../events/watch.ts'
+import { EXIT, S, SEGMENT, TLB_BANK } from '../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
+import { bankAddress, currentAccess, fillData } from './tlb.ts'
+import { walk } from './walk.ts'
+
+const SS_FAULT = 12
+const GP_FAULT = 13
+const PAGE_FAULT_VECTOR = 14
+const ALIGNMENT_FAULT = 17
+
+export function slowRead(core: Core, info: number): 0 | 1 {
+  const bytes = info & 0xff
+  const low = core.get32(S.address)
+  const high = core.get32(S.address + 4)
+  count(core, 0)
+  const page = translateData(core, low, high, info, currentAccess(core))
+  if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
+  const offset = low & 0xfff
+  if (offset + bytes > 4096) return readAcross(core, low, high, bytes, page)
+  loadValue(core, (page + offset) >>> 0, bytes, 0)
+  return 0
+}
+
+export function slowWrite(core: Core, info: number): 0 | 1 {
+  const bytes = info & 0xff
+  const low = core.get32(S.address)
+  const high = core.get32(S.address + 4)
+  count(core, 8)
+  const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
+  if (page & STATUS) return page === DEVICE ? writeDevice(core, low, bytes) : 1
+  if (core.compiled && core.code.hasCode(page)) return interpretInstead(core)
+  const offset = low & 0xfff
+  if (offset + bytes > 4096) return writeAcross(core, low, high, bytes, page)
+  storeValue(core, page, offset, bytes, 0)
+  return 0
+}
+
+/** Reads what will be written: every byte is checked for writing. */
+export function slowModify(core: Core, info: number): 0 | 1 {
+  const bytes = info & 0xff
+  const low = core.get32(S.address)
+  const high = core.get32(S.address + 4)
+  core.set32(S.modify, 0)
+  count(core, 8)
+  const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
+  if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
+  if (core.compiled && core.code.hasCode(page)) return interpretInstead(core)
+  const offset = low & 0xfff
+  if (offset + bytes > 4096) {
+    const second = secondPage(core, low, high, bytes, ACCESS.write)
+    if (second & STATUS && second !== DEVICE) return 1
+    if (core.compiled && second !== DEVICE && core.code.hasCode(second)) return interpretInstead(core)
+    return readAcross(core, low, high, bytes, page)
+  }
+  loadValue(core, (page + offset) >>> 0, bytes, 0)
+  if (!core.code.hasCode(page)) core.set32(S.modify, (page + offset) | 0)
+  return 0
+}
+
+/** Records #PF at a linear address with the error code that the walk left. */
+export function raisePageFault(core: Core, low: number, high: number): void {
+  core.paging.faultLow = low
+  core.paging.faultHigh = high
+  core.raise(PAGE_FAULT_VECTOR, core.paging.errorCode)
+}
+
+/** Translates the first byte, checks alignment and what lies around the access, and fills the TLB where that may be. */
+function translateData(core: Core, low: number, high: number, info: number, access: number): number {
+  const p = core.paging
+  const bytes = info & 0xff
+  if (high !== 0 && !canonical(core, low, high, bytes)) {
+    core.raise(info >> 8 === SEGMENT.ss ? SS_FAULT : GP_FAULT, 0)
+    return FAULT
+  }
+  const page = walk(core, low, high, access)
+  if (page === FAULT) raisePageFault(core, low, high)
+  if (page & STATUS && page !== DEVICE) return page
+  if (p.alignmentCheck && low & (bytes - 1)) {
+    core.raise(ALIGNMENT_FAULT, 0)
+    return FAULT
+  }
+  if (p.watches) {
+    if (watchHits(core, low, high, bytes, (access & ACCESS.write) !== 0)) return page
+  }
+  if (page === DEVICE || p.alignmentCheck) return page
+  if ((low & 0xfff) + bytes <= 4096) fillData(core, core.get32(S.tlb), low, high, page)
+  return page
+}
+
+function canonical(core: Core, low: number, high: number, bytes: number): boolean {
+  const shift = core.paging.canonicalShift
+  const last = low + bytes - 1
+  const lastHigh = (high + ((low >>> 0) + bytes - 1 > 0xffff_ffff ? 1 : 0)) | 0
+  return (high << shift) >> shift === high && ((lastHigh << shift) >> shift === lastHigh || last === 0)
+}
+
+/** Page of the last byte of an access that crosses. Only 64-bit addresses carry into the upper half. */
+function secondPage(core: Core, low: number, high: number, bytes: number, write: number): number {
+  const nextLow = (low | 0xfff) + 1 | 0
+  const nextHigh = nextLow === 0 && (core.get32(S.mode) & 3) === 2 ? (high + 1) | 0 : high
+  const page = walk(core, nextLow, nextHigh, currentAccess(core) | write)
+  if (page === FAULT) raisePageFault(core, nextLow, nextHigh)
+  return page
+}
+
+function readAcross(core: Core, low: number, high: number, bytes: number, first: number): 0 | 1 {
+  const head = 4096 - (low & 0xfff)
+  const second = secondPage(core, low, high, bytes, 0)
+  if (second & STATUS && second !== DEVICE) return 1
+  const value = core.base + S.value
+  const { u8 } = core
+  for (let i = 0; i < head; i++) u8[value + i] = u8[((first + (low & 0xfff)) >>> 0) + i]!
+  if (second === DEVICE) for (let i = head; i < bytes; i++) u8[value + i] = core.host.readDevice(core.paging.frame * 4096 + i - head, 1)
+  else for (let i = head; i < bytes; i++) u8[value + i] = u8[(second >>> 0) + i - head]!
+  return 0
+}
+
+function writeAcross(core: Core, low: number, high: number, bytes: number, first: number): 0 | 1 {
+  const head = 4096 - (low & 0xfff)
+  const second = secondPage(core, low, high, bytes, ACCESS.write)
+  if (second & STATUS && second !== DEVICE) return 1
+  if (core.compiled && second !== DEVICE && core.code.hasCode(second)) return interpretInstead(core)
+  storeValue(core, first, low & 0xfff, head, 0)
+  if (second !== DEVICE) storeValue(core, second, 0, bytes - head, head)
+  else for (let i = head; i < bytes; i++) core.host.writeDevice(core.paging.frame * 4096 + i - head, 1, core.u8[core.base + S.value + i]!)
+  return 0
+}
+
+/** Memory to the value slot. */
+function loadValue(core: Core, hpa: number, bytes: number, at: number): void {
+  const { view } = core
+  const value = core.base + S.value + at
+  switch (bytes) {
+    case 1: return void (core.u8[value] = core.u8[hpa]!)
+    case 2: return view.setUint16(value, view.getUint16(hpa, true), true)
+    case 4: return view.setInt32(value, view.getInt32(hpa, true), true)
+    case 8:
+      view.setInt32(value, view.getInt32(hpa, true), true)
+      return view.setInt32(value + 4, view.getInt32(hpa + 4, true), true)
+    default:
+      for (let i = 0; i < bytes; i++) core.u8[value + i] = core.u8[hpa + i]!
+  }
+}
+
+/** Value slot to memory; code decoded from there is dropped. */
+function storeValue(core: Core, page: number, offset: number, bytes: number, at: number): void {
+  const { view } = core
+  const value = core.base + S.value + at
+  const hpa = (page + offset) >>> 0
+  switch (bytes) {
+    case 1: core.u8[hpa] = core.u8[value]!; break
+    case 2: view.setUint16(hpa, view.getUint16(value, true), true); break
+    case 4: view.setInt32(hpa, view.getInt32(value, true), true); break
+    case 8:
+      view.setInt32(hpa, view.getInt32(value, true), true)
+      view.setInt32(hpa + 4, view.getInt32(value + 4, true), true)
+      break
+    default:
+      for (let i = 0; i < bytes; i++) core.u8[hpa + i] = core.u8[value + i]!
+  }
+  if (core.code.hasCode(page)) core.code.invalidate(hpa, bytes)
+}
+
+/** Device accesses are of 1, 2 or 4 bytes; wider ones are made of these, low half first. */
+function readDevice(core: Core, low: number, bytes: number): 0 | 1 {
+  const physical = core.paging.frame * 4096 + (low & 0xfff)
+  const value = core.base + S.value
+  const size = bytes > 4 ? 4 : bytes
+  for (let at = 0; at < bytes; at += size) {
+    const word = core.host.readDevice(physical + at, size)
+    if (size === 4) core.view.setInt32(value + at, word | 0, true)
+    else if (size === 2) core.view.setUint16(value + at, word, true)
+    else core.u8[value + at] = word
+  }
+  return 0
+}
+
+function writeDevice(core: Core, low: number, bytes: number): 0 | 1 {
+  const physical = core.paging.frame * 4096 + (low & 0xfff)
+  const value = core.base + S.value
+  const size = bytes > 4 ? 4 : bytes
+  for (let at = 0; at < bytes; at += size) {
+    const word = size === 4 ? core.view.getUint32(value + at, true) : size === 2 ? core.view.getUint16(value + at, true) : core.u8[value + at]!
+    core.host.writeDevice(physical + at, size, word)
+  }
+  return 0
+}
+
+/** Compiled code is about to write over code, perhaps its own: it stops before this instruction, which the interpreter does. */
+function interpretInstead(core: Core): 1 {
+  core.set32(S.exit, EXIT.interpret)
+  return 1
+}
+
+function count(core: Core, which: 0 | 8): void {
+  core.i32[(core.base + S.statistics + which) >>> 2]!++
+}
+
+/** After the alignment check or watches were switched on: their pages must come here. */
+export function forgetUserBank(core: Core): void {
+  const start = bankAddress(core, TLB_BANK.user) >>> 2
+  const end = bankAddress(core, TLB_BANK.count) >>> 2
+  core.i32.fill(-1, start, end)
+}

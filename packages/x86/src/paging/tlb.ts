@@ -1,0 +1,166 @@
+/**
+ * @hot The software TLB's filling and flushing. Entries are read by wasm code (state/layout.ts, TLB); translation is in walk.ts.
+ * A tag is killed by its low word alone: a page address never has all its low bits set.
+ */
+import type { Core } from '../core.ts'
+import { S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../state/layout.ts'
+import { ACCESS, JOURNAL_SIZE, PAGING } from './paging-state.ts'
+import { forgetGuestPages } from './second-stage.ts'
+import type { SecondStage } from './paging-state.ts'
+
+const READ = TLB.read >> 2
+const WRITE = TLB.write >> 2
+const EXECUTE = TLB.execute >> 2
+const ADDEND = TLB.addend >> 2
+/** i32: 1 when the translation is global. */
+const FLAGS = ADDEND + 1
+const WORDS = TLB.entry >> 2
+const BANK_WORDS = TLB_BANK_SIZE >> 2
+const INDEX_MASK = TLB_ENTRIES - 1
+
+/** How an access made through each bank is checked. */
+const ACCESS_OF_BANK = [ACCESS.smap, 0, ACCESS.user] as const
+
+export const bankAddress = (core: Core, bank: number): number => core.base + VCPU_SIZE + bank * TLB_BANK_SIZE
+/** ACCESS bits of the bank in use. */
+export function currentAccess(core: Core): number {
+  return ACCESS_OF_BANK[((core.get32(S.tlb) - core.base - VCPU_SIZE) / TLB_BANK_SIZE) | 0]!
+}
+
+/** Word index of the entry for a linear address. */
+const entryAt = (bank: number, low: number): number => (bank >>> 2) + ((low >>> 12) & INDEX_MASK) * WORDS
+
+/** Makes the entry one of this page; tags that it keeps stay valid. */
+function claim(core: Core, at: number, low: number, high: number, page: number): void {
+  const { i32, paging } = core
+  const tag = low & -4096
+  const addend = (page - tag) | 0
+  const flags = paging.isGlobal ? 1 : 0
+  const known =
+    i32[at + ADDEND] === addend &&
+    i32[at + FLAGS] === flags &&
+    ((i32[at + READ] === tag && i32[at + READ + 1] === high) || (i32[at + EXECUTE] === tag && i32[at + EXECUTE + 1] === high))
+  if (known) return
+  i32[at + READ] = -1
+  i32[at + WRITE] = -1
+  i32[at + EXECUTE] = -1
+  i32[at + ADDEND] = addend
+  i32[at + FLAGS] = flags
+  if (paging.journalCount < JOURNAL_SIZE) paging.journal[paging.journalCount] = at
+  paging.journalCount++
+  if (paging.level > 1) {
+    paging.large[largeHash(low, high)] = 1
+    if (paging.level > 2) paging.huge[hugeHash(low, high)] = 1
+  }
+}
+
+/** Enters the page just walked for reads, and for writes if it is dirty, writable and holds no code. */
+export function fillData(core: Core, bank: number, low: number, high: number, page: number): void {
+  const { i32 } = core
+  const at = entryAt(bank, low)
+  claim(core, at, low, high, page)
+  i32[at + READ] = low & -4096
+  i32[at + READ + 1] = high
+  if (core.paging.writable && !core.code.hasCode(page)) {
+    i32[at + WRITE] = low & -4096
+    i32[at + WRITE + 1] = high
+  }
+  i32[(core.base + S.statistics + 16) >>> 2]!++
+}
+
+export function fillExecute(core: Core, bank: number, low: number, high: number, page: number): void {
+  const { i32 } = core
+  const at = entryAt(bank, low)
+  claim(core, at, low, high, page)
+  i32[at + EXECUTE] = low & -4096
+  i32[at + EXECUTE + 1] = high
+  i32[(core.base + S.statistics + 16) >>> 2]!++
+}
+
+/** HPA of a byte that the bank lets through plainly, else -1. */
+export function probe(core: Core, bank: number, low: number, high: number, write: boolean): number {
+  const { i32 } = core
+  const at = entryAt(bank, low)
+  const tag = at + (write ? WRITE : READ)
+  if (i32[tag] !== (low & -4096) || i32[tag + 1] !== high) return -1
+  return (low + i32[at + ADDEND]!) >>> 0
+}
+
+export function flushAll(core: Core): void {
+  const start = bankAddress(core, 0) >>> 2
+  core.i32.fill(-1, start, start + TLB_BANK.count * BANK_WORDS)
+  const { paging } = core
+  paging.journalCount = 0
+  paging.large.fill(0)
+  paging.huge.fill(0)
+}
+
+/** All but global pages: a write to CR3. Costs what was filled since the last time. */
+export function flushNonGlobal(core: Core): void {
+  const { i32, paging } = core
+  const count = paging.journalCount
+  paging.journalCount = 0
+  if (count <= JOURNAL_SIZE) {
+    for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
+    return
+  }
+  const start = bankAddress(core, 0) >>> 2
+  const end = start + TLB_BANK.count * BANK_WORDS
+  for (let at = start; at < end; at += WORDS) killUnlessGlobal(i32, at)
+}
+
+function killUnlessGlobal(i32: Int32Array, at: number): void {
+  if (i32[at + FLAGS] === 1) return
+  kill(i32, at)
+}
+function kill(i32: Int32Array, at: number): void {
+  i32[at + READ] = -1
+  i32[at + WRITE] = -1
+  i32[at + EXECUTE] = -1
+}
+
+/** INVLPG: one page, global or not; all of it when it is large. */
+export function flushPage(core: Core, low: number, high: number): void {
+  const { paging } = core
+  if (paging.huge[hugeHash(low, high)]) return flushAll(core)
+  if (!paging.large[largeHash(low, high)]) return flushEntries(core, low, 1)
+  const legacy = paging.kind === PAGING.bits32
+  flushEntries(core, low & (legacy ? -0x40_0000 : -0x20_0000), legacy ? 1024 : 512)
+}
+
+function flushEntries(core: Core, low: number, count: number): void {
+  const { i32 } = core
+  for (let bank = 0; bank < TLB_BANK.count; bank++) {
+    const base = bankAddress(core, bank)
+    for (let i = 0; i < count; i++) {
+      const at = entryAt(base, low + i * 4096)
+      const tag = (low + i * 4096) & -4096
+      if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
+    }
+  }
+}
+
+const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high * 0x9d)) & 0xfff
+const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high << 2)) & 0x3ff
+
+/** Code was decoded from the host page: writes to it must come to the slow path from now on. */
+export function dropWriteTags(core: Core, page: number): void {
+  const { i32 } = core
+  const start = bankAddress(core, 0) >>> 2
+  const end = start + TLB_BANK.count * BANK_WORDS
+  for (let at = start; at < end; at += WORDS) {
+    const tag = i32[at + WRITE]!
+    if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
+  }
+}
+
+/** Sets or changes EPT; undefined: guest-physical addresses are the host's to map. */
+export function setSecondStage(core: Core, secondStage: SecondStage | undefined): void {
+  core.secondStage = secondStage
+  forgetSecondStage(core)
+}
+/** The tables of the second stage, or the host's map, changed (INVEPT and the like). */
+export function forgetSecondStage(core: Core): void {
+  forgetGuestPages(core)
+  flushAll(core)
+}

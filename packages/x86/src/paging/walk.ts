@@ -1,0 +1,235 @@
+/**
+ * @hot The hardware page walker: linear to host-physical by the paging mode in force, with permissions, reserved bits,
+ * accessed and dirty flags. On 32-bit halves: no BigInt, no allocation. Does not know the TLB. (SDM Vol. 3A, "Paging")
+ */
+import type { Core } from '../core.ts'
+import { S } from '../state/layout.ts'
+import { HIDDEN_FAULT } from '../system/intercept.ts'
+import { ENTRY, EPT, frameOf } from './entry.ts'
+import { ABANDONED, ABOVE_PHYSICAL, ACCESS, DEVICE, FAULT, PAGE_FAULT, PAGING, STATUS, type PagingState } from './paging-state.ts'
+import { guestPage } from './second-stage.ts'
+
+/**
+ * Page-aligned HPA behind a linear address, or a status. `access` is a sum of ACCESS. Leaves frame, writable, isGlobal and level
+ * in the paging state; of a fault the error code.
+ */
+export function walk(core: Core, low: number, high: number, access: number): number {
+  const p = core.paging
+  p.linearLow = low
+  p.linearHigh = high
+  return p.hardwareRoot ? walkHidden(core, p, low, high, access) : walkTables(core, p, low, high, access)
+}
+
+/** Under tables of the hypervisor's a page fault is its own to settle first; the guest sees only those that are its own. */
+function walkHidden(core: Core, p: PagingState, low: number, high: number, access: number): number {
+  const allowed = p.pagingOff ? access & ~ACCESS.smap : access
+  for (;;) {
+    const page = walkTables(core, p, low, high, allowed)
+    if (page !== FAULT) return page
+    switch (core.nonRoot!.pageFault!(core, low, high, access)) {
+      case HIDDEN_FAULT.retry:
+        continue
+      case HIDDEN_FAULT.device:
+        return DEVICE
+      case HIDDEN_FAULT.left:
+        return ABANDONED
+      default:
+        return FAULT
+    }
+  }
+}
+
+function walkTables(core: Core, p: PagingState, low: number, high: number, access: number): number {
+  switch (p.kind) {
+    case PAGING.none:
+      p.level = 1
+      p.isGlobal = false
+      return finish(core, p, low >>> 12, access, true)
+    case PAGING.bits32:
+      return walk32(core, p, low, access)
+    case PAGING.pae: {
+      const pdpte = (low >>> 30) << 1
+      const entry = p.pdptes[pdpte]!
+      if (!(entry & ENTRY.present)) return fault(p, access, 0)
+      return walk64(core, p, low, high, access, frameOf(entry, p.pdptes[pdpte + 1]!), 2)
+    }
+    case PAGING.level4:
+      return walk64(core, p, low, high, access, p.rootFrame, 4)
+    default:
+      return walk64(core, p, low, high, access, p.rootFrame, 5)
+  }
+}
+
+/** PAE, 4-level and 5-level paging: entries of 64 bits. */
+function walk64(core: Core, p: PagingState, low: number, high: number, access: number, root: number, levels: number): number {
+  const { i32 } = core
+  let frame = root
+  let rights: number = ENTRY.writable | ENTRY.user
+  let noExecute = 0
+  for (let level = levels; ; level--) {
+    const table = guestPage(core, frame, 0, true)
+    if (table & STATUS && table !== DEVICE) return table
+    const at = ((table & -4096) >>> 2) + indexAt(low, high, level)
+    // Nothing answers where there is no memory: all ones, which has reserved bits set.
+    const entryLow = table === DEVICE ? -1 : i32[at]!
+    const entryHigh = table === DEVICE ? -1 : i32[at + 1]!
+    if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
+    const leaf = level === 1 || (level <= 3 && (entryLow & ENTRY.large) !== 0)
+    if (entryHigh & p.reservedHigh || (level > 1 && entryLow & reservedLow(level, entryLow))) {
+      return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+    }
+    rights &= entryLow
+    noExecute |= entryHigh
+    if (!leaf) {
+      if (!(entryLow & ENTRY.accessed)) {
+        const status = setBits(core, frame, at, ENTRY.accessed)
+        if (status) return status
+      }
+      frame = frameOf(entryLow, entryHigh)
+      continue
+    }
+    if (forbidden(p, rights, noExecute < 0, access)) return fault(p, access, PAGE_FAULT.present)
+    const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+    if ((entryLow & need) !== need) {
+      const status = setBits(core, frame, at, need)
+      if (status) return status
+    }
+    p.level = level
+    p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
+    const inner = (1 << ((level - 1) * 9)) - 1
+    const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
+    return finish(core, p, (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner), access, dirty && writableBy(p, rights, access))
+  }
+}
+
+/** 32-bit paging, with 4 MiB pages of 40-bit addresses (PSE-36). */
+function walk32(core: Core, p: PagingState, low: number, access: number): number {
+  const { i32 } = core
+  let frame = p.rootFrame
+  let rights: number = ENTRY.writable | ENTRY.user
+  for (let level = 2; ; level--) {
+    const table = guestPage(core, frame, 0, true)
+    if (table & STATUS && table !== DEVICE) return table
+    const at = ((table & -4096) >>> 2) + ((level === 2 ? low >>> 22 : low >>> 12) & 0x3ff)
+    const entry = table === DEVICE ? -1 : i32[at]!
+    if (!(entry & ENTRY.present)) return fault(p, access, 0)
+    const large = level === 2 && p.largePages32 && (entry & ENTRY.large) !== 0
+    if (large && entry & 0x0020_0000) return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+    rights &= entry
+    if (level === 2 && !large) {
+      if (!(entry & ENTRY.accessed)) {
+        const status = setBits(core, frame, at, ENTRY.accessed)
+        if (status) return status
+      }
+      frame = entry >>> 12
+      continue
+    }
+    if (forbidden(p, rights, false, access)) return fault(p, access, PAGE_FAULT.present)
+    const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+    if ((entry & need) !== need) {
+      const status = setBits(core, frame, at, need)
+      if (status) return status
+    }
+    p.level = level
+    p.isGlobal = p.global && (entry & ENTRY.global) !== 0
+    const dirty = ((entry | need) & ENTRY.dirty) !== 0
+    const page = large ? ((entry >>> 22) << 10) | (((entry >>> 13) & 0xff) << 20) | ((low >>> 12) & 0x3ff) : entry >>> 12
+    return finish(core, p, page, access, dirty && writableBy(p, rights, access))
+  }
+}
+
+/** Word index of the entry for a level in its table. */
+function indexAt(low: number, high: number, level: number): number {
+  switch (level) {
+    case 1: return ((low >>> 12) & 0x1ff) << 1
+    case 2: return ((low >>> 21) & 0x1ff) << 1
+    case 3: return (((high << 2) | (low >>> 30)) & 0x1ff) << 1
+    case 4: return ((high >>> 7) & 0x1ff) << 1
+    default: return ((high >>> 16) & 0x1ff) << 1
+  }
+}
+
+function reservedLow(level: number, entry: number): number {
+  if (!(entry & ENTRY.large)) return 0
+  return level === 2 ? 0x001f_e000 : level === 3 ? 0x3fff_e000 : ENTRY.large
+}
+
+/** (SDM Vol. 3A, "Determination of Access Rights") */
+function forbidden(p: PagingState, rights: number, noExecute: boolean, access: number): boolean {
+  if (access & ACCESS.user) {
+    if (!(rights & ENTRY.user)) return true
+    if (access & ACCESS.write) return !(rights & ENTRY.writable)
+    return (access & ACCESS.fetch) !== 0 && noExecute
+  }
+  if (rights & ENTRY.user && (access & ACCESS.fetch ? p.smep : access & ACCESS.smap)) return true
+  if (access & ACCESS.fetch) return noExecute
+  return (access & ACCESS.write) !== 0 && !(rights & ENTRY.writable) && p.writeProtect
+}
+
+function writableBy(p: PagingState, rights: number, access: number): boolean {
+  return (rights & ENTRY.writable) !== 0 || (!(access & ACCESS.user) && !p.writeProtect)
+}
+
+function fault(p: PagingState, access: number, cause: number): number {
+  p.errorCode = cause | (access & (ACCESS.write | ACCESS.user)) | (access & ACCESS.fetch ? p.fetchBit : 0)
+  return FAULT
+}
+
+/** Sets accessed or dirty flags in a guest's entry: a write that the second stage must allow. 0, or a status. */
+function setBits(core: Core, tableFrame: number, at: number, bits: number): number {
+  const page = guestPage(core, tableFrame, ACCESS.write, true)
+  if (page & STATUS) return page === DEVICE ? 0 : page
+  core.i32[at]! |= bits
+  return 0
+}
+
+function finish(core: Core, p: PagingState, frame: number, access: number, writable: boolean): number {
+  const page = guestPage(core, frame, access, false)
+  if (page & STATUS) return page
+  p.frame = frame
+  p.writable = writable && (page & EPT.write) !== 0
+  return page & -4096
+}
+
+/** Refreshes what the walker derives from CR0, CR3, CR4 and EFER. Does not flush. */
+export function updatePaging(core: Core): void {
+  const p = core.paging
+  const cr0 = core.get32(S.cr0)
+  const cr4 = core.get32(S.cr4)
+  const efer = core.get32(S.efer)
+  const nx = (efer & 0x800) !== 0
+  const paging = cr0 < 0
+  const long = (efer & 0x400) !== 0
+  p.kind = !paging ? PAGING.none : long ? (cr4 & 0x1000 ? PAGING.level5 : PAGING.level4) : cr4 & 0x20 ? PAGING.pae : PAGING.bits32
+  p.rootFrame = p.kind === PAGING.bits32 ? core.get32(S.cr3) >>> 12 : frameOf(core.get32(S.cr3), core.get32(S.cr3 + 4))
+  p.writeProtect = (cr0 & 0x10000) !== 0
+  p.smep = (cr4 & 0x10_0000) !== 0
+  p.global = (cr4 & 0x80) !== 0
+  p.largePages32 = (cr4 & 0x10) !== 0
+  p.reservedHigh = reservedHigh(nx, p.kind)
+  const wide = p.kind >= PAGING.pae
+  p.fetchBit = p.smep || (nx && wide) ? PAGE_FAULT.fetch : 0
+  p.canonicalShift = p.kind === PAGING.level5 ? 7 : 16
+  useHardwareRoot(p, paging, nx)
+  // The owner of a hardware root follows at once: what comes next may translate.
+  core.nonRoot?.pagingChanged?.(core)
+}
+
+function useHardwareRoot(p: PagingState, paging: boolean, nx: boolean): void {
+  const { hardwareRoot } = p
+  if (!hardwareRoot) return
+  // The hypervisor's tables: always write-protected, never global, no large pages of 32-bit paging.
+  p.kind = hardwareRoot.kind
+  p.rootFrame = hardwareRoot.root >>> 12
+  p.writeProtect = true
+  p.global = false
+  p.largePages32 = false
+  p.reservedHigh = reservedHigh(nx, p.kind)
+  p.pagingOff = !paging
+  if (!paging) p.smep = false
+  p.fetchBit = p.smep || (nx && p.kind >= PAGING.pae) ? PAGE_FAULT.fetch : 0
+}
+
+function reservedHigh(nx: boolean, kind: number): number {
+  return ABOVE_PHYSICAL | (nx ? 0 : 0x8000_0000) | (kind === PAGING.pae ? 0x7ff0_0000 : 0) | 0
+}

@@ -1,0 +1,65 @@
+/** Recomputes what follows from the mode: mode key, TLB bank, code base, alignment check. */
+import type { Core } from '../core.ts'
+import { bankAddress, flushAll } from '../paging/tlb.ts'
+import { forgetUserBank } from '../paging/slow-path.ts'
+import { BREAK_ON, breakpointEnabled, breakpointKind } from '../events/watch.ts'
+import { FLAG, S, SEG, segment, SEGMENT, TLB_BANK } from './layout.ts'
+import { MODE } from './mode.ts'
+import { RIGHTS } from './segments.ts'
+
+const CS = segment(SEGMENT.cs)
+const SS = segment(SEGMENT.ss)
+
+/** After a change of CR0, CR4, EFER, CS, SS, CPL or of the flags VM, AC, TF. Cheap: no BigInt. */
+export function updateMode(core: Core): void {
+  const cr0 = core.get32(S.cr0)
+  const cr4 = core.get32(S.cr4)
+  const flags = core.get32(S.flags)
+  const cs = core.get32(CS + SEG.attributes)
+  const long = (core.get32(S.efer) & 0x400) !== 0
+  const v86 = (flags & FLAG.VM) !== 0 && (cr0 & 1) !== 0
+  const user = core.get32(S.cpl) === 3
+
+  const code = long && cs & RIGHTS.long ? 2 : cs & RIGHTS.big ? 1 : 0
+  let mode: number = code
+  if (code !== 2 && core.get32(SS + SEG.attributes) & RIGHTS.big) mode |= MODE.stack32
+  if (v86) mode |= MODE.v86
+  else if (cr0 & 1) mode |= MODE.protectedMode
+  if (user) mode |= MODE.user
+  if (long) mode |= MODE.longMode
+  if (cr0 & 0xc) mode |= MODE.noX87
+  if (cr0 & 0xc || !(cr4 & 0x200)) mode |= MODE.noSse
+  const limit = core.get32(CS + SEG.limit) >>> 0
+  if (code === 1 ? limit !== 0xffff_ffff : code === 0 && limit < 0xffff) mode |= MODE.csLimited
+  core.set32(S.mode, mode)
+
+  core.set32(S.csBase, code === 2 ? 0 : core.get32(CS + SEG.base))
+  core.set32(S.csBase + 4, 0)
+  updateBank(core)
+
+  const alignment = user && (flags & FLAG.AC) !== 0 && (cr0 & 0x40000) !== 0
+  if (alignment !== core.paging.alignmentCheck) {
+    core.paging.alignmentCheck = alignment
+    if (alignment) forgetUserBank(core)
+  }
+  core.debugging = (core.get32(S.dr7) & 0xff) !== 0
+}
+
+/** The TLB bank that CPL, CR4.SMAP and EFLAGS.AC select. */
+export function updateBank(core: Core): void {
+  const smap = (core.get32(S.cr4) & 0x20_0000) !== 0 && !(core.get32(S.flags) & FLAG.AC)
+  const bank = core.get32(S.cpl) === 3 ? TLB_BANK.user : smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed
+  core.set32(S.tlb, bankAddress(core, bank))
+}
+
+/** After a write to DR7 (or DR0 to DR3 while armed). */
+export function updateBreakpoints(core: Core): void {
+  const dr7 = core.get32(S.dr7)
+  let watches = 0
+  for (let n = 0; n < 4; n++) {
+    if (breakpointEnabled(dr7, n) && breakpointKind(dr7, n) & BREAK_ON.write) watches |= 1 << n
+  }
+  core.paging.watches = watches
+  if (watches) flushAll(core)
+  core.debugging = (dr7 & 0xff) !== 0
+}

@@ -1,0 +1,169 @@
+/** MOV to and from control and debug registers, LMSW, CLTS. Arguments are described at each routine. (SDM Vol. 2B, "MOV—Move to/from Control Registers") */
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { loadPdptes } from '../paging/pae.ts'
+import { PAGING } from '../paging/paging-state.ts'
+import { flushAll, flushNonGlobal } from '../paging/tlb.ts'
+import { updatePaging } from '../paging/walk.ts'
+import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
+import { EXIT, FLAG, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { RIGHTS, setAllBounds } from '../state/segments.ts'
+import { updateBreakpoints, updateMode } from '../state/update-mode.ts'
+import { DR6 } from '../events/debug.ts'
+import { VECTOR } from './descriptor.ts'
+import { leaveAfter } from './transfer.ts'
+
+const CR0 = { pe: 1, mp: 2, em: 4, ts: 8, et: 0x10, ne: 0x20, wp: 0x1_0000, am: 0x4_0000, nw: 0x2000_0000, cd: 0x4000_0000, pg: 0x8000_0000 | 0 } as const
+export const CR4 = {
+  tsd: 4, de: 8, pse: 0x10, pae: 0x20, mce: 0x40, pge: 0x80, pce: 0x100, osfxsr: 0x200, osxmmexcpt: 0x400, umip: 0x800, la57: 0x1000,
+  vmxe: 0x2000, fsgsbase: 0x1_0000, pcide: 0x2_0000, osxsave: 0x4_0000, smep: 0x10_0000, smap: 0x20_0000,
+} as const
+/** What CPUID advertises. */
+export const CR4_VALID =
+  CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr | CR4.osxmmexcpt | CR4.umip | CR4.fsgsbase | CR4.pcide | CR4.osxsave | CR4.smep | CR4.smap
+const CR0_VALID = 0xe005_003fn
+const EFER = { lme: 0x100, lma: 0x400 } as const
+
+const fail = (): never => {
+  throw new GuestFault(VECTOR.GP, 0)
+}
+const csIsLong = (core: Core): boolean => (core.get32(segment(SEGMENT.cs) + SEG.attributes) & RIGHTS.long) !== 0
+
+/** CR0 with all checks and consequences. (SDM Vol. 3A, "Control Registers") */
+export function writeCr0(core: Core, value: bigint): void {
+  if (value >> 32n) fail()
+  const next = (Number(value & CR0_VALID) | CR0.et) | 0
+  const old = core.get32(S.cr0)
+  const changed = old ^ next
+  if (next & CR0.pg && !(next & CR0.pe)) fail()
+  if (next & CR0.nw && !(next & CR0.cd)) fail()
+  const efer = core.get32(S.efer)
+  const cr4 = core.get32(S.cr4)
+  if (changed & CR0.pg) {
+    if (next & CR0.pg) {
+      if (efer & EFER.lme && (!(cr4 & CR4.pae) || csIsLong(core))) fail()
+    } else if (cr4 & CR4.pcide || (efer & EFER.lma && (core.get32(S.mode) & 3) === 2)) fail()
+  }
+  core.set32(S.cr0, next)
+  core.set32(S.cr0 + 4, 0)
+  if (changed & CR0.pg) core.set32(S.efer, next & CR0.pg && efer & EFER.lme ? efer | EFER.lma : efer & ~EFER.lma)
+  updatePaging(core)
+  const reloads = core.paging.kind === PAGING.pae && changed & (CR0.pg | CR0.cd | CR0.nw)
+  if (reloads && !loadPdptes(core)) {
+    core.set32(S.cr0, old)
+    core.set32(S.efer, efer)
+    updatePaging(core)
+    fail()
+  }
+  if (changed & CR0.pe) setAllBounds(core)
+  if (changed & (CR0.pg | CR0.wp | CR0.pe)) flushAll(core)
+  updateMode(core)
+}
+
+/** CR3. Bit 63 with CR4.PCIDE keeps the TLB's entries; ours are of the current space only, so they go whenever it changes. */
+export function writeCr3(core: Core, value: bigint): void {
+  const old = core.get64(S.cr3)
+  const keep = (core.get32(S.cr4) & CR4.pcide) !== 0 && value >> 63n === 1n
+  const cr3 = keep ? value & ~(1n << 63n) : value
+  if (core.get32(S.efer) & EFER.lma && cr3 >> BigInt(MAX_PHYSICAL_BITS)) fail()
+  core.set64(S.cr3, core.get32(S.efer) & EFER.lma ? cr3 : cr3 & 0xffff_ffffn)
+  updatePaging(core)
+  if (!loadPdptes(core)) {
+    core.set64(S.cr3, old)
+    updatePaging(core)
+    fail()
+  }
+  if (!keep || cr3 !== old) flushNonGlobal(core)
+}
+
+export function writeCr4(core: Core, value: bigint): void {
+  if (value & ~BigInt(CR4_VALID)) fail()
+  const next = Number(value)
+  const old = core.get32(S.cr4)
+  const changed = old ^ next
+  const long = (core.get32(S.efer) & EFER.lma) !== 0
+  if (long && !(next & CR4.pae)) fail()
+  if (changed & CR4.pcide && next & CR4.pcide && (!long || core.get32(S.cr3) & 0xfff)) fail()
+  core.set32(S.cr4, next)
+  updatePaging(core)
+  if (core.paging.kind === PAGING.pae && changed & (CR4.pae | CR4.pse | CR4.pge | CR4.smep) && !loadPdptes(core)) {
+    core.set32(S.cr4, old)
+    updatePaging(core)
+    fail()
+  }
+  if (changed & (CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap)) flushAll(core)
+  updateMode(core)
+}
+
+/** (number, general register) → value slot. */
+function movFromControl(core: Core): Outcome {
+  const n = core.arg32(0)
+  const slot = CONTROL_SLOT[n]
+  if (n === 8) core.set64(S.value, BigInt(core.host.readTaskPriority() & 15))
+  else if (slot === undefined) throw new GuestFault(VECTOR.UD)
+  else core.set64(S.value, core.get64(slot))
+  return NEXT
+}
+const CONTROL_SLOT: readonly (number | undefined)[] = [S.cr0, undefined, S.cr2, S.cr3, S.cr4]
+
+/** (number, value, general register). */
+function movToControl(core: Core): Outcome {
+  const value = core.arg(1)
+  switch (core.arg32(0)) {
+    case 0: writeCr0(core, value); break
+    case 2: core.set64(S.cr2, value); break
+    case 3: writeCr3(core, value); break
+    case 4: writeCr4(core, value); break
+    case 8:
+      if (value > 15n) fail()
+      core.host.writeTaskPriority(Number(value))
+      // A lower priority may let an interrupt in.
+      if (core.get32(S.flags) & FLAG.IF && core.get32(S.attention)) return leaveAfter(core, EXIT.attention)
+      break
+    default: throw new GuestFault(VECTOR.UD)
+  }
+  return NEXT
+}
+
+/** (value). PE can be set, not cleared; MP, EM and TS are written. */
+function lmsw(core: Core): Outcome {
+  const old = core.get32(S.cr0)
+  const value = core.arg32(0) & 15
+  writeCr0(core, BigInt(((old & ~0xe) | value) >>> 0))
+  return NEXT
+}
+
+function clts(core: Core): Outcome {
+  core.set32(S.cr0, core.get32(S.cr0) & ~CR0.ts)
+  updateMode(core)
+  return NEXT
+}
+
+/** DR4 and DR5 are DR6 and DR7 unless CR4.DE is set; DR7.GD guards them all. */
+function debugSlot(core: Core, n: number): number {
+  if (n > 7 || ((n === 4 || n === 5) && core.get32(S.cr4) & CR4.de)) throw new GuestFault(VECTOR.UD)
+  if (core.get32(S.dr7) & 0x2000) {
+    core.pendingDebug |= DR6.generalDetect
+    throw new GuestFault(VECTOR.DB)
+  }
+  return n < 4 ? S.dr0 + 8 * n : n & 1 ? S.dr7 : S.dr6
+}
+
+/** (number, general register) → value slot. */
+function movFromDebug(core: Core): Outcome {
+  core.set64(S.value, core.get64(debugSlot(core, core.arg32(0))))
+  return NEXT
+}
+
+/** (number, value, general register). */
+function movToDebug(core: Core): Outcome {
+  const value = core.arg(1)
+  const slot = debugSlot(core, core.arg32(0))
+  if ((slot === S.dr6 || slot === S.dr7) && value >> 32n) fail()
+  if (slot === S.dr6) core.set64(slot, (value & 0xe00fn) | 0xffff_0ff0n)
+  else if (slot === S.dr7) core.set64(slot, (value & 0xffff_2bffn) | 0x400n)
+  else core.set64(slot, value)
+  updateBreakpoints(core)
+  return core.debugging ? leaveAfter(core, EXIT.none) : NEXT
+}
+
+export const controlRegisters: Record<string, SystemRoutine> = { movFromControl, movToControl, lmsw, clts, movFromDebug, movToDebug }

@@ -1,0 +1,14 @@
+/** What changes of RFLAGS lead to, where it is more than the bits: TF, AC, newly open interrupts. */
+import type { Core, Outcome, SystemRoutine } from '../core.ts'
+import { S } from '../state/layout.ts'
+import { updateMode } from '../state/update-mode.ts'
+import { goOn } from './transfer.ts'
+
+/** After POPF changed TF or AC. The flags are set already. */
+function flagsChanged(core: Core): Outcome {
+  core.set64(S.rip, core.nextRip())
+  updateMode(core)
+  return goOn(core)
+}
+
+export const flagRoutines: Record<string, SystemRoutine> = { flagsChanged }

@@ -1,0 +1,41 @@
+/** System routines: what instructions do that is too long or too seldom for wasm. Dispatched by number. */
+import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { S } from '../state/layout.ts'
+import { controlRegisters } from './control-registers.ts'
+import { farTransfers } from './far.ts'
+import { fastCalls } from './fast-calls.ts'
+import { PROCEED } from './intercept.ts'
+import { machine } from './machine.ts'
+import { ports } from './ports.ts'
+import { stateImages } from './state-images.ts'
+import { tables } from './tables.ts'
+import { flagRoutines } from './flags.ts'
+
+const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
+  ...controlRegisters, ...tables, ...machine, ...ports, ...flagRoutines, ...farTransfers, ...fastCalls, ...stateImages,
+}
+const names = Object.keys(ROUTINES)
+export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
+
+export function systemRoutineNumber(name: string): number {
+  const number = names.indexOf(name)
+  if (number < 0) throw new Error(`no system routine '${name}'`)
+  return number
+}
+
+/** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (system/intercept.ts), 0 none. */
+export function system(core: Core, record: number, id: number): Outcome {
+  core.set32(S.record, record)
+  try {
+    const exit = id >>> 16
+    if (exit !== 0 && core.nonRoot) {
+      const answer = core.nonRoot.intercept(exit, core)
+      if (answer !== PROCEED) return answer
+    }
+    return SYSTEM_ROUTINES[id & 0xffff]!(core)
+  } catch (fault) {
+    if (fault instanceof GuestFault) return core.raise(fault.vector, fault.errorCode)
+    if (fault instanceof Left) return LEFT
+    throw fault
+  }
+}

@@ -1,0 +1,145 @@
+/** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions that exist to exit. (SDM Vol. 2, their own pages) */
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { currentAccess, readLinear64 } from '../paging/linear.ts'
+import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb.ts'
+import { cpuid as fillCpuid } from '../state/cpuid.ts'
+import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
+import { isCanonical, readMsr, readTsc, writeMsr } from '../state/msrs.ts'
+import { CR4 } from './control-registers.ts'
+import { VECTOR } from './descriptor.ts'
+import { leaveAfter } from './transfer.ts'
+
+const result = new Uint32Array(4)
+const fail = (): never => {
+  throw new GuestFault(VECTOR.GP, 0)
+}
+const low32 = (core: Core, n: number): number => core.get32(gpr(n)) >>> 0
+function setLow32(core: Core, n: number, value: number): void {
+  core.set32(gpr(n), value)
+  core.set32(gpr(n) + 4, 0)
+}
+/** EDX:EAX. */
+function setPair(core: Core, value: bigint): void {
+  core.set64(gpr(RAX), value & 0xffff_ffffn)
+  core.set64(gpr(RDX), (value >> 32n) & 0xffff_ffffn)
+}
+const pair = (core: Core): bigint => (BigInt(low32(core, RDX)) << 32n) | BigInt(low32(core, RAX))
+
+const hlt = (core: Core): Outcome => leaveAfter(core, EXIT.halt)
+
+function cpuid(core: Core): Outcome {
+  fillCpuid(core, low32(core, RAX), low32(core, RCX), result)
+  setLow32(core, RAX, result[0]!)
+  setLow32(core, RBX, result[1]!)
+  setLow32(core, RCX, result[2]!)
+  setLow32(core, RDX, result[3]!)
+  return NEXT
+}
+
+function rdmsr(core: Core): Outcome {
+  const value = readMsr(core, low32(core, RCX))
+  if (value === undefined) return fail()
+  setPair(core, value)
+  return NEXT
+}
+
+function wrmsr(core: Core): Outcome {
+  if (!writeMsr(core, low32(core, RCX), pair(core))) fail()
+  return core.get32(S.attention) ? leaveAfter(core, EXIT.attention) : NEXT
+}
+
+function timeAllowed(core: Core): void {
+  if (core.get32(S.cr4) & CR4.tsd && core.get32(S.cpl) !== 0) fail()
+}
+function rdtsc(core: Core): Outcome {
+  timeAllowed(core)
+  setPair(core, readTsc(core))
+  return NEXT
+}
+function rdtscp(core: Core): Outcome {
+  rdtsc(core)
+  setLow32(core, RCX, core.get32(S.tscAux))
+  return NEXT
+}
+
+/** There are no performance counters: every index is out of range. */
+function rdpmc(core: Core): Outcome {
+  void core
+  return fail()
+}
+
+/** → value slot. */
+function random(core: Core): Outcome {
+  core.set64(S.value, core.host.random64())
+  return NEXT
+}
+
+/** (linear address). Non-canonical addresses are no operation. */
+function invlpg(core: Core): Outcome {
+  flushPage(core, core.get32(S.args), core.get32(S.args + 4))
+  return NEXT
+}
+
+/** (type, linear address of the descriptor). The TLB holds one address space only, so that any other's is empty. */
+function invpcid(core: Core): Outcome {
+  const type = core.arg(0)
+  const linear = core.arg(1)
+  const access = currentAccess(core)
+  const pcid = readLinear64(core, linear, access)
+  const address = readLinear64(core, linear + 8n, access)
+  if (type > 3n) fail()
+  if (pcid >> 12n) fail()
+  if (type === 0n && !isCanonical(core, address)) fail()
+  if (type < 2n && pcid && !(core.get32(S.cr4) & CR4.pcide)) fail()
+  const current = BigInt(core.get32(S.cr4) & CR4.pcide ? core.get32(S.cr3) & 0xfff : 0)
+  if (type === 0n && pcid === current) flushPage(core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+  else if (type === 1n && pcid === current) flushNonGlobal(core)
+  else if (type === 2n) flushAll(core)
+  else if (type === 3n) flushNonGlobal(core)
+  return NEXT
+}
+
+function xgetbv(core: Core): Outcome {
+  const index = low32(core, RCX)
+  if (!(core.get32(S.cr4) & CR4.osxsave)) throw new GuestFault(VECTOR.UD)
+  // Index 1 is XCR0 and what is in use: with x87 and SSE only, all of it.
+  if (index > 1) fail()
+  setPair(core, core.get64(S.xcr0))
+  return NEXT
+}
+
+function xsetbv(core: Core): Outcome {
+  if (!(core.get32(S.cr4) & CR4.osxsave)) throw new GuestFault(VECTOR.UD)
+  const value = pair(core)
+  if (low32(core, RCX) !== 0 || !(value & 1n) || value & ~3n) fail()
+  core.set64(S.xcr0, value)
+  return NEXT
+}
+
+/** ECX must be 0: no extensions. */
+function monitor(core: Core): Outcome {
+  if (low32(core, RCX) !== 0) fail()
+  return NEXT
+}
+/** ECX bit 0: interrupts wake even when masked; it is not advertised. Waits as HLT does. */
+function mwait(core: Core): Outcome {
+  if (low32(core, RCX) & ~1) fail()
+  return leaveAfter(core, EXIT.halt)
+}
+
+/** There is nothing to do but to ask whether it exits. */
+const nothing = (): Outcome => NEXT
+
+/** VMX is not advertised: outside non-root operation, where the intercept takes them, its instructions are undefined. */
+const undefinedOpcode = (): Outcome => {
+  throw new GuestFault(VECTOR.UD)
+}
+
+/** #NM or #UD by CR0 for an x87, MMX or SSE instruction: which, the unit of the row decides (argument 0: 1 for x87). */
+function fpuUnavailable(core: Core): Outcome {
+  return core.raise(core.get32(S.cr0) & 4 || !(core.get32(S.cr0) & 8) ? VECTOR.UD : VECTOR.NM)
+}
+
+export const machine: Record<string, SystemRoutine> = {
+  hlt, cpuid, rdmsr, wrmsr, rdtsc, rdtscp, rdpmc, random, invlpg, invpcid, xgetbv, xsetbv, monitor, mwait, nothing, undefinedOpcode, fpuUnavailable,
+}

@@ -1,0 +1,211 @@
+/** FXSAVE, XSAVE and their kin: x87 and SSE state as memory images. (SDM Vol. 1, "Managing State Using the XSAVE Feature Set") */
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { currentAccess, readRange, writeRange } from '../paging/linear.ts'
+import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
+import { in64BitCode } from '../state/segments.ts'
+import { CR4 } from './control-registers.ts'
+import { VECTOR } from './descriptor.ts'
+
+const LEGACY = 512
+const HEADER = 64
+const X87 = 1
+const SSE = 2
+const MXCSR_VALID = 0xffff
+export const MXCSR_INITIAL = 0x1f80
+/** Offsets in the legacy region. */
+const AT = { control: 0, status: 2, tag: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, mxcsrMask: 28, st: 32, xmm: 160 } as const
+
+/** One image, header included, on its way to or from memory. */
+const image = new Uint8Array(LEGACY + HEADER)
+const view = new DataView(image.buffer)
+
+const fail = (): never => {
+  throw new GuestFault(VECTOR.GP, 0)
+}
+
+/** Registers to image. `wide`: 64-bit instruction and data pointers; otherwise selectors, which are not kept (FCS and FDS are deprecated). */
+function packX87(core: Core, wide: boolean): void {
+  image.fill(0, 0, AT.mxcsr)
+  const status = core.get32(S.fpuStatus)
+  view.setUint16(AT.control, core.get32(S.fpuControl), true)
+  view.setUint16(AT.status, status, true)
+  image[AT.tag] = core.get32(S.fpuTag)
+  view.setUint16(AT.opcode, core.get32(S.fpuOpcode) & 0x7ff, true)
+  view.setInt32(AT.ip, core.get32(S.fpuIp), true)
+  view.setInt32(AT.dp, core.get32(S.fpuDp), true)
+  if (wide) {
+    view.setInt32(AT.ip + 4, core.get32(S.fpuIp + 4), true)
+    view.setInt32(AT.dp + 4, core.get32(S.fpuDp + 4), true)
+  }
+  const top = (status >>> 11) & 7
+  for (let i = 0; i < 8; i++) {
+    const from = core.base + fpr((top + i) & 7)
+    const to = AT.st + 16 * i
+    for (let byte = 0; byte < 10; byte++) image[to + byte] = core.u8[from + byte]!
+    image.fill(0, to + 10, to + 16)
+  }
+}
+function unpackX87(core: Core, wide: boolean): void {
+  const status = view.getUint16(AT.status, true)
+  core.set32(S.fpuControl, view.getUint16(AT.control, true))
+  core.set32(S.fpuStatus, status)
+  core.set32(S.fpuTag, image[AT.tag]!)
+  core.set32(S.fpuOpcode, view.getUint16(AT.opcode, true) & 0x7ff)
+  core.set32(S.fpuIp, view.getInt32(AT.ip, true))
+  core.set32(S.fpuIp + 4, wide ? view.getInt32(AT.ip + 4, true) : 0)
+  core.set32(S.fpuDp, view.getInt32(AT.dp, true))
+  core.set32(S.fpuDp + 4, wide ? view.getInt32(AT.dp + 4, true) : 0)
+  const top = (status >>> 11) & 7
+  for (let i = 0; i < 8; i++) {
+    const to = core.base + fpr((top + i) & 7)
+    const from = AT.st + 16 * i
+    for (let byte = 0; byte < 10; byte++) core.u8[to + byte] = image[from + byte]!
+  }
+}
+function initialX87(core: Core): void {
+  core.set32(S.fpuControl, 0x37f)
+  for (const slot of [S.fpuStatus, S.fpuTag, S.fpuOpcode, S.fpuIp, S.fpuIp + 4, S.fpuDp, S.fpuDp + 4]) core.set32(slot, 0)
+  core.u8.fill(0, core.base + S.fpr, core.base + S.fpr + 128)
+}
+
+/** Only eight registers exist outside 64-bit mode. */
+const xmmBytes = (core: Core): number => (in64BitCode(core) ? 256 : 128)
+function packXmm(core: Core): void {
+  const from = core.base + xmm(0)
+  image.set(core.u8.subarray(from, from + xmmBytes(core)), AT.xmm)
+}
+function unpackXmm(core: Core): void {
+  core.u8.set(image.subarray(AT.xmm, AT.xmm + xmmBytes(core)), core.base + xmm(0))
+}
+function packMxcsr(core: Core): void {
+  view.setInt32(AT.mxcsr, core.get32(S.mxcsr), true)
+  view.setInt32(AT.mxcsrMask, MXCSR_VALID, true)
+}
+
+/** Components that are not in their initial state. */
+function inUse(core: Core): number {
+  let used = 0
+  if (core.get32(S.fpuControl) !== 0x37f || core.get32(S.fpuStatus) || core.get32(S.fpuTag) || core.get32(S.fpuOpcode)) used |= X87
+  const word = (offset: number) => core.i32[(core.base + offset) >>> 2]!
+  for (let n = 0; n < 8 && !(used & X87); n++) if (word(fpr(n)) | word(fpr(n) + 4) | (word(fpr(n) + 8) & 0xffff)) used |= X87
+  if (word(S.fpuIp) | word(S.fpuIp + 4) | word(S.fpuDp) | word(S.fpuDp + 4)) used |= X87
+  for (let at = 0; at < 256 && !(used & SSE); at += 4) if (word(xmm(0) + at)) used |= SSE
+  return used
+}
+
+/** (linear address, operand size). */
+function fxsave(core: Core): Outcome {
+  available(core, false)
+  const address = aligned(core, 16)
+  packX87(core, core.arg32(1) === 64)
+  packMxcsr(core)
+  packXmm(core)
+  const used = AT.xmm + xmmBytes(core)
+  writeRange(core, address.low, address.high, image, 0, used, currentAccess(core))
+  return NEXT
+}
+function fxrstor(core: Core): Outcome {
+  available(core, false)
+  const address = aligned(core, 16)
+  readRange(core, address.low, address.high, image, LEGACY, currentAccess(core))
+  const mxcsr = view.getInt32(AT.mxcsr, true)
+  if (mxcsr & ~MXCSR_VALID) fail()
+  unpackX87(core, core.arg32(1) === 64)
+  core.set32(S.mxcsr, mxcsr)
+  unpackXmm(core)
+  return NEXT
+}
+
+/** CR0.EM, CR0.TS, CR4.OSXSAVE. */
+function available(core: Core, xsave: boolean): void {
+  if (xsave ? !(core.get32(S.cr4) & CR4.osxsave) : core.get32(S.cr0) & 4) throw new GuestFault(VECTOR.UD)
+  if (core.get32(S.cr0) & 8) throw new GuestFault(VECTOR.NM)
+}
+function aligned(core: Core, to: number): { low: number; high: number } {
+  const low = core.get32(S.args)
+  if (low & (to - 1)) fail()
+  return { low, high: core.get32(S.args + 4) }
+}
+/** The requested-feature bitmap: EDX:EAX and XCR0. */
+const requested = (core: Core): number => core.get32(gpr(RAX)) & core.get32(S.xcr0) & 3
+
+/** (linear address, operand size). `compact`: XSAVEC and XSAVES. `optimise`: leave out what is in its initial state. */
+const save =
+  (compact: boolean, optimise: boolean) =>
+  (core: Core): Outcome => {
+    available(core, true)
+    const { low, high } = aligned(core, 64)
+    const access = currentAccess(core)
+    const wanted = requested(core)
+    const used = inUse(core) | (compact && core.get32(S.mxcsr) !== MXCSR_INITIAL ? SSE : 0)
+    const header = { low: (low + LEGACY) | 0, high }
+    if (!compact) readRange(core, header.low, header.high, image, HEADER, access, LEGACY)
+    else image.fill(0, LEGACY)
+    const parts = optimise ? wanted & used : wanted
+    const present = ((compact ? 0 : view.getInt32(LEGACY, true)) & ~wanted) | (wanted & used)
+    view.setInt32(LEGACY, present, true)
+    if (compact) {
+      view.setInt32(LEGACY + 8, wanted, true)
+      view.setInt32(LEGACY + 12, 0x8000_0000 | 0, true)
+    }
+    // The header first: it shares a fault with nothing written yet, and is the far end.
+    writeRange(core, header.low, header.high, image, LEGACY, LEGACY + (compact ? HEADER : 8), access)
+    if (parts & X87) {
+      packX87(core, core.arg32(1) === 64)
+      writeRange(core, low, high, image, 0, AT.mxcsr, access)
+      writeRange(core, (low + AT.st) | 0, high, image, AT.st, AT.xmm, access)
+    }
+    // Standard form: MXCSR goes with the request; compact form: with the component.
+    if ((compact ? parts : wanted) & SSE) {
+      packMxcsr(core)
+      writeRange(core, (low + AT.mxcsr) | 0, high, image, AT.mxcsr, AT.st, access)
+    }
+    if (parts & SSE) {
+      packXmm(core)
+      writeRange(core, (low + AT.xmm) | 0, high, image, AT.xmm, AT.xmm + xmmBytes(core), access)
+    }
+    return NEXT
+  }
+
+/** (linear address, operand size). */
+const restore =
+  (supervisor: boolean) =>
+  (core: Core): Outcome => {
+    available(core, true)
+    const { low, high } = aligned(core, 64)
+    readRange(core, low, high, image, LEGACY + HEADER, currentAccess(core))
+    const wanted = requested(core)
+    const present = view.getInt32(LEGACY, true)
+    const compact = view.getInt32(LEGACY + 12, true) < 0
+    if (supervisor && !compact) fail()
+    checkHeader(core, compact)
+    if (compact ? wanted & present & SSE : wanted & SSE) {
+      const mxcsr = view.getInt32(AT.mxcsr, true)
+      if (mxcsr & ~MXCSR_VALID) fail()
+      core.set32(S.mxcsr, mxcsr)
+    } else if (wanted & SSE) core.set32(S.mxcsr, MXCSR_INITIAL)
+    if (wanted & X87) {
+      if (present & X87) unpackX87(core, core.arg32(1) === 64)
+      else initialX87(core)
+    }
+    if (wanted & SSE) {
+      if (present & SSE) unpackXmm(core)
+      else core.u8.fill(0, core.base + xmm(0), core.base + xmm(0) + xmmBytes(core))
+    }
+    return NEXT
+  }
+
+/** (SDM Vol. 1, "Standard Form of XRSTOR", "Compacted Form of XRSTOR") */
+function checkHeader(core: Core, compact: boolean): void {
+  const xcr0 = core.get32(S.xcr0)
+  const word = (n: number) => view.getInt32(LEGACY + 4 * n, true)
+  const components = compact ? word(2) : xcr0
+  if (word(0) & ~components || word(1)) fail()
+  if (compact ? word(2) & ~xcr0 || word(3) & 0x7fff_ffff : word(2) | word(3) | word(4) | word(5)) fail()
+  if (compact) for (let n = 4; n < 16; n++) if (word(n)) fail()
+}
+
+export const stateImages: Record<string, SystemRoutine> = {
+  fxsave, fxrstor, xsave: save(false, false), xsaveopt: save(false, true), xsavec: save(true, true), xsaves: save(true, true),
+  xrstor: restore(false), xrstors: restore(true),
+}

@@ -1,0 +1,134 @@
+/** Descriptor-table registers, segment loads, and what asks about descriptors: LAR, LSL, VERR, VERW. (SDM Vol. 2, their own pages) */
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/linear.ts'
+import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { in64BitCode, isLong, RIGHTS, setSegment } from '../state/segments.ts'
+import { updateMode } from '../state/update-mode.ts'
+import { findDescriptor, isNull, loadDataSegment, markDescriptor, readDescriptor, readUpperBase, SYSTEM_TYPE, VECTOR, type Descriptor } from './descriptor.ts'
+
+/** (table register, linear address, operand size). */
+function loadTable(core: Core): Outcome {
+  const n = core.arg32(0)
+  const low = core.get32(S.args + 8)
+  const high = core.get32(S.args + 12)
+  const access = currentAccess(core)
+  const at = (offset: number, bytes: 2 | 4) => readLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, access)
+  const limit = at(0, 2)
+  const base = at(2, 4)
+  const upper = in64BitCode(core) ? at(6, 4) : 0
+  const shift = core.paging.canonicalShift
+  if ((upper << shift) >> shift !== upper) throw new GuestFault(VECTOR.GP, 0)
+  setSegment(core, n, 0, core.arg32(2) === 16 ? base & 0xff_ffff : base, upper, limit, 0)
+  return NEXT
+}
+
+/** (table register, linear address). */
+function storeTable(core: Core): Outcome {
+  const at = segment(core.arg32(0))
+  const low = core.get32(S.args + 8)
+  const high = core.get32(S.args + 12)
+  const access = currentAccess(core)
+  const write = (offset: number, bytes: 2 | 4, value: number) =>
+    writeLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, value, access)
+  // The far end first: a fault leaves nothing half written.
+  if (in64BitCode(core)) write(6, 4, core.get32(at + SEG.base + 4))
+  write(2, 4, core.get32(at + SEG.base))
+  write(0, 2, core.get32(at + SEG.limit) & 0xffff)
+  return NEXT
+}
+
+/** (selector). */
+function lldt(core: Core): Outcome {
+  const selector = core.arg32(0) & 0xffff
+  if (isNull(selector)) {
+    setSegment(core, SEGMENT.ldtr, selector, 0, 0, 0, RIGHTS.unusable)
+    return NEXT
+  }
+  const code = selector & 0xfffc
+  if (selector & 4) throw new GuestFault(VECTOR.GP, code)
+  const d = readDescriptor(core, selector)
+  if (d.isSegment || d.type !== SYSTEM_TYPE.ldt) throw new GuestFault(VECTOR.GP, code)
+  const upper = isLong(core) ? readUpperBase(core, d, selector) : 0
+  if (!d.present) throw new GuestFault(VECTOR.NP, code)
+  setSegment(core, SEGMENT.ldtr, selector, d.base, upper, d.limit, d.rights)
+  return NEXT
+}
+
+/** (selector). */
+function ltr(core: Core): Outcome {
+  const selector = core.arg32(0) & 0xffff
+  const code = selector & 0xfffc
+  if (isNull(selector) || selector & 4) throw new GuestFault(VECTOR.GP, code)
+  const d = readDescriptor(core, selector)
+  const available = d.type === SYSTEM_TYPE.tss32 || (d.type === SYSTEM_TYPE.tss16 && !isLong(core))
+  if (d.isSegment || !available) throw new GuestFault(VECTOR.GP, code)
+  const upper = isLong(core) ? readUpperBase(core, d, selector) : 0
+  if (!d.present) throw new GuestFault(VECTOR.NP, code)
+  markDescriptor(core, d, 2)
+  setSegment(core, SEGMENT.tr, selector, d.base, upper, d.limit, d.rights | 2)
+  return NEXT
+}
+
+/** (segment register, selector). SS also holds events off for one instruction. */
+function loadSegmentRegister(core: Core): Outcome {
+  const n = core.arg32(0)
+  if (n === SEGMENT.cs || n > SEGMENT.gs) throw new GuestFault(VECTOR.UD)
+  const big = core.segmentAttributes(SEGMENT.ss) & RIGHTS.big
+  loadDataSegment(core, n, core.arg32(1) & 0xffff)
+  if (n === SEGMENT.ss) {
+    core.set32(S.shadow, 2)
+    if ((core.segmentAttributes(SEGMENT.ss) & RIGHTS.big) !== big) updateMode(core)
+  }
+  return NEXT
+}
+
+const setZero = (core: Core, zero: boolean): void => {
+  core.set32(S.zr, zero ? 0 : 1)
+  core.set32(S.zr + 4, 0)
+}
+
+/** The descriptor if the selector names one that CPL and RPL may know of. */
+function visible(core: Core, selector: number): Descriptor | undefined {
+  const d = isNull(selector) ? undefined : findDescriptor(core, selector)
+  if (!d) return undefined
+  if (d.isCode && d.isConforming) return d
+  return d.privilege >= Math.max(core.get32(S.cpl), selector & 3) ? d : undefined
+}
+
+const bitSet = (...types: number[]): number => types.reduce((all, type) => all | (1 << type), 0)
+const T = SYSTEM_TYPE
+/** System types that LAR and LSL know, outside and inside long mode. */
+const LAR_TYPES = [bitSet(T.tss16, T.ldt, T.busyTss16, T.callGate16, T.taskGate, T.tss32, T.busyTss32, T.callGate32), bitSet(T.ldt, T.tss32, T.busyTss32, T.callGate32)]
+const LSL_TYPES = [bitSet(T.tss16, T.ldt, T.busyTss16, T.tss32, T.busyTss32), bitSet(T.ldt, T.tss32, T.busyTss32)]
+
+function known(core: Core, d: Descriptor, types: readonly number[]): boolean {
+  return d.isSegment || ((types[isLong(core) ? 1 : 0]! >>> d.type) & 1) !== 0
+}
+
+/** (selector) → ZF, value slot. */
+function lar(core: Core): Outcome {
+  const d = visible(core, core.arg32(0) & 0xffff)
+  const found = d !== undefined && known(core, d, LAR_TYPES)
+  if (found) core.set64(S.value, BigInt(d.high & 0x00f0_ff00))
+  setZero(core, found)
+  return NEXT
+}
+function lsl(core: Core): Outcome {
+  const d = visible(core, core.arg32(0) & 0xffff)
+  const found = d !== undefined && known(core, d, LSL_TYPES)
+  if (found) core.set64(S.value, BigInt(d.limit >>> 0))
+  setZero(core, found)
+  return NEXT
+}
+function verr(core: Core): Outcome {
+  const d = visible(core, core.arg32(0) & 0xffff)
+  setZero(core, d !== undefined && d.isSegment && d.isReadable)
+  return NEXT
+}
+function verw(core: Core): Outcome {
+  const d = visible(core, core.arg32(0) & 0xffff)
+  setZero(core, d !== undefined && d.isWritableData)
+  return NEXT
+}
+
+export const tables: Record<string, SystemRoutine> = { loadTable, storeTable, lldt, ltr, loadSegmentRegister, lar, lsl, verr, verw }

@@ -1,0 +1,29 @@
+/** How a routine that changes RIP ends: on in wasm, or back to the run loop when it must look first. */
+import { JUMPED, LEFT, type Core, type Outcome } from '../core.ts'
+import { EXIT, FLAG, S } from '../state/layout.ts'
+
+/** Goes on at RIP (halves). Mode and flags are already as they shall be. */
+export function goOnAt(core: Core, low: number, high: number): Outcome {
+  core.set32(S.rip, low)
+  core.set32(S.rip + 4, high)
+  return goOn(core)
+}
+
+/** Goes on at the RIP in its slot. */
+export function goOn(core: Core): Outcome {
+  const flags = core.get32(S.flags)
+  if (flags & FLAG.TF || core.debugging || core.pendingDebug) return leave(core, EXIT.none)
+  if (flags & FLAG.IF && core.get32(S.attention)) return leave(core, EXIT.attention)
+  return JUMPED
+}
+
+/** Back to the run loop with the next instruction's RIP. */
+export function leaveAfter(core: Core, exit: number): Outcome {
+  core.set64(S.rip, core.nextRip())
+  return leave(core, exit)
+}
+
+function leave(core: Core, exit: number): Outcome {
+  core.set32(S.exit, exit)
+  return LEFT
+}
