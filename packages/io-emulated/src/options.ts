@@ -9,6 +9,21 @@ export const pcOptions = z.strictObject({
   debugExit: z.boolean().default(true),
   /** Where ports 0xE9 and 0x402 go: nowhere, the log (debug level), or the console. */
   debugConsole: z.enum(['off', 'log', 'console']).default('log'),
+  /** 8042 with a keyboard. */
+  keyboard: z.boolean().default(true),
+  /** VGA text memory and registers. */
+  vga: z.boolean().default(true),
+  /** What firmware (SeaBIOS) finds in fw_cfg. */
+  firmware: z
+    .strictObject({
+      /** Its screen goes to the serial port. */
+      serialConsole: z.boolean().default(true),
+      /** Offer the boot menu. */
+      bootMenu: z.boolean().default(true),
+      /** Open Firmware paths, most wanted first. */
+      bootOrder: z.array(z.string()).default([]),
+    })
+    .prefault({}),
 })
 
 export type PcOptions = z.output<typeof pcOptions>

@@ -1,12 +1,21 @@
 /** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
 
-import type { Device, DeviceContext, IoModel, IoModelContext, PlatformDescription } from '@nonroot/contracts'
+import type {
+  Device,
+  DeviceContext,
+  InterruptLine,
+  IoModel,
+  IoModelContext,
+  PlatformDescription,
+} from '@nonroot/contracts'
 import { AcpiPm } from './acpi-pm.ts'
 import { PcInterruptController } from './apic/interrupt-controller.ts'
 import { CmosRtc } from './cmos-rtc.ts'
 import { DebugConsole } from './debug-console.ts'
 import { DebugExit } from './debug-exit.ts'
 import { Dma8237 } from './dma8237.ts'
+import { e820File, FirmwareConfiguration, FwCfg, FwCfgKey } from './fw-cfg.ts'
+import { I8042 } from './i8042.ts'
 import type { PcOptions } from './options.ts'
 import { PciHost } from './pci/host-bridge.ts'
 import { Pit8254 } from './pit8254.ts'
@@ -14,11 +23,17 @@ import { Gsi, PC_PLATFORM, Place, SERIAL_PORTS } from './platform.ts'
 import { ResetControl } from './reset-control.ts'
 import { SystemControl } from './system-control.ts'
 import { Uart16550 } from './uart16550.ts'
+import { VgaText } from './vga-text.ts'
 
 export interface Pc extends IoModel {
   readonly interruptController: PcInterruptController
   readonly pciBus: PciHost
   readonly devices: ReadonlyMap<string, Device>
+  readonly firmwareConfiguration: FirmwareConfiguration
+  /** What a VGA text screen shows, or nothing without one. */
+  screen(): string[]
+  /** Type on the keyboard; how many characters it took. */
+  type(text: string): number
 }
 
 export function createPc(options: PcOptions, context: IoModelContext): Pc {
@@ -27,7 +42,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     vcpuCount: context.vcpuCount,
     ioApicAddress: Place.ioApic,
   })
-  const line = (gsi: number) => interruptController.line(gsi)!
+  const line = (gsi: number): InterruptLine => interruptController.line(gsi)!
   const add = <D extends Device>(name: string, create: (context: DeviceContext) => D): D => {
     const device = create(context.child(name))
     devices.set(name, device)
@@ -44,26 +59,61 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     (child) => new PciHost(child, { interrupts: interruptController, reset, acpi: acpi.region }),
   )
   add('dma', (child) => new Dma8237(child))
-  if (options.serial)
+  const fwCfg = add('fwCfg', (child) => new FwCfg(child))
+  fillFirmwareConfiguration(fwCfg, options, context)
+  const keyboardController = options.keyboard
+    ? add('keyboard', (child) => new I8042(child, line(Gsi.keyboard)))
+    : undefined
+  const vga = options.vga ? add('vga', (child) => new VgaText(child)) : undefined
+  if (options.serial) {
     add('uart0', (child) => new Uart16550(child, SERIAL_PORTS[0], line(Gsi.serial[0]), context.console))
-  if (options.debugExit) new DebugExit(context, Place.debugExit)
-  if (options.debugConsole !== 'off') {
-    const byte = new Uint8Array(1)
-    const write = (value: number): void => {
-      byte[0] = value
-      context.console.write(byte)
-    }
-    for (const port of [0xe9, 0x402])
-      new DebugConsole(context, port, options.debugConsole === 'console' ? write : undefined)
   }
+  if (options.debugExit) new DebugExit(context, Place.debugExit)
+  addDebugConsoles(options, context)
 
   return {
     interruptController,
     pciBus,
     devices,
+    firmwareConfiguration: fwCfg,
+    offers: new Map([[FirmwareConfiguration, () => fwCfg]]),
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,
+      i8042: options.keyboard,
+      vga: options.vga,
       ...(options.serial ? { serial: [{ port: SERIAL_PORTS[0], gsi: Gsi.serial[0] }] } : {}),
     }),
+    screen: () => vga?.screen() ?? [],
+    type: (text) => keyboardController?.keyboard.type(text) ?? 0,
   }
+}
+
+function fillFirmwareConfiguration(fwCfg: FirmwareConfiguration, options: PcOptions, context: IoModelContext): void {
+  const { guestMemory, vcpuCount } = context
+  const { serialConsole, bootMenu, bootOrder } = options.firmware
+  const vcpus = Uint8Array.of(vcpuCount & 0xff, vcpuCount >> 8)
+  fwCfg.addItem(FwCfgKey.cpus, vcpus)
+  fwCfg.addItem(FwCfgKey.maxCpus, vcpus)
+  fwCfg.addItem(FwCfgKey.ramSize, littleEndian(guestMemory.size))
+  fwCfg.addItem(FwCfgKey.irq0Override, Uint8Array.of(1))
+  if (bootMenu) fwCfg.addItem(FwCfgKey.bootMenu, Uint8Array.of(1, 0))
+  fwCfg.addFile('etc/e820', e820File(guestMemory.regions))
+  if (serialConsole && options.serial) fwCfg.addFile('etc/sercon-port', littleEndian(SERIAL_PORTS[0]))
+  if (bootOrder.length) fwCfg.addFile('bootorder', new TextEncoder().encode(bootOrder.join('\n') + '\0'))
+}
+
+function littleEndian(value: number): Uint8Array {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(value), true)
+  return bytes
+}
+
+function addDebugConsoles({ debugConsole }: PcOptions, context: IoModelContext): void {
+  if (debugConsole === 'off') return
+  const byte = new Uint8Array(1)
+  const write = (value: number): void => {
+    byte[0] = value
+    context.console.write(byte)
+  }
+  for (const port of [0xe9, 0x402]) new DebugConsole(context, port, debugConsole === 'console' ? write : undefined)
 }
