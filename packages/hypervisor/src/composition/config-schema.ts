@@ -61,7 +61,9 @@ const device = z
       .string()
       .regex(/^[a-z][a-z0-9-]*$/i, 'a name is letters, digits and hyphens, a letter first')
       .optional()
-      .meta({ description: 'its name in metrics and errors (letters, digits and hyphens); its kind and a number otherwise' }),
+      .meta({
+        description: 'its name in metrics and errors (letters, digits and hyphens); its kind and a number otherwise',
+      }),
   })
   .meta({ description: 'a device and its options' })
 
@@ -115,8 +117,39 @@ export type StackConfig = z.output<typeof stackConfig>
 /** Typing for `nonroot.config.ts`: `export default defineStack({ ... })`. */
 export const defineStack = (config: StackConfigInput): StackConfigInput => config
 
-/** For editors: `# yaml-language-server: $schema=...`. */
-export const stackJsonSchema = (): Record<string, unknown> => ({
-  $id: 'https://nonroot.dev/schema/stack-v1.json',
-  ...z.toJSONSchema(stackConfig, { io: 'input', target: 'draft-2020-12' }),
-})
+interface ObjectSchema {
+  readonly required?: readonly string[]
+  readonly properties?: Readonly<Record<string, ObjectSchema>>
+}
+
+/** What must be there, and nothing else: to be asked for only where no other file is extended. */
+function requirements(schema: ObjectSchema): ObjectSchema {
+  const inner = Object.entries(schema.properties ?? {})
+    .map(([key, value]) => [key, requirements(value)] as const)
+    .filter(([, value]) => value.required || value.properties)
+  return {
+    ...(schema.required ? { required: schema.required } : {}),
+    ...(inner.length ? { properties: Object.fromEntries(inner) } : {}),
+  }
+}
+
+const withoutRequirements = ({ required: _, ...schema }: ObjectSchema): ObjectSchema =>
+  schema.properties
+    ? {
+        ...schema,
+        properties: Object.fromEntries(
+          Object.entries(schema.properties).map(([key, value]) => [key, withoutRequirements(value)]),
+        ),
+      }
+    : schema
+
+/** For editors: `# yaml-language-server: $schema=...`. A file that extends another may leave out what that one says. */
+export function stackJsonSchema(): Record<string, unknown> {
+  const schema = z.toJSONSchema(stackConfig, { io: 'input', target: 'draft-2020-12' }) as ObjectSchema
+  return {
+    $id: 'https://nonroot.dev/schema/stack-v1.json',
+    ...withoutRequirements(schema),
+    if: { not: { required: ['extends'] } },
+    then: requirements(schema),
+  }
+}

@@ -154,16 +154,13 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
   // A set: a package that cannot be loaded fails every layer that names it, with one and the same error.
   const errors = new Set<NonrootError>()
   const resolved: Resolved[] = []
-  const usedNames = new Set(config.devices.map((device) => device.name).filter(Boolean))
-  const deviceName = (entry: Entry): string => {
-    if (typeof entry.raw['name'] === 'string') return entry.raw['name']
-    for (let number = 0; ; number++) {
-      const name = `${entry.name}${number}`
-      if (!usedNames.has(name)) return (usedNames.add(name), name)
-    }
-  }
+  const entries = entriesOf(config)
+  const names = deviceNames(entries)
 
-  for (const entry of entriesOf(config)) {
+  // Those that name a package come first: the others (devices) take theirs from what is then there.
+  for (const entry of entries.toSorted(
+    (left, right) => Number(left.use === undefined) - Number(right.use === undefined),
+  )) {
     try {
       const plugin = await loadEntry(entry, loaded, loader, resolved)
       const definition = select(entry, plugin.plugin)
@@ -177,7 +174,7 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
       }
       const layer =
         entry.kind === 'device'
-          ? { ...base, name: deviceName(entry), definition: definition as DeviceDefinition }
+          ? { ...base, name: names.get(entry)!, definition: definition as DeviceDefinition }
           : ({ ...base, role: entry.kind, definition } as StrategyLayer)
       resolved.push({ entry, loaded: plugin, layer })
     } catch (error) {
@@ -185,6 +182,7 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
       for (const one of error.errors.length ? error.errors : [error]) errors.add(one)
     }
   }
+  resolved.sort((left, right) => entries.indexOf(left.entry) - entries.indexOf(right.entry))
   const first = [...errors]
   // What a package that failed would have provided is no further error.
   const loads = first.filter((error) => error.code !== 'device.unknown')
@@ -216,6 +214,22 @@ async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Pr
     devices: resolved.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
     layers,
   }
+}
+
+/** The name it was given, or its kind and the first number that is free. */
+function deviceNames(entries: readonly Entry[]): Map<Entry, string> {
+  const devices = entries.filter((entry) => entry.kind === 'device')
+  const used = new Set(devices.map((entry) => entry.raw['name']))
+  return new Map(
+    devices.map((entry) => {
+      const given = entry.raw['name']
+      if (typeof given === 'string') return [entry, given]
+      let number = 0
+      while (used.has(`${entry.name}${number}`)) number++
+      used.add(`${entry.name}${number}`)
+      return [entry, `${entry.name}${number}`]
+    }),
+  )
 }
 
 async function loadEntry(
