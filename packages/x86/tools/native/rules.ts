@@ -1,0 +1,64 @@
+/** Which rows the native oracle runs, and what of their results is not compared: each with its reason. */
+import type { Instruction } from '../../src/decode/instruction.ts'
+import { rows, type Row } from '../../src/rows/index.ts'
+
+/** Rows that a user-mode harness cannot run as they are, by semantics. */
+const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
+  [/^(in|out|ins|outs|cli|sti|hlt)$/, 'depends on IOPL'],
+  [/^(cpuid|rdtsc|rdtscp|rdpmc|rdrand|rdseed|rdpid|xgetbv)$/, 'its result is the machine’s own'],
+  [/^(syscall|sysenter|sysexit|sysret|vmcall|vmmcall|vmfunc)$/, 'enters the kernel'],
+  [/egment$|^(loadFarPointer|lar|lsl|verr|verw|sldt|str|smsw|sgdt|sidt|arpl)$/, 'depends on the descriptor tables'],
+  [/^(rdfsbase|rdgsbase|wrfsbase|wrgsbase)$/, 'the C library lives by FS'],
+  [/^(fxsave|fxrstor|xsave|xrstor|xsaveopt|xsavec)/, 'has an oracle of its own'],
+  [/^(popf|pushf)$/, 'shows and loads flags that the kernel owns'],
+  [/^(monitor|mwait|umonitor|umwait|tpause|clflush|clwb|cldemote|wbnoinvd)/, 'timing or caches only'],
+  [/^(ud|int|int3|into|int1|iret|bound)$/, 'always an exception'],
+]
+
+const HOST_LACKS = new Set(['movdiri', 'movdir64b', 'waitpkg', 'rtm', 'prefetchwt1', 'cldemote', 'serialize', 'ptwrite', 'gfni', 'cet', 'pku', 'smx', 'enqcmd', 'sgx', 'mpx'])
+
+export function whyNot(row: Row, codeSize: 32 | 64): string | undefined {
+  const { attributes } = row
+  if (attributes.cpl === 0) return 'is privileged'
+  if (attributes.flow === 'far' || attributes.flow === 'trap' || attributes.flow === 'halt') return 'leaves the program'
+  if (codeSize === 64 ? attributes.not64 : attributes.only64) return 'is not of this mode'
+  if (attributes.reserved) return 'is a reserved NOP'
+  if (attributes.cpuid && HOST_LACKS.has(attributes.cpuid)) return `the host may lack ${attributes.cpuid}`
+  for (const [pattern, reason] of LEFT_OUT) if (pattern.test(row.semantics)) return reason
+  return undefined
+}
+
+export const userRows = (codeSize: 32 | 64): Row[] => rows.filter((row) => !whyNot(row, codeSize))
+
+const BIT: Record<string, number> = { C: 1, P: 4, A: 0x10, Z: 0x40, S: 0x80, O: 0x800, D: 0x400 }
+const STATUS_FLAGS = 0x8d5
+
+const bits = (letters: string): number => [...letters].reduce((all, letter) => all | (BIT[letter] ?? 0), 0)
+
+/** Flags that the manual leaves undefined for this instruction and initial state. `cl`: CL. */
+export function undefinedFlags(i: Instruction, cl: number): number {
+  const { flags, operands } = i.row
+  let undefined_ = bits(flags.undefined)
+  if (!flags.count) return undefined_
+  const last = operands.at(-1)!
+  const mask = i.operandSize === 64 && operands[0]!.size !== 'b' ? 63 : 31
+  const size = operands[0]!.size === 'b' ? 8 : i.operandSize
+  const count = (last.kind === 'I' ? i.immediate : last.kind === 'one' ? 1 : cl) & mask
+  if (count === 0) return 0
+  if (count !== 1) undefined_ |= BIT.O!
+  if (flags.count === 'shift' && count >= size) undefined_ |= BIT.C!
+  if (flags.count === 'doubleShift' && count > size) undefined_ = STATUS_FLAGS
+  return undefined_
+}
+
+/** Whole results that are undefined: nothing is compared. */
+export function undefinedResult(i: Instruction, cl: number): boolean {
+  if (i.row.flags.count !== 'doubleShift' || i.operandSize !== 16) return false
+  const last = i.row.operands.at(-1)!
+  return ((last.kind === 'I' ? i.immediate : cl) & 31) > 16
+}
+
+/** Approximations that each vendor computes in his own way: results are compared to so many units in the last place, or not at all. */
+export const APPROXIMATE = /^(fsin|fcos|fsincos|fptan|fpatan|f2xm1|fyl2x|fyl2xp1|rcpps|rcpss|rsqrtps|rsqrtss)$/
+
+export { STATUS_FLAGS }
