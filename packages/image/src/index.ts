@@ -8,7 +8,7 @@ export { demoGuest } from './demo-guest.ts'
 export { openDeb, parseControl, type Deb } from './deb.ts'
 export { ImageError, type ImageErrorReason } from './errors.ts'
 export type { ImageHost, OnProgress, Progress, RunResult } from './host.ts'
-export { fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
+export { DEBIAN_PARAMETERS, fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
 export { addModules, createGuestTree, DEFAULT_MODULES, finishGuestTree, type ModuleFile } from './initramfs.ts'
 export { moduleName, readModuleInfo, type ModuleInfo } from './module-info.ts'
 export {
