@@ -25,7 +25,7 @@ async function compose(stack: Stack) {
       ioContext: () => ({ ...bench.context, vcpuCount: 1 }) as never,
       deviceContext: () => bench.context,
     })
-  return { host, vm }
+  return { host, vm, bench }
 }
 
 describe('composing', () => {
@@ -54,11 +54,13 @@ describe('composing', () => {
 
   it('names a device whose create throws, and leaves the host fit for the next VM', async () => {
     const stack = await load('devices[1]={ kind: broken }')
-    const { vm } = await compose(stack)
+    const { vm, bench } = await compose(stack)
     await expect(vm()).rejects.toMatchObject({
       code: 'device.create',
       message: 'devices[1]: test-parts@1.2.3 broken could not be created: no luck today',
     })
+    // What was created before it is gone.
+    expect(bench.log.lines).toEqual(['info: counter disposed'])
     // Nothing stays bound: the same VM without the device works.
     const fine = { ...stack, devices: stack.devices.slice(0, 1) }
     expect((await (await compose(fine)).vm()).devices.size).toBe(1)
