@@ -78,7 +78,13 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
   container.bind(HostMemory).toConstantValue(services.hostMemory)
   container.bind(Metrics).toConstantValue(services.metrics)
   container.bind(Log).toConstantValue(services.log)
-  const context = (hostMemory: HostMemory, metrics: Metrics, log: Log): HostContext => ({ hostMemory, metrics, log })
+  const context =
+    ({ role }: StrategyLayer) =>
+    (hostMemory: HostMemory, metrics: Metrics, log: Log): HostContext => ({
+      hostMemory,
+      metrics: metrics.scope(role),
+      log,
+    })
   const layers = stack.layers.filter((layer) => ['cpu', 'reclaim', 'scheduler'].includes(layer.role))
   const created = await bindAll(
     container,
@@ -86,7 +92,7 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
       token: TOKENS[layer.role],
       thing: layer.thing,
       from: layer,
-      module: layerModule(TOKENS[layer.role], layer, context, [HostMemory, Metrics, Log]),
+      module: layerModule(TOKENS[layer.role], layer, context(layer), [HostMemory, Metrics, Log]),
     })),
   )
   return {
@@ -102,14 +108,16 @@ async function composeVm(stack: Stack, host: Container, services: VmServices): P
   const container = new Container({ parent: host, defaultScope: 'Singleton' })
   container.bind(GuestMemory).toConstantValue(services.guestMemory)
   container.bind(Clock).toConstantValue(services.clock)
-  const context = (hostMemory: HostMemory, guestMemory: GuestMemory, clock: Clock): VmContext => ({
-    hostMemory,
-    guestMemory,
-    clock,
-    metrics: services.metrics,
-    log: services.log,
-    vcpuCount: services.vcpuCount,
-  })
+  const context =
+    ({ role }: StrategyLayer) =>
+    (hostMemory: HostMemory, guestMemory: GuestMemory, clock: Clock): VmContext => ({
+      hostMemory,
+      guestMemory,
+      clock,
+      metrics: services.metrics.scope(role),
+      log: services.log,
+      vcpuCount: services.vcpuCount,
+    })
   const deps = [HostMemory, GuestMemory, Clock]
   const layers = stack.layers.filter((layer) => ['paging', 'abi', 'io', 'boot'].includes(layer.role))
   const created = await bindAll(container, [
@@ -120,7 +128,7 @@ async function composeVm(stack: Stack, host: Container, services: VmServices): P
       module:
         layer.role === 'io'
           ? layerModule(IoModel, layer, () => services.ioContext(layer as unknown as StrategyLayer<'io'>), [])
-          : layerModule(TOKENS[layer.role], layer, context, deps),
+          : layerModule(TOKENS[layer.role], layer, context(layer), deps),
       then: (part: unknown) => {
         if (layer.role === 'io') services.onIoModel?.(part as IoModel, layer as unknown as StrategyLayer<'io'>)
       },

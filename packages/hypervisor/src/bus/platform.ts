@@ -1,0 +1,184 @@
+/** What a VM's devices and I/O models are handed: claims, lines, back ends, and what the models offer. Knows no device kind. */
+
+import { gpa, NonrootError, tokenName } from '@nonroot/contracts'
+import type {
+  BackendKinds,
+  Clock,
+  ConsoleBackend,
+  DeviceContext,
+  GuestMemory,
+  HostBackends,
+  InterruptController,
+  InterruptLine,
+  IoModel,
+  IoModelContext,
+  Log,
+  Metrics,
+  PciBus,
+  PlatformDescription,
+  PowerControl,
+  Token,
+} from '@nonroot/contracts'
+import { MMIO_WINDOW } from '../memory/memory-map.ts'
+import { namedLog } from '../metrics/log.ts'
+import type { KernelIoBus } from './io-bus.ts'
+
+/** Devices that ask for any line get these, in this order: lines that no PC device has, then those of PCI. */
+const FREE_LINES = [5, 10, 11, 23, 22, 21, 20, 19, 18, 17, 16]
+/** Devices that ask for any address get one below the I/O APIC. */
+const ANYWHERE = { start: 0xf000_0000, end: 0xfec0_0000 } as const
+
+export interface PlatformOptions {
+  readonly bus: KernelIoBus
+  readonly guestMemory: GuestMemory
+  readonly clock: Clock
+  readonly power: PowerControl
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly vcpuCount: number
+  readonly console: ConsoleBackend
+  readonly backends: HostBackends
+  /** A path of the configuration, against the folder it was written in. */
+  readonly resolvePath: (folder: string, path: string) => string
+}
+
+export class Platform {
+  readonly #options: PlatformOptions
+  readonly #models: IoModel[] = []
+  readonly #linesTaken = new Set<number>()
+
+  constructor(options: PlatformOptions) {
+    this.#options = options
+  }
+
+  /** An I/O model was created: what it offers is there for those that come after. */
+  addModel(model: IoModel, thing: string): void {
+    const twice = (what: 'interruptController' | 'pciBus'): void => {
+      if (!model[what] || !this.#models.some((other) => other[what])) return
+      throw new NonrootError({
+        code: 'stack.incompatible',
+        message: `${thing} brings a second ${what}; a machine has one`,
+        thing,
+        remedy: 'remove one of the I/O models',
+      })
+    }
+    twice('interruptController')
+    twice('pciBus')
+    this.#models.push(model)
+  }
+
+  get interrupts(): InterruptController {
+    const found = this.#models.find((model) => model.interruptController)?.interruptController
+    if (found) return found
+    throw missing('interrupt controller', 'add an I/O model that has one (stack.io: [{ use: "@nonroot/io-emulated" }])')
+  }
+
+  get #pciBus(): PciBus {
+    const found = this.#models.find((model) => model.pciBus)?.pciBus
+    if (found) return found
+    throw missing('PCI bus', 'add an I/O model that has one, before those that need it')
+  }
+
+  /** Facts of all models: lists are joined, of single things the later model's counts. */
+  describe(): PlatformDescription {
+    const merged: Record<string, unknown> = {}
+    for (const model of this.#models) {
+      for (const [key, value] of Object.entries(model.describe?.() ?? {})) {
+        const before = merged[key]
+        merged[key] = Array.isArray(before) && Array.isArray(value) ? [...before, ...value] : value
+      }
+    }
+    return merged as PlatformDescription
+  }
+
+  modelContext(name: string, folder: string): IoModelContext {
+    const { vcpuCount, console } = this.#options
+    return {
+      ...this.deviceContext(name, folder),
+      vcpuCount,
+      console,
+      mmioWindow: MMIO_WINDOW,
+      child: (childName) => this.deviceContext(childName, folder),
+    }
+  }
+
+  deviceContext(name: string, folder: string): DeviceContext {
+    const { bus, guestMemory, clock, power } = this.#options
+    const metrics = this.#options.metrics.scope(`device.${name}`)
+    const accesses = () => metrics.counter('accesses', 'register accesses answered')
+    const offered = new Map<Token<unknown>, unknown>()
+    const context: DeviceContext = {
+      name,
+      portIo: (base, length, handler) => bus.claimPorts(name, base, length, handler, accesses()),
+      mmio: (range, handler) => {
+        const [at, length] = typeof range === 'number' ? [this.#anywhere(name, range), range] : [range.at, range.length]
+        return bus.claimAddresses(name, at, length, handler, accesses())
+      },
+      pci: (description) => this.#pciBus.add(name, description),
+      interrupt: (line) => this.#line(name, line),
+      messageInterrupts: { send: (address, data) => this.interrupts.messages.send(address, data) },
+      guestMemory,
+      clock,
+      power,
+      backend: (kind, request) => this.#backend(kind, request, folder),
+      capability: <T>(of: Token<T>): T => {
+        if (!offered.has(of)) offered.set(of, this.#offer(of, context))
+        return offered.get(of) as T
+      },
+      metrics,
+      log: namedLog(this.#options.log, name),
+    }
+    return context
+  }
+
+  #anywhere(name: string, length: number): number {
+    const base = this.#options.bus.findFreeAddresses(length, ANYWHERE.start, ANYWHERE.end)
+    if (base !== undefined) return gpa(base)
+    throw new NonrootError({
+      code: 'device.create',
+      message: `${name}: no ${length} bytes of addresses are free for its registers`,
+      thing: name,
+    })
+  }
+
+  #line(name: string, wanted: number | string): InterruptLine {
+    const gsi = typeof wanted === 'number' ? wanted : FREE_LINES.find((free) => !this.#linesTaken.has(free))
+    const line = gsi === undefined ? undefined : this.interrupts.line(gsi)
+    if (gsi === undefined || line === undefined) {
+      throw new NonrootError({
+        code: 'device.create',
+        message: `${name}: ${gsi === undefined ? 'no interrupt line is free' : `there is no interrupt line ${gsi}`}`,
+        thing: name,
+        value: wanted,
+        remedy: `the interrupt controller has lines 0 to ${this.interrupts.lines - 1}`,
+      })
+    }
+    this.#linesTaken.add(gsi)
+    return line
+  }
+
+  #backend<K extends keyof BackendKinds>(
+    kind: K,
+    request: BackendKinds[K]['request'],
+    folder: string,
+  ): Promise<BackendKinds[K]['backend']> {
+    const { backends, console, resolvePath } = this.#options
+    if (kind === 'console' && (request as BackendKinds['console']['request']).name === undefined)
+      return Promise.resolve(console as BackendKinds[K]['backend'])
+    if (kind !== 'block') return backends.open(kind, request)
+    const block = request as BackendKinds['block']['request']
+    const image = /^[a-z][\w+.-]+:\/\//i.test(block.image) ? block.image : resolvePath(folder, block.image)
+    return backends.open(kind, { ...block, image } as BackendKinds[K]['request'])
+  }
+
+  #offer<T>(of: Token<T>, forDevice: DeviceContext): T {
+    for (const model of this.#models) {
+      const make = model.offers?.get(of as Token<unknown>)
+      if (make) return make(forDevice) as T
+    }
+    throw missing(tokenName(of), `${forDevice.name} needs an I/O model that offers it`)
+  }
+}
+
+const missing = (what: string, remedy: string): NonrootError =>
+  new NonrootError({ code: 'stack.missing', message: `the stack has no ${what}`, thing: what, remedy })

@@ -1,0 +1,72 @@
+/** The 65,536 I/O ports: which device answers at each. One table look-up an access. @hot */
+
+import { IO_DEFERRED } from '@nonroot/contracts'
+import type { IoSize } from '@nonroot/contracts'
+import type { ClaimedRegion } from './io-region.ts'
+
+const PORTS = 0x10000
+const NOBODY = 0
+
+export class PortSpace {
+  readonly regions: ClaimedRegion[] = []
+  /** Index into `regions` plus one. */
+  readonly #table = new Uint16Array(PORTS)
+  /** Whom the last access went to: for the message when it throws. */
+  current: ClaimedRegion | undefined
+
+  /** Fill the table anew. Where ranges that a guest moved overlap, the earlier claim answers. */
+  update(): void {
+    this.#table.fill(NOBODY)
+    for (let index = this.regions.length; index > 0; index--) {
+      const { base, length, enabled } = this.regions[index - 1]!
+      if (enabled && base >= 0 && base < PORTS) this.#table.fill(index, base, Math.min(base + length, PORTS))
+    }
+  }
+
+  /** Undefined: nobody answers. */
+  read(port: number, size: IoSize): number | undefined {
+    const at = this.#table[port]!
+    if (at === NOBODY) return size === 1 ? undefined : this.#readBytes(port, size)
+    const region = this.regions[at - 1]!
+    const offset = port - region.base
+    if (offset + size > region.length) return this.#readBytes(port, size)
+    region.accesses.value++
+    this.current = region
+    return region.handler.read(offset, size)
+  }
+
+  /** Undefined: nobody answers. */
+  write(port: number, size: IoSize, value: number): boolean | undefined {
+    const at = this.#table[port]!
+    if (at === NOBODY) return size === 1 ? undefined : this.#writeBytes(port, size, value)
+    const region = this.regions[at - 1]!
+    const offset = port - region.base
+    if (offset + size > region.length) return this.#writeBytes(port, size, value)
+    region.accesses.value++
+    this.current = region
+    return region.handler.write(offset, size, value) !== false
+  }
+
+  /** An access that several devices share, or that hangs over a device's end: each byte goes to its own. */
+  #readBytes(port: number, size: IoSize): number | undefined {
+    let value = 0
+    let answered = false
+    for (let byte = 0; byte < size; byte++) {
+      const one = port + byte < PORTS && this.#table[port + byte] !== NOBODY ? this.read(port + byte, 1) : undefined
+      if (one === IO_DEFERRED) return IO_DEFERRED
+      if (one !== undefined) answered = true
+      value |= ((one ?? 0xff) & 0xff) << (8 * byte)
+    }
+    return answered ? value >>> 0 : undefined
+  }
+
+  #writeBytes(port: number, size: IoSize, value: number): boolean | undefined {
+    let answered = false
+    for (let byte = 0; byte < size; byte++) {
+      if (port + byte >= PORTS || this.#table[port + byte] === NOBODY) continue
+      answered = true
+      if (this.write(port + byte, 1, (value >>> (8 * byte)) & 0xff) === false) return false
+    }
+    return answered ? true : undefined
+  }
+}

@@ -1,0 +1,197 @@
+import { describe, expect, it, vi } from 'vitest'
+import { FRAME_SIZE, hpa } from '@nonroot/contracts'
+import { DemandGuestMemory } from './guest-memory.ts'
+import { createHostMemory } from './host-memory.ts'
+import { FOUR_GIB, LOW_END, pcMemoryMap } from './memory-map.ts'
+
+const MIB = 2 ** 20
+const create = (bytes = 4 * MIB, hostBytes = 16 * MIB, firmware = 0, largeRuns = false) => {
+  const hostMemory = createHostMemory(hostBytes)
+  return { hostMemory, memory: new DemandGuestMemory({ hostMemory, regions: pcMemoryMap(bytes, firmware), largeRuns }) }
+}
+
+describe('the memory map of a PC', () => {
+  it.each([
+    {
+      bytes: MIB,
+      regions: [
+        [0, 0xa0000],
+        [0xc0000, 0x40000],
+      ],
+    },
+    {
+      bytes: LOW_END,
+      regions: [
+        [0, 0xa0000],
+        [0xc0000, LOW_END - 0xc0000],
+      ],
+    },
+    {
+      bytes: LOW_END + MIB,
+      regions: [
+        [0, 0xa0000],
+        [0xc0000, LOW_END - 0xc0000],
+        [FOUR_GIB, MIB],
+      ],
+    },
+  ])('$bytes bytes', ({ bytes, regions }) => {
+    expect(pcMemoryMap(bytes).map(({ start, length }) => [start, length])).toEqual(regions)
+  })
+  it('has ROM below 4 GiB for firmware', () => {
+    expect(pcMemoryMap(MIB, 5000).at(-1)).toEqual({ start: FOUR_GIB - 8192, length: 8192, kind: 'rom' })
+  })
+})
+
+describe('guest memory', () => {
+  it('is zero, little-endian, and crosses frames', () => {
+    const { memory } = create()
+    expect(memory.readU64(0x1ffc)).toBe(0n)
+    expect(memory.writeU64(0x1ffc, 0x1122_3344_5566_7788n)).toBe(true)
+    expect(memory.readU64(0x1ffc)).toBe(0x1122_3344_5566_7788n)
+    expect(memory.readU32(0x1ffe)).toBe(0x3344_5566)
+    expect(memory.readU16(0x1fff)).toBe(0x4455)
+    expect(memory.readU8(0x2003)).toBe(0x11)
+    expect(memory.writeU32(0x2ffe, 0xdead_beef)).toBe(true)
+    expect(memory.writeU16(0x3fff, 0xabcd)).toBe(true)
+    expect([memory.readU32(0x2ffe), memory.readU16(0x3fff)]).toEqual([0xdead_beef, 0xabcd])
+    const bytes = Uint8Array.from({ length: 10000 }, (_, index) => index)
+    expect(memory.writeBytes(0x10ffd, bytes)).toBe(true)
+    const back = new Uint8Array(10000)
+    expect(memory.readBytes(0x10ffd, back)).toBe(true)
+    expect(back).toEqual(bytes)
+  })
+
+  it.each([-1, -0.5, 0.5, NaN, Infinity, 2 ** 53, 2 ** 60, 0xa0000, 0xbffff, 4 * MIB, FOUR_GIB, -(2 ** 40)])(
+    'refuses %d without a throw',
+    (address) => {
+      const { memory, hostMemory } = create()
+      const before = hostMemory.freeFrames
+      expect(memory.isRam(address, 1)).toBe(false)
+      expect(memory.readU8(address)).toBeUndefined()
+      expect(memory.readU64(address)).toBeUndefined()
+      expect(memory.writeU8(address, 1)).toBe(false)
+      expect(memory.writeU32(address, 1)).toBe(false)
+      expect(memory.writeU64(address, 1n)).toBe(false)
+      expect(memory.readBytes(address, new Uint8Array(2))).toBe(false)
+      expect(memory.writeBytes(address, new Uint8Array(2))).toBe(false)
+      expect(memory.fill(address, 1, 0)).toBe(false)
+      expect(memory.translate(address, 'write')).toBeUndefined()
+      expect(memory.peek(address)).toBeUndefined()
+      expect(memory.isWritable(address)).toBe(false)
+      expect(memory.release(address)).toBe(false)
+      expect(hostMemory.freeFrames).toBe(before)
+    },
+  )
+
+  it('changes nothing where an access hangs over the end', () => {
+    const { memory } = create()
+    expect(memory.writeU32(4 * MIB - 2, 0xffff_ffff)).toBe(false)
+    expect(memory.writeU64(0x9fffc, 1n)).toBe(false)
+    expect(memory.readU16(4 * MIB - 2)).toBe(0)
+    expect(memory.isRam(0, 2 ** 53)).toBe(false)
+    expect(memory.isRam(0, -1)).toBe(false)
+    expect(memory.fill(0, Infinity, 1)).toBe(false)
+  })
+
+  it('brings frames into being at first touch, and none for a fill with zero', () => {
+    const { memory } = create()
+    expect(memory.peek(0x5000)).toBeUndefined()
+    expect(memory.fill(0x5000, 3 * FRAME_SIZE, 0)).toBe(true)
+    expect(memory.residentFrames).toBe(0)
+    const at = memory.translate(0x5123, 'read')!
+    expect(at & 0xfff).toBe(0x123)
+    expect(memory.peek(0x5000)).toBe(at - 0x123)
+    expect(memory.residentFrames).toBe(1)
+  })
+
+  it('takes whole runs of 2 MiB where it can', () => {
+    const { memory } = create(8 * MIB, 64 * MIB, 0, true)
+    memory.writeU8(0x1000, 1)
+    expect(memory.residentFrames).toBe(1)
+    memory.writeU8(2 * MIB + 5, 1)
+    expect(memory.residentFrames).toBe(513)
+    expect(memory.peek(2 * MIB)! % (2 * MIB)).toBe(0)
+    expect(memory.peek(4 * MIB - 1)).toBe(memory.peek(2 * MIB)! + 2 * MIB - 1)
+  })
+
+  it('lets ROM be read, and written by writeRom only', () => {
+    const { memory } = create(MIB, 16 * MIB, 4096)
+    expect(memory.writeBytes(FOUR_GIB - 4096, Uint8Array.of(1))).toBe(false)
+    expect(memory.writeRom(FOUR_GIB - 4096, Uint8Array.of(1, 2))).toBe(true)
+    expect(memory.readU16(FOUR_GIB - 4096)).toBe(0x201)
+    expect(memory.translate(FOUR_GIB - 4096, 'write')).toBeUndefined()
+    expect(memory.translate(FOUR_GIB - 4096, 'fetch')).toBeDefined()
+    expect(memory.isWritable(FOUR_GIB - 4096)).toBe(false)
+    expect(memory.readU16(FOUR_GIB - 1)).toBeUndefined()
+  })
+
+  it('copies a shared frame before it is written', () => {
+    const { memory, hostMemory } = create()
+    const onMemoryChange = vi.fn()
+    memory.setPaging({ onMemoryChange })
+    memory.writeU32(0x7000, 5)
+    const shared = hpa(memory.peek(0x7000)!)
+    hostMemory.shareFrame(shared)
+    expect(memory.isWritable(0x7000)).toBe(false)
+    memory.writeU32(0x7004, 6)
+    expect(onMemoryChange).toHaveBeenCalledWith(0x7000, FRAME_SIZE, 'unmapped')
+    expect(memory.peek(0x7000)).not.toBe(shared)
+    expect([memory.readU32(0x7000), memory.readU32(0x7004)]).toEqual([5, 6])
+    expect(hostMemory.references(shared)).toBe(1)
+    expect(memory.isWritable(0x7000)).toBe(true)
+  })
+
+  it('logs what was written', () => {
+    const { memory } = create()
+    const onMemoryChange = vi.fn()
+    memory.setPaging({ onMemoryChange })
+    memory.writeU8(0x1000, 1)
+    memory.setDirtyLog(true)
+    expect(onMemoryChange).toHaveBeenCalledWith(0, 0xa0000, 'writeProtected')
+    expect(memory.isWritable(0x1000)).toBe(false)
+    memory.writeU8(0x3000, 1)
+    memory.translate(0x1000, 'write')
+    memory.readU8(0x2000)
+    expect(memory.takeDirty()).toEqual([0x1000, 0x3000])
+    expect(memory.takeDirty()).toEqual([])
+    memory.setDirtyLog(false)
+    expect(memory.isWritable(0x1000)).toBe(true)
+  })
+
+  it('tells of writes behind the back of the processor', () => {
+    const { memory, hostMemory } = create()
+    const watcher = vi.fn()
+    hostMemory.watchWrites(watcher)
+    memory.writeU16(0x1004, 1)
+    expect(watcher).toHaveBeenCalledWith(memory.peek(0x1004), 2)
+  })
+
+  it('gives frames back', () => {
+    const { memory, hostMemory } = create()
+    const before = hostMemory.freeFrames
+    memory.writeU8(0x1000, 9)
+    expect(memory.release(0x1234)).toBe(true)
+    expect(memory.release(0x1234)).toBe(false)
+    expect(hostMemory.freeFrames).toBe(before)
+    expect(memory.readU8(0x1000)).toBe(0)
+    memory.dispose()
+    expect(hostMemory.freeFrames).toBe(before)
+  })
+
+  it('says that the host is exhausted', () => {
+    const { memory } = create(4 * MIB, MIB)
+    expect(() => memory.fill(MIB, 3 * MIB, 1)).toThrow('host memory is exhausted')
+  })
+
+  it('saves and restores', () => {
+    const { memory } = create()
+    memory.writeU32(0x1000, 1)
+    memory.readU32(0x9000)
+    const saved = memory.save()
+    const other = create().memory
+    other.writeU32(0x2000, 7)
+    other.restore(structuredClone(saved))
+    expect([other.readU32(0x1000), other.readU32(0x2000)]).toEqual([1, 0])
+    expect(() => create(MIB).memory.restore(saved)).toThrow('cannot take')
+  })
+})

@@ -1,0 +1,72 @@
+import { describe, expect, it, vi } from 'vitest'
+import { FRAME_SIZE, hpa } from '@nonroot/contracts'
+import { createHostMemory, defaultHostSize } from './host-memory.ts'
+
+const MIB = 2 ** 20
+
+describe('host memory', () => {
+  it('never hands out the first 64 KiB', () => {
+    const host = createHostMemory(MIB)
+    expect(host.totalFrames).toBe(256)
+    expect(host.freeFrames).toBe(240)
+    const all = new Set<number>()
+    for (let frame = host.allocateFrame(); frame !== undefined; frame = host.allocateFrame()) all.add(frame)
+    expect(all.size).toBe(240)
+    expect(Math.min(...all)).toBe(65536)
+    expect(host.freeFrames).toBe(0)
+  })
+
+  it('zeroes what was used before', () => {
+    const host = createHostMemory(MIB)
+    const frame = host.allocateFrame()!
+    host.bytes.fill(7, frame, frame + FRAME_SIZE)
+    host.freeFrame(frame)
+    expect(host.allocateFrame()).toBe(frame)
+    expect(host.bytes.subarray(frame, frame + FRAME_SIZE).every((byte) => byte === 0)).toBe(true)
+  })
+
+  it('counts owners and tells watchers of the last to go', () => {
+    const host = createHostMemory(MIB)
+    const watcher = vi.fn()
+    const stop = host.watchWrites(watcher)
+    const frame = host.allocateFrame()!
+    host.shareFrame(frame)
+    expect(host.references(frame)).toBe(2)
+    host.freeFrame(frame)
+    expect(watcher).not.toHaveBeenCalled()
+    host.freeFrame(frame)
+    expect(watcher).toHaveBeenCalledWith(frame, FRAME_SIZE)
+    expect(() => host.freeFrame(frame)).toThrow('freeing a free frame')
+    stop()
+    host.noteWrite(hpa(0), 1)
+    expect(watcher).toHaveBeenCalledTimes(1)
+  })
+
+  it('gives aligned runs and keeps what it skipped', () => {
+    const host = createHostMemory(8 * MIB)
+    const before = host.freeFrames
+    const run = host.allocateFrames(512, 512)!
+    expect(run % (2 * MIB)).toBe(0)
+    expect(host.freeFrames).toBe(before - 512)
+    expect(host.allocateFrame()! < run).toBe(true)
+    expect(host.allocateFrames(512, 512)).toBeDefined()
+  })
+
+  it('finds a run among freed frames', () => {
+    const host = createHostMemory(MIB)
+    const frames = Array.from({ length: 240 }, () => host.allocateFrame()!)
+    expect(host.allocateFrames(4)).toBeUndefined()
+    for (const frame of frames.slice(20, 30)) host.freeFrame(frame)
+    const run = host.allocateFrames(8, 4)!
+    expect(run % (4 * FRAME_SIZE)).toBe(0)
+    expect(host.freeFrames).toBe(2)
+    expect(host.allocateFrame()).toBeDefined()
+    expect(host.allocateFrame()).toBeDefined()
+    expect(host.allocateFrame()).toBeUndefined()
+  })
+
+  it('has a size that leaves room beside the guest', () => {
+    expect(defaultHostSize(512 * MIB)).toBe(608 * MIB)
+    expect(defaultHostSize(2 ** 32)).toBeLessThan(2 ** 32)
+  })
+})

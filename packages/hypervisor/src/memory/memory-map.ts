@@ -1,0 +1,30 @@
+/** Where a PC has RAM and where it has none: the machine's shape, before anything is in it. */
+
+import { gpa } from '@nonroot/contracts'
+import type { MemoryRegion } from '@nonroot/contracts'
+
+/** VGA memory: no RAM behind it, so that accesses reach a device or nobody. */
+const LEGACY_HOLE = { start: 0xa0000, end: 0xc0000 } as const
+/** RAM below 4 GiB ends here at the latest; from here to 4 GiB are PCI, APICs and firmware. */
+export const LOW_END = 0xc000_0000
+export const FOUR_GIB = 0x1_0000_0000
+export const MMIO_WINDOW = { start: gpa(LOW_END), length: FOUR_GIB - LOW_END } as const
+
+/**
+ * RAM of `bytes`: up to 3 GiB from 0, the rest from 4 GiB; C0000 to FFFFF is RAM that firmware and boot protocols use as shadow of ROMs.
+ * `firmwareLength` bytes of ROM end at 4 GiB.
+ */
+export function pcMemoryMap(bytes: number, firmwareLength = 0): MemoryRegion[] {
+  const lowEnd = Math.min(bytes, LOW_END)
+  const range = (start: number, end: number, kind: 'ram' | 'rom'): MemoryRegion => ({
+    start: gpa(start),
+    length: end - start,
+    kind,
+  })
+  return [
+    range(0, Math.min(lowEnd, LEGACY_HOLE.start), 'ram'),
+    range(LEGACY_HOLE.end, lowEnd, 'ram'),
+    range(FOUR_GIB - Math.ceil(firmwareLength / 4096) * 4096, FOUR_GIB, 'rom'),
+    range(FOUR_GIB, FOUR_GIB + bytes - lowEnd, 'ram'),
+  ].filter((region) => region.length > 0)
+}

@@ -1,0 +1,200 @@
+/** A host with a stack, and the VMs it makes. */
+
+import { join } from './path.ts'
+import { NonrootError } from '@nonroot/contracts'
+import type { BootImage, ConsoleBackend, HostBackends, HostMemory, Log, Metrics, Vcpu } from '@nonroot/contracts'
+import { KernelIoBus, Platform } from '../bus/index.ts'
+import { composeHost } from '../composition/compose.ts'
+import type { HostParts } from '../composition/compose.ts'
+import type { Stack } from '../composition/stack.ts'
+import { createHostMemory, defaultHostSize, DemandGuestMemory, pcMemoryMap } from '../memory/index.ts'
+import { createLog, namedLog } from '../metrics/log.ts'
+import { createMetrics } from '../metrics/metrics.ts'
+import { DeterministicClock, WallClock } from '../time/index.ts'
+import type { KernelClock } from '../time/index.ts'
+import { createStreamConsole } from './console.ts'
+import type { StreamConsole } from './console.ts'
+import { createSeededEntropy } from './entropy.ts'
+import { readImage } from './images.ts'
+import { EventLoopPace } from './pace.ts'
+import type { Pace } from './pace.ts'
+import { PowerSwitch } from './power.ts'
+import type { Tracer } from './tracer.ts'
+import { KernelVm } from './vm.ts'
+import type { Vm } from './vm.ts'
+
+export interface HypervisorOptions {
+  /** Files, disks, networks: `createNodeBackends()` of @nonroot/host-node. */
+  readonly backends: HostBackends
+  readonly log?: Log
+  /** In place of a memory of the configured size. */
+  readonly hostMemory?: HostMemory
+  /** A path of the configuration against the folder it was written in. */
+  readonly resolvePath?: (folder: string, path: string) => string
+}
+
+export interface VmOptions<Console extends ConsoleBackend> {
+  readonly name?: string
+  /** The machine's console. Default: web streams, `vm.console.output` and `vm.console.input`. */
+  readonly console?: Console
+  /** In place of the files that the stack's boot protocol names. */
+  readonly image?: BootImage
+  readonly pace?: Pace
+  readonly tracer?: Tracer
+}
+
+export interface Hypervisor {
+  readonly stack: Stack
+  readonly hostMemory: HostMemory
+  /** Throws where the machine cannot be made or the image not be placed. */
+  createVm(options?: VmOptions<StreamConsole>): Promise<Vm & { readonly console: StreamConsole }>
+  createVm<Console extends ConsoleBackend>(options: VmOptions<Console>): Promise<Vm & { readonly console: Console }>
+  dispose(): Promise<void>
+}
+
+/** `const vm = await (await createHypervisor(stack, { backends })).createVm()`, then `await vm.run()`. */
+export async function createHypervisor(stack: Stack, options: HypervisorOptions): Promise<Hypervisor> {
+  const log = options.log ?? createLog(() => {})
+  const metrics = createMetrics()
+  const { machine, host } = stack.config
+  const hostMemory = options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(machine.memory))
+  const parts = await composeHost(stack, { hostMemory, metrics: metrics.scope('host'), log })
+  const vms = new Set<KernelVm>()
+  let count = 0
+  return {
+    stack,
+    hostMemory,
+    async createVm(vmOptions: VmOptions<ConsoleBackend> = {}) {
+      const name = vmOptions.name ?? `vm${count++}`
+      const vm = await assemble({ name, stack, parts, hostMemory, metrics, log, options, vmOptions })
+      vms.add(vm)
+      return vm as never
+    },
+    async dispose() {
+      for (const vm of vms) await vm.dispose()
+      await parts.dispose()
+    },
+  }
+}
+
+interface Assembling {
+  readonly name: string
+  readonly stack: Stack
+  readonly parts: HostParts
+  readonly hostMemory: HostMemory
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly options: HypervisorOptions
+  readonly vmOptions: VmOptions<ConsoleBackend>
+}
+
+async function assemble(given: Assembling): Promise<KernelVm> {
+  const { name, stack, hostMemory, log, options, vmOptions } = given
+  const { backends, resolvePath = join } = options
+  const { machine } = stack.config
+  // One VM's names stand by themselves; a host with several tells them apart by the VM.
+  const metrics = createMetrics()
+  const image = await imageFor(stack, vmOptions.image, backends, resolvePath)
+  const guestMemory = new DemandGuestMemory({
+    hostMemory,
+    regions: pcMemoryMap(machine.memory, image.firmware?.length),
+  })
+  const clock = machine.clock === 'deterministic' ? new DeterministicClock() : new WallClock()
+  const console = vmOptions.console ?? createStreamConsole()
+  const pace = vmOptions.pace ?? new EventLoopPace()
+  const bus = new KernelIoBus(metrics.scope('io'))
+  let nudge = (): void => {}
+  const power = new PowerSwitch(() => nudge())
+  const platform = new Platform({
+    bus,
+    guestMemory,
+    clock,
+    power,
+    metrics,
+    log: namedLog(log, name),
+    vcpuCount: machine.vcpus,
+    console,
+    backends,
+    resolvePath,
+  })
+  const parts = await given.parts.createVmParts({
+    guestMemory,
+    clock,
+    vcpuCount: machine.vcpus,
+    metrics,
+    log,
+    ioContext: (layer) => platform.modelContext(nameOf(layer.thing), layer.folder),
+    deviceContext: (layer) => platform.deviceContext(layer.name, layer.folder),
+    onIoModel: (model, layer) => platform.addModel(model, layer.thing),
+  })
+  const vcpus: Vcpu[] = []
+  try {
+    guestMemory.setPaging(parts.paging)
+    const { interrupts } = platform
+    parts.abi.attach({ guestMemory, clock, interrupts, vcpuCount: machine.vcpus })
+    const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
+    for (let index = 0; index < machine.vcpus; index++) {
+      vcpus.push(
+        await given.parts.cpu.createVcpu(index, {
+          paging: parts.paging,
+          abi: parts.abi,
+          interrupts,
+          io: bus,
+          clock,
+          guestMemory,
+          entropy,
+          metrics: metrics.scope(`vcpu${index}`),
+          log,
+        }),
+      )
+    }
+    readInstructions(clock, vcpus)
+    const vm = new KernelVm({
+      ...{ name, console, metrics, log, guestMemory, clock, bus, platform, power, parts, vcpus, image, pace },
+      boot: parts.boot!,
+      onReset: machine.onReset,
+      tracer: vmOptions.tracer,
+      dispose: () => guestMemory.dispose(),
+    })
+    nudge = () => vm.nudge()
+    return vm
+  } catch (error) {
+    for (const vcpu of vcpus) vcpu.dispose()
+    await parts.dispose()
+    guestMemory.dispose()
+    throw error
+  }
+}
+
+/** A deterministic clock moves with each instruction, not with each slice. */
+function readInstructions(clock: KernelClock, vcpus: readonly Vcpu[]): void {
+  if (!(clock instanceof DeterministicClock)) return
+  const [only] = vcpus
+  clock.setSource(
+    vcpus.length === 1
+      ? () => only!.instructionsRetired
+      : () => vcpus.reduce((sum, vcpu) => sum + vcpu.instructionsRetired, 0),
+  )
+}
+
+async function imageFor(
+  stack: Stack,
+  image: BootImage | undefined,
+  backends: HostBackends,
+  resolvePath: (folder: string, path: string) => string,
+): Promise<BootImage> {
+  const { boot } = stack
+  if (!boot) {
+    throw new NonrootError({
+      code: 'stack.missing',
+      message: 'the stack has nothing to boot',
+      thing: 'boot',
+      remedy: 'name a protocol and its files, as in boot: { linux: { kernel: ./vmlinuz, initrd: ./initrd } }',
+      location: { file: stack.file },
+    })
+  }
+  return image ?? readImage(boot.image, { backends, resolvePath, folder: boot.folder })
+}
+
+/** `stack.io[0]` → `io0`: a name as devices have. */
+const nameOf = (thing: string): string => thing.replace(/^.*\./, '').replaceAll(/[^\w-]/g, '')

@@ -1,0 +1,10 @@
+/** Running: hosts and VMs. */
+export { createStreamConsole } from './console.ts'
+export type { StreamConsole } from './console.ts'
+export { createSeededEntropy } from './entropy.ts'
+export { createHypervisor } from './hypervisor.ts'
+export type { Hypervisor, HypervisorOptions, VmOptions } from './hypervisor.ts'
+export { EventLoopPace } from './pace.ts'
+export type { Pace } from './pace.ts'
+export type { Tracer } from './tracer.ts'
+export type { Vm, VmInfo, VmState } from './vm.ts'

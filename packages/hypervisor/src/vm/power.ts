@@ -1,0 +1,48 @@
+/** What devices ask of the machine's power, until the run loop acts on it. */
+
+import type { PowerControl, VmEnd } from '@nonroot/contracts'
+
+export class PowerSwitch implements PowerControl {
+  /** The VM is to end like this. The first one counts. */
+  end: VmEnd | undefined
+  resetRequested = false
+  readonly #requested: () => void
+  readonly #buttons = new Set<() => void>()
+
+  constructor(requested: () => void) {
+    this.#requested = requested
+  }
+
+  powerOff(): void {
+    this.finish({ state: 'poweredOff' })
+  }
+
+  reset(): void {
+    this.resetRequested = true
+    this.#requested()
+  }
+
+  exit(status: number): void {
+    this.finish({ state: 'exited', status })
+  }
+
+  crashed(reason: string): void {
+    this.finish({ state: 'crashed', reason })
+  }
+
+  finish(end: VmEnd): void {
+    this.end ??= end
+    this.#requested()
+  }
+
+  onPowerButton(listener: () => void): () => void {
+    this.#buttons.add(listener)
+    return () => this.#buttons.delete(listener)
+  }
+
+  /** False: nobody listens. */
+  pressButton(): boolean {
+    for (const listener of this.#buttons) listener()
+    return this.#buttons.size > 0
+  }
+}

@@ -1,0 +1,302 @@
+/** The loop around a VM's vCPUs: time, slices, neutral exits, sleep. Knows no device and no CPU mode. @hot */
+
+import { IO_DEFERRED, IO_DEFERRED_64 } from '@nonroot/contracts'
+import type {
+  Counter,
+  InterruptSink,
+  IoBus,
+  IoSize,
+  Metrics,
+  MmioExit,
+  PortIoExit,
+  Vcpu,
+  VmEnd,
+} from '@nonroot/contracts'
+import type { KernelClock } from '../time/clock.ts'
+import type { Pace } from './pace.ts'
+import type { PowerSwitch } from './power.ts'
+import type { Tracer } from './tracer.ts'
+
+/** How long the event loop may have to wait: input and finished requests are at most this late. */
+const TURN_MS = 1
+const TURN_NS = TURN_MS * 1e6
+/** Slices of a deterministic clock do not depend on how fast this machine is. */
+const DETERMINISTIC_SLICE = 100_000
+const LEAST_BUDGET = 1000
+const MOST_BUDGET = 50_000_000
+/** Instructions a nanosecond before anything was measured. */
+const FIRST_RATE = 0.05
+/** What a hypercall gives that nobody knows: minus one. */
+const UNKNOWN_HYPERCALL = 0xffff_ffff_ffff_ffffn
+
+export interface RunLoopParts {
+  readonly vcpus: readonly Vcpu[]
+  readonly clock: KernelClock
+  readonly io: IoBus
+  readonly power: PowerSwitch
+  readonly pace: Pace
+  readonly metrics: Metrics
+  readonly tracer: Tracer | undefined
+  /** A guest goes on after having been away from its vCPU (`GuestAbi.onEntry`). */
+  readonly onEntry: ((vcpu: number) => void) | undefined
+  /** Machine reset. Gives an end when the machine is not to restart. */
+  readonly reset: () => VmEnd | undefined
+}
+
+/** Why a burst of slices ended. */
+type Burst = 'turn' | 'idle' | 'deferred'
+
+export class RunLoop implements InterruptSink {
+  readonly #parts: RunLoopParts
+  readonly #vcpus: readonly Vcpu[]
+  readonly #clock: KernelClock
+  readonly #deterministic: boolean
+  /** 1: has something to do. 0: halted. */
+  readonly #runnable: Uint8Array
+  readonly #instructions: Float64Array
+  /** Index of the vCPU inside `run`, or -1. */
+  #inside = -1
+  #sliceEndNs = 0
+  #rate = FIRST_RATE
+  #next = 0
+  #deferred: PortIoExit | MmioExit | undefined
+  #resumed: Promise<void> | undefined
+  #resume: (() => void) | undefined
+  readonly #exits: Readonly<Record<string, Counter>>
+  readonly #runNs: Counter
+  readonly #idleNs: Counter
+  readonly #timers: Counter
+
+  constructor(parts: RunLoopParts) {
+    this.#parts = parts
+    this.#vcpus = parts.vcpus
+    this.#clock = parts.clock
+    this.#deterministic = parts.clock.kind === 'deterministic'
+    this.#runnable = new Uint8Array(parts.vcpus.length).fill(1)
+    this.#instructions = Float64Array.from(parts.vcpus, (vcpu) => vcpu.instructionsRetired)
+    const { metrics } = parts
+    const returns = metrics.scope('returns')
+    const names = ['portIo', 'mmio', 'hypercall', 'halt', 'shutdown', 'budget', 'failure']
+    this.#exits = Object.fromEntries(
+      names.map((name) => [name, returns.counter(name, `returns of vCPUs to the run loop for ${name}`)]),
+    )
+    this.#runNs = metrics.counter('runNs', 'time inside vCPUs', 'ns')
+    this.#idleNs = metrics.counter('idleNs', 'time asleep with all vCPUs halted', 'ns')
+    this.#timers = metrics.counter('timers', 'timers that expired')
+    parts.clock.onEarlierDeadline = (deadlineNs) => {
+      // Set by the guest in the middle of a slice: the slice ends there.
+      if (this.#inside >= 0 && deadlineNs < this.#sliceEndNs) this.#vcpus[this.#inside]!.kick()
+    }
+  }
+
+  /** Guest code runs until the VM ends. Rejects with what a device or strategy threw. */
+  async run(): Promise<VmEnd> {
+    const { power, pace } = this.#parts
+    for (;;) {
+      if (this.#resumed) await this.#resumed
+      const burst = this.#burst()
+      if (power.end) return power.end
+      if (burst === 'idle') await this.#sleep()
+      else if (burst === 'deferred') await this.#complete()
+      else await pace.turn()
+      if (power.end) return power.end
+    }
+  }
+
+  /** Stop at the next turn of the event loop, and the guest's time with it. */
+  pause(): void {
+    if (this.#resumed) return
+    this.#resumed = new Promise((resolve) => (this.#resume = resolve))
+    this.#clock.pause()
+    this.#parts.pace.wake()
+  }
+
+  resume(): void {
+    this.#clock.resume()
+    this.#resumed = undefined
+    this.#resume?.()
+    this.#resume = undefined
+  }
+
+  get paused(): boolean {
+    return this.#resumed !== undefined
+  }
+
+  wake(vcpu: number): void {
+    if (vcpu === this.#inside) {
+      this.#vcpus[vcpu]!.kick()
+      return
+    }
+    if (this.#runnable[vcpu] === 1) return
+    this.#runnable[vcpu] = 1
+    this.#parts.pace.wake()
+  }
+
+  /** Something outside the guest wants the loop's attention. */
+  nudge(): void {
+    if (this.#inside >= 0) this.#vcpus[this.#inside]!.kick()
+    this.#parts.pace.wake()
+  }
+
+  // Slices until the event loop's turn
+
+  #burst(): Burst {
+    const { power } = this.#parts
+    const stop = performance.now() + TURN_MS
+    let now = 0
+    do {
+      this.#timers.value += this.#clock.runExpired()
+      if (power.resetRequested && !power.end) this.#restart()
+      if (power.end) return 'turn'
+      const vcpu = this.#pick()
+      if (vcpu < 0) {
+        if (!this.#deterministic || this.#clock.nextDeadline() === Infinity) return 'idle'
+        this.#clock.skipToDeadline()
+        now = performance.now()
+        continue
+      }
+      now = this.#slice(vcpu)
+      if (this.#deferred) return 'deferred'
+      if (power.end) return 'turn'
+    } while (now < stop)
+    return 'turn'
+  }
+
+  /** In turns. -1: all are halted. */
+  #pick(): number {
+    const count = this.#vcpus.length
+    for (let step = 0; step < count; step++) {
+      const index = this.#next < count ? this.#next : 0
+      this.#next = index + 1
+      if (this.#runnable[index] === 1) return index
+    }
+    return -1
+  }
+
+  #slice(index: number): number {
+    const vcpu = this.#vcpus[index]!
+    const budget = this.#budget()
+    const started = performance.now()
+    this.#inside = index
+    const exit = vcpu.run(budget)
+    this.#inside = -1
+    const ended = performance.now()
+    const retired = vcpu.instructionsRetired
+    const instructions = retired - this.#instructions[index]!
+    this.#instructions[index] = retired
+    this.#clock.advanceInstructions(instructions)
+    this.#measure(instructions, (ended - started) * 1e6)
+    this.#exits[exit.reason]!.value++
+    this.#parts.tracer?.slice(`vcpu${index}`, exit.reason, started, ended)
+    switch (exit.reason) {
+      case 'budget':
+        break
+      case 'halt':
+        this.#runnable[index] = 0
+        break
+      case 'portIo':
+      case 'mmio':
+        this.#deferred = exit
+        break
+      case 'hypercall':
+        vcpu.completeHypercall(UNKNOWN_HYPERCALL)
+        break
+      case 'shutdown':
+        this.#crash(index, 'triple fault', vcpu.readState().rip)
+        break
+      case 'failure':
+        this.#crash(index, exit.message, exit.rip)
+        break
+    }
+    return ended
+  }
+
+  #budget(): number {
+    const clock = this.#clock
+    if (this.#deterministic) {
+      const budget = Math.min(DETERMINISTIC_SLICE, Math.max(1, clock.instructionsToDeadline()))
+      this.#sliceEndNs = Math.min(clock.nextDeadline(), Infinity)
+      return budget
+    }
+    const now = clock.nowNs()
+    this.#sliceEndNs = Math.min(clock.nextDeadline(), now + TURN_NS)
+    return Math.min(Math.max(Math.floor((this.#sliceEndNs - now) * this.#rate), LEAST_BUDGET), MOST_BUDGET)
+  }
+
+  /** How fast the guest goes, so that slices take about as long as they should. */
+  #measure(instructions: number, ns: number): void {
+    this.#runNs.value += Math.floor(ns)
+    // Too short to say anything.
+    if (ns < TURN_NS / 20) return
+    this.#rate += (instructions / ns - this.#rate) / 4
+  }
+
+  #crash(vcpu: number, reason: string, rip: bigint): void {
+    this.#parts.power.finish({ state: 'crashed', reason, vcpu, rip })
+  }
+
+  #restart(): void {
+    const { power, reset } = this.#parts
+    power.resetRequested = false
+    const end = reset()
+    if (end) return power.finish(end)
+    this.#runnable.fill(1)
+    this.#deferred = undefined
+  }
+
+  // Between bursts
+
+  async #sleep(): Promise<void> {
+    const { pace, tracer } = this.#parts
+    if (!this.#vcpus.some((vcpu) => vcpu.interruptWindow)) {
+      const [vcpu] = this.#vcpus
+      this.#crash(0, 'halted with interrupts disabled: nothing can wake it', vcpu!.readState().rip)
+      return
+    }
+    const started = performance.now()
+    const deadline = this.#clock.nextDeadline()
+    await pace.sleep(Math.max(0, deadline - this.#clock.nowNs()))
+    const ended = performance.now()
+    this.#idleNs.value += Math.floor((ended - started) * 1e6)
+    tracer?.slice('vcpu0', 'idle', started, ended)
+    const { onEntry } = this.#parts
+    if (onEntry) for (let index = 0; index < this.#vcpus.length; index++) onEntry(index)
+  }
+
+  /** A device was not ready: ask it again after each turn, then finish the instruction. */
+  async #complete(): Promise<void> {
+    const { pace, io, power } = this.#parts
+    const exit = this.#deferred!
+    while (!(exit.reason === 'portIo' ? retryPort(io, exit) : retryMmio(io, exit))) {
+      await pace.turn()
+      this.#timers.value += this.#clock.runExpired()
+      if (power.end || power.resetRequested) break
+    }
+    this.#deferred = undefined
+  }
+}
+
+function retryPort(io: IoBus, exit: PortIoExit): boolean {
+  if (exit.write) return io.writePort(exit.port, exit.size, exit.data)
+  const value = io.readPort(exit.port, exit.size)
+  if (value === IO_DEFERRED) return false
+  exit.data = value
+  return true
+}
+
+function retryMmio(io: IoBus, exit: MmioExit): boolean {
+  if (exit.size === 8) {
+    if (exit.write) return io.writeMmio64(exit.address, (BigInt(exit.dataHigh) << 32n) | BigInt(exit.data))
+    const value = io.readMmio64(exit.address)
+    if (value === IO_DEFERRED_64) return false
+    exit.data = Number(value & 0xffff_ffffn)
+    exit.dataHigh = Number(value >> 32n)
+    return true
+  }
+  const size: IoSize = exit.size
+  if (exit.write) return io.writeMmio(exit.address, size, exit.data)
+  const value = io.readMmio(exit.address, size)
+  if (value === IO_DEFERRED) return false
+  exit.data = value
+  return true
+}

@@ -1,0 +1,298 @@
+import { describe, expect, it } from 'vitest'
+import type { ConsoleBackend, HostBackends } from '@nonroot/contracts'
+import { createHypervisor } from './hypervisor.ts'
+import { HALT, scriptedStack, SHUTDOWN } from '../testing/scripted-stack.ts'
+import type { Guest, ScriptedCpu, ScriptedStackOptions } from '../testing/scripted-stack.ts'
+
+const backends: HostBackends = {
+  open: async (kind) =>
+    (kind === 'entropy'
+      ? { fill() {} }
+      : { readFile: async () => new Uint8Array(), resolve: (path: string) => path }) as never,
+}
+
+interface TestConsole extends ConsoleBackend {
+  text: string
+  type(text: string): void
+}
+
+function testConsole(): TestConsole {
+  const listeners = new Set<(bytes: Uint8Array) => void>()
+  const console: TestConsole = {
+    text: '',
+    write: (bytes) => void (console.text += String.fromCharCode(...bytes)),
+    onInput: (listener) => (listeners.add(listener), () => listeners.delete(listener)),
+    size: () => undefined,
+    onResize: () => () => {},
+    type: (text) => listeners.forEach((listener) => listener(new TextEncoder().encode(text))),
+  }
+  return console
+}
+
+async function vmOf(guest: Guest, options: Omit<ScriptedStackOptions, 'guest'> = {}) {
+  const hypervisor = await createHypervisor(scriptedStack({ guest, ...options }), { backends })
+  const console = testConsole()
+  const vm = await hypervisor.createVm({ console })
+  const value = (name: string): number => vm.samples().find((sample) => sample.name === name)?.value ?? NaN
+  return { hypervisor, vm, console, value }
+}
+
+const out = ({ ports }: ScriptedCpu, port: number, value: number): void => void ports.io.writePort(port, 1, value)
+const print = (cpu: ScriptedCpu, text: string): void => {
+  for (const char of text) out(cpu, 0x10, char.charCodeAt(0))
+}
+
+describe('how a VM ends', () => {
+  it.each<{ name: string; guest: Guest; end: object }>([
+    { name: 'power off', guest: (cpu) => void out(cpu, 0x20, 0), end: { state: 'poweredOff' } },
+    { name: 'exit status', guest: (cpu) => void out(cpu, 0x21, 7), end: { state: 'exited', status: 7 } },
+    {
+      name: 'triple fault',
+      guest: () => SHUTDOWN,
+      end: { state: 'crashed', reason: 'triple fault', vcpu: 0, rip: 0x1000n },
+    },
+    {
+      name: 'failure',
+      guest: () => ({ reason: 'failure', message: 'entry check guest.cr0 failed', rip: 5n }),
+      end: { state: 'crashed', reason: 'entry check guest.cr0 failed', vcpu: 0, rip: 5n },
+    },
+    {
+      name: 'a device that throws',
+      guest: (cpu) => void cpu.ports.io.readPort(0x25, 1),
+      end: {
+        state: 'crashed',
+        reason: 'a part of the hypervisor failed: the device broke (the last device asked was io0)',
+        vcpu: 0,
+        rip: 0x1000n,
+      },
+    },
+    {
+      name: 'halted for ever',
+      guest: (cpu) => ((cpu.interruptsEnabled = false), HALT),
+      end: { state: 'crashed', reason: 'halted with interrupts disabled: nothing can wake it', vcpu: 0, rip: 0x1000n },
+    },
+    {
+      name: 'host memory exhausted',
+      guest: (cpu) => void cpu.ports.guestMemory.fill(2 ** 20, 31 * 2 ** 20, 1),
+      end: {
+        state: 'crashed',
+        reason: 'host memory is exhausted: all 4096 frames are in use',
+        vcpu: 0,
+        rip: 0x1000n,
+      },
+    },
+  ])('$name', async ({ guest, end }) => {
+    const { vm } = await vmOf(guest, { machine: { memory: 32 * 2 ** 20 } })
+    expect(await vm.run()).toEqual(end)
+    expect(vm.state).toBe('ended')
+    await expect(vm.run()).rejects.toThrow('it runs once')
+    await vm.dispose()
+  })
+})
+
+describe('the run loop', () => {
+  it('sleeps while the guest is halted, until its timer', async () => {
+    const { vm, console, value } = await vmOf((cpu) => {
+      if (cpu.take() === 32) print(cpu, '.')
+      if (console.text.length === 5) return void out(cpu, 0x20, 0)
+      out(cpu, 0x23, 200)
+      for (let twice = 0; twice < 2; twice++) return HALT
+      return undefined
+    })
+    const started = performance.now()
+    const before = process.cpuUsage()
+    expect(await vm.run()).toEqual({ state: 'poweredOff' })
+    const { user, system } = process.cpuUsage(before)
+    expect(console.text).toBe('.....')
+    expect(performance.now() - started).toBeGreaterThan(1)
+    expect(value('vm.idleNs')).toBeGreaterThan(0.5e6)
+    expect((user + system) / 1000).toBeLessThan(performance.now() - started + 20)
+    expect(value('vm.returns.halt')).toBeGreaterThanOrEqual(5)
+  })
+
+  it('is woken by input', async () => {
+    const { vm, console } = await vmOf((cpu) => (cpu.take() === 32 ? void out(cpu, 0x21, 3) : HALT))
+    setTimeout(() => console.type('x'), 20)
+    expect(await vm.run()).toEqual({ state: 'exited', status: 3 })
+  })
+
+  it('lets the event loop have its turn while the guest is busy', async () => {
+    const { vm } = await vmOf(() => undefined)
+    let turns = 0
+    const timer = setInterval(() => ++turns === 5 && vm.stop(), 1)
+    expect(await vm.run()).toEqual({ state: 'stopped' })
+    clearInterval(timer)
+    expect(turns).toBeGreaterThanOrEqual(5)
+  })
+
+  it('stands still while paused', async () => {
+    const { vm, value } = await vmOf(() => undefined)
+    const ended = vm.run()
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    vm.pause()
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(vm.state).toBe('paused')
+    const [instructions, guestNs] = [value('vcpu0.instructions'), value('vm.guestNs')]
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    expect([value('vcpu0.instructions'), value('vm.guestNs')]).toEqual([instructions, guestNs])
+    vm.resume()
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    expect(value('vcpu0.instructions')).toBeGreaterThan(instructions)
+    vm.pause()
+    vm.stop()
+    expect(await ended).toEqual({ state: 'stopped' })
+  })
+
+  it('asks a device that was not ready again', async () => {
+    const { vm } = await vmOf((cpu) => {
+      const exit = (cpu as unknown as { portExit: { port: number; data: number } & object }).portExit
+      if (cpu.step === 1) return void out(cpu, 0x21, exit.data)
+      cpu.step = 1
+      expect(cpu.ports.io.readPort(0x24, 1)).toBe(-1)
+      exit.port = 0x24
+      return exit as never
+    })
+    expect(await vm.run()).toEqual({ state: 'exited', status: 0x5a })
+  })
+
+  it('starts the machine over, or ends it', async () => {
+    let boots = 0
+    const guest: Guest = (cpu) => void out(cpu, boots < 3 ? 0x22 : 0x20, 0)
+    const { vm } = await vmOf(guest, { onBoot: () => boots++ })
+    expect(await vm.run()).toEqual({ state: 'poweredOff' })
+    expect(boots).toBe(3)
+    boots = 0
+    const other = await vmOf(guest, { onBoot: () => boots++, machine: { onReset: 'end' } })
+    expect(await other.vm.run()).toEqual({ state: 'poweredOff' })
+    expect(boots).toBe(1)
+  })
+
+  it('runs several vCPUs in turns', async () => {
+    const seen = new Set<number>()
+    const { vm } = await vmOf(
+      (cpu) => {
+        seen.add(cpu.index)
+        if (seen.size === 3) out(cpu, 0x20, 0)
+        return undefined
+      },
+      { machine: { vcpus: 3 } },
+    )
+    expect(await vm.run()).toEqual({ state: 'poweredOff' })
+  })
+
+  it('tells a tracer of slices', async () => {
+    const stack = scriptedStack({ guest: (cpu) => void out(cpu, 0x20, 0) })
+    const hypervisor = await createHypervisor(stack, { backends })
+    const slices: string[] = []
+    const vm = await hypervisor.createVm({ tracer: { slice: (track, name) => void slices.push(`${track} ${name}`) } })
+    await vm.run()
+    expect(slices).toEqual(['vcpu0 budget'])
+    expect(vm.info()).toMatchObject({ state: 'ended', placed: [{ what: 'kernel' }], vcpus: [{ rip: 0x1000n }] })
+    await hypervisor.dispose()
+    expect(hypervisor.hostMemory.freeFrames).toBe(hypervisor.hostMemory.totalFrames - 16)
+  })
+})
+
+describe('a deterministic clock', () => {
+  /** Works, sleeps and prints the time, in a pattern of its own. */
+  const guest: Guest = (cpu) => {
+    if (cpu.take() === 32) print(cpu, `${cpu.ports.clock.nowNs()} `)
+    cpu.step++
+    if (cpu.step > 40_000) return void out(cpu, 0x20, 0)
+    if (cpu.step % 1000 === 0) out(cpu, 0x23, (cpu.step * 7) % 256)
+    if (cpu.step % 1700 === 0) return cpu.ports.clock.nextDeadline() === Infinity ? undefined : HALT
+    return undefined
+  }
+
+  it('gives the same console and the same counts twice', async () => {
+    const once = async () => {
+      const { vm, console } = await vmOf(guest, { machine: { clock: 'deterministic' } })
+      await vm.run()
+      const counts = vm
+        .samples()
+        .filter(({ name }) => !/^vm\.(runNs|idleNs)$/.test(name))
+        .map(({ name, value }) => `${name} ${value}`)
+      return { text: console.text, counts }
+    }
+    const first = await once()
+    expect(first.text.split(' ').length).toBeGreaterThan(20)
+    expect(await once()).toEqual(first)
+  })
+
+  it('ends a slice at a deadline that the guest sets in it', async () => {
+    const times: number[] = []
+    const { vm } = await vmOf(
+      (cpu) => {
+        if (cpu.step++ === 10) out(cpu, 0x23, 3)
+        if (cpu.take() === 32) times.push(cpu.ports.clock.nowNs())
+        if (cpu.step === 5000) out(cpu, 0x20, 0)
+        return undefined
+      },
+      { machine: { clock: 'deterministic' } },
+    )
+    await vm.run()
+    expect(times.length).toBe(1)
+    expect(times[0]).toBeGreaterThanOrEqual(3011)
+    expect(times[0]).toBeLessThan(3020)
+  })
+})
+
+describe('making a VM', () => {
+  it('needs something to boot', async () => {
+    const hypervisor = await createHypervisor(
+      { ...scriptedStack({ guest: () => HALT }), boot: undefined },
+      { backends },
+    )
+    await expect(hypervisor.createVm()).rejects.toMatchObject({ code: 'stack.missing', thing: 'boot' })
+  })
+
+  it('names the file that cannot be read', async () => {
+    const stack = scriptedStack({ guest: () => HALT })
+    const hypervisor = await createHypervisor(
+      { ...stack, boot: { ...stack.boot!, image: { kernel: './vmlinuz' } } },
+      {
+        backends: {
+          open: async () =>
+            ({ readFile: () => Promise.reject(Object.assign(new Error('x'), { code: 'ENOENT' })) }) as never,
+        },
+      },
+    )
+    await expect(hypervisor.createVm()).rejects.toThrow('cannot read the kernel /vmlinuz: there is no such file')
+  })
+
+  it('gives devices what they may touch, and names both where claims collide', async () => {
+    const stack = scriptedStack({
+      guest: (cpu) => void out(cpu, 0x20, 0),
+      devices: {
+        sensor: (_options, context) => {
+          const region = context.mmio(0x1000, { read: () => 42, write: () => {} })
+          expect(region.base).toBe(0xfebf_f000)
+          context.interrupt('ready').pulse()
+          expect(() => context.interrupt(99)).toThrow('there is no interrupt line 99')
+          expect(() => context.pci({} as never)).toThrow('the stack has no PCI bus')
+          expect(() => context.capability(Symbol.for('x/Thing') as never)).toThrow('the stack has no Thing')
+          return {}
+        },
+        clash: (_options, context) => (context.portIo(0x1e, 4, { read: () => 0, write: () => {} }), {}),
+      },
+    })
+    const hypervisor = await createHypervisor(stack, { backends })
+    await expect(hypervisor.createVm()).rejects.toThrow(
+      'clash: ports 0x1e..0x21 collide with io0, which has 0x20..0x20',
+    )
+  })
+
+  it('is a console of web streams by default', async () => {
+    const stack = scriptedStack({
+      guest: (cpu) => (cpu.take() === 32 ? (print(cpu, 'hello'), void out(cpu, 0x20, 0)) : HALT),
+    })
+    const vm = await (await createHypervisor(stack, { backends })).createVm()
+    const writer = vm.console.input.getWriter()
+    setTimeout(() => void writer.write('x'), 5)
+    expect((await vm.run()).state).toBe('poweredOff')
+    const reader = vm.console.output.getReader()
+    let text = ''
+    while (text.length < 5) text += new TextDecoder().decode((await reader.read()).value)
+    expect(text).toBe('hello')
+  })
+})

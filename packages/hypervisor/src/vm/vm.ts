@@ -1,0 +1,239 @@
+/** A virtual machine: created, run once, disposed. */
+
+import { NonrootError } from '@nonroot/contracts'
+import type {
+  BootImage,
+  BootProtocol,
+  BootState,
+  ConsoleBackend,
+  Log,
+  Metrics,
+  MetricSample,
+  Vcpu,
+  VmEnd,
+} from '@nonroot/contracts'
+import type { KernelIoBus, Platform } from '../bus/index.ts'
+import type { VmParts } from '../composition/compose.ts'
+import type { DemandGuestMemory } from '../memory/guest-memory.ts'
+import type { KernelClock } from '../time/clock.ts'
+import type { PowerSwitch } from './power.ts'
+import { RunLoop } from './run-loop.ts'
+import type { Pace } from './pace.ts'
+import type { Tracer } from './tracer.ts'
+
+/** What a VM is doing. `created` → `running` ⇄ `paused` → `ended`. */
+export type VmState = 'created' | 'running' | 'paused' | 'ended'
+
+export interface VmInfo {
+  readonly name: string
+  readonly state: VmState
+  readonly clock: 'wall' | 'deterministic'
+  readonly guestNs: number
+  readonly memory: { readonly size: number; readonly residentFrames: number }
+  readonly vcpus: readonly { readonly rip: bigint; readonly activity: string; readonly instructions: number }[]
+  readonly devices: readonly string[]
+  /** What the boot protocol placed where. */
+  readonly placed: BootState['placed']
+}
+
+export interface Vm {
+  readonly name: string
+  readonly state: VmState
+  readonly console: ConsoleBackend
+  readonly metrics: Metrics
+  /** Runs the guest until it ends. Once. What a guest does never rejects it. */
+  run(): Promise<VmEnd>
+  /** The guest and its time stand still. */
+  pause(): void
+  resume(): void
+  /** End it from outside. */
+  stop(): void
+  /** Ask the guest to shut down. False: it does not listen. */
+  powerButton(): boolean
+  reset(): void
+  info(): VmInfo
+  /** What all parts counted, up to date. */
+  samples(): MetricSample[]
+  dispose(): Promise<void>
+}
+
+export interface VmAssembly {
+  readonly name: string
+  readonly console: ConsoleBackend
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly guestMemory: DemandGuestMemory
+  readonly clock: KernelClock
+  readonly bus: KernelIoBus
+  readonly platform: Platform
+  readonly power: PowerSwitch
+  readonly parts: VmParts
+  readonly vcpus: readonly Vcpu[]
+  readonly boot: BootProtocol
+  readonly image: BootImage
+  readonly onReset: 'restart' | 'end'
+  readonly pace: Pace
+  readonly tracer: Tracer | undefined
+  readonly dispose: () => void
+}
+
+export class KernelVm implements Vm {
+  readonly name: string
+  readonly console: ConsoleBackend
+  readonly metrics: Metrics
+  readonly #assembly: VmAssembly
+  readonly #loop: RunLoop
+  #placed: BootState['placed'] = []
+  #state: VmState = 'created'
+
+  /** Boots: the guest's memory and first registers are as the protocol wants them. */
+  constructor(assembly: VmAssembly) {
+    this.#assembly = assembly
+    this.name = assembly.name
+    this.console = assembly.console
+    this.metrics = assembly.metrics
+    const { abi } = assembly.parts
+    this.#loop = new RunLoop({
+      vcpus: assembly.vcpus,
+      clock: assembly.clock,
+      io: assembly.bus,
+      power: assembly.power,
+      pace: assembly.pace,
+      metrics: assembly.metrics.scope('vm'),
+      tracer: assembly.tracer,
+      onEntry: abi.onEntry ? (vcpu) => abi.onEntry!(vcpu) : undefined,
+      reset: () => this.#resetMachine(),
+    })
+    assembly.platform.interrupts.attach(this.#loop)
+    this.#boot()
+  }
+
+  get state(): VmState {
+    return this.#state === 'running' && this.#loop.paused ? 'paused' : this.#state
+  }
+
+  async run(): Promise<VmEnd> {
+    if (this.#state !== 'created') {
+      throw new NonrootError({
+        code: 'usage',
+        message: `VM ${this.name} is ${this.#state}; it runs once`,
+        thing: this.name,
+        remedy: 'create another one',
+      })
+    }
+    this.#state = 'running'
+    try {
+      return await this.#loop.run()
+    } catch (error) {
+      return this.#failed(error)
+    } finally {
+      this.#state = 'ended'
+      await this.console.drain?.()
+    }
+  }
+
+  /** Something of ours threw: that VM ends, and says where. */
+  #failed(error: unknown): VmEnd {
+    const { bus, log, vcpus } = this.#assembly
+    const message = error instanceof Error ? error.message : String(error)
+    log.debug(() => (error instanceof Error && error.stack) || message)
+    const expected = error instanceof NonrootError && error.code !== 'internal'
+    const where = bus.currentOwner === undefined || expected ? '' : ` (the last device asked was ${bus.currentOwner})`
+    const reason = expected ? message : `a part of the hypervisor failed: ${message}${where}`
+    try {
+      return { state: 'crashed', reason, vcpu: 0, rip: vcpus[0]!.readState().rip }
+    } catch {
+      return { state: 'crashed', reason }
+    }
+  }
+
+  #boot(): void {
+    const { boot, image, guestMemory, vcpus, platform, log } = this.#assembly
+    const state = boot.load(image, { guestMemory, vcpuCount: vcpus.length, platform: platform.describe(), log })
+    this.#placed = state.placed
+    vcpus.forEach((vcpu, index) => vcpu.writeState(index === 0 ? state.registers : { activity: 'waitForStartup' }))
+  }
+
+  #resetMachine(): VmEnd | undefined {
+    const { onReset, parts, platform, vcpus, log } = this.#assembly
+    if (onReset === 'end') return { state: 'poweredOff' }
+    log.info('machine reset')
+    for (const model of parts.io) {
+      for (const device of model.devices?.values() ?? []) device.reset?.()
+      model.reset?.()
+    }
+    for (const device of parts.devices.values()) device.reset?.()
+    platform.interrupts.reset()
+    parts.abi.reset()
+    for (const vcpu of vcpus) vcpu.reset('powerUp')
+    this.#boot()
+    return undefined
+  }
+
+  pause(): void {
+    this.#loop.pause()
+  }
+
+  resume(): void {
+    this.#loop.resume()
+  }
+
+  stop(): void {
+    this.#assembly.power.finish({ state: 'stopped' })
+    if (this.#loop.paused) this.#loop.resume()
+  }
+
+  powerButton(): boolean {
+    return this.#assembly.power.pressButton()
+  }
+
+  reset(): void {
+    this.#assembly.power.reset()
+  }
+
+  /** Something outside the guest wants the run loop's attention. */
+  nudge(): void {
+    this.#loop.nudge()
+  }
+
+  info(): VmInfo {
+    const { clock, guestMemory, vcpus, parts } = this.#assembly
+    return {
+      name: this.name,
+      state: this.state,
+      clock: clock.kind,
+      guestNs: clock.nowNs(),
+      memory: { size: guestMemory.size, residentFrames: guestMemory.residentFrames },
+      vcpus: vcpus.map((vcpu) => {
+        const { rip, activity } = vcpu.readState()
+        return { rip, activity, instructions: vcpu.instructionsRetired }
+      }),
+      devices: [...parts.io.flatMap((model) => [...(model.devices?.keys() ?? [])]), ...parts.devices.keys()],
+      placed: this.#placed,
+    }
+  }
+
+  samples(): MetricSample[] {
+    const { metrics, vcpus, guestMemory, clock } = this.#assembly
+    const vm = metrics.scope('vm')
+    vm.gauge('guestNs', 'guest time', 'ns').value = clock.nowNs()
+    vm.gauge('residentFrames', 'frames of guest memory that hold something', 'frames').value =
+      guestMemory.residentFrames
+    for (const vcpu of vcpus) {
+      metrics.scope(`vcpu${vcpu.index}`).gauge('instructions', 'instructions retired', 'instructions').value =
+        vcpu.instructionsRetired
+    }
+    return metrics.samples()
+  }
+
+  async dispose(): Promise<void> {
+    this.#state = 'ended'
+    const { parts, vcpus, dispose } = this.#assembly
+    const all = [...parts.io.flatMap((model) => [...(model.devices?.values() ?? [])]), ...parts.devices.values()]
+    for (const device of all) await device.quiesce?.()
+    for (const model of parts.io) for (const device of model.devices?.values() ?? []) await device.dispose?.()
+    for (const vcpu of vcpus) vcpu.dispose()
+    await parts.dispose()
+    dispose()
+  }
+}
