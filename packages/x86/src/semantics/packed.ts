@@ -195,8 +195,11 @@ const moveQuad: Semantics = (b, dst, src) => {
   if (mmx && dst!.isMemory) startMmx(b)
 }
 
-/** Stores the bytes of `data` whose bits are set in `mask` (i32) at rDI, in DS unless overridden. */
-function storeBytes(b: SemanticsBuilder, data: Value, mask: Value): void {
+/** Stores the bytes of `data` (`count` of them) whose bits are set in `mask` (i32) at rDI, in DS unless overridden. */
+function storeBytes(b: SemanticsBuilder, data: Value, mask: Value, count: 8 | 16): void {
+  const start = b.cut(b.readRegister(RDI, b.addressSize), b.addressSize)
+  // All of it must be writable, also where no byte goes.
+  b.if(mask, () => void b.modify(b.linear('operand', start, count, 'write'), count))
   b.setSlot(S.temp, data)
   const rest = b.variable(mask, 'rest')
   b.loop(() => {
@@ -204,7 +207,7 @@ function storeBytes(b: SemanticsBuilder, data: Value, mask: Value): void {
     b.if(b.eqz(left), () => b.break())
     const at = b.ctz(left)
     const byte = b.rawLoad('i64', b.add(b.cpu, at), S.temp, 8)
-    const offset = b.cut(b.add(b.readRegister(RDI, b.addressSize), b.extendU(at)), b.addressSize)
+    const offset = b.cut(b.add(start, b.extendU(at)), b.addressSize)
     b.store(b.linear('operand', offset, 1, 'write'), 1, byte)
     b.assign(rest, b.and(left, b.sub(left, 1)))
   })
@@ -215,8 +218,8 @@ const maskedMove: Semantics = (b, src, mask) => {
   const mmx = isMmx(src!)
   if (mmx) waitForX87(b)
   const selector = mmx ? widen(b, mask!.read()) : mask!.read()
-  storeBytes(b, mmx ? widen(b, src!.read()) : src!.read(), b.op('i8x16.bitmask', selector))
   if (mmx) startMmx(b)
+  storeBytes(b, mmx ? widen(b, src!.read()) : src!.read(), b.op('i8x16.bitmask', selector), mmx ? 8 : 16)
 }
 
 const plain = {

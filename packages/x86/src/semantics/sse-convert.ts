@@ -1,11 +1,11 @@
 /** Conversions between integers, single and double precision: SSE and SSE2. (SDM Vol. 2A, "CVTDQ2PD" to "CVTTSS2SI") */
 import { SSE_CONVERSION } from '../float/library.ts'
-import type { Semantics, SemanticsBuilder, Value } from './builder.ts'
+import type { Operand, Semantics, SemanticsBuilder, Value } from './builder.ts'
 import {
   all, anyOf, asBits, asFloat, bitsOf, denormals, DOUBLE, exactUnary, isZero, nans, none, notDenormal, notNaN, raiseUnmasked, SINGLE,
   usual, withLowLane, type Format,
 } from './sse-number.ts'
-import { every, isMmx, low64, widen, zero } from './vector.ts'
+import { every, low64, widen, zero } from './vector.ts'
 import { startMmx, waitForX87 } from './x87-state.ts'
 
 /** Doubles between these, exclusive, give normal singles however they are rounded. */
@@ -81,28 +81,26 @@ const vectorToMmx =
   (b, dst, src) => {
     waitForX87(b)
     const value = src!.read()
-    convert(b, { ...toIntegers(f, truncate), count: 2 }, value.type === 'v128' ? value : widen(b, value), (result) => {
-      startMmx(b)
-      dst!.write(low64(b, result))
-    })
+    startMmx(b)
+    convert(b, { ...toIntegers(f, truncate), count: 2 }, value.type === 'v128' ? value : widen(b, value), (result) => dst!.write(low64(b, result)))
   }
 
 const cvtdq2pd: Semantics = (b, dst, src) => dst!.write(b.op('f64x2.convert_low_i32x4_s', widen(b, src!.read())))
 
-const cvtpi2pd: Semantics = (b, dst, src) => {
-  const mmx = isMmx(src!) && !src!.isMemory
-  if (mmx) waitForX87(b)
-  const source = widen(b, src!.read())
-  if (mmx) startMmx(b)
-  dst!.write(b.op('f64x2.convert_low_i32x4_s', source))
+/** Two integers from an MMX register; from memory there is nothing of MMX about the instruction. */
+function mmxSource(b: SemanticsBuilder, src: Operand): Value {
+  if (src.isMemory) return widen(b, src.read())
+  waitForX87(b)
+  const source = widen(b, src.read())
+  startMmx(b)
+  return source
 }
+
+const cvtpi2pd: Semantics = (b, dst, src) => dst!.write(b.op('f64x2.convert_low_i32x4_s', mmxSource(b, src!)))
 
 /** Two singles; the upper half of the destination stays. */
 const cvtpi2ps: Semantics = (b, _dst, src) => {
-  waitForX87(b)
-  const source = widen(b, src!.read())
-  convert(b, { ...INTEGERS_TO_SINGLES, count: 2 }, source, (result) => {
-    startMmx(b)
+  convert(b, { ...INTEGERS_TO_SINGLES, count: 2 }, mmxSource(b, src!), (result) => {
     b.writeVector('reg', b.lane('i64x2.replace_lane', [0], b.readVector('reg'), low64(b, result)))
   })
 }

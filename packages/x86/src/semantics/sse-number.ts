@@ -135,7 +135,7 @@ export function scalarArithmetic(b: SemanticsBuilder, f: Format, op: Arithmetic,
 /** The same on all lanes. `operate` gives wasm's result where it is not simply the operation's name. */
 export function vectorArithmetic(
   b: SemanticsBuilder, f: Format, op: Arithmetic, left: Value, right: Value, use: (vector: Value) => void,
-  exactOperands: { left: Value; right: Value } = { left, right },
+  exactOperands: { left: Value; right: Value } = { left: op.kind === 'root' ? right : left, right },
 ): void {
   const result =
     op.kind === 'extreme' ? b.op('v128.bitselect', left, right, b.op(`${f.floats}.${op.name}`, left, right))

@@ -21,9 +21,9 @@ function protectedFormat(b: SemanticsBuilder): Value {
 /** Linear address of an area that is known to be accessible in whole: its two ends are touched now. */
 function area(b: SemanticsBuilder, bytes: number, access: 'read' | 'write'): Value {
   const linear = b.linear('operand', b.address(), bytes, access)
-  for (const end of [linear, b.add(linear, bytes - 2)]) {
-    if (access === 'write') b.modify(end, 2)
-    else b.load(end, 2)
+  for (const end of [linear, b.add(linear, bytes - 1)]) {
+    if (access === 'write') b.modify(end, 1)
+    else b.load(end, 1)
   }
   return linear
 }

@@ -2,7 +2,7 @@
 import { X87_OPERATION, X87_STORE } from '../float/library.ts'
 import { S } from '../state/layout.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value } from './builder.ts'
-import { recordPointers, setTop, top, waitForX87 } from './x87-state.ts'
+import { recordPointers, setTop, STATUS, top, waitForX87 } from './x87-state.ts'
 
 /** i in ST(i), i32. */
 const index = (b: SemanticsBuilder): Value => b.and(b.escape(), 7)
@@ -22,12 +22,13 @@ const onStack =
 
 // ---------------------------------------------------------------------- arithmetic and comparison
 
-/** A real operand from memory as its bits, and the suffix of the routines that take it. */
-function real(b: SemanticsBuilder, operand: Operand): { bits: Value; suffix: string } {
+/** A number in memory as the routines take it, and the suffix of those that do. */
+function number(b: SemanticsBuilder, operand: Operand): { bits: Value; suffix: string } {
   const value = operand.read()
-  return operand.width === 32 ? { bits: b.wrap(value), suffix: 'f32' } : { bits: value, suffix: 'f64' }
+  if (operand.spec.size === 'f32') return { bits: b.wrap(value), suffix: 'f32' }
+  if (operand.spec.size === 'f64') return { bits: value, suffix: 'f64' }
+  return { bits: b.signExtend(value, operand.width), suffix: 'integer' }
 }
-const integer = (b: SemanticsBuilder, operand: Operand): Value => b.signExtend(operand.read(), operand.width)
 
 /** FADD and its kin: ST(0) by memory, ST(0) by ST(i), or ST(i) by ST(0). */
 const arithmetic =
@@ -35,7 +36,7 @@ const arithmetic =
   (b, dst) => {
     waitForX87(b)
     if (dst!.isMemory) {
-      const { bits, suffix } = real(b, dst!)
+      const { bits, suffix } = number(b, dst!)
       recordPointers(b)
       routine(b, `x87_arith_${suffix}`, operation, bits)
     } else {
@@ -45,37 +46,19 @@ const arithmetic =
     }
   }
 
-const integerArithmetic =
-  (operation: number): Semantics =>
-  (b, src) => {
-    waitForX87(b)
-    const value = integer(b, src!)
-    recordPointers(b)
-    routine(b, 'x87_arith_integer', operation, value)
-  }
-
 /** FCOM, FUCOM: `pops` registers afterwards. Without operands it is ST(1). */
 const compare =
   (signalling: 0 | 1, pops: 0 | 1 | 2): Semantics =>
   (b, first) => {
     waitForX87(b)
     if (first?.isMemory) {
-      const { bits, suffix } = real(b, first)
+      const { bits, suffix } = number(b, first)
       recordPointers(b)
       routine(b, `x87_compare_${suffix}`, bits, pops)
     } else {
       recordPointers(b)
       routine(b, 'x87_compare', index(b), signalling, pops)
     }
-  }
-
-const integerCompare =
-  (pops: 0 | 1): Semantics =>
-  (b, src) => {
-    waitForX87(b)
-    const value = integer(b, src!)
-    recordPointers(b)
-    routine(b, 'x87_compare_integer', value, pops)
   }
 
 /** FCOMI and its kin. OF, SF and AF are cleared. (SDM Vol. 2A, "FCOMI") */
@@ -105,7 +88,7 @@ const load: Semantics = (b, src) => {
     return void routine(b, 'x87_load_st', index(b))
   }
   if (src!.spec.size === 'f80') return loadTen(b, 'x87_load_f80')
-  const { bits, suffix } = real(b, src!)
+  const { bits, suffix } = number(b, src!)
   recordPointers(b)
   routine(b, `x87_load_${suffix}`, bits)
 }
@@ -121,9 +104,9 @@ function loadTen(b: SemanticsBuilder, name: string): void {
 
 const loadInteger: Semantics = (b, src) => {
   waitForX87(b)
-  const value = integer(b, src!)
+  const { bits } = number(b, src!)
   recordPointers(b)
-  routine(b, 'x87_load_integer', value)
+  routine(b, 'x87_load_integer', bits)
 }
 
 /** Stores what a routine leaves in the `value` slot. That memory can be written is known before the stack pops. */
@@ -184,10 +167,26 @@ const free: Semantics = (b) => {
   recordPointers(b)
   b.run('x87_free', b.cpu, index(b))
 }
-/** FFREEP: then the stack goes down by one. */
+/** ST(0) becomes empty and TOP moves on, whatever it was. */
+function dropTop(b: SemanticsBuilder): void {
+  b.run('x87_free', b.cpu, b.i32(0))
+  setTop(b, b.and(b.add(top(b), 1), 7))
+}
+/** FFREEP. */
 const freeAndPop: Semantics = (b) => {
   free(b)
-  setTop(b, b.and(b.add(top(b), 1), 7))
+  dropTop(b)
+}
+/** FSTPNCE, an alias of FSTP that takes an empty register as it is. */
+const storeUnchecked: Semantics = (b) => {
+  waitForX87(b)
+  recordPointers(b)
+  const register = (n: Value) => b.add(b.cpu, b.shl(b.and(b.add(top(b), n), 7), 4))
+  const from = register(b.i32(0)), to = register(index(b))
+  b.rawStore(to, S.fpr, 128, b.rawLoad('v128', from, S.fpr, 128))
+  b.setSlot(S.fpuTag, b.or(b.slot(S.fpuTag, 'i32'), b.shl(b.i32(1), b.and(b.add(top(b), index(b)), 7))))
+  b.setSlot(S.fpuStatus, b.and(b.slot(S.fpuStatus, 'i32'), ~STATUS.c1))
+  dropTop(b)
 }
 
 const examine: Semantics = (b) => {
@@ -230,7 +229,6 @@ const operations = {
 const byOperation = Object.entries(operations).flatMap(([name, operation]): [string, Semantics][] => [
   [name, arithmetic(operation)],
   [`${name}p`, arithmetic(operation, 1)],
-  [`fi${name.slice(1)}`, integerArithmetic(operation)],
 ])
 const constants = ['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz'].map((name, n): [string, Semantics] => [name, onStack('x87_load_constant', n)])
 
@@ -242,8 +240,6 @@ export const x87: Record<string, Semantics> = {
   fucom: compare(0, 0),
   fucomp: compare(0, 1),
   fucompp: compare(0, 2),
-  ficom: integerCompare(0),
-  ficomp: integerCompare(1),
   fcomi: compareToFlags(1, 0),
   fcomip: compareToFlags(1, 1),
   fucomi: compareToFlags(0, 0),
@@ -256,7 +252,7 @@ export const x87: Record<string, Semantics> = {
   },
   fst: store(0),
   fstp: store(1),
-  fstpnce: store(1),
+  fstpnce: storeUnchecked,
   fist: storeInteger(0, 0),
   fistp: storeInteger(0, 1),
   fisttp: storeInteger(1, 1),

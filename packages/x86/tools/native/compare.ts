@@ -2,18 +2,22 @@
 import { disassemble } from '../../src/decode/disassemble.ts'
 import { FX, STATE, USES, type Batch } from './batch.ts'
 import type { Encoded } from './encode.ts'
-import { APPROXIMATE, STATUS_FLAGS, undefinedFlags, undefinedResult } from './rules.ts'
+import { APPROXIMATE, STATUS_FLAGS, undefinedFlags, undefinedResult, vendorsDiffer } from './rules.ts'
 
 const NAMES = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', ...Array.from({ length: 8 }, (_, n) => `r${n + 8}`)]
 const NONE = 0xffff_ffff
 const DF = 0x400
 const PF = 14
+const FETCH = 0x10
+const RESUME = 0x1_0000
 
 /** Names of what differs; empty when nothing does. `native` and `ours` are laid out alike, `state` is the offset in both. */
 export function differences(encoded: Encoded, native: Batch, ours: Batch, input: number, state: number, flags: number, all: boolean): string[] {
   const found: string[] = []
   const { instruction: i } = encoded
   const a = native.u32, b = ours.u32
+  if (vendorsDiffer(encoded, native, input)) return found
+  arriveNowhere(encoded, native, state)
   const cl = a[(input >>> 2) + 2]! & 0xff
   if (undefinedResult(i, cl)) return found
   const at = state >>> 2
@@ -46,6 +50,15 @@ export function differences(encoded: Encoded, native: Batch, ours: Batch, input:
   }
   if (flags & USES.vectors) vectors(found, encoded, native, ours, state + STATE.fx, all)
   return found
+}
+
+/** A branch to where nothing is mapped has been taken: the fault is the next instruction's. */
+function arriveNowhere({ row }: Encoded, { u32 }: Batch, state: number): void {
+  const vector = (state + STATE.vector) >>> 2
+  if (row.attributes.flow === undefined || u32[vector] !== PF || !(u32[vector + 1]! & FETCH)) return
+  u32[vector] = NONE
+  const rflags = (state + STATE.rflags) >>> 2
+  u32[rflags] = u32[rflags]! & ~RESUME
 }
 
 /** MXCSR, XMM and x87. Of approximations only what is exact counts. */

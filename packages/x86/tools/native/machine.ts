@@ -151,6 +151,7 @@ export class Machine {
     core.set32(S.fpuStatus, status)
     core.set32(S.fpuTag, u16[(fx + FX.tag) >>> 1]!)
     core.set32(S.fpuOpcode, 0)
+    core.set32(S.fpuSelectors, 0)
     core.set64(S.fpuIp, 0n)
     core.set64(S.fpuDp, 0n)
     const top = (status >> 11) & 7

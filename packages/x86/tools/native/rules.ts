@@ -1,6 +1,10 @@
 /** Which rows the native oracle runs, and what of their results is not compared: each with its reason. */
 import type { Instruction } from '../../src/decode/instruction.ts'
 import { rows, type Row } from '../../src/rows/index.ts'
+import { semantics } from '../../src/semantics/index.ts'
+import type { Batch } from './batch.ts'
+import type { Encoded } from './encode.ts'
+import { dataOffset, operandAddress } from './states.ts'
 
 /** Rows that a user-mode harness cannot run as they are, by semantics. */
 const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
@@ -25,6 +29,7 @@ export function whyNot(row: Row, codeSize: 32 | 64): string | undefined {
   if (attributes.reserved) return 'is a reserved NOP'
   if (attributes.cpuid && HOST_LACKS.has(attributes.cpuid)) return `the host may lack ${attributes.cpuid}`
   for (const [pattern, reason] of LEFT_OUT) if (pattern.test(row.semantics)) return reason
+  if (!semantics[row.semantics]) return 'has no semantics yet'
   return undefined
 }
 
@@ -60,5 +65,17 @@ export function undefinedResult(i: Instruction, cl: number): boolean {
 
 /** Approximations that each vendor computes in his own way: results are compared to so many units in the last place, or not at all. */
 export const APPROXIMATE = /^(fsin|fcos|fsincos|fptan|fpatan|f2xm1|fyl2x|fyl2xp1|rcpps|rcpss|rsqrtps|rsqrtss)$/
+
+/** Cases in which the host (AMD) and Intel's manual, which the processor follows, are known to differ. */
+const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, state: number) => boolean, string])[] = [
+  [/^sha/, (encoded, batch, state) => encoded.instruction.isMemory && (operandAddress(batch, encoded, state) & 15) !== 0, 'AMD lets SHA operands be unaligned'],
+  [/^ldmxcsr$/, (encoded, batch, state) => {
+    const at = dataOffset(operandAddress(batch, encoded, state), 4)
+    return at >= 0 && (batch.bytes[state + at + 2]! & 2) !== 0
+  }, 'AMD has a bit for unaligned SSE operands'],
+]
+
+export const vendorsDiffer = (encoded: Encoded, batch: Batch, state: number): boolean =>
+  VENDORS.some(([pattern, applies]) => pattern.test(encoded.row.semantics) && applies(encoded, batch, state))
 
 export { STATUS_FLAGS }
