@@ -1,5 +1,6 @@
 /** Boot protocols and ACPI tables. */
 export { default } from './plugin.ts'
+export { acpiFirmwareFiles } from './acpi/firmware-files.ts'
 export { acpiTables, type AcpiTables } from './acpi/tables.ts'
 export { readElf, type ElfImage, type ElfSegment } from './elf.ts'
 export { createFirmware, firmwareRom } from './firmware.ts'

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { PLATFORM } from '../images.test.support.ts'
 import { eisaId, integer, nameString, packageOf, scope } from './aml.ts'
+import { acpiFirmwareFiles } from './firmware-files.ts'
 import { acpiTables } from './tables.ts'
 
 const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -83,4 +84,32 @@ describe('tables', () => {
       rmSync(folder, { recursive: true })
     }
   })
+})
+
+it('as firmware files, linked by their script at any address, they are whole', () => {
+  const files = acpiFirmwareFiles(PLATFORM, 2)
+  const addresses = new Map([
+    ['etc/acpi/tables', 0x7fe0000],
+    ['etc/acpi/rsdp', 0xf5000],
+  ])
+  const loaded = new Map([...files].map(([name, bytes]) => [name, bytes.slice()]))
+  const script = view(files.get('etc/table-loader')!)
+  const name = (at: number) => new TextDecoder().decode(new Uint8Array(script.buffer, at, 56)).replace(/\0.*$/s, '')
+  for (let at = 0; at < script.byteLength; at += 128) {
+    const command = script.getUint32(at, true)
+    const bytes = loaded.get(name(at + 4))!
+    if (command === 2) {
+      const offset = script.getUint32(at + 116, true)
+      const address = addresses.get(name(at + 60))!
+      const size = script.getUint8(at + 120)
+      if (size === 4) view(bytes).setUint32(offset, view(bytes).getUint32(offset, true) + address, true)
+      else view(bytes).setBigUint64(offset, view(bytes).getBigUint64(offset, true) + BigInt(address), true)
+    } else if (command === 3) {
+      const start = script.getUint32(at + 64, true)
+      bytes[script.getUint32(at + 60, true)]! -= sum(bytes.subarray(start, start + script.getUint32(at + 68, true)))
+    }
+  }
+  const { rsdp, tables } = acpiTables(PLATFORM, 2, 0x7fe0000)
+  expect(loaded.get('etc/acpi/tables')).toEqual(tables)
+  expect(loaded.get('etc/acpi/rsdp')).toEqual(rsdp)
 })

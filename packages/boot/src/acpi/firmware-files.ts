@@ -1,0 +1,67 @@
+/** The same tables for firmware that fetches them by fw_cfg and puts them where it likes, with the script that tells how. (QEMU, "BIOS linker/loader") */
+import type { PlatformDescription } from '@nonroot/contracts'
+import { Structure } from '../structure.ts'
+import { acpiTables } from './tables.ts'
+
+const TABLES = 'etc/acpi/tables'
+const RSDP = 'etc/acpi/rsdp'
+const SCRIPT = 'etc/table-loader'
+
+const ENTRY = 128
+const NAME = 56
+const ZONE = { high: 1, below1MiB: 2 }
+
+const allocate = (file: string, alignment: number, zone: number): Structure =>
+  new Structure(ENTRY)
+    .u32(0, 1)
+    .text(4, file)
+    .u32(4 + NAME, alignment)
+    .u8(8 + NAME, zone)
+
+/** What is at `offset` of `file` is an offset into `target`: make it an address. */
+const addPointer = (file: string, target: string, offset: number, size: number): Structure =>
+  new Structure(ENTRY)
+    .u32(0, 2)
+    .text(4, file)
+    .text(4 + NAME, target)
+    .u32(4 + 2 * NAME, offset)
+    .u8(8 + 2 * NAME, size)
+
+const addChecksum = (file: string, offset: number, start: number, length: number): Structure =>
+  new Structure(ENTRY)
+    .u32(0, 3)
+    .text(4, file)
+    .u32(4 + NAME, offset)
+    .u32(8 + NAME, start)
+    .u32(12 + NAME, length)
+
+/** fw_cfg files by name, for the FirmwareConfiguration capability of the platform. */
+export function acpiFirmwareFiles(platform: PlatformDescription, vcpuCount: number): ReadonlyMap<string, Uint8Array> {
+  const { rsdp, tables, bySignature } = acpiTables(platform, vcpuCount, 0)
+  const fadt = bySignature.get('FACP')!.address
+  const xsdt = bySignature.get('XSDT')!
+  const pointers: [at: number, size: number][] = [
+    ...(bySignature.has('FACS') ? [[fadt + 36, 4] satisfies [number, number]] : []),
+    [fadt + 40, 4],
+    [fadt + 140, 8],
+  ]
+  for (let at = 36; at < xsdt.bytes.length; at += 8) pointers.push([xsdt.address + at, 8])
+  const script = [
+    allocate(RSDP, 16, ZONE.below1MiB),
+    allocate(TABLES, 64, ZONE.high),
+    ...pointers.map(([at, size]) => addPointer(TABLES, TABLES, at, size)),
+    // Each is right for address zero: what the pointers added is taken off again.
+    addChecksum(TABLES, fadt + 9, fadt, bySignature.get('FACP')!.bytes.length),
+    addChecksum(TABLES, xsdt.address + 9, xsdt.address, xsdt.bytes.length),
+    addPointer(RSDP, TABLES, 24, 8),
+    addChecksum(RSDP, 8, 0, 20),
+    addChecksum(RSDP, 32, 0, 36),
+  ]
+  const bytes = new Uint8Array(script.length * ENTRY)
+  script.forEach((entry, index) => bytes.set(entry.bytes, index * ENTRY))
+  return new Map([
+    [TABLES, tables],
+    [RSDP, rsdp],
+    [SCRIPT, bytes],
+  ])
+}
