@@ -1,0 +1,62 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { createNodeBackends, openBlockFile } from './index.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'nonroot-block-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+const image = (name: string, bytes: number): string => {
+  writeFileSync(join(folder, name), new Uint8Array(bytes))
+  return join(folder, name)
+}
+
+describe('a disk in a raw file', () => {
+  it('reads back what was written, and the file has it', async () => {
+    const path = image('disk.img', 8 * 512)
+    const disk = await openBlockFile(path)
+    expect(disk).toMatchObject({ size: 4096, sectorSize: 512, readOnly: false })
+    const sector = Uint8Array.from({ length: 512 }, (_, index) => index)
+    await disk.write(1024, sector)
+    await disk.flush()
+    const back = new Uint8Array(512)
+    await disk.read(1024, back)
+    expect(back).toEqual(sector)
+    await disk.close()
+    expect(new Uint8Array(readFileSync(path).subarray(1024, 1536))).toEqual(sector)
+  })
+
+  it('fails a read past its end, that request alone', async () => {
+    const disk = await openBlockFile(image('short.img', 512))
+    await expect(disk.read(512, new Uint8Array(512))).rejects.toThrow('ends at 512')
+    await expect(disk.read(0, new Uint8Array(512))).resolves.toBeUndefined()
+    await disk.close()
+  })
+
+  it('opened read-only it cannot be written', async () => {
+    const disk = await openBlockFile(image('ro.img', 512), true)
+    await expect(disk.write(0, new Uint8Array(512))).rejects.toThrow()
+    await disk.close()
+  })
+
+  it.each([
+    { name: 'an empty file', make: () => image('empty.img', 0), says: 'positive multiple of 512' },
+    { name: 'half a sector', make: () => image('half.img', 300), says: 'has 300 bytes' },
+    { name: 'no file', make: () => join(folder, 'none.img'), says: 'there is no such file' },
+    { name: 'a folder', make: () => folder, says: 'it is a folder' },
+  ])('$name is refused', async ({ make, says }) => {
+    await expect(openBlockFile(make())).rejects.toThrow(says)
+  })
+})
+
+describe('back ends', () => {
+  it('opens paths relative to its folder, and names what it lacks', async () => {
+    image('here.img', 512)
+    const backends = createNodeBackends({ folder })
+    await (await backends.open('block', { image: 'here.img' })).close()
+    await expect(backends.open('network', { network: 'x' })).rejects.toThrow('this host has no network back end')
+    const bytes = new Uint8Array(64)
+    ;(await backends.open('entropy', {})).fill(bytes)
+    expect(bytes.some((byte) => byte !== 0)).toBe(true)
+  })
+})
