@@ -5,7 +5,6 @@
 import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, S, SEG, segment } from './state/layout.ts'
 import { RECORD } from './interpreter/record.ts'
-import { afterInstruction, beforeInstruction } from './events/debug.ts'
 import { PagingState, type SecondStage } from './paging/paging-state.ts'
 import type { DeliveredEvent, NonRoot } from './system/intercept.ts'
 
@@ -53,6 +52,8 @@ export interface ProcessorHost {
   writeMsr(index: number, value: bigint): boolean
   /** Fills `result` (eax, ebx, ecx, edx) after the processor's own model has. */
   cpuid?(leaf: number, subleaf: number, result: Uint32Array): void
+  /** FERR#: a pending x87 exception with CR0.NE clear; PCs wire it to IRQ 13. */
+  assertFerr?(): void
   /** Random bits for RDRAND and RDSEED. */
   random64(): bigint
   /** CR8 lives in the interrupt controller. */
@@ -90,8 +91,6 @@ export class Core {
   readonly msrs = new Map<number, bigint>()
   /** Instructions retired, exact even in the middle of a system routine. */
   retired: () => number = () => 0
-  /** RIP of the instruction whose bytes are being fetched. */
-  faultRip = 0n
   readonly memory: HostMemory
   /** Byte address of the vCPU block in host memory. */
   readonly base: number
@@ -172,15 +171,5 @@ export class Core {
     this.set32(S.errorCode, errorCode)
     this.set32(S.exit, EXIT.exception)
     return LEFT
-  }
-
-  // --- one instruction at a time: around each while TF is set or `debugging` ---
-  /** True: the instruction at RIP has a breakpoint, its #DB is recorded. */
-  beforeStep(): boolean {
-    return beforeInstruction(this)
-  }
-  /** True: the instruction just done ends in a debug trap, recorded for RIP as it is now. */
-  afterStep(): boolean {
-    return afterInstruction(this)
   }
 }

@@ -4,6 +4,7 @@ import { bit } from './bit.ts'
 import { bmi } from './bmi.ts'
 import { control } from './control.ts'
 import { crypto } from './crypto.ts'
+import { far } from './far.ts'
 import { integer } from './integer.ts'
 import { mmx } from './mmx.ts'
 import { packed } from './packed.ts'
@@ -13,13 +14,14 @@ import { sseConvert } from './sse-convert.ts'
 import { sse } from './sse.ts'
 import { sse4 } from './sse4.ts'
 import { string } from './string.ts'
+import { system } from './system.ts'
 import { text } from './text.ts'
 import { x87Environment } from './x87-environment.ts'
 import { x87 } from './x87.ts'
 
 /** One table a family of the manual; a key may stand in one only. */
 const families: readonly Record<string, Semantics>[] = [
-  integer, bit, string, control, x87, x87Environment, mmx, packed, sse, sseArithmetic, sseConvert, sse4, text, crypto, bmi, randomNumbers,
+  integer, bit, string, control, x87, x87Environment, mmx, packed, sse, sseArithmetic, sseConvert, sse4, text, crypto, bmi, randomNumbers, system, far,
 ]
 
 function merge(): Record<string, Semantics> {

@@ -6,7 +6,7 @@ import { farTransfers } from './far.ts'
 import { fastCalls } from './fast-calls.ts'
 import { PROCEED } from './intercept.ts'
 import { machine } from './machine.ts'
-import { ports } from './ports.ts'
+import { checkPort, ports } from './ports.ts'
 import { stateImages } from './state-images.ts'
 import { tables } from './tables.ts'
 import { flagRoutines } from './flags.ts'
@@ -16,6 +16,8 @@ const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
 }
 const names = Object.keys(ROUTINES)
 export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
+/** Port instructions: their permission check comes before the exit. All pass (port, bytes) first. */
+const PORTS = new Set(Object.keys(ports).map((name) => names.indexOf(name)))
 
 export function systemRoutineNumber(name: string): number {
   const number = names.indexOf(name)
@@ -27,12 +29,14 @@ export function systemRoutineNumber(name: string): number {
 export function system(core: Core, record: number, id: number): Outcome {
   core.set32(S.record, record)
   try {
+    const routine = id & 0xffff
+    if (PORTS.has(routine)) checkPort(core, core.arg32(0) & 0xffff, core.arg32(1))
     const exit = id >>> 16
     if (exit !== 0 && core.nonRoot) {
       const answer = core.nonRoot.intercept(exit, core)
       if (answer !== PROCEED) return answer
     }
-    return SYSTEM_ROUTINES[id & 0xffff]!(core)
+    return SYSTEM_ROUTINES[routine]!(core)
   } catch (fault) {
     if (fault instanceof GuestFault) return core.raise(fault.vector, fault.errorCode)
     if (fault instanceof Left) return LEFT

@@ -1,6 +1,6 @@
 /** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions that exist to exit. (SDM Vol. 2, their own pages) */
-import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
-import { currentAccess, readLinear64 } from '../paging/linear.ts'
+import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { currentAccess, readLinear, readLinear64 } from '../paging/linear.ts'
 import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb.ts'
 import { cpuid as fillCpuid } from '../state/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
@@ -68,9 +68,9 @@ function rdpmc(core: Core): Outcome {
   return fail()
 }
 
-/** → value slot. */
+/** → argument 0. */
 function random(core: Core): Outcome {
-  core.set64(S.value, core.host.random64())
+  core.set64(S.args, core.host.random64())
   return NEXT
 }
 
@@ -135,11 +135,34 @@ const undefinedOpcode = (): Outcome => {
   throw new GuestFault(VECTOR.UD)
 }
 
-/** #NM or #UD by CR0 for an x87, MMX or SSE instruction: which, the unit of the row decides (argument 0: 1 for x87). */
+/** An x87, MMX or SSE instruction that CR0 or CR4 turns off: which exception depends on the opcode. (SDM Vol. 3A, "CR0.EM", "CR0.TS") */
 function fpuUnavailable(core: Core): Outcome {
-  return core.raise(core.get32(S.cr0) & 4 || !(core.get32(S.cr0) & 8) ? VECTOR.UD : VECTOR.NM)
+  const cr0 = core.get32(S.cr0)
+  if (isX87(core)) return core.raise(VECTOR.NM)
+  return core.raise(cr0 & 8 && !(cr0 & 4) ? VECTOR.NM : VECTOR.UD)
+}
+
+/** The running instruction's opcode, behind its prefixes, is WAIT or D8 to DF. */
+function isX87(core: Core): boolean {
+  const rip = core.recordRip() + core.get64(S.csBase)
+  for (let i = 0n; i < 15n; i++) {
+    const at = rip + i
+    const opcode = readLinear(core, Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, currentAccess(core))
+    const isPrefix = PREFIXES.has(opcode) || (core.get32(S.mode) & 2 && (opcode & 0xf0) === 0x40)
+    if (!isPrefix) return (opcode & 0xf8) === 0xd8 || opcode === 0x9b
+  }
+  return false
+}
+const PREFIXES = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3])
+
+/** Pending x87 exception with CR0.NE clear: FERR# is signalled, and the processor waits for the interrupt it brings. */
+function x87Pending(core: Core): Outcome {
+  core.host.assertFerr?.()
+  core.set64(S.rip, core.recordRip())
+  core.set32(S.exit, EXIT.halt)
+  return LEFT
 }
 
 export const machine: Record<string, SystemRoutine> = {
-  hlt, cpuid, rdmsr, wrmsr, rdtsc, rdtscp, rdpmc, random, invlpg, invpcid, xgetbv, xsetbv, monitor, mwait, nothing, undefinedOpcode, fpuUnavailable,
+  hlt, cpuid, rdmsr, wrmsr, rdtsc, rdtscp, rdpmc, random, invlpg, invpcid, xgetbv, xsetbv, monitor, mwait, nothing, undefinedOpcode, fpuUnavailable, x87Pending,
 }

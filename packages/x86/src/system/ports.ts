@@ -30,7 +30,7 @@ export function checkPort(core: Core, port: number, bytes: number): void {
   if (map & (((1 << bytes) - 1) << (port & 7))) throw fault
 }
 
-/** (port, bytes) → value slot. The permission check comes before the exit: routine `checkPort`. */
+/** (port, bytes) → value slot. */
 function input(core: Core): Outcome {
   const port = core.arg32(0) & 0xffff
   const bytes = core.arg32(1)
@@ -49,11 +49,6 @@ function output(core: Core): Outcome {
   core.host.writePort(port, bytes, bytes === 4 ? value >>> 0 : value & ((1 << (8 * bytes)) - 1))
   // The device may have raised its line.
   return core.get32(S.attention) ? leaveAfter(core, EXIT.attention) : NEXT
-}
-
-function portAllowed(core: Core): Outcome {
-  checkPort(core, core.arg32(0) & 0xffff, core.arg32(1))
-  return NEXT
 }
 
 /** Elements of a repeated string before the run loop has a look. */
@@ -127,4 +122,4 @@ function outputElement(core: Core, port: number, bytes: number, size: number, n:
   return true
 }
 
-export const ports: Record<string, SystemRoutine> = { input, output, portAllowed, ins: stringIo(false), outs: stringIo(true) }
+export const ports: Record<string, SystemRoutine> = { input, output, ins: stringIo(false), outs: stringIo(true) }
