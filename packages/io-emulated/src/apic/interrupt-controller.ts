@@ -16,10 +16,12 @@ import type {
 } from '@nonroot/contracts'
 import { PicPair } from '../pic8259.ts'
 import { snapshotData } from '../state.ts'
+import { GsiInput, GsiLine } from './gsi-line.ts'
 import { IO_APIC_PINS, IoApic } from './io-apic.ts'
 import { LocalApic } from './local-apic.ts'
 import type { ApicBus } from './local-apic.ts'
 import { APIC_DEFAULT_BASE, ApicMsr, ApicRegister, BROADCAST, DeliveryMode, Icr, Shorthand } from './registers.ts'
+import { X2APIC_READABLE, X2APIC_WRITABLE, x2apicRegister } from './x2apic.ts'
 
 export interface PcInterruptControllerOptions {
   readonly vcpuCount: number
@@ -30,43 +32,6 @@ const NOBODY: InterruptSink = { wake: () => {} }
 /** The timer (ISA IRQ 0) is wired to pin 2, the cascade's place. */
 const TIMER_GSI = 2
 const ISA_LINES = 16
-
-/** Asserted while any of its owners asserts it. */
-class GsiInput {
-  owners = 0
-  readonly gsi: number
-  constructor(gsi: number) {
-    this.gsi = gsi
-  }
-}
-
-class GsiLine implements InterruptLine {
-  readonly #input: GsiInput
-  readonly #set: (gsi: number, asserted: boolean) => void
-  #raised = false
-
-  constructor(input: GsiInput, set: (gsi: number, asserted: boolean) => void) {
-    this.#input = input
-    this.#set = set
-  }
-
-  raise(): void {
-    if (this.#raised) return
-    this.#raised = true
-    if (this.#input.owners++ === 0) this.#set(this.#input.gsi, true)
-  }
-
-  lower(): void {
-    if (!this.#raised) return
-    this.#raised = false
-    if (--this.#input.owners === 0) this.#set(this.#input.gsi, false)
-  }
-
-  pulse(): void {
-    this.raise()
-    this.lower()
-  }
-}
 
 /** MSI address and data. (SDM Vol. 3A, "Message Signalled Interrupts") */
 const Message = { base: 0xfee, logical: 0x4, level: 0x8000 } as const
@@ -81,6 +46,7 @@ export class PcInterruptController implements InterruptController, ApicBus {
   readonly #ioApic: IoApic
   readonly #pic: PicPair
   readonly #inputs: readonly GsiInput[]
+  readonly #picSources = new Uint16Array(2)
   readonly #signals: Uint8Array
   readonly #startupVectors: Uint8Array
   readonly #awaitsStartup: Uint8Array
@@ -136,13 +102,20 @@ export class PcInterruptController implements InterruptController, ApicBus {
   #set(gsi: number, asserted: boolean): void {
     // GSI 0 is the I/O APIC's first pin and nothing else; the timer is GSI 2.
     if (gsi === TIMER_GSI) this.#pic.setLine(0, asserted)
-    else if (gsi > 0 && gsi < ISA_LINES) this.#pic.setLine(gsi, asserted)
+    else if (gsi > 0 && gsi < ISA_LINES) this.#drivePic(0, gsi, asserted)
     this.#ioApic.setPin(gsi, asserted)
   }
 
   /** Drive an input of the 8259 pair alone: PCI interrupts as the chipset's PIRQ registers route them. */
   setPicLine(irq: number, asserted: boolean): void {
-    this.#pic.setLine(irq, asserted)
+    this.#drivePic(1, irq, asserted)
+  }
+
+  /** An input that an ISA line and PCI share is asserted while either asserts it. */
+  #drivePic(source: 0 | 1, irq: number, asserted: boolean): void {
+    const bit = 1 << irq
+    this.#picSources[source] = asserted ? this.#picSources[source]! | bit : this.#picSources[source]! & ~bit
+    this.#pic.setLine(irq, ((this.#picSources[0]! | this.#picSources[1]!) & bit) !== 0)
   }
 
   #wakeForPic(): void {
@@ -313,7 +286,7 @@ export class PcInterruptController implements InterruptController, ApicBus {
   readMsr(vcpu: number, index: number): bigint | undefined {
     const apic = this.#apics[vcpu]!
     if (index === ApicMsr.base) return BigInt(apic.base)
-    if (index === ApicMsr.tscDeadline) return apic.readTscDeadline()
+    if (index === ApicMsr.tscDeadline) return apic.timer.state.tscDeadline
     const register = x2apicRegister(index)
     if (register < 0 || !apic.x2apic || !X2APIC_READABLE.has(register)) return undefined
     if (register !== ApicRegister.interruptCommandLow) return BigInt(apic.readRegister(register))
@@ -322,9 +295,14 @@ export class PcInterruptController implements InterruptController, ApicBus {
 
   writeMsr(vcpu: number, index: number, value: bigint): boolean | undefined {
     const apic = this.#apics[vcpu]!
+    // First what comes with every interrupt, without arithmetic on BigInt.
+    if (index === ApicMsr.endOfInterrupt && apic.x2apic && value === 0n) {
+      apic.writeRegister(ApicRegister.endOfInterrupt, 0)
+      return true
+    }
     if (index === ApicMsr.base) return this.#writeBase(apic, value)
     if (index === ApicMsr.tscDeadline) {
-      apic.writeTscDeadline(value)
+      apic.timer.setTscDeadline(value)
       return true
     }
     const register = x2apicRegister(index)
@@ -392,39 +370,3 @@ export class PcInterruptController implements InterruptController, ApicBus {
 }
 
 const PHYSICAL_ADDRESS_BITS = 52n
-
-/** Offset of the xAPIC register behind an x2APIC MSR, or -1. */
-const x2apicRegister = (index: number): number =>
-  index >= ApicMsr.x2apicFirst && index <= ApicMsr.x2apicLast ? (index - ApicMsr.x2apicFirst) << 4 : -1
-
-const LVT_REGISTERS = [0, 1, 2, 3, 4, 5].map((entry) => ApicRegister.lvtTimer + entry * 16)
-
-/** What x2APIC mode lets be read: no DFR, no arbitration priority, no EOI, no high half of ICR. (SDM Vol. 3A, "x2APIC Register Address Space") */
-const X2APIC_READABLE: ReadonlySet<number> = new Set([
-  ApicRegister.id,
-  ApicRegister.version,
-  ApicRegister.taskPriority,
-  ApicRegister.processorPriority,
-  ApicRegister.logicalDestination,
-  ApicRegister.spuriousVector,
-  ...Array.from({ length: 24 }, (_, word) => ApicRegister.inService + word * 16),
-  ApicRegister.errorStatus,
-  ApicRegister.interruptCommandLow,
-  ...LVT_REGISTERS,
-  ApicRegister.initialCount,
-  ApicRegister.currentCount,
-  ApicRegister.divideConfiguration,
-])
-
-/** What may be written, and with which bits: any other is #GP. */
-const X2APIC_WRITABLE: ReadonlyMap<number, bigint> = new Map<number, bigint>([
-  [ApicRegister.taskPriority, 0xffn],
-  [ApicRegister.endOfInterrupt, 0n],
-  [ApicRegister.spuriousVector, 0x11ffn],
-  [ApicRegister.errorStatus, 0n],
-  [ApicRegister.interruptCommandLow, 0xffff_ffff_000c_cfffn],
-  ...LVT_REGISTERS.map((register) => [register, 0x7f7ffn] as const),
-  [ApicRegister.initialCount, 0xffff_ffffn],
-  [ApicRegister.divideConfiguration, 0xbn],
-  [ApicRegister.selfIpi, 0xffn],
-])

@@ -1,7 +1,6 @@
-/** One vCPU's local APIC: requests, priorities, registers, timer. What leaves it goes over the `ApicBus`. Knows no I/O APIC. @hot */
+/** One vCPU's local APIC: requests, priorities, registers. What leaves it goes over the `ApicBus`. Knows no I/O APIC. @hot */
 
 import type { Clock, EoiAssist, Saveable, Snapshot } from '@nonroot/contracts'
-import { Alarm, NEVER, nextPeriod } from '../alarm.ts'
 import { assignState, restoreState, saveState } from '../state.ts'
 import {
   APIC_DEFAULT_BASE,
@@ -16,8 +15,8 @@ import {
   LVT_WRITABLE,
   LvtField,
   Svr,
-  TimerMode,
 } from './registers.ts'
+import { ApicTimer } from './timer.ts'
 
 /** What a local APIC needs of the others. */
 export interface ApicBus {
@@ -55,10 +54,6 @@ const powerOn = (bootstrap: boolean) => ({
     LvtField.masked,
     LvtField.masked,
   ),
-  initialCount: 0,
-  divide: 0,
-  timerStartNs: 0,
-  tscDeadline: 0n,
   requests: new Uint32Array(8),
   inService: new Uint32Array(8),
   levelTriggered: new Uint32Array(8),
@@ -80,9 +75,8 @@ const TYPE = 'local-apic'
 export class LocalApic implements Saveable {
   readonly index: number
   readonly #state
-  readonly #clock: Clock
   readonly #bus: ApicBus
-  readonly #alarm: Alarm
+  readonly timer: ApicTimer
   readonly #bootstrap: boolean
   #highestRequest = -1
   #highestInService = -1
@@ -95,9 +89,8 @@ export class LocalApic implements Saveable {
     this.index = index
     this.#bootstrap = index === 0
     this.#state = powerOn(this.#bootstrap)
-    this.#clock = clock
     this.#bus = bus
-    this.#alarm = new Alarm(clock, () => this.#expired())
+    this.timer = new ApicTimer(clock, () => this.#deliverLocal(Lvt.timer))
     this.#base = this.#powerOnBase()
   }
 
@@ -266,11 +259,11 @@ export class LocalApic implements Saveable {
       case ApicRegister.interruptCommandHigh:
         return state.commandHigh
       case ApicRegister.initialCount:
-        return state.initialCount
+        return this.timer.state.initialCount
       case ApicRegister.currentCount:
-        return this.#currentCount()
+        return this.timer.currentCount()
       case ApicRegister.divideConfiguration:
-        return state.divide
+        return this.timer.state.divide
       case ApicRegister.endOfInterrupt:
       case ApicRegister.remoteRead:
         return 0
@@ -312,19 +305,9 @@ export class LocalApic implements Saveable {
         state.commandHigh = this.x2apic ? value : (value & 0xff00_0000) >>> 0
         return
       case ApicRegister.initialCount:
-        if (this.#timerMode() === TimerMode.tscDeadline) return
-        state.initialCount = value
-        state.timerStartNs = this.#clock.nowNs()
-        this.#armCount()
-        return
-      case ApicRegister.divideConfiguration: {
-        const current = this.#currentCount()
-        state.divide = value & 0xb
-        if (state.initialCount === 0 || current === 0) return
-        state.timerStartNs = this.#clock.nowNs() - (state.initialCount - current) * this.#divisor()
-        this.#armCount()
-        return
-      }
+        return this.timer.setInitialCount(value)
+      case ApicRegister.divideConfiguration:
+        return this.timer.setDivide(value & 0xb)
       case ApicRegister.selfIpi:
         if (this.x2apic) return this.accept(value & 0xff, false)
         break
@@ -341,77 +324,10 @@ export class LocalApic implements Saveable {
 
   #writeLvt(entry: number, value: number): void {
     const state = this.#state
-    const modeBefore = this.#timerMode()
     let lvt = value & LVT_WRITABLE[entry as 0]
     if (!(state.spuriousVector & Svr.enabled)) lvt |= LvtField.masked
     state.lvt[entry] = lvt
-    const isDeadline = (mode: number): boolean => mode === TimerMode.tscDeadline
-    if (entry !== Lvt.timer || isDeadline(modeBefore) === isDeadline(this.#timerMode())) return
-    // Going to or from TSC-deadline mode disarms the timer. (SDM Vol. 3A, "TSC-Deadline Mode")
-    this.#alarm.set(NEVER)
-    state.initialCount = 0
-    state.tscDeadline = 0n
-  }
-
-  // Timer
-
-  #timerMode(): number {
-    return this.#state.lvt[Lvt.timer]! & LvtField.timerMode
-  }
-
-  #divisor(): number {
-    const { divide } = this.#state
-    const code = (divide & 3) | ((divide >> 1) & 4)
-    return code === 7 ? 1 : 2 << code
-  }
-
-  #currentCount(): number {
-    const { initialCount, timerStartNs } = this.#state
-    if (initialCount === 0) return 0
-    const elapsed = Math.floor((this.#clock.nowNs() - timerStartNs) / this.#divisor())
-    if (this.#timerMode() === TimerMode.periodic) return initialCount - (elapsed % initialCount)
-    return Math.max(0, initialCount - elapsed)
-  }
-
-  #armCount(): void {
-    const { initialCount, timerStartNs } = this.#state
-    this.#alarm.set(initialCount === 0 ? NEVER : timerStartNs + initialCount * this.#divisor())
-  }
-
-  readTscDeadline(): bigint {
-    return this.#state.tscDeadline
-  }
-
-  writeTscDeadline(deadline: bigint): void {
-    if (this.#timerMode() !== TimerMode.tscDeadline) return
-    this.#state.tscDeadline = deadline
-    this.#armDeadline()
-  }
-
-  #armDeadline(): void {
-    const deadline = this.#state.tscDeadline
-    if (deadline === 0n) return this.#alarm.set(NEVER)
-    const ticks = Number(deadline - this.#clock.tsc())
-    if (ticks <= 0) {
-      this.#alarm.set(NEVER)
-      return this.#expired()
-    }
-    const deadlineNs = this.#clock.nowNs() + Math.ceil((ticks / this.#clock.tscHz) * 1e9)
-    // Beyond what the clock can count there is no deadline.
-    this.#alarm.set(deadlineNs <= Number.MAX_SAFE_INTEGER ? deadlineNs : NEVER)
-  }
-
-  #expired(): void {
-    const state = this.#state
-    const mode = this.#timerMode()
-    if (mode === TimerMode.tscDeadline) state.tscDeadline = 0n
-    else if (mode === TimerMode.periodic) {
-      const now = this.#clock.nowNs()
-      const periodNs = state.initialCount * this.#divisor()
-      const periods = Math.floor((now - state.timerStartNs) / periodNs)
-      this.#alarm.set(nextPeriod(state.timerStartNs + periods * periodNs, periodNs, now))
-    }
-    this.#deliverLocal(Lvt.timer)
+    if (entry === Lvt.timer) this.timer.setMode(lvt & LvtField.timerMode)
   }
 
   // IA32_APIC_BASE
@@ -439,7 +355,7 @@ export class LocalApic implements Saveable {
   // Reset
 
   #initialise(): void {
-    this.#alarm.set(NEVER)
+    this.timer.reset()
     if (this.#state.offered) this.#bus.assist?.withdraw(this.index)
     assignState(this.#state, powerOn(this.#bootstrap))
     this.#highestRequest = this.#highestInService = -1
@@ -457,17 +373,19 @@ export class LocalApic implements Saveable {
   save(): Snapshot {
     this.#settleOffer(true)
     const saved = saveState(TYPE, 1, this.#state)
-    return { ...saved, data: { ...saved.data, base: this.#base, deadlineNs: this.#alarm.deadlineNs } }
+    const timer = saveState(TYPE, 1, this.timer.state).data
+    return { ...saved, data: { ...saved.data, timer, base: this.#base, deadlineNs: this.timer.deadlineNs } }
   }
 
   restore(snapshot: Snapshot): void {
     restoreState(snapshot, TYPE, 1, this.#state)
+    restoreState({ ...snapshot, data: snapshot.data['timer'] as Snapshot['data'] }, TYPE, 1, this.timer.state)
     this.#base = snapshot.data['base'] as number
     this.enabled = (this.#base & ApicBase.enabled) !== 0
     this.x2apic = (this.#base & ApicBase.x2apic) !== 0
     this.#highestRequest = highest(this.#state.requests)
     this.#highestInService = highest(this.#state.inService)
-    this.#alarm.set(snapshot.data['deadlineNs'] as number)
+    this.timer.resume(snapshot.data['deadlineNs'] as number)
   }
 }
 

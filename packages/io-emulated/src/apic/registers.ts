@@ -68,7 +68,13 @@ export const APIC_VERSION = 0x14 | (5 << 16) | (1 << 24)
 export const ApicBase = { bsp: 0x100, x2apic: 0x400, enabled: 0x800, flags: 0xd00 } as const
 export const APIC_DEFAULT_BASE = 0xfee0_0000
 
-export const ApicMsr = { base: 0x1b, tscDeadline: 0x6e0, x2apicFirst: 0x800, x2apicLast: 0x8ff } as const
+export const ApicMsr = {
+  base: 0x1b,
+  tscDeadline: 0x6e0,
+  x2apicFirst: 0x800,
+  endOfInterrupt: 0x80b,
+  x2apicLast: 0x8ff,
+} as const
 
 /** Hz of the timer before its divider: one tick a nanosecond. As CPUID 0x40000010 and 0x15 must say if they are there. */
 export const APIC_TIMER_HZ = 1_000_000_000

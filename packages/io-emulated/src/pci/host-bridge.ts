@@ -23,6 +23,7 @@ import type { ResetControl } from '../reset-control.ts'
 import { snapshotData } from '../state.ts'
 import { PciDeviceFunction } from './function.ts'
 import type { Bar, PciParent } from './function.ts'
+import { PIRQ_OFF, PirqRouter } from './pirq-router.ts'
 import { Config, EXTENDED_CONFIG_SIZE, MULTI_FUNCTION } from './registers.ts'
 
 const ALL_ONES = { 1: 0xff, 2: 0xffff, 4: 0xffff_ffff } as const
@@ -45,7 +46,6 @@ const SUBSYSTEM = { subsystemVendorId: 0x1af4, subsystemId: 0x1100 } as const
 const Host = { pciExpressBar: 0x60, pam: 0x90, smram: 0x9d } as const
 const Lpc = { pmBase: 0x40, acpiControl: 0x44, pirqA: 0x60, pirqE: 0x68 } as const
 const ACPI_ENABLE = 0x80
-const PIRQ_OFF = 0x80
 
 export interface PciHostOptions {
   readonly interrupts: PcInterruptController
@@ -59,14 +59,11 @@ const TYPE = 'pci-host'
 export class PciHost implements Device, PciBus, PciParent {
   readonly messages
   readonly #context: DeviceContext
-  readonly #interrupts: PcInterruptController
   readonly #reset: ResetControl
   readonly #functions = new Map<number, PciDeviceFunction>()
   readonly #ecam: IoRegion
   readonly #acpi: IoRegion
-  /** Inputs of the chipset's PIRQ router: how many pins assert each, and the IRQ of the 8259 pair that each goes to, or -1. */
-  readonly #pirqPins = new Uint16Array(PCI_INTX.length)
-  readonly #pirqRoutes = new Int8Array(PCI_INTX.length).fill(-1)
+  readonly #pirqs: PirqRouter
   #address = 0
   #nextMemory: number = Place.pciWindow
   #nextPort = IO_FIRST
@@ -74,7 +71,7 @@ export class PciHost implements Device, PciBus, PciParent {
 
   constructor(context: DeviceContext, options: PciHostOptions) {
     this.#context = context
-    this.#interrupts = options.interrupts
+    this.#pirqs = new PirqRouter(options.interrupts)
     this.#reset = options.reset
     this.#acpi = options.acpi
     this.messages = options.interrupts.messages
@@ -131,7 +128,10 @@ export class PciHost implements Device, PciBus, PciParent {
           ],
           onChange: (bytes) => {
             this.#moveAcpi(bytes)
-            this.#routePirqs(bytes)
+            for (let pirq = 0; pirq < 4; pirq++) {
+              this.#pirqs.route(pirq, bytes[Lpc.pirqA + pirq]!)
+              this.#pirqs.route(pirq + 4, bytes[Lpc.pirqE + pirq]!)
+            }
           },
         },
       ),
@@ -173,48 +173,8 @@ export class PciHost implements Device, PciBus, PciParent {
     }
   }
 
-  #routePirqs(bytes: Uint8Array): void {
-    for (let pirq = 0; pirq < PCI_INTX.length; pirq++) {
-      const register = bytes[(pirq < 4 ? Lpc.pirqA : Lpc.pirqE - 4) + pirq]!
-      const irq = register & PIRQ_OFF ? -1 : register & 0xf
-      if (irq === this.#pirqRoutes[pirq]) continue
-      const before = this.#pirqRoutes[pirq]!
-      this.#pirqRoutes[pirq] = irq
-      this.#drivePic(before)
-      this.#drivePic(irq)
-    }
-  }
-
-  /** An IRQ is asserted while any PIRQ routed to it is. */
-  #drivePic(irq: number): void {
-    if (irq < 3 || irq === 8 || irq === 13) return // reserved: not for PCI
-    let asserted = false
-    for (let pirq = 0; pirq < PCI_INTX.length; pirq++) {
-      if (this.#pirqRoutes[pirq] === irq && this.#pirqPins[pirq]! > 0) asserted = true
-    }
-    this.#interrupts.setPicLine(irq, asserted)
-  }
-
   pin(device: number, pin: number): InterruptLine {
-    const pirq = (device + pin) % PCI_INTX.length
-    const line = this.#interrupts.line(PCI_INTX[pirq as 0])!
-    let asserted = false
-    const set = (to: boolean): void => {
-      if (to === asserted) return
-      asserted = to
-      this.#pirqPins[pirq]! += to ? 1 : -1
-      if (to) line.raise()
-      else line.lower()
-      this.#drivePic(this.#pirqRoutes[pirq]!)
-    }
-    return {
-      raise: () => set(true),
-      lower: () => set(false),
-      pulse: () => {
-        set(true)
-        set(false)
-      },
-    }
+    return this.#pirqs.pin((device + pin) % PCI_INTX.length)
   }
 
   // Functions
