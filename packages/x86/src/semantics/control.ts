@@ -9,9 +9,12 @@ function countDown(b: SemanticsBuilder): Value {
   return b.ne(count, 0)
 }
 
-/** Outside 64-bit mode a target beyond the CS limit is #GP at the branch. In 64-bit mode the fetch finds out. */
+/** A target beyond the CS limit, or in 64-bit mode not canonical, is #GP at the branch. Relative ones are left to the fetch. */
 function checkTarget(b: SemanticsBuilder, target: Value): void {
-  if (b.codeSize === 64) return
+  if (b.codeSize === 64) {
+    if (target.kind !== 'const') b.raiseIf(b.ne(b.shrS(b.shl(target, 16), 16), target), VECTOR.GP)
+    return
+  }
   b.raiseIf(b.gtU(target, b.rawLoad('i64', b.add(b.cpu, segment(SEGMENT.cs)), SEG.limit, 32)), VECTOR.GP)
 }
 
@@ -23,7 +26,7 @@ export const control: Record<string, Semantics> = {
   loope: (b) => b.branch(b.and(countDown(b), b.flag('zf'))),
   loopne: (b) => b.branch(b.and(countDown(b), b.eqz(b.flag('zf')))),
   call: (b) => {
-    checkTarget(b, b.relativeTarget())
+    if (b.codeSize !== 64) checkTarget(b, b.relativeTarget())
     b.push(b.truncate(b.nextRip(), b.operandSize), b.operandSize / 8)
     b.branch()
   },

@@ -199,7 +199,7 @@ const moveQuad: Semantics = (b, dst, src) => {
 function storeBytes(b: SemanticsBuilder, data: Value, mask: Value, count: 8 | 16): void {
   const start = b.cut(b.readRegister(RDI, b.addressSize), b.addressSize)
   // All of it must be writable, also where no byte goes.
-  b.if(mask, () => void b.modify(b.linear('operand', start, count, 'write'), count))
+  b.modify(b.linear('operand', start, count, 'write'), count)
   b.setSlot(S.temp, data)
   const rest = b.variable(mask, 'rest')
   b.loop(() => {

@@ -67,12 +67,12 @@ function bulkMove(b: SemanticsBuilder, bytes: number): ((count: Value) => Value)
       // Copying forward over itself repeats a pattern: never further at once than the two are apart.
       const apart = b.divU(b.extendU(b.sub(writing.host, reading.host)), bytes)
       const n = least(b, onPages, b.select(b.eqz(apart), b.const(0), apart))
-      b.rawCopy(writing.host, reading.host, b.wrap(b.mul(n, bytes)))
+      const moved = b.mul(n, bytes)
+      b.rawCopy(writing.host, reading.host, b.wrap(moved))
       b.assign(done, n)
+      advance(b, RSI, moved)
+      advance(b, RDI, moved)
     })
-    const moved = b.mul(b.get(done), bytes)
-    advance(b, RSI, moved)
-    advance(b, RDI, moved)
     return b.get(done)
   }
 }
@@ -89,10 +89,11 @@ function bulkStore(b: SemanticsBuilder, bytes: number, width: Width): ((count: V
     const uniform = b.eq(value, b.truncate(b.mul(byte, 0x0101010101010101n), width))
     b.if(b.and(b.and(writing.plain, uniform), forward(b)), () => {
       const n = least(b, count, elementsOnPage(b, to, bytes))
-      b.rawFill(writing.host, b.wrap(byte), b.wrap(b.mul(n, bytes)))
+      const stored = b.mul(n, bytes)
+      b.rawFill(writing.host, b.wrap(byte), b.wrap(stored))
       b.assign(done, n)
+      advance(b, RDI, stored)
     })
-    advance(b, RDI, b.mul(b.get(done), bytes))
     return b.get(done)
   }
 }

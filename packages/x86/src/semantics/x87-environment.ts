@@ -21,9 +21,13 @@ function protectedFormat(b: SemanticsBuilder): Value {
 /** Linear address of an area that is known to be accessible in whole: its two ends are touched now. */
 function area(b: SemanticsBuilder, bytes: number, access: 'read' | 'write'): Value {
   const linear = b.linear('operand', b.address(), bytes, access)
-  for (const end of [linear, b.add(linear, bytes - 1)]) {
-    if (access === 'write') b.modify(end, 1)
-    else b.load(end, 1)
+  const last = b.add(linear, bytes - 1)
+  if (access === 'write') {
+    b.modify(linear, fieldBytes(b))
+    b.modify(last, 1)
+  } else {
+    b.load(linear, fieldBytes(b))
+    b.load(last, 1)
   }
   return linear
 }

@@ -2,7 +2,7 @@
 import { X87_OPERATION, X87_STORE } from '../float/library.ts'
 import { S } from '../state/layout.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value } from './builder.ts'
-import { recordPointers, setTop, STATUS, top, waitForX87 } from './x87-state.ts'
+import { recordPointers, setTop, top, waitForX87 } from './x87-state.ts'
 
 /** i in ST(i), i32. */
 const index = (b: SemanticsBuilder): Value => b.and(b.escape(), 7)
@@ -177,16 +177,15 @@ const freeAndPop: Semantics = (b) => {
   free(b)
   dropTop(b)
 }
-/** FSTPNCE, an alias of FSTP that takes an empty register as it is. */
+/** FSTPNCE, an alias of FSTP that pops an empty register without an exception. */
 const storeUnchecked: Semantics = (b) => {
   waitForX87(b)
   recordPointers(b)
-  const register = (n: Value) => b.add(b.cpu, b.shl(b.and(b.add(top(b), n), 7), 4))
-  const from = register(b.i32(0)), to = register(index(b))
-  b.rawStore(to, S.fpr, 128, b.rawLoad('v128', from, S.fpr, 128))
-  b.setSlot(S.fpuTag, b.or(b.slot(S.fpuTag, 'i32'), b.shl(b.i32(1), b.and(b.add(top(b), index(b)), 7))))
-  b.setSlot(S.fpuStatus, b.and(b.slot(S.fpuStatus, 'i32'), ~STATUS.c1))
-  dropTop(b)
+  b.if(
+    b.and(b.shrU(b.slot(S.fpuTag, 'i32'), top(b)), 1),
+    () => void routine(b, 'x87_store_st', index(b), 1),
+    () => void routine(b, 'x87_rotate', 1),
+  )
 }
 
 const examine: Semantics = (b) => {

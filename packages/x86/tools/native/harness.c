@@ -169,6 +169,7 @@ int main(int count, char **arguments) {
     const void *exit_address = harness_exit;
     memcpy(slot, jump, 6), memcpy(slot + 6, &exit_address, 8);
   }
+  mprotect(code, CODE_SIZE, PROT_READ | PROT_EXEC);
   for (uint32_t n = 0; n < header->instructions; n++)
     for (uint32_t m = 0; m < header->each; m++, in++, out++) run(&instructions[n], CODE + n * SLOT + SLOT / 2, in, out);
   return 0;

@@ -13,6 +13,7 @@ import { updateMode } from '../../src/state/update-mode.ts'
 import { CODE, DATA, DATA_SIZE, FX, MIDDLE, MIDDLE_SIZE, STATE, TAIL, TAIL_SIZE, USES, type Batch } from './batch.ts'
 
 const PRESENT_WRITE_USER = 7
+const PRESENT_USER = 5
 const NO_EXCEPTION = 0xffff_ffff
 const PF = 14
 const LEFT = 1
@@ -89,7 +90,7 @@ export class Machine {
     entry(pd, DATA >>> 21, dataTable)
     entry(pd, CODE >>> 21, codeTable)
     for (let page = 0; page < DATA_SIZE >>> 12; page++) entry(dataTable, page, this.#data + page * 4096)
-    for (let page = 0; page < 8; page++) entry(codeTable, page, this.#code + page * 4096)
+    for (let page = 0; page < 8; page++) entry(codeTable, page, this.#code + page * 4096, PRESENT_USER)
 
     core.set64(S.cr3, BigInt(pml4))
     core.set64(S.cr0, 0x8000_0033n) // PG, NE, ET, MP, PE

@@ -69,11 +69,15 @@ export const APPROXIMATE = /^(fsin|fcos|fsincos|fptan|fpatan|f2xm1|fyl2x|fyl2xp1
 /** Cases in which the host (AMD) and Intel's manual, which the processor follows, are known to differ. */
 const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, state: number) => boolean, string])[] = [
   [/^sha/, (encoded, batch, state) => encoded.instruction.isMemory && (operandAddress(batch, encoded, state) & 15) !== 0, 'AMD lets SHA operands be unaligned'],
+  [/^movsx$/, ({ row, instruction: i }) => row.mnemonic === 'MOVSXD' && i.operandSize === 16 && i.isMemory, 'AMD reads 32 bits, whatever the operand size'],
   [/^ldmxcsr$/, (encoded, batch, state) => {
     const at = dataOffset(operandAddress(batch, encoded, state), 4)
     return at >= 0 && (batch.bytes[state + at + 2]! & 2) !== 0
   }, 'AMD has a bit for unaligned SSE operands'],
 ]
+
+/** Two things that can fault, of which the manual does not say which comes first. */
+export const orderUnspecified = (row: Row): boolean => row.semantics === 'cmps' || row.semantics === 'callIndirect'
 
 export const vendorsDiffer = (encoded: Encoded, batch: Batch, state: number): boolean =>
   VENDORS.some(([pattern, applies]) => pattern.test(encoded.row.semantics) && applies(encoded, batch, state))

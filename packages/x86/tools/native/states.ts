@@ -162,10 +162,10 @@ export function fillState(random: Random, batch: Batch, encoded: Encoded, state:
   const operand = operandAddress(batch, encoded, state)
   if (row.semantics.startsWith('cmpxchg') && random.below(2)) makeEqual(batch, encoded, state, operand)
   if (row.attributes.flow === 'indirectJump' || row.attributes.flow === 'indirectCall' || row.attributes.flow === 'return') {
-    const target = random.below(4) ? address - SLOT_START + random.pick(SLOT_LANDINGS) : NOWHERE + random.below(0x1000_0000)
+    const target = random.below(16) === 0 ? { low: random.u32(), high: 0x8000 + random.below(0x1_0000) } : { low: random.below(4) ? address - SLOT_START + random.pick(SLOT_LANDINGS) : NOWHERE + random.below(0x1000_0000), high: 0 }
     if (row.attributes.flow === 'return') poke(bytes, state, u32[word + 2 * RSP]!, target)
     else if (i.isMemory) poke(bytes, state, operand, target)
-    else set(i.rm, target)
+    else if (i.rm !== RSP) set(i.rm, target.low, target.high)
   }
 }
 
@@ -203,10 +203,10 @@ export function dataOffset(linear: number, bytes: number): number {
   return -1
 }
 
-function poke(bytes: Uint8Array, state: number, linear: number, value: number): void {
+function poke(bytes: Uint8Array, state: number, linear: number, { low, high }: { low: number; high: number }): void {
   const at = dataOffset(linear, 8)
   if (at < 0) return
-  for (let n = 0; n < 8; n++) bytes[state + at + n] = n < 4 ? (value >>> (8 * n)) & 0xff : 0
+  for (let n = 0; n < 8; n++) bytes[state + at + n] = ((n < 4 ? low : high) >>> (8 * (n & 3))) & 0xff
 }
 
 /** The accumulator gets what the destination holds. */
