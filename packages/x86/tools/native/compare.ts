@@ -8,6 +8,7 @@ const NAMES = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', ...Array.
 const NONE = 0xffff_ffff
 const DF = 0x400
 const PF = 14
+const ES = 0x80
 const FETCH = 0x10
 const PRESENT = 1
 const RESUME = 0x1_0000
@@ -84,6 +85,12 @@ function vectors(found: string[], { row }: Encoded, native: Batch, ours: Batch, 
   const statusMask = approximate ? ~0x220 : ~0
   if ((a16[half + 1]! ^ b16[half + 1]!) & statusMask) found.push('fsw')
   if ((a16[half + 2]! ^ b16[half + 2]!) & 0xff) found.push('ftw')
+  // AMD keeps the pointers only where an exception is pending.
+  if (row.attributes.unit === 'x87' && a16[half + 1]! & ES && a[word + FX.ip / 4]) {
+    if (a16[half + FX.opcode / 2] !== b16[half + FX.opcode / 2]) found.push('fop')
+    if (a[word + FX.ip / 4] !== b[word + FX.ip / 4]) found.push('fip')
+    if (a[word + FX.dp / 4] !== b[word + FX.dp / 4]) found.push('fdp')
+  }
   if (approximate) return
   for (let n = 0; n < 8; n++) {
     const st = word + FX.st / 4 + 4 * n
@@ -115,6 +122,8 @@ export function describe(encoded: Encoded, native: Batch, ours: Batch, input: nu
   if (unit) {
     show('fcw/fsw', STATE.fx)
     show('mxcsr', STATE.fx + FX.mxcsr)
+    show('fip', STATE.fx + FX.ip)
+    show('fdp', STATE.fx + FX.dp)
     if (unit === 'sse') for (const n of new Set([0, i.reg, i.rm].filter((n_) => n_ < 16))) show(`xmm${n}`, STATE.fx + FX.xmm + 16 * n, 16)
     if (unit !== 'sse') for (let n = 0; n < 8; n++) if (n === 0 || what.includes(`st${n}`) || n === (i.rm & 7)) show(`st${n}`, STATE.fx + FX.st + 16 * n, 16)
   }

@@ -1,5 +1,5 @@
 /*
- * Runs single instructions on the host's own processor in 64-bit user mode, from a file of cases and back into it. Knows no
+ * Runs single instructions on the host's own processor, in 64-bit or 32-bit user mode, from a file of cases and back into it. Knows no
  * instruction. tools/native/batch.ts knows the layout of the file too.
  *
  * usage: harness FILE
@@ -20,6 +20,9 @@
 #define CODE 0x30000000ul
 #define CODE_SIZE 0x200000ul
 #define SLOT 64
+#define CODE_64 0x33 /* Linux's selectors */
+#define CODE_32 0x23
+#define DATA_SEGMENT 0x2b
 #define DATA 0x20000000ul
 #define DATA_SIZE 0x2000ul
 /* Of the data two pieces are given and taken: around the border of its two pages, and before the guard behind them. */
@@ -31,7 +34,7 @@
 enum { USES_VECTORS = 1, USES_MEMORY = 2 };
 
 typedef struct {
-  uint32_t magic, instructions, each, reserved;
+  uint32_t magic, instructions, each, code_size;
 } Header;
 
 typedef struct {
@@ -54,15 +57,20 @@ _Static_assert(sizeof(State) == 1024, "batch.ts counts on it");
 State *harness_in, *harness_out;
 uint64_t harness_stack, harness_target, harness_flags_in, harness_vectors;
 uint64_t harness_gpr[16];
+/* Offset and selector for 32-bit code, selector 0 for 64-bit. */
+struct __attribute__((packed)) {
+  uint32_t offset;
+  uint16_t selector;
+} harness_far;
 static const uint32_t usual_mxcsr = 0x1f80;
 const uint32_t *const harness_mxcsr = &usual_mxcsr;
 void harness_enter(void);
-extern char harness_exit[], harness_done[];
+extern char harness_exit[], harness_done[], harness_far_jump[];
 
 /* All registers are loaded from and saved to fixed places, so that the instruction may use every one of them. */
 __asm__(
     ".text\n"
-    ".globl harness_enter, harness_exit, harness_done\n"
+    ".globl harness_enter, harness_exit, harness_done, harness_far_jump\n"
     "harness_enter:\n"
     " push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n"
     " mov %rsp, harness_stack(%rip)\n"
@@ -77,6 +85,7 @@ __asm__(
     " mov 96+harness_gpr(%rip), %r12\n mov 104+harness_gpr(%rip), %r13\n mov 112+harness_gpr(%rip), %r14\n"
     " mov 120+harness_gpr(%rip), %r15\n"
     " jmp *harness_target(%rip)\n"
+    "harness_far_jump: ljmp *harness_far(%rip)\n"
     "harness_exit:\n"
     " mov %rax, 0+harness_gpr(%rip)\n mov %rcx, 8+harness_gpr(%rip)\n mov %rdx, 16+harness_gpr(%rip)\n"
     " mov %rbx, 24+harness_gpr(%rip)\n mov %rsp, 32+harness_gpr(%rip)\n mov %rbp, 40+harness_gpr(%rip)\n"
@@ -110,11 +119,12 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   registers[REG_RIP] = (greg_t)harness_done;
   registers[REG_RSP] = harness_stack;
   registers[REG_EFL] = 0x202;
+  registers[REG_CSGSFS] = (registers[REG_CSGSFS] & ~0xffffll) | CODE_64;
 }
 
 static void run(const Instruction *instruction, uint64_t target, State *in, State *out) {
   harness_in = in, harness_out = out;
-  harness_target = target;
+  harness_target = harness_far.selector ? (uint64_t)harness_far_jump : target, harness_far.offset = target;
   harness_vectors = instruction->flags & USES_VECTORS;
   harness_flags_in = in->rflags;
   memcpy(harness_gpr, in->gpr, sizeof harness_gpr);
@@ -141,6 +151,13 @@ static void *map(uint64_t at, size_t size, int protection) {
   return got;
 }
 
+/* 64-bit code: back to the harness, every register as it is. */
+static void put_jump(uint8_t *at) {
+  static const uint8_t jump[6] = {0xff, 0x25};
+  const void *exit_address = harness_exit;
+  memcpy(at, jump, 6), memcpy(at + 6, &exit_address, 8);
+}
+
 int main(int count, char **arguments) {
   if (count != 2) return fprintf(stderr, "usage: harness FILE\n"), 2;
   int file = open(arguments[1], O_RDWR);
@@ -165,9 +182,17 @@ int main(int count, char **arguments) {
     uint8_t *slot = code + n * SLOT + SLOT / 2;
     memcpy(slot, instructions[n].code, instructions[n].length);
     slot += instructions[n].length;
-    static const uint8_t jump[6] = {0xff, 0x25};
-    const void *exit_address = harness_exit;
-    memcpy(slot, jump, 6), memcpy(slot + 6, &exit_address, 8);
+    if (header->code_size == 64) put_jump(slot);
+    else {
+      uint8_t far[7] = {0xea, 0, 0, 0, 0, CODE_64, 0};
+      uint32_t landing = CODE + CODE_SIZE - SLOT;
+      memcpy(far + 1, &landing, 4), memcpy(slot, far, 7);
+    }
+  }
+  put_jump(code + CODE_SIZE - SLOT);
+  if (header->code_size == 32) {
+    harness_far.selector = CODE_32;
+    __asm__ volatile("mov %0, %%ds\n mov %0, %%es" ::"r"(DATA_SEGMENT));
   }
   mprotect(code, CODE_SIZE, PROT_READ | PROT_EXEC);
   for (uint32_t n = 0; n < header->instructions; n++)

@@ -99,6 +99,7 @@ export class Machine {
     const user = RIGHTS.user | RIGHTS.present | 0x60 | RIGHTS.accessed | RIGHTS.readWrite | RIGHTS.granular
     for (const n of [SEGMENT.es, SEGMENT.ss, SEGMENT.ds, SEGMENT.fs, SEGMENT.gs]) setSegment(core, n, 0x2b, 0, 0, -1, user | RIGHTS.big)
     setSegment(core, SEGMENT.cs, codeSize === 64 ? 0x33 : 0x23, 0, 0, -1, user | RIGHTS.code | (codeSize === 64 ? RIGHTS.long : RIGHTS.big))
+    if (codeSize === 32) for (const n of [SEGMENT.fs, SEGMENT.gs]) setSegment(core, n, 0, 0, 0, 0, RIGHTS.unusable)
     core.set32(S.cpl, 3)
     updatePaging(core)
     updateMode(core)

@@ -11,12 +11,12 @@ const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
   [/^(in|out|ins|outs|cli|sti|hlt)$/, 'depends on IOPL'],
   [/^(cpuid|rdtsc|rdtscp|rdpmc|rdrand|rdseed|rdpid|xgetbv)$/, 'its result is the machine’s own'],
   [/^(syscall|sysenter|sysexit|sysret|vmcall|vmmcall|vmfunc)$/, 'enters the kernel'],
-  [/egment$|^(loadFarPointer|lar|lsl|verr|verw|sldt|str|smsw|sgdt|sidt|arpl)$/, 'depends on the descriptor tables'],
+  [/egment$|^(loadFarPointer|lar|lsl|verr|verw|sldt|str|smsw|sgdt|sidt)$/, 'depends on the descriptor tables'],
   [/^(rdfsbase|rdgsbase|wrfsbase|wrgsbase)$/, 'the C library lives by FS'],
   [/^(fxsave|fxrstor|xsave|xrstor|xsaveopt|xsavec)/, 'has an oracle of its own'],
   [/^(popf|pushf)$/, 'shows and loads flags that the kernel owns'],
   [/^(monitor|mwait|umonitor|umwait|tpause|clflush|clwb|cldemote|wbnoinvd)/, 'timing or caches only'],
-  [/^(ud|int|int3|into|int1|iret|bound)$/, 'always an exception'],
+  [/^(ud|int|int3|into|int1|iret)$/, 'always an exception'],
 ]
 
 const HOST_LACKS = new Set(['movdiri', 'movdir64b', 'waitpkg', 'rtm', 'prefetchwt1', 'cldemote', 'serialize', 'ptwrite', 'gfni', 'cet', 'pku', 'smx', 'enqcmd', 'sgx', 'mpx'])
@@ -77,7 +77,7 @@ const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, stat
 ]
 
 /** Two things that can fault, of which the manual does not say which comes first. */
-export const orderUnspecified = (row: Row): boolean => row.semantics === 'cmps' || row.semantics === 'callIndirect'
+export const orderUnspecified = (row: Row): boolean => /^(cmps|callIndirect|pusha|popa)$/.test(row.semantics)
 
 export const vendorsDiffer = (encoded: Encoded, batch: Batch, state: number): boolean =>
   VENDORS.some(([pattern, applies]) => pattern.test(encoded.row.semantics) && applies(encoded, batch, state))
