@@ -3,8 +3,10 @@
 import { readFileSync } from 'node:fs'
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
+import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
+import { splitCommand } from './run/split-command.ts'
 
 const version = (): string =>
   (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
@@ -31,6 +33,7 @@ Exit status:
 
 /** Runs one command line and gives its exit status. Never throws, never ends the process. */
 export async function main(argv: readonly string[], io: CommandIo = processIo): Promise<number> {
+  const { ours, command: guestCommand } = splitCommand(argv)
   let status: number = ExitCode.ok
   const program = new Command('nonroot')
     .description('A hypervisor composed from a configuration file')
@@ -46,10 +49,22 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .description('run a guest on a stack')
     .argument('[stack]', 'the stack file; the shipped KVM-like one if left out')
     .addOption(setOption())
-    .allowExcessArguments()
-    .action(async (stack: string | undefined, options: { set: string[] }) => {
+    .option('--kernel <file>', 'boot this kernel: Linux (bzImage, vmlinux) or Multiboot')
+    .option('--initrd <file>', 'initramfs for the kernel, or the Multiboot module')
+    .option('--cmdline <text>', "the kernel's command line")
+    .option('--memory <size>', 'memory of the guest, as in 512M or "2 GiB"')
+    .option('--timeout <duration>', `end the guest after 90s, 5m, ...; exit status ${ExitCode.timeout}`)
+    .option('--stats [format]', 'tell on standard error what was counted; json for programs')
+    .option('--trace <file>', 'write a trace of the run that Perfetto opens')
+    .option('--verbose', 'say more on standard error')
+    .usage('[options] [stack] [-- COMMAND...]')
+    .addHelpText(
+      'after',
+      '\nAfter --: run this command in the guest; its output and exit status become ours.\nCtrl-A X ends the guest, Ctrl-A C opens the monitor, Ctrl-A H lists the keys.',
+    )
+    .action(async (stack: string | undefined, options: RunOptions) => {
       const { run } = await import('./commands/run.ts')
-      status = await run(stack, options, io)
+      status = await run(stack, { ...options, ...(guestCommand ? { command: guestCommand } : {}) }, io)
     })
 
   const config = command(program, 'config').description('look at configurations')
@@ -102,7 +117,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     })
 
   try {
-    await program.parseAsync([...argv], { from: 'user' })
+    await program.parseAsync([...ours], { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.ok : ExitCode.configuration
     return report(error, io, argv.includes('--json'))

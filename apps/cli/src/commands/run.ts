@@ -1,19 +1,252 @@
-/** `nonroot run`. Thin: composing and running are the hypervisor's. */
+/** `nonroot run`: the terminal on one side, the VM's thread on the other, and what goes between them. */
 
-import { ExitCode } from '@nonroot/contracts'
-import { defaultStack } from '../host.ts'
+import { constants } from 'node:os'
+import { ExitCode, formatSize, parseSize } from '@nonroot/contracts'
+import { createFlow, openTerminal } from '@nonroot/host-node'
+import type { Terminal } from '@nonroot/host-node'
+import { defaultStack, loadLimitMs } from '../host.ts'
+import { report } from '../io.ts'
 import type { CommandIo } from '../io.ts'
-import { treeText, viewStack } from '../stack-view.ts'
-import { load } from './load.ts'
+import { parseDuration } from '../run/duration.ts'
+import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
+import { Marks } from '../run/marks.ts'
+import { Monitor } from '../run/monitor.ts'
+import { PanicWatch } from '../run/panic-watch.ts'
+import type { RunJob } from '../run/protocol.ts'
+import { runEnd } from '../run/run-end.ts'
+import type { StopReason } from '../run/run-end.ts'
+import { statsJson, statsText } from '../run/stats.ts'
+import { TraceFile } from '../run/trace-file.ts'
+import { VmHandle } from '../run/vm-handle.ts'
+import type { VmOutcome } from '../run/vm-handle.ts'
 
-export async function run(
-  file: string | undefined,
-  options: { set: readonly string[] },
-  io: CommandIo,
-): Promise<number> {
-  const path = file ?? defaultStack()
-  const stack = await load(path, options.set)
-  io.err(treeText(viewStack(stack), path))
-  io.err('This is the stack, complete and checked. Running a guest on it is not built yet.\n')
-  return ExitCode.ok
+export interface RunOptions {
+  readonly set: readonly string[]
+  readonly kernel?: string
+  readonly initrd?: string
+  readonly cmdline?: string
+  readonly memory?: string
+  readonly timeout?: string
+  readonly stats?: boolean | string
+  readonly trace?: string
+  readonly verbose?: boolean
+  /** What came after `--`. */
+  readonly command?: readonly string[]
+}
+
+const END_OF_INPUT = Uint8Array.of(4) // Ctrl-D: what a terminal gives for it
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+export async function run(file: string | undefined, options: RunOptions, io: CommandIo): Promise<number> {
+  const timeoutMs = options.timeout === undefined ? undefined : parseDuration(options.timeout, '--timeout')
+  const trace = options.trace === undefined ? undefined : await TraceFile.create(options.trace)
+  const terminal = openTerminal()
+  try {
+    const session = new Session(jobOf(file, options, terminal), options, terminal, io, trace)
+    return await session.run(timeoutMs)
+  } finally {
+    terminal.close()
+    await trace?.close()
+  }
+}
+
+function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunJob {
+  const { set, kernel, initrd, cmdline, memory, command } = options
+  const size = terminal.interactive ? terminal.size() : undefined
+  const name = process.env['TERM']
+  const limit = loadLimitMs()
+  return {
+    stackFile: file ?? defaultStack(),
+    set: [...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]), ...set],
+    ...(kernel === undefined ? {} : { kernel }),
+    ...(initrd === undefined ? {} : { initrd }),
+    ...(cmdline === undefined ? {} : { cmdline }),
+    ...(command?.length ? { command } : {}),
+    ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
+    ...(limit === undefined ? {} : { loadLimitMs: limit }),
+    trace: options.trace !== undefined,
+    logLevel: options.verbose ? 'debug' : 'warn',
+    flow: createFlow(),
+  }
+}
+
+/** As QEMU has it, too: `512M`, `1G`. What is wrong the configuration's schema says. */
+function memoryText(memory: string): string {
+  const short = /^(\d+)([KMG])$/i.exec(memory.trim())
+  const text = short ? `${short[1]} ${short[2]!.toUpperCase()}iB` : memory
+  const bytes = parseSize(text)
+  return JSON.stringify(typeof bytes === 'number' ? formatSize(bytes) : memory)
+}
+
+class Session {
+  readonly #job: RunJob
+  readonly #options: RunOptions
+  readonly #terminal: Terminal
+  readonly #io: CommandIo
+  readonly #vm: VmHandle
+  readonly #monitor: Monitor
+  readonly #marks: Marks | undefined
+  readonly #panic = new PanicWatch((message) => this.#stop({ by: 'panic', message }))
+  /** What the guest printed while the monitor was open. */
+  #held: { bytes: Uint8Array; done: () => void }[] = []
+  /** Input before the command runs: the shell and the kernel must not take it. */
+  #early: Uint8Array[] | undefined
+  #stopReason: StopReason | undefined
+  #progressShown = false
+  #written = Promise.resolve()
+
+  constructor(job: RunJob, options: RunOptions, terminal: Terminal, io: CommandIo, trace: TraceFile | undefined) {
+    this.#job = job
+    this.#options = options
+    this.#terminal = terminal
+    this.#io = io
+    if (job.command) {
+      this.#early = []
+      this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
+    }
+    this.#vm = new VmHandle(job, {
+      onOutput: (bytes, done) => this.#output(bytes, done),
+      onLog: (level, message) => this.#say(`${level}: ${message}`),
+      onProgress: (text, done) => this.#progress(text, done),
+      onStarted: () => this.#progress('', true),
+      onTrace: (events) => trace?.add(events),
+    })
+    this.#monitor = new Monitor({
+      vm: this.#vm,
+      print: (text) => this.#write(new TextEncoder().encode(text.replaceAll('\n', '\r\n')), () => {}),
+      quit: () => this.#stop({ by: 'user' }),
+      closed: () => {
+        for (const { bytes, done } of this.#held.splice(0)) this.#output(bytes, done)
+      },
+    })
+  }
+
+  async run(timeoutMs: number | undefined): Promise<number> {
+    this.#connectTerminal()
+    const timer =
+      timeoutMs === undefined
+        ? undefined
+        : setTimeout(() => this.#stop({ by: 'timeout', text: this.#options.timeout! }), timeoutMs)
+    const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
+    for (const signal of SIGNALS) process.on(signal, onSignal)
+    try {
+      return await this.#finish(await this.#vm.ended)
+    } catch (error) {
+      return await this.#failed(error)
+    } finally {
+      clearTimeout(timer)
+      for (const signal of SIGNALS) process.off(signal, onSignal)
+      await this.#vm.dispose()
+    }
+  }
+
+  // Between terminal and guest
+
+  #connectTerminal(): void {
+    const terminal = this.#terminal
+    const keys = new EscapeKeys((command) => {
+      if (command === 'quit') this.#stop({ by: 'user' })
+      else if (command === 'monitor') this.#monitor.toggle()
+      else this.#write(new TextEncoder().encode(ESCAPE_HELP.replaceAll('\n', '\r\n')), () => {})
+    })
+    terminal.onInput((bytes) => {
+      const kept = terminal.interactive ? keys.filter(bytes) : bytes
+      if (kept.length === 0) return
+      if (this.#monitor.open) this.#monitor.feed(kept)
+      else this.#input(kept)
+    })
+    if (!terminal.interactive && this.#job.command) terminal.onInputEnd(() => this.#input(END_OF_INPUT))
+    terminal.onResize(({ columns, rows }) => this.#vm.resize(columns, rows))
+    terminal.onOutputClosed(() => this.#stop({ by: 'signal', number: constants.signals.SIGPIPE }))
+  }
+
+  #input(bytes: Uint8Array): void {
+    if (this.#early && !this.#marks!.begun) this.#early.push(bytes)
+    else this.#vm.input(bytes)
+  }
+
+  #output(bytes: Uint8Array, done: () => void): void {
+    if (this.#monitor.open) {
+      this.#held.push({ bytes, done })
+      return
+    }
+    this.#panic.feed(bytes)
+    if (!this.#marks) return this.#write(bytes, done)
+    this.#marks.feed(bytes)
+    if (this.#early && this.#marks.begun) {
+      for (const early of this.#early) this.#vm.input(early)
+      this.#early = undefined
+    }
+    this.#written = this.#terminal.drain().then(done)
+  }
+
+  #write(bytes: Uint8Array, done: () => void): void {
+    this.#terminal.write(bytes, done)
+  }
+
+  // Our own words go to standard error.
+
+  #say(text: string): void {
+    // A raw terminal does not return the carriage by itself.
+    this.#io.err(`${text}${this.#terminal.interactive ? '\r' : ''}\n`)
+  }
+
+  /** One line that is written over, where a person watches. */
+  #progress(text: string, done: boolean): void {
+    const over = process.stderr.isTTY
+    if (over && this.#progressShown) this.#io.err('\r\x1b[K')
+    this.#progressShown = over && text !== '' && !done
+    if (text === '') return
+    if (over && !done) this.#io.err(text)
+    else if (done) this.#say(text)
+  }
+
+  #stop(reason: StopReason): void {
+    // Asked twice, somebody is in a hurry.
+    if (this.#stopReason) void this.#vm.dispose()
+    this.#stopReason ??= reason
+    this.#vm.stop()
+  }
+
+  // The end
+
+  async #finish({ end, stats, info }: VmOutcome): Promise<number> {
+    if (this.#monitor.open) this.#monitor.toggle()
+    await this.#written
+    await this.#terminal.drain()
+    this.#terminal.close()
+    const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
+    if (words) this.#say(words)
+    this.#tellStats(stats)
+    return this.#commandStatus(status, end.state)
+  }
+
+  /** A command's status is in the exit device's word, or in the closing mark where no device took it. */
+  #commandStatus(status: number, state: VmOutcome['end']['state']): number {
+    const marks = this.#marks
+    if (!marks || state === 'exited' || this.#stopReason?.by === 'user') return status
+    if (marks.status !== undefined && state === 'poweredOff') return marks.status
+    if (!marks.begun) this.#say(`the command was never started; the guest's last words:\n${marks.tail.trimEnd()}`)
+    else if (state === 'poweredOff') this.#say('the guest powered off before the command had ended')
+    return status === ExitCode.ok ? ExitCode.guestCrashed : status
+  }
+
+  #tellStats(stats: VmOutcome['stats']): void {
+    const { stats: wanted } = this.#options
+    if (wanted === undefined || wanted === false) return
+    this.#io.err(wanted === 'json' ? `${JSON.stringify(statsJson(stats))}\n` : statsText(stats))
+  }
+
+  async #failed(error: unknown): Promise<number> {
+    this.#progress('', true)
+    await this.#terminal.drain()
+    this.#terminal.close()
+    // We ended it before it could say anything.
+    if (this.#stopReason) {
+      const { status, words } = runEnd({ state: 'stopped' }, this.#stopReason, undefined)
+      if (words) this.#say(words)
+      return status
+    }
+    return report(error, this.#io, false)
+  }
 }

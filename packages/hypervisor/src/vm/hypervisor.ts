@@ -37,8 +37,8 @@ export interface VmOptions<Console extends ConsoleBackend> {
   readonly name?: string
   /** The machine's console. Default: web streams, `vm.console.output` and `vm.console.input`. */
   readonly console?: Console
-  /** In place of the files that the stack's boot protocol names. */
-  readonly image?: BootImage
+  /** In place of the files that the stack's boot protocol names, or what to make of them. */
+  readonly image?: BootImage | ((configured: BootImage) => BootImage | Promise<BootImage>)
   readonly pace?: Pace
   readonly tracer?: Tracer
 }
@@ -179,7 +179,7 @@ function readInstructions(clock: KernelClock, vcpus: readonly Vcpu[]): void {
 
 async function imageFor(
   stack: Stack,
-  image: BootImage | undefined,
+  image: VmOptions<never>['image'],
   backends: HostBackends,
   resolvePath: (folder: string, path: string) => string,
 ): Promise<BootImage> {
@@ -193,7 +193,9 @@ async function imageFor(
       location: { file: stack.file },
     })
   }
-  return image ?? readImage(boot.image, { backends, resolvePath, folder: boot.folder })
+  if (typeof image === 'object') return image
+  const configured = await readImage(boot.image, { backends, resolvePath, folder: boot.folder })
+  return image ? image(configured) : configured
 }
 
 /** `stack.io[0]` → `io0`: a name as devices have. */

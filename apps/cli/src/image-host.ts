@@ -1,0 +1,46 @@
+/** This process as the host of the image pipeline: files, programs, and zstd. */
+
+import { execFile } from 'node:child_process'
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { promisify } from 'node:util'
+import { zstdDecompress } from 'node:zlib'
+import type { ImageHost } from '@nonroot/image'
+
+const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT'
+const unlessMissing = async <T>(work: Promise<T>): Promise<T | undefined> =>
+  work.catch((error: unknown) => {
+    if (isMissing(error)) return undefined
+    throw error
+  })
+const decompress = promisify(zstdDecompress)
+
+/** Package lists are long. */
+const MOST_OUTPUT = 1 << 28
+
+export const nodeImageHost = (): ImageHost => ({
+  run: (program, args, options) =>
+    new Promise((resolve, reject) => {
+      const settings = {
+        maxBuffer: MOST_OUTPUT,
+        env: { ...process.env, LC_ALL: 'C' },
+        ...(options?.folder === undefined ? {} : { cwd: options.folder }),
+      }
+      execFile(program, [...args], settings, (error, stdout, stderr) => {
+        if (isMissing(error ?? {})) resolve({ found: false })
+        else if (error && typeof error.code !== 'number') reject(error)
+        else resolve({ found: true, status: error ? Number(error.code) : 0, stdout, stderr })
+      })
+    }),
+  readFile: async (path) => unlessMissing(readFile(path)),
+  async writeFile(path, bytes) {
+    await mkdir(dirname(path), { recursive: true })
+    const beside = `${path}.${process.pid}.part`
+    await writeFile(beside, bytes)
+    await rename(beside, path)
+  },
+  makeFolder: async (path) => void (await mkdir(path, { recursive: true })),
+  fileSize: async (path) => (await unlessMissing(stat(path)))?.size,
+  removeFile: (path) => rm(path, { force: true }),
+  decompressors: { zstd: async (bytes) => decompress(bytes) },
+})

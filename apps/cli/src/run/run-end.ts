@@ -1,0 +1,49 @@
+/** How a run ended, in an exit status and in words. */
+
+import { ExitCode } from '@nonroot/contracts'
+import type { VmEnd } from '@nonroot/contracts'
+
+/** Why we ended it, if we did. */
+export type StopReason =
+  | { readonly by: 'user' }
+  | { readonly by: 'timeout'; readonly text: string }
+  | { readonly by: 'signal'; readonly number: number }
+  | { readonly by: 'panic'; readonly message: string }
+
+export interface RunEnd {
+  readonly status: number
+  /** For standard error; nothing where all went well. */
+  readonly words: string | undefined
+}
+
+const at = (rip: bigint | undefined, vcpu: number | undefined): string =>
+  rip === undefined ? '' : ` at RIP 0x${rip.toString(16)}${vcpu === undefined ? '' : ` (vCPU ${vcpu})`}`
+
+export function runEnd(end: VmEnd, stop: StopReason | undefined, rip: bigint | undefined): RunEnd {
+  switch (end.state) {
+    case 'poweredOff':
+      return { status: ExitCode.ok, words: undefined }
+    case 'exited':
+      return { status: end.status & 0xff, words: undefined }
+    case 'crashed':
+      return {
+        status: ExitCode.guestCrashed,
+        words: `the guest crashed: ${end.reason}${at(end.rip, end.vcpu)}`,
+      }
+    case 'stopped':
+      return stopped(stop, rip)
+  }
+}
+
+function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd {
+  switch (stop?.by) {
+    case 'timeout':
+      return { status: ExitCode.timeout, words: `the guest still ran after ${stop.text}${at(rip, undefined)}` }
+    case 'signal':
+      return { status: 128 + stop.number, words: undefined }
+    case 'panic':
+      return { status: ExitCode.guestCrashed, words: `the guest crashed: ${stop.message}` }
+    default:
+      return { status: ExitCode.ok, words: undefined }
+  }
+}

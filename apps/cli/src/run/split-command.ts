@@ -1,0 +1,9 @@
+/** Cuts `-- COMMAND...` off a command line: what comes after it is the guest's affair. */
+
+export function splitCommand(argv: readonly string[]): {
+  ours: readonly string[]
+  command: readonly string[] | undefined
+} {
+  const cut = argv[0] === 'run' ? argv.indexOf('--') : -1
+  return cut < 0 ? { ours: argv, command: undefined } : { ours: argv.slice(0, cut), command: argv.slice(cut + 1) }
+}

@@ -1,0 +1,62 @@
+/** A run as a file that Perfetto (and chrome://tracing) opens. (Trace Event Format, "JSON Array Format") */
+
+import { createWriteStream } from 'node:fs'
+import type { WriteStream } from 'node:fs'
+import { once } from 'node:events'
+import { NonrootError } from '@nonroot/contracts'
+import type { TraceEvents } from './protocol.ts'
+
+const FIELDS = 4
+const COUNTER_FIELDS = 3
+
+export class TraceFile {
+  readonly #stream: WriteStream
+  readonly #names: string[] = []
+  readonly #tracks = new Set<number>()
+  #first = true
+
+  private constructor(stream: WriteStream) {
+    this.#stream = stream
+    stream.write('{"displayTimeUnit":"ns","traceEvents":[')
+    this.#event({ ph: 'M', pid: 1, name: 'process_name', args: { name: 'nonroot' } })
+  }
+
+  static async create(path: string): Promise<TraceFile> {
+    const stream = createWriteStream(path)
+    try {
+      await once(stream, 'open')
+    } catch (error) {
+      const message = `cannot write the trace ${path}: ${(error as Error).message}`
+      throw new NonrootError({ code: 'host.file', message, thing: path, value: path, cause: error })
+    }
+    return new TraceFile(stream)
+  }
+
+  add({ names, slices, counters }: TraceEvents): void {
+    this.#names.push(...names)
+    for (let at = 0; at < slices.length; at += FIELDS) {
+      const [track, name, start, end] = slices.subarray(at, at + FIELDS) as unknown as [number, number, number, number]
+      const tid = track + 1
+      if (!this.#tracks.has(track)) {
+        this.#tracks.add(track)
+        this.#event({ ph: 'M', pid: 1, tid, name: 'thread_name', args: { name: this.#names[track] } })
+      }
+      const ts = start * 1000
+      this.#event({ ph: 'X', pid: 1, tid, name: this.#names[name], ts, dur: (end - start) * 1000 })
+    }
+    for (let at = 0; at < counters.length; at += COUNTER_FIELDS) {
+      const name = this.#names[counters[at]!]
+      this.#event({ ph: 'C', pid: 1, name, ts: counters[at + 1]! * 1000, args: { value: counters[at + 2] } })
+    }
+  }
+
+  #event(event: Record<string, unknown>): void {
+    this.#stream.write(`${this.#first ? '' : ','}\n${JSON.stringify(event)}`)
+    this.#first = false
+  }
+
+  async close(): Promise<void> {
+    this.#stream.end('\n]}\n')
+    await once(this.#stream, 'close')
+  }
+}

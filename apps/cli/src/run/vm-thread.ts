@@ -1,0 +1,87 @@
+/** The VM's thread: makes the host and the VM of one run, and runs it. The guest's code and all its devices are here. */
+
+import { parentPort, workerData } from 'node:worker_threads'
+import { createNodeBackends, createThreadConsole } from '@nonroot/host-node'
+import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
+import type { Vm } from '@nonroot/hypervisor'
+import { moduleSource } from '../host.ts'
+import { planBoot } from './boot-plan.ts'
+import type { FromVm, RequestName, Requests, RunJob, ToVm } from './protocol.ts'
+import { sendError } from './sent-error.ts'
+import { createThreadTracer } from './thread-tracer.ts'
+
+const job = workerData as RunJob
+const port = parentPort!
+const send = (message: FromVm, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
+
+const console = createThreadConsole(
+  (bytes) => send({ type: 'output', bytes }, [bytes.buffer as ArrayBuffer]),
+  job.flow,
+  job.terminal,
+)
+
+let vm: Vm | undefined
+let stopped = false
+
+const answer: { [R in RequestName]: (of: Vm) => Requests[R] } = {
+  info: (of) => of.info(),
+  stats: (of) => of.samples(),
+  pause: (of) => (of.pause(), true),
+  resume: (of) => (of.resume(), true),
+  reset: (of) => (of.reset(), true),
+  powerButton: (of) => of.powerButton(),
+}
+
+port.on('message', (message: ToVm) => {
+  switch (message.type) {
+    case 'input':
+      return console.deliver(message.bytes)
+    case 'resize':
+      return console.resize(message)
+    case 'request':
+      return send({ type: 'reply', id: message.id, value: vm && answer[message.what](vm) })
+    case 'stop':
+      stopped = true
+      vm?.stop()
+  }
+})
+
+async function main(): Promise<void> {
+  const source = moduleSource()
+  const plan = await planBoot(job, source, (text, done) => send({ type: 'progress', text, done }))
+  const limit = job.loadLimitMs === undefined ? {} : { loadLimitMs: job.loadLimitMs }
+  const stack = await loadStack(job.stackFile, { source, set: [...job.set, ...plan.set], ...limit })
+  const log = createLog((level, message) => send({ type: 'log', level, message }), job.logLevel)
+  const hypervisor = await createHypervisor(stack, {
+    backends: createNodeBackends(),
+    log,
+    resolvePath: (folder, path) => source.resolvePath(folder, path),
+  })
+  const tracer = job.trace
+    ? createThreadTracer(
+        () => vm!.samples(),
+        (events) => send({ type: 'trace', events }),
+      )
+    : undefined
+  vm = await hypervisor.createVm({
+    console,
+    ...(plan.image ? { image: plan.image } : {}),
+    ...(tracer ? { tracer } : {}),
+  })
+  send({ type: 'started', marked: plan.marked })
+  if (stopped) vm.stop()
+  const end = await vm.run()
+  console.flush()
+  tracer?.flush()
+  send({ type: 'ended', end, stats: vm.samples(), info: vm.info() })
+  await hypervisor.dispose()
+}
+
+main().then(
+  () => port.close(),
+  (error: unknown) => {
+    console.flush()
+    send({ type: 'failed', error: sendError(error) })
+    port.close()
+  },
+)
