@@ -27,7 +27,7 @@ type Leave = End | { readonly kind: 'break' | 'continue'; readonly label: object
 export function evaluate(body: Body, params: readonly number[], surroundings: Surroundings): End {
   const leave = new Evaluator(params, surroundings).list(body)
   if (!leave) return { kind: 'return' }
-  if (leave.kind === 'break' || leave.kind === 'continue') throw new Error(`IR: ${leave.kind} with a label that is not open`)
+  if ('label' in leave) throw new Error(`IR: ${leave.kind} with a label that is not open`)
   return leave
 }
 

@@ -255,7 +255,7 @@ class Verifier {
   }
 }
 
-const meet = (a: Assigned, b: Assigned): Assigned => (a && b ? a.intersection(b) : (a ?? b))
+const meet = (a: Assigned, b: Assigned): Assigned => (a && b ? new Set([...a].filter((v) => b.has(v))) : (a ?? b))
 
 /** Whether it is a mistake for this node to be unreachable. Builders may end a body that has ended already. */
 const matters = (node: Node): boolean => !isValue(node) && node.kind !== 'return' && node.kind !== 'tail' && node.kind !== 'tailCall'
