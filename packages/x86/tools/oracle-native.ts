@@ -2,25 +2,23 @@
  * Judges the interpreter by the host's own processor, on single instructions in user mode.
  *
  *   node --conditions=@nonroot/source tools/oracle-native.ts [--cases N] [--seed S] [--rows REGEX] [--mode 64|32]
- *     [--show N] [--counts]
+ *     [--show N] [--counts] [--record FILE] [--replay FILE] [--report FILE]
  *
  * Random encodings of every user-mode row run on random and adversarial states, natively (native/harness.c, compiled with gcc) and through
  * the handlers; registers, defined flags, faults with error code and address, memory, x87, MXCSR and XMM must agree bit for bit.
+ * `--record` keeps the native answers, `--replay` judges by kept ones instead of the processor, `--report` writes a page of counts.
  * Exit status: 0 agreement, 1 difference, 3 no gcc.
  */
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { Random } from './float/operands.ts'
-import { addressOf, Batch } from './native/batch.ts'
-import { describe, differences } from './native/compare.ts'
-import { encode, type Encoded } from './native/encode.ts'
-import { Machine } from './native/machine.ts'
-import { userRows } from './native/rules.ts'
-import { fillState, usesOf } from './native/states.ts'
+import type { Batch } from './native/batch.ts'
+import { Oracle } from './native/oracle.ts'
+import { Recording, Replay } from './native/recording.ts'
+import { report } from './native/report.ts'
 
 const { values } = parseArgs({
   options: {
@@ -30,11 +28,11 @@ const { values } = parseArgs({
     mode: { type: 'string', default: '64' },
     show: { type: 'string', default: '1' },
     counts: { type: 'boolean', default: false },
+    record: { type: 'string' },
+    replay: { type: 'string' },
+    report: { type: 'string' },
   },
 })
-
-const INSTRUCTIONS = 512 // their slots fit the eight pages of code that the machine maps
-const EACH = 24
 
 /** Compiles the harness; undefined without gcc. */
 function compileHarness(directory: string): string | undefined {
@@ -55,85 +53,52 @@ function runNatively(binary: string, file: string, batch: Batch): void {
   closeSync(descriptor)
 }
 
-interface Count {
-  cases: number
-  faults: number
-  different: number
-}
-
-const codeSize = values.mode === '32' ? 32 : 64
-const pattern = new RegExp(values.rows, 'i')
-const rows = userRows(codeSize).filter((row) => pattern.test(`${row.mnemonic} ${row.operandText}`))
-const random = new Random(Number(values.seed))
-const counts = new Map<string, Count>()
-const shown = new Map<string, number>()
-let total = 0
-let different = 0
-let nextRow = 0
-
-/** A batch of random instructions, rows in turn. */
-function generate(batch: Batch): Encoded[] {
-  const encoded: Encoded[] = []
-  for (let n = 0; n < batch.instructions; n++) {
-    let one: Encoded | undefined
-    for (let tries = 0; !one; tries++) {
-      const row = rows[nextRow]!
-      one = encode(random, row, addressOf(n), codeSize)
-      if (one || tries % 40 === 39) nextRow = (nextRow + 1) % rows.length
-      if (tries > 40 * rows.length) throw new Error('no row can be encoded')
-    }
-    encoded.push(one)
-    batch.setInstruction(n, one.code, usesOf(one.row))
-    for (let m = 0; m < batch.each; m++) fillState(random, batch, one, batch.inputOf(n, m))
+function print(oracle: Oracle, what: string, seconds: number): void {
+  for (const [name, { cases, faults, different }] of [...oracle.counts].sort()) {
+    if (!values.counts && !different) continue
+    console.log(`${name.padEnd(28)} ${String(cases).padStart(9)} cases ${String(faults).padStart(8)} faults ${String(different).padStart(8)} different`)
   }
-  return encoded
+  if (oracle.machine.missing.size) console.log(`system routines asked for: ${[...oracle.machine.missing].join(' ')}`)
+  console.log(`${oracle.total} cases, ${oracle.rows.length} rows, ${oracle.different} differences, ${what}, ${seconds.toFixed(1)} s`)
 }
 
-function judge(encoded: readonly Encoded[], native: Batch, ours: Batch): void {
-  encoded.forEach((one, n) => {
-    const name = `${one.row.mnemonic} ${one.row.operandText}`
-    const count = counts.get(name) ?? { cases: 0, faults: 0, different: 0 }
-    counts.set(name, count)
-    const flags = native.flagsOf(n)
-    for (let m = 0; m < native.each; m++) {
-      const input = native.inputOf(n, m), output = native.outputOf(n, m)
-      count.cases++
-      if (native.u32[(output + 136) >>> 2] !== 0xffff_ffff) count.faults++
-      if (!differences(one, native, ours, input, output, flags, false).length) continue
-      count.different++
-      different++
-      const seen = shown.get(name) ?? 0
-      shown.set(name, seen + 1)
-      if (seen < Number(values.show)) console.log(describe(one, native, ours, input, output, differences(one, native, ours, input, output, flags, true)) + '\n')
-    }
-  })
-  total += native.instructions * native.each
-}
-
-const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'oracle-'))
-try {
-  const harness = compileHarness(directory)
-  if (!harness) {
-    console.log('no gcc: nothing was judged')
-    process.exit(3)
-  }
+function main(): number {
+  const replay = values.replay === undefined ? undefined : new Replay(readFileSync(values.replay))
+  const codeSize = (replay?.header.codeSize ?? Number(values.mode)) === 32 ? 32 : 64
+  const seed = replay?.header.seed ?? Number(values.seed)
+  const oracle = new Oracle({ codeSize, seed, rows: new RegExp(values.rows, 'i'), show: Number(values.show) })
+  const recording = values.record === undefined ? undefined : new Recording({ codeSize, seed })
+  const what = `seed ${seed}, ${codeSize}-bit`
   const start = performance.now()
-  const machine = new Machine(codeSize)
-  const native = new Batch(INSTRUCTIONS, EACH, codeSize)
-  const ours = new Batch(INSTRUCTIONS, EACH, codeSize)
-  while (total < Number(values.cases)) {
-    const encoded = generate(native)
-    runNatively(harness, join(directory, 'cases'), native)
-    encoded.forEach((one, n) => machine.run(native, n, one.address, ours))
-    judge(encoded, native, ours)
+  const seconds = () => (performance.now() - start) / 1000
+  if (replay) {
+    while (!replay.done) {
+      replay.next(oracle)
+      oracle.judge()
+    }
+  } else {
+    const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'oracle-'))
+    try {
+      const harness = compileHarness(directory)
+      if (!harness) {
+        console.log('no gcc: nothing was judged')
+        return 3
+      }
+      while (oracle.total < Number(values.cases)) {
+        oracle.generate()
+        runNatively(harness, join(directory, 'cases'), oracle.native)
+        recording?.add(oracle)
+        oracle.judge()
+      }
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
   }
-  const seconds = (performance.now() - start) / 1000
-  for (const [name, { cases, faults, different: d }] of [...counts].sort()) {
-    if (values.counts || d) console.log(`${name.padEnd(28)} ${String(cases).padStart(9)} cases ${String(faults).padStart(8)} faults ${String(d).padStart(8)} different`)
-  }
-  if (machine.missing.size) console.log(`system routines asked for: ${[...machine.missing].join(' ')}`)
-  console.log(`${total} cases, ${rows.length} rows, ${different} differences, seed ${values.seed}, ${codeSize}-bit, ${seconds.toFixed(1)} s`)
-  process.exitCode = different ? 1 : 0
-} finally {
-  rmSync(directory, { recursive: true })
+  print(oracle, what, seconds())
+  if (replay?.stale) console.log(`${replay.stale} recorded instructions were made otherwise than now: record again`)
+  if (values.record !== undefined && recording) writeFileSync(values.record, recording.toBytes())
+  if (values.report !== undefined) writeFileSync(values.report, report(oracle, codeSize, seed, seconds()))
+  return oracle.different ? 1 : 0
 }
+
+process.exitCode = main()

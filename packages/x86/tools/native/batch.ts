@@ -62,6 +62,12 @@ export class Batch {
   flagsOf(n: number): number {
     return this.bytes[HEADER + n * INSTRUCTION + 17]!
   }
+  /** Zeroes an instruction's states, so that what is not used compresses. */
+  clear(n: number): void {
+    const size = this.each * STATE.size
+    this.bytes.fill(0, this.inputOf(n, 0), this.inputOf(n, 0) + size)
+    this.bytes.fill(0, this.outputOf(n, 0), this.outputOf(n, 0) + size)
+  }
   inputOf(n: number, m: number): number {
     return this.input + (n * this.each + m) * STATE.size
   }

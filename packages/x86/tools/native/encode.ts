@@ -134,5 +134,12 @@ export function encode(random: Random, row: Row, address: number, codeSize: 32 |
   return { row, code: code.slice(0, length), instruction, address, fixed: parts.fixed }
 }
 
+/** An encoding as a recording keeps it, decoded again; undefined where the bytes no longer are an instruction. */
+export function decodeAgain(code: Uint8Array, fixed: ReadonlyMap<number, number>, address: number, codeSize: 32 | 64): Encoded | undefined {
+  const instruction = createInstruction(rows[0]!)
+  if (decode(code, 0, code.length, { codeSize, protectedMode: true }, instruction) !== 'ok') return undefined
+  return { row: instruction.row, code, instruction, address, fixed }
+}
+
 /** What a memory operand's address adds up from; the base is left for the state to choose. */
 export const hasFreeBase = (i: Instruction): boolean => i.isMemory && i.base >= 0 && i.base !== BASE_RIP

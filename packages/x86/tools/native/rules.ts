@@ -13,8 +13,8 @@ const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
   [/^(syscall|sysenter|sysexit|sysret|vmcall|vmmcall|vmfunc)$/, 'enters the kernel'],
   [/egment$|^(loadFarPointer|lar|lsl|verr|verw|sldt|str|smsw|sgdt|sidt)$/, 'depends on the descriptor tables'],
   [/^(rdfsbase|rdgsbase|wrfsbase|wrgsbase)$/, 'the C library lives by FS'],
-  [/^(fxsave|fxrstor|xsave|xrstor|xsaveopt|xsavec)/, 'has an oracle of its own'],
-  [/^(popf|pushf)$/, 'shows and loads flags that the kernel owns'],
+  [/^(fxsave|fxrstor|xsave|xrstor|xsaveopt|xsavec)/, 'AMD leaves the pointers in the image out'],
+  [/^popf$/, 'loads flags that the kernel owns'],
   [/^(monitor|mwait|umonitor|umwait|tpause|clflush|clwb|cldemote|wbnoinvd)/, 'timing or caches only'],
   [/^(ud|int|int3|into|int1|iret)$/, 'always an exception'],
 ]
@@ -67,7 +67,7 @@ export function undefinedResult(i: Instruction, cl: number): boolean {
 export const APPROXIMATE = /^(fsin|fcos|fsincos|fptan|fpatan|f2xm1|fyl2x|fyl2xp1|rcpps|rcpss|rsqrtps|rsqrtss)$/
 
 /** Cases in which the host (AMD) and Intel's manual, which the processor follows, are known to differ. */
-const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, state: number) => boolean, string])[] = [
+export const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, state: number) => boolean, string])[] = [
   [/^sha/, (encoded, batch, state) => encoded.instruction.isMemory && (operandAddress(batch, encoded, state) & 15) !== 0, 'AMD lets SHA operands be unaligned'],
   [/^movsx$/, ({ row, instruction: i }) => row.mnemonic === 'MOVSXD' && i.operandSize === 16 && i.isMemory, 'AMD reads 32 bits, whatever the operand size'],
   [/^ldmxcsr$/, (encoded, batch, state) => {
