@@ -191,14 +191,14 @@ const cases: Case[] = [
 ]
 
 const stackFile = (more: string | undefined): string => {
-  const parts = join(fixtures, 'parts')
+  const light = join(fixtures, 'light')
   return [
     'apiVersion: nonroot/v1',
     'stack:',
-    `  cpu: { use: ${parts}, strategy: assisted }`,
-    `  paging: { use: ${parts}, strategy: nested }`,
-    `  abi: { use: ${parts} }`,
-    `  io: [{ use: ${parts} }]`,
+    `  cpu: { use: ${light} }`,
+    `  paging: { use: ${light} }`,
+    `  abi: { use: ${light} }`,
+    `  io: [{ use: ${light} }]`,
     'devices:',
     '  - { kind: bad, use: bad-plugin }',
     ...(more ? [`  - { kind: ${more}, use: ${more} }`] : []),

@@ -22,6 +22,12 @@ export interface VmOutcome {
   readonly info: VmInfo
 }
 
+/** Of our own options of Node: where packages come from. Others may not suit a thread. */
+const conditions = (): string[] =>
+  process.execArgv.filter(
+    (word, index, all) => /^(--conditions|-C)/.test(word) || /^(--conditions|-C)$/.test(all[index - 1] ?? ''),
+  )
+
 /** How long a thread that was asked to stop may take. */
 const GRACE_MS = 2000
 
@@ -37,7 +43,7 @@ export class VmHandle {
     tuneWasm()
     // Beside this file, from source and from a build.
     const file = new URL(`./vm-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    this.#worker = new Worker(file, { workerData: job })
+    this.#worker = new Worker(file, { workerData: job, execArgv: conditions() })
     this.ended = new Promise((resolve, reject) => {
       this.#worker.on('message', (message: FromVm) => {
         switch (message.type) {

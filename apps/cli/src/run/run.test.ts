@@ -1,0 +1,136 @@
+/** `nonroot run` from outside: what reaches standard output and error, and the exit status. */
+
+import { existsSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { folderWith, spawnCli, stackTrace } from '../testing/cli.ts'
+import { Code, multibootGuest } from '../testing/guests.ts'
+
+const hello = fileURLToPath(new URL('../../../../guests/hello/hello.elf', import.meta.url))
+
+let folder: string
+let remove: () => void
+beforeAll(async () => ({ folder, remove } = await folderWith({})))
+afterAll(() => remove())
+
+async function guest(name: string, ...code: (readonly number[])[]): Promise<string> {
+  const file = join(folder, `${name}.elf`)
+  if (!existsSync(file)) await writeFile(file, multibootGuest(code.flat()))
+  return file
+}
+const run = (kernel: string, ...more: string[]) => spawnCli(['run', '--memory', '8M', '--kernel', kernel, ...more])
+
+describe('how a run ends', () => {
+  it('prints what the guest prints and nothing else', async () => {
+    expect(await run(hello)).toEqual({ status: 33, out: 'hello\n', err: '' })
+  })
+
+  it.each([
+    { name: 'exit7', code: [Code.print('bye\n'), Code.exit(7)], status: 7, out: 'bye\n', err: /^$/ },
+    { name: 'off', code: [Code.powerOff], status: 0, out: '', err: /^$/ },
+    {
+      name: 'triple',
+      code: [Code.undefined],
+      status: 4,
+      out: '',
+      err: /^the guest crashed: triple fault at RIP 0x100020 \(vCPU 0\)\n$/,
+    },
+    {
+      name: 'hung',
+      code: [Code.print('x'), Code.haltForEver],
+      status: 4,
+      out: 'x',
+      err: /halted with interrupts disabled: nothing can wake it at RIP 0x/,
+    },
+  ])('$name gives $status', async ({ name, code, status, out, err }) => {
+    const result = await run(await guest(name, ...code))
+    expect(result).toMatchObject({ status, out })
+    expect(result.err).toMatch(err)
+  })
+
+  it('ends a guest that goes on for too long', async () => {
+    const started = performance.now()
+    const result = await run(await guest('loop', Code.loop), '--timeout', '700ms')
+    expect(result.status).toBe(124)
+    expect(result.err).toMatch(/^the guest still ran after 700ms at RIP 0x10002\d\n$/)
+    expect(performance.now() - started).toBeLessThan(4000)
+  })
+
+  it('starts a reset machine over, or ends it', async () => {
+    const kernel = await guest('reset', Code.print('r'), Code.reset, Code.loop)
+    const over = await run(kernel, '--timeout', '1s')
+    expect(over.status).toBe(124)
+    expect(over.out).toMatch(/^r{2,}$/)
+    expect(await run(kernel, '--set', 'machine.onReset=end')).toEqual({ status: 0, out: 'r', err: '' })
+  })
+})
+
+describe('what a run tells', () => {
+  it('statistics for programs, on standard error', async () => {
+    const { out, err } = await run(hello, '--stats=json')
+    expect(out).toBe('hello\n')
+    const stats = JSON.parse(err) as { exits: { reason: string; count: number }[]; metrics: { name: string }[] }
+    expect(stats.exits.reduce((sum, { count }) => sum + count, 0)).toBeGreaterThan(10)
+    expect(stats.metrics.map(({ name }) => name)).toContain('vcpu0.instructions')
+  })
+
+  it('a trace that is JSON', async () => {
+    const file = join(folder, 'trace.json')
+    await run(hello, '--trace', file)
+    const { traceEvents } = JSON.parse(await readFile(file, 'utf8')) as { traceEvents: { ph: string; name: string }[] }
+    expect(traceEvents.find(({ ph }) => ph === 'X')).toMatchObject({ pid: 1 })
+    expect(traceEvents.filter(({ name }) => name === 'thread_name')).toHaveLength(1)
+  })
+
+  it('the same console and the same counts twice, with a deterministic clock', async () => {
+    const once = async () => {
+      const { out, err } = await run(hello, '--stats=json', '--set', 'machine.clock=deterministic')
+      const { metrics } = JSON.parse(err) as { metrics: { name: string; unit: string; value: number }[] }
+      return { out, counts: metrics.filter(({ name, unit }) => unit !== 'ns' || name === 'vm.guestNs') }
+    }
+    expect(await once()).toEqual(await once())
+  })
+})
+
+describe('what cannot be run', () => {
+  const missing = '/does/not/exist'
+  it.each([
+    {
+      name: 'no such kernel',
+      args: ['--kernel', missing],
+      status: 3,
+      says: `cannot read the kernel ${missing}: there is no such file`,
+    },
+    { name: 'a folder as kernel', args: ['--kernel', '/'], status: 3, says: 'it is a folder' },
+    { name: 'a kernel that is none', args: ['--kernel', fileURLToPath(import.meta.url)], status: 3, says: 'boot_flag' },
+    {
+      name: 'no such initrd',
+      args: ['--kernel', hello, '--initrd', missing],
+      status: 3,
+      says: 'cannot read the module 0',
+    },
+    { name: 'no such stack', args: [missing + '.yaml'], status: 2, says: 'there is no such file' },
+    { name: 'no memory', args: ['--kernel', hello, '--memory', '0'], status: 2, says: 'out of range' },
+    { name: 'absurd memory', args: ['--kernel', hello, '--memory', '64TiB'], status: 2, says: 'out of range' },
+    { name: 'no size', args: ['--kernel', hello, '--memory', 'much'], status: 2, says: '"much" is not a size' },
+    {
+      name: 'no duration',
+      args: ['--kernel', hello, '--timeout', 'soon'],
+      status: 2,
+      says: '"soon" is not a duration',
+    },
+    {
+      name: 'a trace that cannot be written',
+      args: ['--kernel', hello, '--trace', '/does/not/exist/x'],
+      status: 3,
+      says: 'cannot write the trace',
+    },
+  ])('$name', async ({ args, status, says }) => {
+    const result = await spawnCli(['run', ...args])
+    expect(result).toMatchObject({ status, out: '' })
+    expect(result.err).toContain(says)
+    expect(result.err).not.toMatch(stackTrace)
+  })
+})
