@@ -30,6 +30,11 @@ export interface EntryCheckContext {
   readonly cr4Fixed1: bigint
   /** EFER bits that the processor knows. */
   readonly eferMask: bigint
+  /**
+   * The SDM's rule is true. This processor can do without: its walker takes the hypervisor's tables even while the guest's CR0.PG is 0
+   * (x86, `hardwareRoot`), which stands in for the real-mode emulators that shadow paging needed on early chips.
+   */
+  readonly unrestrictedNeedsEpt?: boolean
   /** VMCS revision behind an address, undefined where there is none: for the link pointer. */
   readonly revisionAt: (address: bigint) => number | undefined
 }
@@ -197,7 +202,11 @@ const EXECUTION_CHECKS: readonly EntryCheck[] = [
       !secondary(v, SecondaryControl.enablePml) ||
       (secondary(v, SecondaryControl.enableEpt) && isFrame(v.read('pmlAddress'), c)),
   ),
-  control(EXECUTION, 'unrestrictedGuest.ept', (v) => !unrestricted(v) || secondary(v, SecondaryControl.enableEpt)),
+  control(
+    EXECUTION,
+    'unrestrictedGuest.ept',
+    (v, c) => c.unrestrictedNeedsEpt === false || !unrestricted(v) || secondary(v, SecondaryControl.enableEpt),
+  ),
   control(
     EXECUTION,
     'modeBasedExecuteControl.ept',

@@ -1,0 +1,189 @@
+/**
+ * What the hypervisor does at each exit. One handler a reason, total by type. The interpreter is the only emulator: `PROCEED` lets the
+ * processor carry out the instruction that exited, with what surrounds it answered by the VM's roles (surroundings.ts).
+ */
+
+import type { Gpa, Gva, PagingOutcome } from '@nonroot/contracts'
+import { EXIT, LEFT, NEXT, PROCEED, S, switchTask } from '@nonroot/x86'
+import type { SwitchOptions, TaskSwitchSource } from '@nonroot/x86'
+import type { ExitReasonName } from './exit-reasons.ts'
+import type { VmxVcpu } from './vcpu.ts'
+
+/** Results beyond the processor's own: of exits that a memory access causes. */
+export const RETRY = 3
+export const DEVICE = 4
+/** The fault is the guest's: its code is in the paging state. */
+export const GUEST_FAULT = 5
+export type ExitResult =
+  typeof PROCEED | typeof NEXT | typeof LEFT | typeof RETRY | typeof DEVICE | typeof GUEST_FAULT | 2
+
+export type ExitHandler = (vcpu: VmxVcpu) => ExitResult
+
+const UNDEFINED_OPCODE = 6
+const proceed: ExitHandler = () => PROCEED
+/** The guest is told that there is no such instruction. */
+const undefinedOpcode: ExitHandler = ({ core }) => core.raise(UNDEFINED_OPCODE)
+/** Its control is not among those implemented, so that no entry can have set it. */
+const notImplemented =
+  (reason: ExitReasonName): ExitHandler =>
+  (vcpu) =>
+    vcpu.fail(`exit '${reason}', whose control is not implemented`)
+
+const hypercall: ExitHandler = (vcpu) => {
+  switch (vcpu.ports.abi.hypercall(vcpu.abiVcpu)) {
+    case 'done':
+      return NEXT
+    case 'unknown':
+      return undefinedOpcode(vcpu)
+    case 'exit':
+      return vcpu.leaveForHypercall()
+  }
+}
+
+/** What a paging strategy decided, for the access that waits. */
+function settle(vcpu: VmxVcpu, outcome: PagingOutcome, address: number): ExitResult {
+  switch (outcome.next) {
+    case 'resume':
+      return RETRY
+    case 'mmio':
+      vcpu.core.paging.frame = Math.floor(outcome.address / 4096)
+      return DEVICE
+    case 'inject':
+      vcpu.core.paging.errorCode = outcome.code
+      return GUEST_FAULT
+    case 'emulate': {
+      // The access goes to guest memory past the hardware's tables; writes are told to the strategy (Surroundings).
+      const physical = address >= 0 ? address : vcpu.translate(vcpu.faultAddress)
+      if (physical === undefined) return vcpu.fail('an access to be emulated has no translation')
+      vcpu.core.paging.frame = Math.floor(physical / 4096)
+      return DEVICE
+    }
+    case 'failure':
+      return vcpu.fail(outcome.message)
+  }
+}
+
+const eptViolation: ExitHandler = (vcpu) =>
+  settle(
+    vcpu,
+    vcpu.ports.paging.onSecondStageFault(vcpu.pagingPort, vcpu.faultPhysical as Gpa, vcpu.qualification & 7),
+    vcpu.faultPhysical,
+  )
+
+/** The exception bitmap holds #PF only, and that only under a hardware root. */
+const exceptionOrNmi: ExitHandler = (vcpu) =>
+  settle(vcpu, vcpu.ports.paging.onPageFault(vcpu.pagingPort, vcpu.faultAddress as Gva, vcpu.core.paging.errorCode), -1)
+
+const invlpg: ExitHandler = (vcpu) => {
+  const outcome = vcpu.ports.paging.onInvalidate(vcpu.pagingPort, vcpu.core.arg(0) as Gva)
+  return outcome.next === 'failure' ? vcpu.fail(outcome.message) : PROCEED
+}
+/** Which address spaces it names is not told apart: all are brought up to date. */
+const invpcid: ExitHandler = (vcpu) => {
+  const outcome = vcpu.ports.paging.onInvalidate(vcpu.pagingPort, undefined)
+  return outcome.next === 'failure' ? vcpu.fail(outcome.message) : PROCEED
+}
+
+/** Only writes of CR3 that exit are the guest's root writes: even of the value that is there. The strategy hears through `pagingChanged`. */
+const crAccess: ExitHandler = (vcpu) => {
+  vcpu.expectRootWrite((vcpu.qualification & 0x3f) === 3)
+  return PROCEED
+}
+
+const taskSwitch: ExitHandler = (vcpu) => {
+  const { selector, source, options } = vcpu.taskSwitch!
+  return switchTask(vcpu.core, selector, source, { ...options, emulated: true }) ? LEFT : NEXT
+}
+
+const tripleFault: ExitHandler = (vcpu) => {
+  vcpu.core.set32(S.exit, EXIT.stop)
+  vcpu.shutdown()
+  return LEFT
+}
+
+export interface TaskSwitchRequest {
+  readonly selector: number
+  readonly source: TaskSwitchSource
+  readonly options: SwitchOptions
+}
+
+export const HANDLERS: Readonly<Record<ExitReasonName, ExitHandler>> = {
+  exceptionOrNmi,
+  // The host's interrupts end the slice: whoever kicked finds the vCPU outside.
+  externalInterrupt: proceed,
+  tripleFault,
+  init: proceed,
+  startup: proceed,
+  ioSmi: notImplemented('ioSmi'),
+  otherSmi: notImplemented('otherSmi'),
+  interruptWindow: proceed,
+  nmiWindow: proceed,
+  taskSwitch,
+  cpuid: proceed,
+  getsec: undefinedOpcode,
+  hlt: proceed,
+  invd: proceed,
+  invlpg,
+  rdpmc: proceed,
+  rdtsc: proceed,
+  rsm: undefinedOpcode,
+  vmcall: hypercall,
+  // VMX is not offered to the guest (CPUID, CR4.VMXE): its instructions are undefined.
+  vmclear: undefinedOpcode,
+  vmlaunch: undefinedOpcode,
+  vmptrld: undefinedOpcode,
+  vmptrst: undefinedOpcode,
+  vmread: undefinedOpcode,
+  vmresume: undefinedOpcode,
+  vmwrite: undefinedOpcode,
+  vmxoff: undefinedOpcode,
+  vmxon: undefinedOpcode,
+  crAccess,
+  movDr: proceed,
+  ioInstruction: proceed,
+  rdmsr: proceed,
+  wrmsr: proceed,
+  entryFailureGuestState: (vcpu) => vcpu.fail('VM entry failed by guest state'),
+  entryFailureMsrLoading: (vcpu) => vcpu.fail('VM entry failed loading MSRs'),
+  mwait: proceed,
+  monitorTrapFlag: notImplemented('monitorTrapFlag'),
+  monitor: proceed,
+  pause: proceed,
+  entryFailureMachineCheck: notImplemented('entryFailureMachineCheck'),
+  tprBelowThreshold: notImplemented('tprBelowThreshold'),
+  apicAccess: notImplemented('apicAccess'),
+  virtualizedEoi: notImplemented('virtualizedEoi'),
+  gdtrIdtrAccess: proceed,
+  ldtrTrAccess: proceed,
+  eptViolation,
+  eptMisconfiguration: (vcpu) => vcpu.fail(`EPT misconfiguration at guest-physical ${vcpu.faultPhysical.toString(16)}`),
+  invept: undefinedOpcode,
+  rdtscp: proceed,
+  preemptionTimer: proceed,
+  invvpid: undefinedOpcode,
+  wbinvd: proceed,
+  xsetbv: proceed,
+  apicWrite: notImplemented('apicWrite'),
+  rdrand: proceed,
+  invpcid,
+  vmfunc: undefinedOpcode,
+  encls: undefinedOpcode,
+  rdseed: proceed,
+  pageModificationLogFull: notImplemented('pageModificationLogFull'),
+  xsaves: proceed,
+  xrstors: proceed,
+  pconfig: notImplemented('pconfig'),
+  subPagePermission: notImplemented('subPagePermission'),
+  umwait: undefinedOpcode,
+  tpause: undefinedOpcode,
+  loadiwkey: notImplemented('loadiwkey'),
+  enclv: undefinedOpcode,
+  enqcmdPasid: notImplemented('enqcmdPasid'),
+  enqcmdsPasid: notImplemented('enqcmdsPasid'),
+  busLock: notImplemented('busLock'),
+  instructionTimeout: notImplemented('instructionTimeout'),
+  seamcall: undefinedOpcode,
+  tdcall: undefinedOpcode,
+  rdmsrlist: undefinedOpcode,
+  wrmsrlist: undefinedOpcode,
+}

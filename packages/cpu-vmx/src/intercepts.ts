@@ -1,0 +1,152 @@
+/** @hot Which instructions exit: the columns `exit` of the processor's rows, judged by the VM-execution controls. Knows no handler. */
+
+import { EXIT_CAUSES, gpr, RCX, S } from '@nonroot/x86'
+import type { Core } from '@nonroot/x86'
+import { ProcessorControl, SecondaryControl } from './controls.ts'
+import { crAccessQualification } from './exit-qualification.ts'
+import { EXIT_REASONS, type ExitReasonName } from './exit-reasons.ts'
+import { portExits } from './io-bitmap.ts'
+import { msrExits } from './msr-bitmap.ts'
+import type { Vmcs } from './vmcs.ts'
+
+/** The controls of the current VMCS as words: read once after each change, asked at every intercept. */
+export class ControlCache {
+  pin = 0
+  processor = 0
+  secondary = 0
+  exceptions = 0
+  cr0Mask = 0
+  cr4Mask = 0
+  cr3Targets: readonly bigint[] = []
+  ioBitmapA = 0
+  ioBitmapB = 0
+  msrBitmap = 0
+
+  refresh(vmcs: Vmcs): void {
+    this.pin = vmcs.read32('pinControls')
+    this.processor = vmcs.read32('processorControls')
+    const more = (this.processor & ProcessorControl.activateSecondaryControls) !== 0
+    this.secondary = more ? vmcs.read32('secondaryProcessorControls') : 0
+    this.exceptions = vmcs.read32('exceptionBitmap')
+    this.cr0Mask = Number(vmcs.read('cr0Mask') & 0xffff_ffffn) | 0
+    this.cr4Mask = Number(vmcs.read('cr4Mask') & 0xffff_ffffn) | 0
+    const targets = [vmcs.read('cr3Target0'), vmcs.read('cr3Target1'), vmcs.read('cr3Target2'), vmcs.read('cr3Target3')]
+    this.cr3Targets = targets.slice(0, vmcs.read32('cr3TargetCount'))
+    this.ioBitmapA = Number(vmcs.read('ioBitmapA'))
+    this.ioBitmapB = Number(vmcs.read('ioBitmapB'))
+    this.msrBitmap = Number(vmcs.read('msrBitmaps'))
+  }
+}
+
+type Judge = (controls: ControlCache, core: Core) => boolean
+
+const processor =
+  (bit: number): Judge =>
+  (controls) =>
+    (controls.processor & bit) !== 0
+const secondary =
+  (bit: number): Judge =>
+  (controls) =>
+    (controls.secondary & bit) !== 0
+const always: Judge = () => true
+const never: Judge = () => false
+
+/** MOV to CR: arguments (number, value). (SDM Vol. 3C, "Instructions That Cause VM Exits Conditionally") */
+const crLoad: Judge = (controls, core) => {
+  switch (core.arg32(0)) {
+    case 0:
+      return ((core.arg32(1) ^ core.get32(S.cr0)) & controls.cr0Mask) !== 0
+    case 3:
+      return (controls.processor & ProcessorControl.cr3LoadExiting) !== 0 && !controls.cr3Targets.includes(core.arg(1))
+    case 4:
+      return ((core.arg32(1) ^ core.get32(S.cr4)) & controls.cr4Mask) !== 0
+    case 8:
+      return (controls.processor & ProcessorControl.cr8LoadExiting) !== 0
+    default:
+      return false
+  }
+}
+/** MOV from CR: arguments (number). */
+const crStore: Judge = (controls, core) => {
+  const register = core.arg32(0)
+  const bit = register === 3 ? ProcessorControl.cr3StoreExiting : register === 8 ? ProcessorControl.cr8StoreExiting : 0
+  return (controls.processor & bit) !== 0
+}
+const CR0_TS = 8
+const lmsw: Judge = (controls, core) => {
+  const shadow = core.get32(S.cr0)
+  const source = core.arg32(0)
+  // PE can only be set.
+  return ((source ^ shadow) & controls.cr0Mask & 0xe) !== 0 || (source & ~shadow & controls.cr0Mask & 1) !== 0
+}
+const clts: Judge = (controls, core) => (controls.cr0Mask & core.get32(S.cr0) & CR0_TS) !== 0
+
+/** Arguments (port, bytes). */
+const io: Judge = (controls, core) => {
+  if (!(controls.processor & ProcessorControl.useIoBitmaps)) {
+    return (controls.processor & ProcessorControl.unconditionalIoExiting) !== 0
+  }
+  return portExits(core.u8, controls.ioBitmapA, controls.ioBitmapB, core.arg32(0) & 0xffff, core.arg32(1))
+}
+const msr =
+  (write: boolean): Judge =>
+  (controls, core) =>
+    !(controls.processor & ProcessorControl.useMsrBitmaps) ||
+    msrExits(core.u8, controls.msrBitmap, core.get32(gpr(RCX)) >>> 0, write)
+
+/** By the `when` of the rows; RDMSR and WRMSR share theirs. */
+const JUDGES: Readonly<Record<string, Judge>> = {
+  always,
+  hltExiting: processor(ProcessorControl.hltExiting),
+  invlpgExiting: processor(ProcessorControl.invlpgExiting),
+  mwaitExiting: processor(ProcessorControl.mwaitExiting),
+  monitorExiting: processor(ProcessorControl.monitorExiting),
+  pauseExiting: processor(ProcessorControl.pauseExiting),
+  rdpmcExiting: processor(ProcessorControl.rdpmcExiting),
+  rdtscExiting: processor(ProcessorControl.rdtscExiting),
+  movDrExiting: processor(ProcessorControl.movDrExiting),
+  descriptorTableExiting: secondary(SecondaryControl.descriptorTableExiting),
+  wbinvdExiting: secondary(SecondaryControl.wbinvdExiting),
+  rdrandExiting: secondary(SecondaryControl.rdrandExiting),
+  rdseedExiting: secondary(SecondaryControl.rdseedExiting),
+  crLoadControls: crLoad,
+  crStoreControls: crStore,
+  lmswControls: lmsw,
+  cltsControls: clts,
+  ioControls: io,
+  // IA32_XSS is 0 and cannot be set: no bit of the bitmap can meet one.
+  xssExitingBitmap: never,
+  // Without the controls that would let them through: ENCLS is not advertised, VMFUNC is undefined, VMREAD and VMWRITE exit.
+  enclsExiting: never,
+  vmFunctionControls: never,
+  unlessVmcsShadowing: always,
+}
+
+export interface Intercept {
+  readonly reason: ExitReasonName
+  readonly exits: Judge
+  /** Low half of the exit qualification, while the arguments are in their slots. */
+  readonly qualification: (core: Core) => number
+}
+
+const none = (): number => 0
+const QUALIFICATIONS: Readonly<Record<string, (core: Core) => number>> = {
+  crLoadControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movToCr', core.arg32(2) & 15),
+  crStoreControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movFromCr', core.arg32(1) & 15),
+  lmswControls: (core) => crAccessQualification(0, 'lmsw', 0, core.arg32(0) & 0xffff),
+  cltsControls: () => crAccessQualification(0, 'clts'),
+  movDrExiting: (core) => core.arg32(0) & 7,
+  ioControls: (core) => ((core.arg32(1) - 1) | (core.arg32(0) << 16)) >>> 0,
+  invlpgExiting: (core) => core.arg32(0) >>> 0,
+}
+
+const isReason = (name: string): name is ExitReasonName => name in EXIT_REASONS
+
+/** By the processor's exit number. */
+export const INTERCEPTS: readonly (Intercept | undefined)[] = EXIT_CAUSES.map(({ reason, when }) => {
+  if (reason === '') return undefined
+  const judge = when === 'msrBitmaps' ? msr(reason === 'wrmsr') : JUDGES[when]
+  if (!isReason(reason) || !judge)
+    throw new Error(`the processor has an exit '${reason}' when '${when}' that VMX does not know`)
+  return { reason, exits: judge, qualification: QUALIFICATIONS[when] ?? none }
+})

@@ -1,0 +1,43 @@
+/** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
+
+import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/contracts'
+import { CR4_VALID, MAX_PHYSICAL_BITS } from '@nonroot/x86'
+import { CR4_VMXE } from './capability-msrs.ts'
+import type { EntryCheckContext } from './entry-checks.ts'
+import { VmxVcpu } from './vcpu.ts'
+import { VMCS_HEADER, VMCS_REVISION } from './vmcs-fields.ts'
+
+export interface VmxModeOptions {
+  /** MiB for decoded code of each vCPU. Default 32. */
+  readonly codeCacheMiB?: number | undefined
+}
+
+export function createVmxMode(options: VmxModeOptions, { hostMemory }: HostContext): CpuMode {
+  const context: EntryCheckContext = {
+    physicalAddressBits: MAX_PHYSICAL_BITS,
+    cr4Fixed1: BigInt(CR4_VALID) | CR4_VMXE,
+    eferMask: 0xd01n,
+    unrestrictedNeedsEpt: false,
+    revisionAt: (address) => {
+      if (address + 4096n > BigInt(hostMemory.bytes.length)) return undefined
+      const revision = hostMemory.view.getUint32(Number(address) + VMCS_HEADER.revision, true)
+      return revision === VMCS_REVISION ? revision : undefined
+    },
+  }
+  /** vCPUs of each VM, for the topology that CPUID shows. */
+  const siblings = new WeakMap<GuestMemory, { count: number }>()
+  return {
+    createVcpu(index: number, ports: VcpuPorts) {
+      let family = siblings.get(ports.guestMemory)
+      if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
+      family.count = Math.max(family.count, index + 1)
+      const codeCache = options.codeCacheMiB === undefined ? undefined : options.codeCacheMiB << 20
+      return new VmxVcpu(index, hostMemory, ports, family, context, { codeCache })
+    },
+    describe: () => ({
+      processor: 'nonroot software processor',
+      tiers: 'interpreter',
+      vmx: 'EPT, VPID, unrestricted guest',
+    }),
+  }
+}
