@@ -47,13 +47,19 @@ const TABLES = [
 ]
 
 /** ModRM.mod is ignored, the operand is 32 bits outside 64-bit mode and 64 in it. */
-const crAccess = { force64: true, cpl: 0, ...exit('crAccess', 'crControls') } as const
+const crAccess = { force64: true, cpl: 0 } as const
 const drAccess = { force64: true, cpl: 0, ...exit('movDr', 'movDrExiting') } as const
 const undefinedStatus = f.flags('', 'OSZAPC', 'OSZAPC')
 const CONTROL_REGISTERS = [
-  row('MOV', 'Ry,Cy', '0F 20 /r mod=*', { ...crAccess, semantics: 'movFromControl', flags: undefinedStatus }),
+  row('MOV', 'Ry,Cy', '0F 20 /r mod=*', {
+    ...crAccess,
+    ...exit('crAccess', 'crStoreControls'),
+    semantics: 'movFromControl',
+    flags: undefinedStatus,
+  }),
   row('MOV', 'Cy,Ry', '0F 22 /r mod=*', {
     ...crAccess,
+    ...exit('crAccess', 'crLoadControls'),
     semantics: 'movToControl',
     flow: 'serialise',
     flags: undefinedStatus,
@@ -66,8 +72,8 @@ const CONTROL_REGISTERS = [
     flags: undefinedStatus,
   }),
   row('SMSW', 'Esreg', '0F 01 /4'),
-  row('LMSW', 'Ew', '0F 01 /6', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'crControls') }),
-  row('CLTS', '', '0F 06', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'crControls') }),
+  row('LMSW', 'Ew', '0F 01 /6', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'lmswControls') }),
+  row('CLTS', '', '0F 06', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'cltsControls') }),
 ]
 
 const INTERRUPT_FLAG = [
