@@ -2,6 +2,7 @@
 import { X87_OPERATION, X87_STORE } from '../float/library.ts'
 import { S } from '../state/layout.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value } from './builder.ts'
+import { quickExchange, quickLoad, quickLoadInteger, quickLoadRegister, quickStoreDouble, quickStoreRegister } from './x87-quick.ts'
 import { recordPointers, setTop, top, waitForX87 } from './x87-state.ts'
 
 /** i in ST(i), i32. */
@@ -85,12 +86,12 @@ const load: Semantics = (b, src) => {
   waitForX87(b)
   if (!src!.isMemory) {
     recordPointers(b)
-    return void routine(b, 'x87_load_st', index(b))
+    return quickLoadRegister(b, index(b), () => void routine(b, 'x87_load_st', index(b)))
   }
   if (src!.spec.size === 'f80') return loadTen(b, 'x87_load_f80')
   const { bits, suffix } = number(b, src!)
   recordPointers(b)
-  routine(b, `x87_load_${suffix}`, bits)
+  quickLoad(b, suffix as 'f32' | 'f64', bits, () => void routine(b, `x87_load_${suffix}`, bits))
 }
 
 /** FLD m80, FBLD: eight bytes and two. */
@@ -106,15 +107,19 @@ const loadInteger: Semantics = (b, src) => {
   waitForX87(b)
   const { bits } = number(b, src!)
   recordPointers(b)
-  routine(b, 'x87_load_integer', bits)
+  quickLoadInteger(b, bits, () => void routine(b, 'x87_load_integer', bits))
 }
 
 /** Stores what a routine leaves in the `value` slot. That memory can be written is known before the stack pops. */
 function storeResult(b: SemanticsBuilder, dst: Operand, name: string, ...args: number[]): void {
   dst.readToWrite()
   recordPointers(b)
-  const answer = routine(b, name, ...args)
-  b.if(b.eqz(b.and(answer, X87_STORE.nothingToWrite)), () => dst.write(b.slot(S.value, 'i64', dst.width)))
+  const exact = () => {
+    const answer = routine(b, name, ...args)
+    b.if(b.eqz(b.and(answer, X87_STORE.nothingToWrite)), () => dst.write(b.slot(S.value, 'i64', dst.width)))
+  }
+  if (dst.spec.size === 'f64') quickStoreDouble(b, args[0] === 1, (bits) => dst.write(bits), exact)
+  else exact()
 }
 
 function storeTen(b: SemanticsBuilder, name: string): void {
@@ -137,7 +142,7 @@ const store =
     waitForX87(b)
     if (!dst!.isMemory) {
       recordPointers(b)
-      routine(b, 'x87_store_st', index(b), pops)
+      quickStoreRegister(b, index(b), pops === 1, () => void routine(b, 'x87_store_st', index(b), pops))
     } else if (dst!.spec.size === 'f80') storeTen(b, 'x87_store_f80')
     else storeResult(b, dst!, `x87_store_f${dst!.width}`, pops)
   }
@@ -160,7 +165,11 @@ const conditionalMove: Semantics = (b) => {
 
 // ---------------------------------------------------------------------- control
 
-const exchange = onStack('x87_exchange', index)
+const exchange: Semantics = (b) => {
+  waitForX87(b)
+  recordPointers(b)
+  quickExchange(b, index(b), () => void routine(b, 'x87_exchange', index(b)))
+}
 
 const free: Semantics = (b) => {
   waitForX87(b)
