@@ -113,7 +113,7 @@ class Session {
     })
     this.#monitor = new Monitor({
       vm: this.#vm,
-      print: (text) => this.#write(new TextEncoder().encode(text.replaceAll('\n', '\r\n')), () => {}),
+      print: (text) => this.#write(new TextEncoder().encode(text), () => {}),
       quit: () => this.#stop({ by: 'user' }),
       closed: () => {
         for (const { bytes, done } of this.#held.splice(0)) this.#output(bytes, done)
@@ -147,7 +147,7 @@ class Session {
     const keys = new EscapeKeys((command) => {
       if (command === 'quit') this.#stop({ by: 'user' })
       else if (command === 'monitor') this.#monitor.toggle()
-      else this.#write(new TextEncoder().encode(ESCAPE_HELP.replaceAll('\n', '\r\n')), () => {})
+      else this.#write(new TextEncoder().encode(ESCAPE_HELP), () => {})
     })
     terminal.onInput((bytes) => {
       const kept = terminal.interactive ? keys.filter(bytes) : bytes
@@ -187,8 +187,7 @@ class Session {
   // Our own words go to standard error.
 
   #say(text: string): void {
-    // A raw terminal does not return the carriage by itself.
-    this.#io.err(`${text}${this.#terminal.interactive ? '\r' : ''}\n`)
+    this.#io.err(`${text}\n`)
   }
 
   /** One line that is written over, where a person watches. */

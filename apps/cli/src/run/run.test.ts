@@ -9,6 +9,7 @@ import { folderWith, spawnCli, stackTrace } from '../testing/cli.ts'
 import { Code, multibootGuest } from '../testing/guests.ts'
 
 const hello = fileURLToPath(new URL('../../../../guests/hello/hello.elf', import.meta.url))
+const demo = fileURLToPath(new URL('../../../../guests/demo/demo.elf', import.meta.url))
 
 let folder: string
 let remove: () => void
@@ -84,9 +85,9 @@ describe('what a run tells', () => {
     expect(traceEvents.filter(({ name }) => name === 'thread_name')).toHaveLength(1)
   })
 
-  it('the same console and the same counts twice, with a deterministic clock', async () => {
+  it.each([hello, demo])('the same console and the same counts twice, with a deterministic clock', async (kernel) => {
     const once = async () => {
-      const { out, err } = await run(hello, '--stats=json', '--set', 'machine.clock=deterministic')
+      const { out, err } = await run(kernel, '--memory', '32M', '--stats=json', '--set', 'machine.clock=deterministic')
       const { metrics } = JSON.parse(err) as { metrics: { name: string; unit: string; value: number }[] }
       return { out, counts: metrics.filter(({ name, unit }) => unit !== 'ns' || name === 'vm.guestNs') }
     }

@@ -20,8 +20,8 @@ function valueText({ kind, unit, value, count, max }: MetricSample): string {
   return unit === 'bytes' ? `${integer.format(value)} B` : integer.format(value)
 }
 
-/** `vcpu0.exits.cpuid` and the like: where exits are counted by reason. */
-const EXITS = /^(.*exits)\.([^.]+)$/
+/** `vcpu0.exits.cpuid`, `vcpu0.exitCost.cpuid` and the like: where exits are counted by reason. */
+const EXITS = /^(?:.*\.)?(?:exits|exitCost)\.([^.]+)$/
 
 interface ExitRow {
   readonly reason: string
@@ -35,7 +35,7 @@ function exitRows(samples: readonly MetricSample[]): ExitRow[] {
   for (const sample of samples) {
     const match = EXITS.exec(sample.name)
     if (!match) continue
-    const reason = match[2]!.replace(/(?<=.)Ns$/, '')
+    const reason = match[1]!.replace(/(?<=.)Ns$/, '')
     const row = rows.get(reason) ?? { reason, count: 0, ns: 0 }
     rows.set(reason, row)
     if (sample.kind === 'histogram') {
@@ -64,14 +64,17 @@ export function statsText(samples: readonly MetricSample[]): string {
     }
     lines.push('')
   }
-  let group = ''
+  const groups = new Map<string, string[]>()
   for (const sample of samples) {
     if (EXITS.test(sample.name) || (sample.kind === 'histogram' ? sample.count === 0 : sample.value === 0)) continue
     const dot = sample.name.lastIndexOf('.')
-    const [scope, name] = [sample.name.slice(0, Math.max(dot, 0)), sample.name.slice(dot + 1)]
-    if (scope !== group) lines.push((group = scope))
-    lines.push(`  ${name.padEnd(26)}${valueText(sample).padStart(14)}   ${sample.help}`)
+    const scope = sample.name.slice(0, Math.max(dot, 0))
+    if (!groups.has(scope)) groups.set(scope, [scope])
+    groups
+      .get(scope)!
+      .push(`  ${sample.name.slice(dot + 1).padEnd(26)}${valueText(sample).padStart(14)}   ${sample.help}`)
   }
+  lines.push(...[...groups.values()].flat())
   return `${lines.join('\n')}\n`
 }
 
