@@ -1,6 +1,7 @@
 /** Bit counts, BMI1, BMI2, ADX, MOVBE and CRC32 on general registers. (SDM Vol. 2, the instructions' own pages) */
 import { RDX } from '../state/layout.ts'
 import type { Semantics, SemanticsBuilder, Value, Width } from './builder.ts'
+import { lanes, run } from './vector.ts'
 import { multiplyHigh } from './wide.ts'
 
 /** OF, SF, AF and PF, for instructions that clear them. */
@@ -173,18 +174,26 @@ const movbe: Semantics = (b, dst, src) => dst!.write(reverseBytes(b, src!.read()
 /** CRC-32C, bit-reflected: the polynomial 11EDC6F41H mirrored. (SDM Vol. 2A, "CRC32") */
 const POLYNOMIAL = 0x82f6_3b78
 
-/** Divides `bits` bits out of the register, eight a round. */
+/** What the register holds `steps` bits after it held `value`. */
+function divided(value: number, steps: number): number {
+  let crc = value
+  for (let n = 0; n < steps; n++) crc = (crc >>> 1) ^ (crc & 1 ? POLYNOMIAL : 0)
+  return crc >>> 0
+}
+
+/** Divides `bits` bits out of the register. That is linear: each of its low bits has a part in the result, taken four at a time. */
 function divideOut(b: SemanticsBuilder, value: Value, bits: number): Value {
-  const rest = b.variable(value, 'crc')
-  const left = b.variable(b.i32(bits), 'bits')
-  b.loop(() => {
-    let crc = b.get(rest)
-    for (let n = 0; n < 8; n++) crc = b.xor(b.shrU(crc, 1), b.and(b.sub(0, b.and(crc, 1)), POLYNOMIAL))
-    b.assign(rest, crc)
-    b.assign(left, b.sub(b.get(left), 8))
-    b.if(b.eqz(b.get(left)), () => b.break())
+  const all = b.op('i32x4.splat', value)
+  const parts = run(0, bits / 4).map((group) => {
+    const four = run(4 * group, 4)
+    const each = lanes(b, 32, four.map((n) => 2 ** n))
+    const set = b.op('i32x4.eq', b.op('v128.and', all, each), each)
+    return b.op('v128.and', set, lanes(b, 32, four.map((n) => divided(2 ** n, bits))))
   })
-  return b.get(rest)
+  const sum = parts.reduce((left, right) => b.op('v128.xor', left, right))
+  const half = b.xor(b.lane('i64x2.extract_lane', [0], sum), b.lane('i64x2.extract_lane', [1], sum))
+  const result = b.xor(b.wrap(half), b.wrap(b.shrU(half, 32)))
+  return bits === 32 ? result : b.xor(result, b.shrU(value, bits))
 }
 
 const crc32: Semantics = (b, dst, src) => {
