@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
+import type { ImageOptions } from './commands/image.ts'
 import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
@@ -94,6 +95,19 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (file: string, options: { set: string[]; json?: boolean; graph?: string }) => {
       const { stackShow } = await import('./commands/stack-show.ts')
       status = await stackShow(file, options, io)
+    })
+
+  const image = command(program, 'image').description('make guest images')
+  command(image, 'debian')
+    .description("Debian's kernel and an initramfs out of its packages, into a cache; run takes them from there")
+    .addOption(new Option('--flavour <name>', 'which kernel: cloud, generic').default('cloud'))
+    .option('--include <package...>', 'further Debian packages, with what they depend on')
+    .option('--modules <module...>', 'further kernel modules')
+    .option('--refresh', 'ask the archive again')
+    .addOption(jsonOption())
+    .action(async (options: ImageOptions) => {
+      const { imageDebian } = await import('./commands/image.ts')
+      status = await imageDebian(options, io)
     })
 
   command(program, 'plugins')

@@ -148,7 +148,7 @@ const VERBS: Record<Progress['step'], string> = {
   cached: 'cached:',
 }
 
-function progressText({ step, what, done, total }: Progress): string {
+export function progressText({ step, what, done, total }: Progress): string {
   const share = total > 1 ? ` ${Math.floor((100 * done) / total)} %` : ''
   return step === 'cached' ? '' : `Debian image: ${VERBS[step]} ${what}${share}`
 }
