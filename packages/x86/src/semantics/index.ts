@@ -4,6 +4,7 @@ import { bit } from './bit.ts'
 import { bmi } from './bmi.ts'
 import { control } from './control.ts'
 import { crypto } from './crypto.ts'
+import { decimal } from './decimal.ts'
 import { far } from './far.ts'
 import { integer } from './integer.ts'
 import { mmx } from './mmx.ts'
@@ -21,7 +22,7 @@ import { x87 } from './x87.ts'
 
 /** One table a family of the manual; a key may stand in one only. */
 const families: readonly Record<string, Semantics>[] = [
-  integer, bit, string, control, x87, x87Environment, mmx, packed, sse, sseArithmetic, sseConvert, sse4, text, crypto, bmi, randomNumbers, system, far,
+  integer, bit, string, control, x87, x87Environment, mmx, packed, sse, sseArithmetic, sseConvert, sse4, text, crypto, bmi, randomNumbers, decimal, system, far,
 ]
 
 function merge(): Record<string, Semantics> {

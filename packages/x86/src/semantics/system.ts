@@ -337,7 +337,6 @@ const machine: Record<string, Semantics> = {
   umwait: undefinedOpcode,
   tpause: undefinedOpcode,
   getsec: plain('undefinedOpcode'),
-  rsm: plain('undefinedOpcode'),
   encls: plain('undefinedOpcode'),
   enclu: undefinedOpcode,
   rdpkru: undefinedOpcode,
