@@ -21,6 +21,8 @@ export type SystemRoutine = (core: Core) => Outcome
 export class GuestFault {
   readonly vector: number
   readonly errorCode: number
+  /** It is one of the instruction at the `rip` slot, which a task switch has changed already, not of the running one. */
+  atNewTask = false
   constructor(vector: number, errorCode = 0) {
     this.vector = vector
     this.errorCode = errorCode

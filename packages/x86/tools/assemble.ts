@@ -17,7 +17,9 @@ function assemble(bits: string, source: string): string {
 
 const code: Record<string, string> = {}
 for (const name of globSync('src/**/*.test.ts', { cwd: root }).sort()) {
-  for (const [, bits, quote, text] of readFileSync(join(root, name), 'utf8').matchAll(/\basm\(\s*(16|32|64),\s*(['`])((?:(?!\2)[^\\])*)\2/g)) {
+  for (const [, bits, quote, text] of readFileSync(join(root, name), 'utf8').matchAll(
+    /\basm\(\s*(16|32|64),\s*(['`])((?:(?!\2)[^\\])*)\2/g,
+  )) {
     void quote
     try {
       code[`${bits} ${text}`] = assemble(bits!, text!)
@@ -27,6 +29,11 @@ for (const name of globSync('src/**/*.test.ts', { cwd: root }).sort()) {
     }
   }
 }
-const lines = Object.entries(code).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, hex]) => `  ${JSON.stringify(key)}: '${hex}',`)
-writeFileSync(join(root, 'src/testing/assembled.ts'), `/** Recorded by tools/assemble.ts. Do not edit. */\nexport const CODE: Readonly<Record<string, string>> = {\n${lines.join('\n')}\n}\n`)
+const lines = Object.entries(code)
+  .sort(([a], [b]) => (a < b ? -1 : 1))
+  .map(([key, hex]) => `  ${JSON.stringify(key)}: '${hex}',`)
+writeFileSync(
+  join(root, 'src/testing/assembled.ts'),
+  `/** Recorded by tools/assemble.ts. Do not edit. */\nexport const CODE: Readonly<Record<string, string>> = {\n${lines.join('\n')}\n}\n`,
+)
 console.log(`${lines.length} snippets`)

@@ -10,17 +10,25 @@ export const DR6 = { generalDetect: 1 << 13, singleStep: 1 << 14, taskSwitch: 1 
 /** Whether the instruction about to run was under TF when it began. By core: a step never nests. */
 const stepping = new WeakSet<Core>()
 
-/** True when the instruction at RIP meets an instruction breakpoint; RF shields one instruction. */
+/** True when the instruction at RIP meets an instruction breakpoint; RF shields one instruction. An interrupt shadow ends with it. */
 export function beforeInstruction(core: Core): boolean {
   const flags = core.get32(S.flags)
   if (flags & FLAG.TF) stepping.add(core)
   else stepping.delete(core)
-  if (!core.debugging || flags & FLAG.RF || core.get32(S.shadow) === 2) return false
+  const shielded = core.get32(S.shadow) === 2
+  core.set32(S.shadow, 0)
+  core.set32(S.flags, flags & ~FLAG.RF)
+  if (!core.debugging || flags & FLAG.RF || shielded) return false
   const dr7 = core.get32(S.dr7)
   const linear = BigInt.asUintN(core.get32(S.mode) & 2 ? 64 : 32, core.get64(S.rip) + core.get64(S.csBase))
   let hits = 0
   for (let n = 0; n < 4; n++) {
-    if (breakpointEnabled(dr7, n) && breakpointKind(dr7, n) === BREAK_ON.execute && core.get64(S.dr0 + 8 * n) === linear) hits |= 1 << n
+    if (
+      breakpointEnabled(dr7, n) &&
+      breakpointKind(dr7, n) === BREAK_ON.execute &&
+      core.get64(S.dr0 + 8 * n) === linear
+    )
+      hits |= 1 << n
   }
   if (!hits) return false
   core.pendingDebug |= hits
@@ -30,7 +38,6 @@ export function beforeInstruction(core: Core): boolean {
 
 /** True when the instruction that completed ends in a trap. MOV SS and POP SS hold it back for one instruction. */
 export function afterInstruction(core: Core): boolean {
-  core.set32(S.flags, core.get32(S.flags) & ~FLAG.RF)
   if (stepping.has(core)) core.pendingDebug |= DR6.singleStep
   if (!core.pendingDebug || core.get32(S.shadow) === 2) return false
   core.raise(DB)

@@ -81,7 +81,8 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
   const first = current.vector
   const double =
     exception &&
-    ((isContributory(first) && isContributory(vector)) || (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
+    ((isContributory(first) && isContributory(vector)) ||
+      (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
   if (!double) return { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 }
   if (core.nonRoot?.exception(core, DOUBLE_FAULT, 0)) return 'stop'
   return { kind: EVENT.exception, vector: DOUBLE_FAULT, errorCode: 0, hasErrorCode: true, length: 0 }

@@ -8,7 +8,16 @@ import { readFlags } from '../state/flags.ts'
 import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { isLong, isV86, RIGHTS, setNullSegment, setSegment } from '../state/segments.ts'
 import { updateMode } from '../state/update-mode.ts'
-import { checkStackSegment, isNull, loadSegment, readDescriptor, setNullStack, SYSTEM_TYPE, VECTOR, type Descriptor } from '../system/descriptor.ts'
+import {
+  checkStackSegment,
+  isNull,
+  loadSegment,
+  readDescriptor,
+  setNullStack,
+  SYSTEM_TYPE,
+  VECTOR,
+  type Descriptor,
+} from '../system/descriptor.ts'
 import { EVENT, TASK_SWITCH, type DeliveredEvent } from '../system/intercept.ts'
 import { Stack } from './stack.ts'
 import { switchTask } from './task-switch.ts'
@@ -35,7 +44,8 @@ export function deliverThroughTable(core: Core, event: DeliveredEvent): boolean 
 /** Real-address mode: vectors of segment:offset, no error codes. */
 function deliverReal(core: Core, event: DeliveredEvent): void {
   const at = event.vector * 4
-  if (at + 3 > core.get32(IDTR + SEG.limit) >>> 0) throw new GuestFault(event.vector === VECTOR.DF ? VECTOR.DF : VECTOR.GP, 0)
+  if (at + 3 > core.get32(IDTR + SEG.limit) >>> 0)
+    throw new GuestFault(event.vector === VECTOR.DF ? VECTOR.DF : VECTOR.GP, 0)
   const entry = readLinear(core, (core.get32(IDTR + SEG.base) + at) | 0, 0, 4, 0)
   const stack = Stack.current(core)
   stack.push(2, flagsImage(core, event) & 0xffff)
@@ -67,7 +77,8 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   const tableLow = core.get32(IDTR + SEG.base)
   const tableHigh = core.get32(IDTR + SEG.base + 4)
   const access = implicitAccess(core)
-  const word = (n: number) => readLinear(core, (tableLow + offset + n) | 0, carryInto(core, tableLow, tableHigh, offset + n), 4, access)
+  const word = (n: number) =>
+    readLinear(core, (tableLow + offset + n) | 0, carryInto(core, tableLow, tableHigh, offset + n), 4, access)
   const first = word(0)
   const second = word(4)
   const third = word(8)
@@ -79,7 +90,8 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
 
   const selector = first >>> 16
   const target = gateTarget(core, selector, ext)
-  if ((target.rights & (RIGHTS.long | RIGHTS.big)) !== RIGHTS.long) throw new GuestFault(VECTOR.GP, (selector & 0xfffc) | ext)
+  if ((target.rights & (RIGHTS.long | RIGHTS.big)) !== RIGHTS.long)
+    throw new GuestFault(VECTOR.GP, (selector & 0xfffc) | ext)
   const newCpl = target.isConforming ? cpl : target.privilege
 
   const ist = second & 7
@@ -131,7 +143,10 @@ function deliverProtected(core: Core, event: DeliveredEvent): boolean {
   const first = readLinear(core, table, 0, 4, access)
   const second = readLinear(core, (table + 4) | 0, 0, 4, access)
   const type = (second >>> 8) & 0x1f
-  const isGate = type === SYSTEM_TYPE.taskGate || (type & 0x17) === SYSTEM_TYPE.interruptGate16 || (type & 0x17) === SYSTEM_TYPE.trapGate16
+  const isGate =
+    type === SYSTEM_TYPE.taskGate ||
+    (type & 0x17) === SYSTEM_TYPE.interruptGate16 ||
+    (type & 0x17) === SYSTEM_TYPE.trapGate16
   if (!isGate) throw new GuestFault(VECTOR.GP, code)
   if (!ext && ((second >>> 13) & 3) < core.get32(S.cpl)) throw new GuestFault(VECTOR.GP, code)
   if (!(second & 0x8000)) throw new GuestFault(VECTOR.NP, code)
@@ -141,7 +156,14 @@ function deliverProtected(core: Core, event: DeliveredEvent): boolean {
   return false
 }
 
-function throughGate(core: Core, event: DeliveredEvent, type: number, selector: number, gateOffset: number, ext: number): void {
+function throughGate(
+  core: Core,
+  event: DeliveredEvent,
+  type: number,
+  selector: number,
+  gateOffset: number,
+  ext: number,
+): void {
   const target = gateTarget(core, selector, ext)
   const cpl = core.get32(S.cpl)
   const v86 = isV86(core)

@@ -23,7 +23,15 @@ export class Stack {
   /** Upper half of the last 8-byte pop. */
   upper = 0
 
-  constructor(core: Core, size: 16 | 32 | 64, low: number, high: number, cpl: number, segment_: { base: number; limit: number; rights: number }, code = 0) {
+  constructor(
+    core: Core,
+    size: 16 | 32 | 64,
+    low: number,
+    high: number,
+    cpl: number,
+    segment_: { base: number; limit: number; rights: number },
+    code = 0,
+  ) {
     this.core = core
     this.size = size
     this.low = low
@@ -40,7 +48,15 @@ export class Stack {
     const at = segment(SEGMENT.ss)
     const rights = core.get32(at + SEG.attributes)
     const size = in64BitCode(core) ? 64 : rights & RIGHTS.big ? 32 : 16
-    return new Stack(core, size, core.get32(RSP_AT), core.get32(RSP_AT + 4), core.get32(S.cpl), { base: core.get32(at + SEG.base), limit: core.get32(at + SEG.limit), rights }, code)
+    return new Stack(
+      core,
+      size,
+      core.get32(RSP_AT),
+      core.get32(RSP_AT + 4),
+      core.get32(S.cpl),
+      { base: core.get32(at + SEG.base), limit: core.get32(at + SEG.limit), rights },
+      code,
+    )
   }
   /** A 64-bit stack at an address. */
   static flat(core: Core, low: number, high: number, cpl: number, code = 0): Stack {
@@ -76,7 +92,9 @@ export class Stack {
     if (size === 16) this.low = (low & ~0xffff) | ((low + bytes) & 0xffff)
     else {
       this.low = (low + bytes) | 0
-      if (size === 64) this.high = (this.high + (bytes < 0 ? (low >>> 0 < -bytes ? -1 : 0) : (low >>> 0) + bytes > 0xffff_ffff ? 1 : 0)) | 0
+      if (size === 64)
+        this.high =
+          (this.high + (bytes < 0 ? (low >>> 0 < -bytes ? -1 : 0) : (low >>> 0) + bytes > 0xffff_ffff ? 1 : 0)) | 0
       else this.high = 0
     }
   }
@@ -107,7 +125,9 @@ export class Stack {
     const first = this.#offset(offset) >>> 0
     const last = first + bytes - 1
     const down = isProtected(this.core) && (this.rights & (RIGHTS.code | RIGHTS.direction)) === RIGHTS.direction
-    const inside = down ? first > this.limit && last <= (this.rights & RIGHTS.big ? 0xffff_ffff : 0xffff) : last <= this.limit
+    const inside = down
+      ? first > this.limit && last <= (this.rights & RIGHTS.big ? 0xffff_ffff : 0xffff)
+      : last <= this.limit
     if (!inside) throw new GuestFault(STACK_FAULT, this.code)
   }
 }

@@ -9,7 +9,15 @@ import { FLAG, gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { RIGHTS, setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
 import { updateMode } from '../state/update-mode.ts'
 import {
-  checkStackSegment, findDescriptor, isNull, loadSegment, markDescriptor, readDescriptor, SYSTEM_TYPE, VECTOR, type Descriptor,
+  checkStackSegment,
+  findDescriptor,
+  isNull,
+  loadSegment,
+  markDescriptor,
+  readDescriptor,
+  SYSTEM_TYPE,
+  VECTOR,
+  type Descriptor,
 } from '../system/descriptor.ts'
 import { TASK_SWITCH, type DeliveredEvent, type TaskSwitchSource } from '../system/intercept.ts'
 import { DR6 } from './debug.ts'
@@ -19,7 +27,13 @@ const TR = segment(SEGMENT.tr)
 const BUSY = 2
 /** Places in a TSS: [32-bit, 16-bit]. */
 const PLACES = {
-  cr3: [0x1c, -1], eip: [0x20, 0x0e], eflags: [0x24, 0x10], registers: [0x28, 0x12], segments: [0x48, 0x22], ldt: [0x60, 0x2a], trap: [0x64, -1],
+  cr3: [0x1c, -1],
+  eip: [0x20, 0x0e],
+  eflags: [0x24, 0x10],
+  registers: [0x28, 0x12],
+  segments: [0x48, 0x22],
+  ldt: [0x60, 0x2a],
+  trap: [0x64, -1],
 } as const
 const LEAST_LIMIT = [0x67, 0x2b] as const
 /** Order of the segment registers in the TSS: ES CS SS DS (FS GS). */
@@ -64,7 +78,12 @@ class TaskState {
 }
 
 /** True when it left to the hypervisor instead. On return RIP, flags and mode are the new task's. */
-export function switchTask(core: Core, selector: number, source: TaskSwitchSource, options: SwitchOptions = {}): boolean {
+export function switchTask(
+  core: Core,
+  selector: number,
+  source: TaskSwitchSource,
+  options: SwitchOptions = {},
+): boolean {
   if (core.nonRoot && !options.emulated) return core.nonRoot.taskSwitch(core, selector, source, options) === LEFT
   const ext = options.ext ?? 0
   const target = targetTss(core, selector, source, ext)
@@ -89,8 +108,13 @@ export function switchTask(core: Core, selector: number, source: TaskSwitchSourc
   setSegment(core, SEGMENT.tr, selector, target.base, 0, target.limit, target.rights | BUSY)
   core.set32(S.cr0, core.get32(S.cr0) | 8)
   core.set32(S.dr7, core.get32(S.dr7) & ~0x155)
-  loadTask(core, state, ext)
-  afterSwitch(core, state, next.bytes, options.event)
+  try {
+    loadTask(core, state, ext)
+    afterSwitch(core, state, next.bytes, options.event)
+  } catch (fault) {
+    if (fault instanceof GuestFault) fault.atNewTask = true
+    throw fault
+  }
   return false
 }
 
@@ -197,7 +221,8 @@ function loadCode(core: Core, selector: number, ext: number): void {
   const code = (selector & 0xfffc) | ext
   const d = isNull(selector) ? undefined : findDescriptor(core, selector)
   if (!d || !d.isCode) throw new GuestFault(VECTOR.TS, code)
-  if (d.isConforming ? d.privilege > (selector & 3) : d.privilege !== (selector & 3)) throw new GuestFault(VECTOR.TS, code)
+  if (d.isConforming ? d.privilege > (selector & 3) : d.privilege !== (selector & 3))
+    throw new GuestFault(VECTOR.TS, code)
   if (!d.present) throw new GuestFault(VECTOR.NP, code)
   loadSegment(core, SEGMENT.cs, selector, d)
 }

@@ -21,7 +21,10 @@ export { currentAccess }
 
 /** HPA of one byte. `device` accesses yield -1 with the frame in the paging state. */
 function locate(core: Core, low: number, high: number, access: number): number {
-  const bank = bankAddress(core, access & ACCESS.user ? TLB_BANK.user : access & ACCESS.smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed)
+  const bank = bankAddress(
+    core,
+    access & ACCESS.user ? TLB_BANK.user : access & ACCESS.smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed,
+  )
   const hit = probe(core, bank, low, high, (access & ACCESS.write) !== 0)
   if (hit >= 0) return hit
   const p = core.paging
@@ -48,7 +51,14 @@ export function readLinear(core: Core, low: number, high: number, bytes: 1 | 2 |
   return bytes === 4 ? core.view.getInt32(hpa, true) : bytes === 2 ? core.view.getUint16(hpa, true) : core.u8[hpa]!
 }
 
-export function writeLinear(core: Core, low: number, high: number, bytes: 1 | 2 | 4, value: number, access: number): void {
+export function writeLinear(
+  core: Core,
+  low: number,
+  high: number,
+  bytes: 1 | 2 | 4,
+  value: number,
+  access: number,
+): void {
   if ((low & 0xfff) + bytes > 4096) return writeBytes(core, low, high, bytes, value, access)
   const hpa = locate(core, low, high, access | ACCESS.write)
   if (hpa < 0) return core.host.writeDevice(core.paging.frame * 4096 + (low & 0xfff), bytes, value)
@@ -61,7 +71,8 @@ export function writeLinear(core: Core, low: number, high: number, bytes: 1 | 2 
 
 function readBytes(core: Core, low: number, high: number, bytes: number, access: number): number {
   let value = 0
-  for (let i = 0; i < bytes; i++) value |= readLinear(core, (low + i) | 0, carry(core, low, high, i), 1, access) << (8 * i)
+  for (let i = 0; i < bytes; i++)
+    value |= readLinear(core, (low + i) | 0, carry(core, low, high, i), 1, access) << (8 * i)
   return value
 }
 
@@ -69,7 +80,8 @@ function readBytes(core: Core, low: number, high: number, bytes: number, access:
 function writeBytes(core: Core, low: number, high: number, bytes: number, value: number, access: number): void {
   locate(core, low, high, access | ACCESS.write)
   locate(core, (low + bytes - 1) | 0, carry(core, low, high, bytes - 1), access | ACCESS.write)
-  for (let i = 0; i < bytes; i++) writeLinear(core, (low + i) | 0, carry(core, low, high, i), 1, (value >>> (8 * i)) & 0xff, access)
+  for (let i = 0; i < bytes; i++)
+    writeLinear(core, (low + i) | 0, carry(core, low, high, i), 1, (value >>> (8 * i)) & 0xff, access)
 }
 
 function carry(core: Core, low: number, high: number, offset: number): number {
@@ -94,21 +106,38 @@ export function readLinear64(core: Core, linear: bigint, access: number): bigint
 export { carry as carryInto }
 
 /** Bytes of guest memory into `into` at `at`: whole or, by a fault, not at all. At most a page long. */
-export function readRange(core: Core, low: number, high: number, into: Uint8Array, length: number, access: number, at = 0): void {
+export function readRange(
+  core: Core,
+  low: number,
+  high: number,
+  into: Uint8Array,
+  length: number,
+  access: number,
+  at = 0,
+): void {
   const head = Math.min(length, 4096 - (low & 0xfff))
   const first = locate(core, low, high, access)
   const frame = core.paging.frame
   const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access) : 0
   const part = (hpa: number, from: number, count: number) => {
     if (hpa >= 0) return into.set(core.u8.subarray(hpa, hpa + count), at + from)
-    for (let i = 0; i < count; i++) into[at + from + i] = core.host.readDevice(frame * 4096 + ((low + from + i) & 0xfff), 1)
+    for (let i = 0; i < count; i++)
+      into[at + from + i] = core.host.readDevice(frame * 4096 + ((low + from + i) & 0xfff), 1)
   }
   part(first, 0, head)
   if (head < length) part(second, head, length - head)
 }
 
 /** Bytes [start, end) of `from` to guest memory: whole or, by a fault, not at all. At most a page long. */
-export function writeRange(core: Core, low: number, high: number, from: Uint8Array, start: number, end: number, access: number): void {
+export function writeRange(
+  core: Core,
+  low: number,
+  high: number,
+  from: Uint8Array,
+  start: number,
+  end: number,
+  access: number,
+): void {
   const length = end - start
   const head = Math.min(length, 4096 - (low & 0xfff))
   const first = locate(core, low, high, access | ACCESS.write)

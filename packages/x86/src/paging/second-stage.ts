@@ -48,7 +48,14 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
   for (;;) {
     const { root, accessedDirty } = core.secondStage!
     // With accessed and dirty flags on, an access to paging structures counts as a write. (SDM, "Accessed and Dirty Flags for EPT")
-    const wanted = access & ACCESS.fetch ? EPT.execute : access & ACCESS.write ? EPT.write : tables && accessedDirty ? EPT.read | EPT.write : EPT.read
+    const wanted =
+      access & ACCESS.fetch
+        ? EPT.execute
+        : access & ACCESS.write
+          ? EPT.write
+          : tables && accessedDirty
+            ? EPT.read | EPT.write
+            : EPT.read
     let rights: number = EPT.rights
     let table = root
     let level = 4

@@ -103,7 +103,7 @@ function canonical(core: Core, low: number, high: number, bytes: number): boolea
 
 /** Page of the last byte of an access that crosses. Only 64-bit addresses carry into the upper half. */
 function secondPage(core: Core, low: number, high: number, bytes: number, write: number): number {
-  const nextLow = (low | 0xfff) + 1 | 0
+  const nextLow = ((low | 0xfff) + 1) | 0
   const nextHigh = nextLow === 0 && (core.get32(S.mode) & 3) === 2 ? (high + 1) | 0 : high
   const page = walk(core, nextLow, nextHigh, currentAccess(core) | write)
   if (page === FAULT) raisePageFault(core, nextLow, nextHigh)
@@ -117,7 +117,8 @@ function readAcross(core: Core, low: number, high: number, bytes: number, first:
   const value = core.base + S.value
   const { u8 } = core
   for (let i = 0; i < head; i++) u8[value + i] = u8[((first + (low & 0xfff)) >>> 0) + i]!
-  if (second === DEVICE) for (let i = head; i < bytes; i++) u8[value + i] = core.host.readDevice(core.paging.frame * 4096 + i - head, 1)
+  if (second === DEVICE)
+    for (let i = head; i < bytes; i++) u8[value + i] = core.host.readDevice(core.paging.frame * 4096 + i - head, 1)
   else for (let i = head; i < bytes; i++) u8[value + i] = u8[(second >>> 0) + i - head]!
   return 0
 }
@@ -129,7 +130,9 @@ function writeAcross(core: Core, low: number, high: number, bytes: number, first
   if (core.compiled && second !== DEVICE && core.code.hasCode(second)) return interpretInstead(core)
   storeValue(core, first, low & 0xfff, head, 0)
   if (second !== DEVICE) storeValue(core, second, 0, bytes - head, head)
-  else for (let i = head; i < bytes; i++) core.host.writeDevice(core.paging.frame * 4096 + i - head, 1, core.u8[core.base + S.value + i]!)
+  else
+    for (let i = head; i < bytes; i++)
+      core.host.writeDevice(core.paging.frame * 4096 + i - head, 1, core.u8[core.base + S.value + i]!)
   return 0
 }
 
@@ -138,9 +141,12 @@ function loadValue(core: Core, hpa: number, bytes: number, at: number): void {
   const { view } = core
   const value = core.base + S.value + at
   switch (bytes) {
-    case 1: return void (core.u8[value] = core.u8[hpa]!)
-    case 2: return view.setUint16(value, view.getUint16(hpa, true), true)
-    case 4: return view.setInt32(value, view.getInt32(hpa, true), true)
+    case 1:
+      return void (core.u8[value] = core.u8[hpa]!)
+    case 2:
+      return view.setUint16(value, view.getUint16(hpa, true), true)
+    case 4:
+      return view.setInt32(value, view.getInt32(hpa, true), true)
     case 8:
       view.setInt32(value, view.getInt32(hpa, true), true)
       return view.setInt32(value + 4, view.getInt32(hpa + 4, true), true)
@@ -155,9 +161,15 @@ function storeValue(core: Core, page: number, offset: number, bytes: number, at:
   const value = core.base + S.value + at
   const hpa = (page + offset) >>> 0
   switch (bytes) {
-    case 1: core.u8[hpa] = core.u8[value]!; break
-    case 2: view.setUint16(hpa, view.getUint16(value, true), true); break
-    case 4: view.setInt32(hpa, view.getInt32(value, true), true); break
+    case 1:
+      core.u8[hpa] = core.u8[value]!
+      break
+    case 2:
+      view.setUint16(hpa, view.getUint16(value, true), true)
+      break
+    case 4:
+      view.setInt32(hpa, view.getInt32(value, true), true)
+      break
     case 8:
       view.setInt32(hpa, view.getInt32(value, true), true)
       view.setInt32(hpa + 4, view.getInt32(value + 4, true), true)
@@ -187,7 +199,12 @@ function writeDevice(core: Core, low: number, bytes: number): 0 | 1 {
   const value = core.base + S.value
   const size = bytes > 4 ? 4 : bytes
   for (let at = 0; at < bytes; at += size) {
-    const word = size === 4 ? core.view.getUint32(value + at, true) : size === 2 ? core.view.getUint16(value + at, true) : core.u8[value + at]!
+    const word =
+      size === 4
+        ? core.view.getUint32(value + at, true)
+        : size === 2
+          ? core.view.getUint16(value + at, true)
+          : core.u8[value + at]!
     core.host.writeDevice(physical + at, size, word)
   }
   return 0

@@ -39,7 +39,8 @@ function claim(core: Core, at: number, low: number, high: number, page: number):
   const known =
     i32[at + ADDEND] === addend &&
     i32[at + FLAGS] === flags &&
-    ((i32[at + READ] === tag && i32[at + READ + 1] === high) || (i32[at + EXECUTE] === tag && i32[at + EXECUTE + 1] === high))
+    ((i32[at + READ] === tag && i32[at + READ + 1] === high) ||
+      (i32[at + EXECUTE] === tag && i32[at + EXECUTE + 1] === high))
   if (known) return
   i32[at + READ] = -1
   i32[at + WRITE] = -1

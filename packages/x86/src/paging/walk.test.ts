@@ -5,14 +5,39 @@ import { S, TLB, TLB_BANK } from '../state/layout.ts'
 import { updateMode } from '../state/update-mode.ts'
 import { SECOND_STAGE, type NonRoot } from '../system/intercept.ts'
 import { ABANDONED, ACCESS, DEVICE, FAULT } from './paging-state.ts'
-import { fetchPage, flushAll, flushNonGlobal, flushPage, loadPdptes, setSecondStage, slowModify, slowRead, slowWrite, updatePaging, walk } from './index.ts'
+import {
+  fetchPage,
+  flushAll,
+  flushNonGlobal,
+  flushPage,
+  loadPdptes,
+  setSecondStage,
+  slowModify,
+  slowRead,
+  slowWrite,
+  updatePaging,
+  walk,
+} from './index.ts'
 
-const P = 1n, W = 2n, U = 4n, A = 0x20n, D = 0x40n, PS = 0x80n, G = 0x100n, NX = 1n << 63n
+const P = 1n,
+  W = 2n,
+  U = 4n,
+  A = 0x20n,
+  D = 0x40n,
+  PS = 0x80n,
+  G = 0x100n,
+  NX = 1n << 63n
 const ROOT = 0x10000
 let machine: BareMetal
 const host = (guest: number) => guest + (16 << 20)
 
-interface Mode { cr0?: number; cr4?: number; efer?: number; cpl?: number; ac?: boolean }
+interface Mode {
+  cr0?: number
+  cr4?: number
+  efer?: number
+  cpl?: number
+  ac?: boolean
+}
 function setMode({ cr0 = 0x8001_0031, cr4 = 0x20, efer = 0xd00, cpl = 0, ac = false }: Mode): void {
   const { core } = machine
   core.set64(S.cr0, BigInt(cr0 >>> 0))
@@ -42,8 +67,12 @@ beforeEach(() => {
 })
 
 describe('permissions and error codes', () => {
-  const USER = ACCESS.user, WRITE = ACCESS.write, FETCH = ACCESS.fetch, SMAP = ACCESS.smap
-  const smep = 0x10_0020, smap = 0x20_0020
+  const USER = ACCESS.user,
+    WRITE = ACCESS.write,
+    FETCH = ACCESS.fetch,
+    SMAP = ACCESS.smap
+  const smep = 0x10_0020,
+    smap = 0x20_0020
   it.each<[string, bigint, number, Mode, number | 'ok']>([
     ['not present, read', 0n, 0, {}, 0],
     ['not present, user write', 0n, USER | WRITE, {}, 6],
@@ -124,7 +153,10 @@ describe('page sizes', () => {
     machine.write64(PATH[level]!, base | P | W | PS | G)
     expect(walk(machine.core, low, LINEAR.high, 0)).toBe(host(guest))
   })
-  it.each([['2 MiB', 2, 0x2000n], ['1 GiB', 1, 0x20_0000n]])('reserved address bits of %s pages', (_name, level, bit) => {
+  it.each([
+    ['2 MiB', 2, 0x2000n],
+    ['1 GiB', 1, 0x20_0000n],
+  ])('reserved address bits of %s pages', (_name, level, bit) => {
     setMode({})
     path4(0n)
     machine.write64(PATH[level]!, bit | P | PS)
@@ -211,7 +243,8 @@ describe('slow paths', () => {
     machine.core.set32(S.address, low)
     machine.core.set32(S.address + 4, high)
   }
-  const tag = (bank: number, low: number, which: number) => machine.core.i32[(machine.core.base + 0x2000 + bank * 65536 + ((low >>> 12) & 2047) * 32 + which) >>> 2]
+  const tag = (bank: number, low: number, which: number) =>
+    machine.core.i32[(machine.core.base + 0x2000 + bank * 65536 + ((low >>> 12) & 2047) * 32 + which) >>> 2]
 
   it('a read fills the read tag, a write the write tag', () => {
     setMode({})
@@ -244,7 +277,10 @@ describe('slow paths', () => {
     expect(slowRead(machine.core, 4)).toBe(0)
     expect(machine.core.get32(S.value)).toBe(0x44332211)
   })
-  it.each([[3, 13], [2, 12]])('non-canonical through segment %i', (segment, vector) => {
+  it.each([
+    [3, 13],
+    [2, 12],
+  ])('non-canonical through segment %i', (segment, vector) => {
     setMode({})
     at(0, 0x8000)
     expect(slowRead(machine.core, 8 | (segment << 8))).toBe(1)
@@ -260,7 +296,12 @@ describe('slow paths', () => {
     expect(machine.core.get32(S.modify)).toBe(0)
     machine.core.set64(S.value, 0x1_0000_0007n)
     expect(slowWrite(machine.core, 8)).toBe(0)
-    expect(machine.deviceLog).toEqual([[0xfee00020, 4, undefined], [0xfee00020, 4, undefined], [0xfee00020, 4, 7], [0xfee00024, 4, 1]])
+    expect(machine.deviceLog).toEqual([
+      [0xfee00020, 4, undefined],
+      [0xfee00020, 4, undefined],
+      [0xfee00020, 4, 7],
+      [0xfee00024, 4, 1],
+    ])
     expect(tag(1, 0x1000, TLB.read)).toBe(-1)
   })
   it('modify checks for writing and gives the HPA', () => {
@@ -277,7 +318,10 @@ describe('slow paths', () => {
     setMode({})
     path4(P | W | D | A | 0x20_0000n)
     const dropped: number[] = []
-    machine.core.code = { hasCode: (page) => page === host(0x20_0000), invalidate: (hpa, length) => void dropped.push(hpa, length) }
+    machine.core.code = {
+      hasCode: (page) => page === host(0x20_0000),
+      invalidate: (hpa, length) => void dropped.push(hpa, length),
+    }
     at(0x1010, 0x40)
     expect(slowWrite(machine.core, 2)).toBe(0)
     expect(dropped).toEqual([host(0x20_0010), 2])
@@ -351,17 +395,22 @@ describe('second stage', () => {
   const log: [string, number, number][] = []
   let answer: number
   const nonRoot = {
-    eptViolation: (_core: unknown, guest: number, qualification: number) => (log.push(['violation', guest, qualification]), answer),
+    eptViolation: (_core: unknown, guest: number, qualification: number) => (
+      log.push(['violation', guest, qualification]),
+      answer
+    ),
     eptMisconfiguration: (_core: unknown, guest: number) => (log.push(['misconfiguration', guest, 0]), answer),
   } as unknown as NonRoot
   /** Guest-physical page n of the first 2 MiB → host page of guest memory, with rights. */
-  const map = (guest: number, rights: bigint, to = guest) => machine.write64(EPT + 0x3000 + (guest >>> 12) * 8, BigInt(host(to)) | rights)
+  const map = (guest: number, rights: bigint, to = guest) =>
+    machine.write64(EPT + 0x3000 + (guest >>> 12) * 8, BigInt(host(to)) | rights)
   const RWX = 7n | (6n << 3n)
 
   beforeEach(() => {
     log.length = 0
     answer = SECOND_STAGE.left
-    for (let level = 0; level < 3; level++) machine.write64(EPT + level * 0x1000, BigInt(host(EPT + (level + 1) * 0x1000)) | 7n)
+    for (let level = 0; level < 3; level++)
+      machine.write64(EPT + level * 0x1000, BigInt(host(EPT + (level + 1) * 0x1000)) | 7n)
     for (let page = 0; page < 0x20_0000; page += 4096) map(page, RWX)
     setMode({})
     path4(P | W | U | 0x5000n)
@@ -395,7 +444,11 @@ describe('second stage', () => {
     expect(walk4(0)).toBe(ABANDONED)
     expect(log).toEqual([['violation', ROOT + 0x3000, 0x8a]])
   })
-  it.each<[string, bigint]>([['write without read', 2n], ['reserved memory type', 7n | (2n << 3n)], ['outside the machine', 7n | (1n << 36n)]])('misconfiguration: %s', (_name, rights) => {
+  it.each<[string, bigint]>([
+    ['write without read', 2n],
+    ['reserved memory type', 7n | (2n << 3n)],
+    ['outside the machine', 7n | (1n << 36n)],
+  ])('misconfiguration: %s', (_name, rights) => {
     map(0x5000, rights)
     expect(walk4(0)).toBe(ABANDONED)
     expect(log[0]![0]).toBe('misconfiguration')

@@ -6,7 +6,17 @@ import type { Core } from '../core.ts'
 import { S } from '../state/layout.ts'
 import { HIDDEN_FAULT } from '../system/intercept.ts'
 import { ENTRY, EPT, frameOf } from './entry.ts'
-import { ABANDONED, ABOVE_PHYSICAL, ACCESS, DEVICE, FAULT, PAGE_FAULT, PAGING, STATUS, type PagingState } from './paging-state.ts'
+import {
+  ABANDONED,
+  ABOVE_PHYSICAL,
+  ACCESS,
+  DEVICE,
+  FAULT,
+  PAGE_FAULT,
+  PAGING,
+  STATUS,
+  type PagingState,
+} from './paging-state.ts'
 import { guestPage } from './second-stage.ts'
 
 /**
@@ -61,7 +71,15 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
 }
 
 /** PAE, 4-level and 5-level paging: entries of 64 bits. */
-function walk64(core: Core, p: PagingState, low: number, high: number, access: number, root: number, levels: number): number {
+function walk64(
+  core: Core,
+  p: PagingState,
+  low: number,
+  high: number,
+  access: number,
+  root: number,
+  levels: number,
+): number {
   const { i32 } = core
   let frame = root
   let rights: number = ENTRY.writable | ENTRY.user
@@ -98,7 +116,13 @@ function walk64(core: Core, p: PagingState, low: number, high: number, access: n
     p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
     const inner = (1 << ((level - 1) * 9)) - 1
     const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
-    return finish(core, p, (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner), access, dirty && writableBy(p, rights, access))
+    return finish(
+      core,
+      p,
+      (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner),
+      access,
+      dirty && writableBy(p, rights, access),
+    )
   }
 }
 
@@ -133,7 +157,9 @@ function walk32(core: Core, p: PagingState, low: number, access: number): number
     p.level = level
     p.isGlobal = p.global && (entry & ENTRY.global) !== 0
     const dirty = ((entry | need) & ENTRY.dirty) !== 0
-    const page = large ? ((entry >>> 22) << 10) | (((entry >>> 13) & 0xff) << 20) | ((low >>> 12) & 0x3ff) : entry >>> 12
+    const page = large
+      ? ((entry >>> 22) << 10) | (((entry >>> 13) & 0xff) << 20) | ((low >>> 12) & 0x3ff)
+      : entry >>> 12
     return finish(core, p, page, access, dirty && writableBy(p, rights, access))
   }
 }
@@ -141,11 +167,16 @@ function walk32(core: Core, p: PagingState, low: number, access: number): number
 /** Word index of the entry for a level in its table. */
 function indexAt(low: number, high: number, level: number): number {
   switch (level) {
-    case 1: return ((low >>> 12) & 0x1ff) << 1
-    case 2: return ((low >>> 21) & 0x1ff) << 1
-    case 3: return (((high << 2) | (low >>> 30)) & 0x1ff) << 1
-    case 4: return ((high >>> 7) & 0x1ff) << 1
-    default: return ((high >>> 16) & 0x1ff) << 1
+    case 1:
+      return ((low >>> 12) & 0x1ff) << 1
+    case 2:
+      return ((low >>> 21) & 0x1ff) << 1
+    case 3:
+      return (((high << 2) | (low >>> 30)) & 0x1ff) << 1
+    case 4:
+      return ((high >>> 7) & 0x1ff) << 1
+    default:
+      return ((high >>> 16) & 0x1ff) << 1
   }
 }
 
@@ -200,7 +231,15 @@ export function updatePaging(core: Core): void {
   const nx = (efer & 0x800) !== 0
   const paging = cr0 < 0
   const long = (efer & 0x400) !== 0
-  p.kind = !paging ? PAGING.none : long ? (cr4 & 0x1000 ? PAGING.level5 : PAGING.level4) : cr4 & 0x20 ? PAGING.pae : PAGING.bits32
+  p.kind = !paging
+    ? PAGING.none
+    : long
+      ? cr4 & 0x1000
+        ? PAGING.level5
+        : PAGING.level4
+      : cr4 & 0x20
+        ? PAGING.pae
+        : PAGING.bits32
   p.rootFrame = p.kind === PAGING.bits32 ? core.get32(S.cr3) >>> 12 : frameOf(core.get32(S.cr3), core.get32(S.cr3 + 4))
   p.writeProtect = (cr0 & 0x10000) !== 0
   p.smep = (cr4 & 0x10_0000) !== 0

@@ -13,7 +13,8 @@ const transfer = (b: SemanticsBuilder, name: string, ...args: Value[]): void => 
 const throughPointer =
   (name: string): Semantics =>
   (b, target) => {
-    if (target!.spec.kind === 'A') return transfer(b, name, b.immediate2(), b.truncate(b.immediate(), b.operandSize), bytes(b))
+    if (target!.spec.kind === 'A')
+      return transfer(b, name, b.immediate2(), b.truncate(b.immediate(), b.operandSize), bytes(b))
     const { offset, selector } = readFarPointer(b, target!)
     transfer(b, name, selector, offset, bytes(b))
   }
@@ -24,7 +25,10 @@ const bound: Semantics = (b, index, bounds) => {
   const lower = b.load(b.linear('operand', address, size, 'read'), size)
   const upper = b.load(b.linear('operand', b.cut(b.add(address, size), b.addressSize), size, 'read'), size)
   const value = b.signExtend(index!.read(), b.operandSize)
-  const outside = b.or(b.ltS(value, b.signExtend(lower, b.operandSize)), b.gtS(value, b.signExtend(upper, b.operandSize)))
+  const outside = b.or(
+    b.ltS(value, b.signExtend(lower, b.operandSize)),
+    b.gtS(value, b.signExtend(upper, b.operandSize)),
+  )
   b.raiseIf(outside, VECTOR.BR)
 }
 

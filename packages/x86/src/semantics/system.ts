@@ -51,7 +51,8 @@ const notCanonical = (b: SemanticsBuilder, value: Value): Value => b.ne(b.shrS(b
 /** Number of the control or debug register in ModRM.reg, whose record field is the offset of the general register of that number. */
 const controlNumber = (b: SemanticsBuilder): Value => b.shrU(b.sub(b.registerAddress('segment', 'reg'), b.cpu), 3)
 /** Number of the segment register in ModRM.reg. */
-const segmentNumber = (b: SemanticsBuilder): Value => b.divU(b.sub(b.sub(b.registerAddress('segment', 'reg'), b.cpu), segment(0)), SEG.size)
+const segmentNumber = (b: SemanticsBuilder): Value =>
+  b.divU(b.sub(b.sub(b.registerAddress('segment', 'reg'), b.cpu), segment(0)), SEG.size)
 const generalNumber = (b: SemanticsBuilder): Value => b.shrU(b.sub(b.registerAddress('segment', 'rm'), b.cpu), 3)
 
 /** Selector in a segment register, i64. */
@@ -75,7 +76,13 @@ const popSegment: Semantics = (b, destination) => {
   b.endBlock()
 }
 
-const FAR_POINTER: Readonly<Record<string, number>> = { LES: SEGMENT.es, LDS: SEGMENT.ds, LSS: SEGMENT.ss, LFS: SEGMENT.fs, LGS: SEGMENT.gs }
+const FAR_POINTER: Readonly<Record<string, number>> = {
+  LES: SEGMENT.es,
+  LDS: SEGMENT.ds,
+  LSS: SEGMENT.ss,
+  LFS: SEGMENT.fs,
+  LGS: SEGMENT.gs,
+}
 /** LDS and its like. The offset comes first in memory. */
 const loadFarPointer: Semantics = (b, destination, source) => {
   const { offset, selector: wanted } = readFarPointer(b, source!)
@@ -125,13 +132,19 @@ const arpl: Semantics = (b, destination, source) => {
   const mine = b.and(source!.read(), 3)
   const old = destination!.readToWrite()
   const less = b.ltU(b.and(old, 3), mine)
-  b.if(less, () => destination!.write(b.or(b.and(old, 0xfffc), mine)), () => destination!.write(old))
+  b.if(
+    less,
+    () => destination!.write(b.or(b.and(old, 0xfffc), mine)),
+    () => destination!.write(old),
+  )
   b.setFlag('zf', less)
 }
 
 const segments: Record<string, Semantics> = {
-  movFromSegment: (b, destination) => destination!.write(b.rawLoad('i64', b.registerAddress('segment', 'reg'), SEG.selector, 16)),
-  movToSegment: (b, _destination, source) => serialise(b, 'loadSegmentRegister', segmentNumber(b), b.and(source!.read(), 0xffff)),
+  movFromSegment: (b, destination) =>
+    destination!.write(b.rawLoad('i64', b.registerAddress('segment', 'reg'), SEG.selector, 16)),
+  movToSegment: (b, _destination, source) =>
+    serialise(b, 'loadSegmentRegister', segmentNumber(b), b.and(source!.read(), 0xffff)),
   pushSegment,
   popSegment,
   loadFarPointer,
@@ -263,7 +276,14 @@ const ports: Record<string, Semantics> = {
 function stringPort(b: SemanticsBuilder, name: string, memory: Operand): void {
   const bytes = memory.spec.size === 'b' ? 1 : b.operandSize === 16 ? 2 : 4
   const port = b.slot(gpr(2), 'i64', 16)
-  b.system(name, port, b.i32(bytes), b.i32(b.instruction.rep ? 1 : 0), b.i32(b.addressSize), b.i32(b.instruction.segment))
+  b.system(
+    name,
+    port,
+    b.i32(bytes),
+    b.i32(b.instruction.rep ? 1 : 0),
+    b.i32(b.addressSize),
+    b.i32(b.instruction.segment),
+  )
 }
 
 // ------------------------------------------------------------------ machine
@@ -286,7 +306,8 @@ const swapgs: Semantics = (b) => {
   b.setSlot(S.kernelGsBase, user)
 }
 
-const needFsgsbase = (b: SemanticsBuilder): void => b.raiseIf(b.eqz(b.and(b.slot(S.cr4, 'i32'), CR4_FSGSBASE)), VECTOR.UD)
+const needFsgsbase = (b: SemanticsBuilder): void =>
+  b.raiseIf(b.eqz(b.and(b.slot(S.cr4, 'i32'), CR4_FSGSBASE)), VECTOR.UD)
 const readBase =
   (n: number): Semantics =>
   (b, destination) => {
@@ -331,7 +352,8 @@ const machine: Record<string, Semantics> = {
     const linear = b.linear('operand', operand!.address(), 1, 'read')
     serialise(b, 'invlpg', linear)
   },
-  invpcid: (b, type, descriptor) => serialise(b, 'invpcid', type!.read(), b.linear('operand', descriptor!.address(), 16, 'read')),
+  invpcid: (b, type, descriptor) =>
+    serialise(b, 'invpcid', type!.read(), b.linear('operand', descriptor!.address(), 16, 'read')),
   serialize: undefinedOpcode,
   umonitor: undefinedOpcode,
   umwait: undefinedOpcode,
@@ -350,7 +372,8 @@ const machine: Record<string, Semantics> = {
 
 /** CET is not advertised: RDSSP is a NOP, the others are undefined. */
 const shadowStacks: Record<string, Semantics> = { rdssp: () => {} }
-for (const name of ['incssp', 'setssbsy', 'saveprevssp', 'rstorssp', 'clrssbsy', 'wrss', 'wruss']) shadowStacks[name] = undefinedOpcode
+for (const name of ['incssp', 'setssbsy', 'saveprevssp', 'rstorssp', 'clrssbsy', 'wrss', 'wruss'])
+  shadowStacks[name] = undefinedOpcode
 
 /** VMX instructions exit from non-root operation; elsewhere they are undefined as long as VMX is not advertised. */
 const vmx: Record<string, Semantics> = {}
@@ -453,7 +476,15 @@ const privileged =
   }
 
 export const system: Record<string, Semantics> = Object.fromEntries(
-  Object.entries({ ...segments, ...registers, ...interruptFlag, ...ports, ...machine, ...shadowStacks, ...vmx, ...extendedState, ...calls }).map(
-    ([key, semantics]) => [key, privileged(semantics)],
-  ),
+  Object.entries({
+    ...segments,
+    ...registers,
+    ...interruptFlag,
+    ...ports,
+    ...machine,
+    ...shadowStacks,
+    ...vmx,
+    ...extendedState,
+    ...calls,
+  }).map(([key, semantics]) => [key, privileged(semantics)]),
 )

@@ -15,9 +15,42 @@ export const SIGNATURE = 0x0003_0661
 
 /** Features with rows of their own. */
 const ADVERTISED: readonly Feature[] = [
-  'fpu', 'sep', 'cmov', 'clfsh', 'mmx', 'fxsr', 'sse', 'sse2', 'sse3', 'pclmulqdq', 'ssse3', 'sse4.1', 'sse4.2', 'movbe', 'popcnt',
-  'aes', 'xsave', 'rdrand', 'fsgsbase', 'bmi1', 'bmi2', 'invpcid', 'rdseed', 'adx', 'smap', 'clflushopt', 'clwb', 'sha', 'rdpid',
-  'xsaveopt', 'xsavec', 'xsaves', 'lzcnt', 'prefetchw', 'rdtscp', 'wbnoinvd',
+  'fpu',
+  'sep',
+  'cmov',
+  'clfsh',
+  'mmx',
+  'fxsr',
+  'sse',
+  'sse2',
+  'sse3',
+  'pclmulqdq',
+  'ssse3',
+  'sse4.1',
+  'sse4.2',
+  'movbe',
+  'popcnt',
+  'aes',
+  'xsave',
+  'rdrand',
+  'fsgsbase',
+  'bmi1',
+  'bmi2',
+  'invpcid',
+  'rdseed',
+  'adx',
+  'smap',
+  'clflushopt',
+  'clwb',
+  'sha',
+  'rdpid',
+  'xsaveopt',
+  'xsavec',
+  'xsaves',
+  'lzcnt',
+  'prefetchw',
+  'rdtscp',
+  'wbnoinvd',
 ]
 
 type Register = 'eax' | 'ebx' | 'ecx' | 'edx'
@@ -26,13 +59,31 @@ const bits = (...numbers: number[]): number => numbers.reduce((all, n) => all | 
 /** Features that are not instructions. */
 const BEHAVIOUR: readonly { leaf: number; subleaf: number; register: Register; bits: number; what: string }[] = [
   { leaf: 1, subleaf: 0, register: 'ecx', bits: bits(13, 17, 21, 24), what: 'CMPXCHG16B, PCID, x2APIC, TSC deadline' },
-  { leaf: 1, subleaf: 0, register: 'edx', bits: bits(2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17), what: 'DE PSE TSC MSR PAE MCE CX8 APIC MTRR PGE MCA PAT PSE-36' },
-  { leaf: 7, subleaf: 0, register: 'ebx', bits: bits(1, 7, 9, 13), what: 'TSC_ADJUST, SMEP, fast REP MOVSB and STOSB, no FCS and FDS' },
+  {
+    leaf: 1,
+    subleaf: 0,
+    register: 'edx',
+    bits: bits(2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17),
+    what: 'DE PSE TSC MSR PAE MCE CX8 APIC MTRR PGE MCA PAT PSE-36',
+  },
+  {
+    leaf: 7,
+    subleaf: 0,
+    register: 'ebx',
+    bits: bits(1, 7, 9, 13),
+    what: 'TSC_ADJUST, SMEP, fast REP MOVSB and STOSB, no FCS and FDS',
+  },
   { leaf: 7, subleaf: 0, register: 'ecx', bits: bits(2), what: 'UMIP' },
   { leaf: 7, subleaf: 0, register: 'edx', bits: bits(4, 29), what: 'fast short REP MOVSB, IA32_ARCH_CAPABILITIES' },
   { leaf: 0xd, subleaf: 1, register: 'eax', bits: bits(2), what: 'XGETBV with ECX = 1' },
   { leaf: 0x8000_0001, subleaf: 0, register: 'ecx', bits: bits(0), what: 'LAHF in 64-bit mode' },
-  { leaf: 0x8000_0001, subleaf: 0, register: 'edx', bits: bits(11, 20, 26, 29), what: 'SYSCALL, NX, 1 GiB pages, 64-bit mode' },
+  {
+    leaf: 0x8000_0001,
+    subleaf: 0,
+    register: 'edx',
+    bits: bits(11, 20, 26, 29),
+    what: 'SYSCALL, NX, 1 GiB pages, 64-bit mode',
+  },
 ]
 
 const BRAND = 'nonroot software processor'
@@ -74,7 +125,8 @@ const ascii = (text: string, at: number): number => {
 export function cpuid(core: Core, leaf: number, subleaf: number, result: Uint32Array): void {
   const basic = leaf <= HIGHEST || (leaf >= 0x8000_0000 && leaf <= HIGHEST_EXTENDED) ? leaf : HIGHEST
   result.fill(0)
-  const known = features.get(`${basic}/${subleaf}`) ?? (basic === 1 || basic > 0x8000_0000 ? features.get(`${basic}/0`) : undefined)
+  const known =
+    features.get(`${basic}/${subleaf}`) ?? (basic === 1 || basic > 0x8000_0000 ? features.get(`${basic}/0`) : undefined)
   if (known) result.set(known)
   fill(core, basic, subleaf, result)
   core.host.cpuid?.(leaf, subleaf, result)

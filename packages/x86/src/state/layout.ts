@@ -189,6 +189,8 @@ export const EXIT = {
   hot: 9,
   /** Compiled code meets something at `record` that the interpreter must do: one instruction, nothing of which is done yet. */
   interpret: 10,
+  /** A triple fault inside a system routine. */
+  shutdown: 11,
 } as const
 
 /** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */

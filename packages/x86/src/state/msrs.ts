@@ -25,7 +25,10 @@ const EFER_BITS = 0xd01n
 const LMA = 0x400n
 
 /** What speculation cannot do here: nothing leaks, for nothing is speculated. (SDM Vol. 4, IA32_ARCH_CAPABILITIES) */
-const ARCH_CAPABILITIES = [0, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62].reduce((all, bit) => all | (1n << BigInt(bit)), 0n)
+const ARCH_CAPABILITIES = [0, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62].reduce(
+  (all, bit) => all | (1n << BigInt(bit)),
+  0n,
+)
 
 const memoryType = (value: bigint): boolean => value === 0n || value === 1n || (value >= 4n && value <= 6n)
 /** Eight bytes, each a memory type; PAT also knows UC-. */
@@ -70,30 +73,49 @@ function moveTsc(core: Core, by: bigint): void {
 const rows: [index: number, row: Msr][] = [
   [0x00, { name: 'IA32_P5_MC_ADDR', readOnly: true, reset: 0n }],
   [0x01, { name: 'IA32_P5_MC_TYPE', readOnly: true, reset: 0n }],
-  [0x10, {
-    name: 'IA32_TIME_STAMP_COUNTER',
-    read: readTsc,
-    write: (core, value) => (moveTsc(core, value - readTsc(core)), true),
-  }],
-  [0x17, { name: 'IA32_PLATFORM_ID', readOnly: true, reset: 0n }],
-  [0x1b, {
-    name: 'IA32_APIC_BASE',
-    slot: S.apicBase,
-    writable: 0xff_ffff_fd00n,
-    write: (core, value) => {
-      if (value & 0x400n && !(value & 0x800n)) return false
-      if (core.host.writeMsr(0x1b, value) === false && core.host.readMsr(0x1b) !== undefined) return false
-      core.set64(S.apicBase, value)
-      return true
+  [
+    0x10,
+    {
+      name: 'IA32_TIME_STAMP_COUNTER',
+      read: readTsc,
+      write: (core, value) => (moveTsc(core, value - readTsc(core)), true),
     },
-  }],
+  ],
+  [0x17, { name: 'IA32_PLATFORM_ID', readOnly: true, reset: 0n }],
+  [
+    0x1b,
+    {
+      name: 'IA32_APIC_BASE',
+      slot: S.apicBase,
+      writable: 0xff_ffff_fd00n,
+      write: (core, value) => {
+        if (value & 0x400n && !(value & 0x800n)) return false
+        if (core.host.writeMsr(0x1b, value) === false && core.host.readMsr(0x1b) !== undefined) return false
+        core.set64(S.apicBase, value)
+        return true
+      },
+    },
+  ],
   [0x3a, { name: 'IA32_FEATURE_CONTROL', readOnly: true, reset: 1n }],
-  [TSC_ADJUST, { name: 'IA32_TSC_ADJUST', write: (core, value) => (moveTsc(core, value - (core.msrs.get(TSC_ADJUST) ?? 0n)), true) }],
+  [
+    TSC_ADJUST,
+    {
+      name: 'IA32_TSC_ADJUST',
+      write: (core, value) => (moveTsc(core, value - (core.msrs.get(TSC_ADJUST) ?? 0n)), true),
+    },
+  ],
   [0x79, { name: 'IA32_BIOS_UPDT_TRIG', write: () => true }],
   [0x8b, { name: 'IA32_BIOS_SIGN_ID', reset: 0n }],
   [0xfe, { name: 'IA32_MTRRCAP', readOnly: true, reset: 0x508n }],
   [0x10a, { name: 'IA32_ARCH_CAPABILITIES', readOnly: true, reset: ARCH_CAPABILITIES }],
-  [0x174, { name: 'IA32_SYSENTER_CS', slot: S.sysenterCs, write: (core, value) => store(S.sysenterCs)(core, value & 0xffff_ffffn) }],
+  [
+    0x174,
+    {
+      name: 'IA32_SYSENTER_CS',
+      slot: S.sysenterCs,
+      write: (core, value) => store(S.sysenterCs)(core, value & 0xffff_ffffn),
+    },
+  ],
   [0x175, { name: 'IA32_SYSENTER_ESP', slot: S.sysenterEsp, canonical: true }],
   [0x176, { name: 'IA32_SYSENTER_EIP', slot: S.sysenterEip, canonical: true }],
   [0x179, { name: 'IA32_MCG_CAP', readOnly: true, reset: 0n }],
@@ -101,13 +123,23 @@ const rows: [index: number, row: Msr][] = [
   [0x1a0, { name: 'IA32_MISC_ENABLE', slot: S.miscEnable, writable: 0x1_0044_1889n | 0x4_0000_0000n }],
   [0x1d9, { name: 'IA32_DEBUGCTL', writable: 0n }],
   ...Array.from({ length: 8 }, (_, n): [number, Msr][] => [
-    [0x200 + 2 * n, { name: `IA32_MTRR_PHYSBASE${n}`, write: storeIf(0x200 + 2 * n, (v) => memoryType(v & 0xffn) && (v & 0xf00n) === 0n && v >> 40n === 0n) }],
+    [
+      0x200 + 2 * n,
+      {
+        name: `IA32_MTRR_PHYSBASE${n}`,
+        write: storeIf(0x200 + 2 * n, (v) => memoryType(v & 0xffn) && (v & 0xf00n) === 0n && v >> 40n === 0n),
+      },
+    ],
     [0x201 + 2 * n, { name: `IA32_MTRR_PHYSMASK${n}`, writable: 0xff_ffff_f800n }],
   ]).flat(),
   ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((index): [number, Msr] => [
-    index, { name: `IA32_MTRR_FIX_${index.toString(16)}`, write: storeIf(index, (v) => memoryTypes(v, false)) },
+    index,
+    { name: `IA32_MTRR_FIX_${index.toString(16)}`, write: storeIf(index, (v) => memoryTypes(v, false)) },
   ]),
-  [0x277, { name: 'IA32_PAT', slot: S.pat, write: (core, value) => memoryTypes(value, true) && store(S.pat)(core, value) }],
+  [
+    0x277,
+    { name: 'IA32_PAT', slot: S.pat, write: (core, value) => memoryTypes(value, true) && store(S.pat)(core, value) },
+  ],
   [0x2ff, { name: 'IA32_MTRR_DEF_TYPE', write: storeIf(0x2ff, (v) => memoryType(v & 0xffn) && (v & ~0xcffn) === 0n) }],
   [0xda0, { name: 'IA32_XSS', slot: S.xss, writable: 0n }],
   [0xc000_0080, { name: 'IA32_EFER', slot: S.efer, write: writeEfer }],

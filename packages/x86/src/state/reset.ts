@@ -45,7 +45,19 @@ export function resetProcessor(core: Core, kind: 'powerUp' | 'init' = 'powerUp')
 }
 
 function powerUp(core: Core): void {
-  for (const slot of [S.star, S.lstar, S.cstar, S.fmask, S.kernelGsBase, S.sysenterCs, S.sysenterEsp, S.sysenterEip, S.tscAux, S.tscOffset, S.xss]) {
+  for (const slot of [
+    S.star,
+    S.lstar,
+    S.cstar,
+    S.fmask,
+    S.kernelGsBase,
+    S.sysenterCs,
+    S.sysenterEsp,
+    S.sysenterEip,
+    S.tscAux,
+    S.tscOffset,
+    S.xss,
+  ]) {
     core.set64(slot, 0n)
   }
   core.set64(S.xcr0, 1n)

@@ -27,7 +27,15 @@ export const isLong = (core: Core): boolean => (core.get32(S.efer) & 0x400) !== 
 export const in64BitCode = (core: Core): boolean => (core.get32(S.mode) & 3) === 2
 
 /** Loads a segment register as a whole. */
-export function setSegment(core: Core, n: number, selector: number, baseLow: number, baseHigh: number, limit: number, rights: number): void {
+export function setSegment(
+  core: Core,
+  n: number,
+  selector: number,
+  baseLow: number,
+  baseHigh: number,
+  limit: number,
+  rights: number,
+): void {
   const at = segment(n)
   core.set32(at + SEG.base, baseLow)
   core.set32(at + SEG.base + 4, baseHigh)
@@ -41,7 +49,15 @@ export function setSegment(core: Core, n: number, selector: number, baseLow: num
 export function setRealSegment(core: Core, n: number, selector: number): void {
   const v86 = isV86(core)
   const limit = v86 ? 0xffff : core.segmentLimit(n)
-  setSegment(core, n, selector, (selector & 0xffff) << 4, 0, limit, v86 ? 0xf3 : core.segmentAttributes(n) & ~RIGHTS.unusable)
+  setSegment(
+    core,
+    n,
+    selector,
+    (selector & 0xffff) << 4,
+    0,
+    limit,
+    v86 ? 0xf3 : core.segmentAttributes(n) & ~RIGHTS.unusable,
+  )
 }
 
 /** A null selector in a data segment register. In 64-bit mode the register still works, with base 0. */
@@ -92,11 +108,19 @@ export function checkSegment(core: Core, info: number): 0 | 1 {
   return 1
 }
 
-function segmentAllows(core: Core, rights: number, limit: number, offset: number, bytes: number, write: boolean): boolean {
+function segmentAllows(
+  core: Core,
+  rights: number,
+  limit: number,
+  offset: number,
+  bytes: number,
+  write: boolean,
+): boolean {
   const last = offset + bytes - 1
   if (isProtected(core)) {
     if (rights & RIGHTS.unusable) return false
-    if (rights & RIGHTS.code ? write || !(rights & RIGHTS.readWrite) : write && !(rights & RIGHTS.readWrite)) return false
+    if (rights & RIGHTS.code ? write || !(rights & RIGHTS.readWrite) : write && !(rights & RIGHTS.readWrite))
+      return false
     if ((rights & (RIGHTS.code | RIGHTS.direction)) === RIGHTS.direction) {
       return offset > limit && last <= (rights & RIGHTS.big ? 0xffff_ffff : 0xffff)
     }

@@ -12,14 +12,55 @@ import { DR6 } from '../events/debug.ts'
 import { VECTOR } from './descriptor.ts'
 import { leaveAfter } from './transfer.ts'
 
-const CR0 = { pe: 1, mp: 2, em: 4, ts: 8, et: 0x10, ne: 0x20, wp: 0x1_0000, am: 0x4_0000, nw: 0x2000_0000, cd: 0x4000_0000, pg: 0x8000_0000 | 0 } as const
+const CR0 = {
+  pe: 1,
+  mp: 2,
+  em: 4,
+  ts: 8,
+  et: 0x10,
+  ne: 0x20,
+  wp: 0x1_0000,
+  am: 0x4_0000,
+  nw: 0x2000_0000,
+  cd: 0x4000_0000,
+  pg: 0x8000_0000 | 0,
+} as const
 export const CR4 = {
-  tsd: 4, de: 8, pse: 0x10, pae: 0x20, mce: 0x40, pge: 0x80, pce: 0x100, osfxsr: 0x200, osxmmexcpt: 0x400, umip: 0x800, la57: 0x1000,
-  vmxe: 0x2000, fsgsbase: 0x1_0000, pcide: 0x2_0000, osxsave: 0x4_0000, smep: 0x10_0000, smap: 0x20_0000,
+  tsd: 4,
+  de: 8,
+  pse: 0x10,
+  pae: 0x20,
+  mce: 0x40,
+  pge: 0x80,
+  pce: 0x100,
+  osfxsr: 0x200,
+  osxmmexcpt: 0x400,
+  umip: 0x800,
+  la57: 0x1000,
+  vmxe: 0x2000,
+  fsgsbase: 0x1_0000,
+  pcide: 0x2_0000,
+  osxsave: 0x4_0000,
+  smep: 0x10_0000,
+  smap: 0x20_0000,
 } as const
 /** What CPUID advertises. */
 export const CR4_VALID =
-  CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr | CR4.osxmmexcpt | CR4.umip | CR4.fsgsbase | CR4.pcide | CR4.osxsave | CR4.smep | CR4.smap
+  CR4.tsd |
+  CR4.de |
+  CR4.pse |
+  CR4.pae |
+  CR4.mce |
+  CR4.pge |
+  CR4.pce |
+  CR4.osfxsr |
+  CR4.osxmmexcpt |
+  CR4.umip |
+  CR4.fsgsbase |
+  CR4.pcide |
+  CR4.osxsave |
+  CR4.smep |
+  CR4.smap
 const CR0_VALID = 0xe005_003fn
 const EFER = { lme: 0x100, lma: 0x400 } as const
 
@@ -31,7 +72,7 @@ const csIsLong = (core: Core): boolean => (core.get32(segment(SEGMENT.cs) + SEG.
 /** CR0 with all checks and consequences. (SDM Vol. 3A, "Control Registers") */
 export function writeCr0(core: Core, value: bigint): void {
   if (value >> 32n) fail()
-  const next = (Number(value & CR0_VALID) | CR0.et) | 0
+  const next = Number(value & CR0_VALID) | CR0.et | 0
   const old = core.get32(S.cr0)
   const changed = old ^ next
   if (next & CR0.pg && !(next & CR0.pe)) fail()
@@ -109,17 +150,26 @@ const CONTROL_SLOT: readonly (number | undefined)[] = [S.cr0, undefined, S.cr2, 
 function movToControl(core: Core): Outcome {
   const value = core.arg(1)
   switch (core.arg32(0)) {
-    case 0: writeCr0(core, value); break
-    case 2: core.set64(S.cr2, value); break
-    case 3: writeCr3(core, value); break
-    case 4: writeCr4(core, value); break
+    case 0:
+      writeCr0(core, value)
+      break
+    case 2:
+      core.set64(S.cr2, value)
+      break
+    case 3:
+      writeCr3(core, value)
+      break
+    case 4:
+      writeCr4(core, value)
+      break
     case 8:
       if (value > 15n) fail()
       core.host.writeTaskPriority(Number(value))
       // A lower priority may let an interrupt in.
       if (core.get32(S.flags) & FLAG.IF && core.get32(S.attention)) return leaveAfter(core, EXIT.attention)
       break
-    default: throw new GuestFault(VECTOR.UD)
+    default:
+      throw new GuestFault(VECTOR.UD)
   }
   return NEXT
 }
@@ -166,4 +216,11 @@ function movToDebug(core: Core): Outcome {
   return core.debugging ? leaveAfter(core, EXIT.none) : NEXT
 }
 
-export const controlRegisters: Record<string, SystemRoutine> = { movFromControl, movToControl, lmsw, clts, movFromDebug, movToDebug }
+export const controlRegisters: Record<string, SystemRoutine> = {
+  movFromControl,
+  movToControl,
+  lmsw,
+  clts,
+  movFromDebug,
+  movToDebug,
+}

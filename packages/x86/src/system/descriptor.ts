@@ -2,14 +2,50 @@
 import { GuestFault, type Core } from '../core.ts'
 import { carryInto, implicitAccess, readLinear, writeLinear } from '../paging/linear.ts'
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
-import { in64BitCode, isLong, isProtected, privilegeOf, RIGHTS, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
+import {
+  in64BitCode,
+  isLong,
+  isProtected,
+  privilegeOf,
+  RIGHTS,
+  setNullSegment,
+  setRealSegment,
+  setSegment,
+} from '../state/segments.ts'
 
-export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
+export const VECTOR = {
+  DE: 0,
+  DB: 1,
+  BP: 3,
+  OF: 4,
+  BR: 5,
+  UD: 6,
+  NM: 7,
+  DF: 8,
+  TS: 10,
+  NP: 11,
+  SS: 12,
+  GP: 13,
+  PF: 14,
+  MF: 16,
+  AC: 17,
+  XM: 19,
+} as const
 
 /** System-descriptor types. */
 export const SYSTEM_TYPE = {
-  tss16: 1, ldt: 2, busyTss16: 3, callGate16: 4, taskGate: 5, interruptGate16: 6, trapGate16: 7,
-  tss32: 9, busyTss32: 11, callGate32: 12, interruptGate32: 14, trapGate32: 15,
+  tss16: 1,
+  ldt: 2,
+  busyTss16: 3,
+  callGate16: 4,
+  taskGate: 5,
+  interruptGate16: 6,
+  trapGate16: 7,
+  tss32: 9,
+  busyTss32: 11,
+  callGate32: 12,
+  interruptGate32: 14,
+  trapGate32: 15,
 } as const
 
 export class Descriptor {
@@ -91,7 +127,12 @@ export function findDescriptor(core: Core, selector: number): Descriptor | undef
   if (Number.isNaN(low)) return undefined
   const high = descriptorHigh
   const access = implicitAccess(core)
-  return new Descriptor(readLinear(core, low, high, 4, access), readLinear(core, (low + 4) | 0, carryInto(core, low, high, 4), 4, access), low, high)
+  return new Descriptor(
+    readLinear(core, low, high, 4, access),
+    readLinear(core, (low + 4) | 0, carryInto(core, low, high, 4), 4, access),
+    low,
+    high,
+  )
 }
 
 /** The descriptor; outside its table the fault given (`external`: the EXT bit of its error code). */
@@ -102,12 +143,19 @@ export function readDescriptor(core: Core, selector: number, vector: number = VE
 }
 
 /** Upper 8 bytes of a system descriptor in long mode: base or offset 63:32. Type bits there must be 0. */
-export function readUpperBase(core: Core, d: Descriptor, selector: number, vector: number = VECTOR.GP, external = 0): number {
+export function readUpperBase(
+  core: Core,
+  d: Descriptor,
+  selector: number,
+  vector: number = VECTOR.GP,
+  external = 0,
+): number {
   const table = segment(selector & 4 ? SEGMENT.ldtr : SEGMENT.gdtr)
   const fault = () => new GuestFault(vector, (selector & 0xfffc) | external)
   if ((selector & 0xfff8) + 15 > core.get32(table + SEG.limit) >>> 0) throw fault()
   const access = implicitAccess(core)
-  const at = (n: number) => readLinear(core, (d.addressLow + n) | 0, carryInto(core, d.addressLow, d.addressHigh, n), 4, access)
+  const at = (n: number) =>
+    readLinear(core, (d.addressLow + n) | 0, carryInto(core, d.addressLow, d.addressHigh, n), 4, access)
   const upper = at(8)
   if (at(12) & 0x1f00) throw fault()
   return upper
@@ -118,7 +166,14 @@ export function markDescriptor(core: Core, d: Descriptor, set: number, clear = 0
   const old = (d.high >>> 8) & 0xff
   const value = (old | set) & ~clear
   if (value === old) return
-  writeLinear(core, (d.addressLow + 5) | 0, carryInto(core, d.addressLow, d.addressHigh, 5), 1, value, implicitAccess(core))
+  writeLinear(
+    core,
+    (d.addressLow + 5) | 0,
+    carryInto(core, d.addressLow, d.addressHigh, 5),
+    1,
+    value,
+    implicitAccess(core),
+  )
 }
 
 /** Loads a code or data segment register, marking the descriptor accessed. */

@@ -9,7 +9,16 @@ import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, isProtected, isV86, RIGHTS, setRealSegment } from '../state/segments.ts'
 import { updateMode } from '../state/update-mode.ts'
 import {
-  checkStackSegment, dropInnerSegments, isNull, loadSegment, readDescriptor, readUpperBase, setNullStack, SYSTEM_TYPE, VECTOR, type Descriptor,
+  checkStackSegment,
+  dropInnerSegments,
+  isNull,
+  loadSegment,
+  readDescriptor,
+  readUpperBase,
+  setNullStack,
+  SYSTEM_TYPE,
+  VECTOR,
+  type Descriptor,
 } from './descriptor.ts'
 import { EVENT, TASK_SWITCH, type EventKind, type TaskSwitchSource } from './intercept.ts'
 import { goOn, goOnAt } from './transfer.ts'
@@ -26,7 +35,8 @@ interface Target {
   readonly low: number
   readonly high: number
 }
-const cut = (low: number, high: number, bytes: Bytes): Target => (bytes === 8 ? { low, high } : { low: bytes === 2 ? low & 0xffff : low, high: 0 })
+const cut = (low: number, high: number, bytes: Bytes): Target =>
+  bytes === 8 ? { low, high } : { low: bytes === 2 ? low & 0xffff : low, high: 0 }
 
 /** RIP must lie inside the new code segment, or be canonical where that is 64-bit code. */
 function checkTarget(core: Core, d: Descriptor, { low, high }: Target): void {
@@ -146,7 +156,11 @@ function throughCallGate(core: Core, selector: number, gate: Descriptor, call: b
   if (newCpl < cpl) return callInner(core, d, cs, target, newCpl, bytes, gate.high & 0x1f)
   if (call) {
     // On a 64-bit stack where the target is 64-bit code.
-    const stack = pushReturn(core, long ? Stack.flat(core, core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4), cpl) : Stack.current(core), bytes)
+    const stack = pushReturn(
+      core,
+      long ? Stack.flat(core, core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4), cpl) : Stack.current(core),
+      bytes,
+    )
     checkTarget(core, d, target)
     enterCode(core, cs, d, cpl)
     stack.commit()
@@ -159,7 +173,15 @@ function throughCallGate(core: Core, selector: number, gate: Descriptor, call: b
 }
 
 /** A call to an inner level: the stack comes from the TSS, parameters are copied. */
-function callInner(core: Core, d: Descriptor, cs: number, target: Target, cpl: number, bytes: Bytes, parameters: number): Outcome {
+function callInner(
+  core: Core,
+  d: Descriptor,
+  cs: number,
+  target: Target,
+  cpl: number,
+  bytes: Bytes,
+  parameters: number,
+): Outcome {
   let stack: Stack
   let ss = cpl
   let stackSegment: Descriptor | undefined
@@ -234,7 +256,15 @@ function returnCode(core: Core, cs: number, cpl: number): Descriptor {
 }
 
 /** Pops SS:RSP and returns to an outer level (or, IRET in 64-bit mode, any). */
-function returnOuter(core: Core, stack: Stack, d: Descriptor, cs: number, target: Target, bytes: Bytes, release: number): void {
+function returnOuter(
+  core: Core,
+  stack: Stack,
+  d: Descriptor,
+  cs: number,
+  target: Target,
+  bytes: Bytes,
+  release: number,
+): void {
   const low = stack.pop(bytes)
   const high = stack.upper
   const ss = stack.pop(bytes) & 0xffff

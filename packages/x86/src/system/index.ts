@@ -1,6 +1,7 @@
 /** System routines: what instructions do that is too long or too seldom for wasm. Dispatched by number. */
 import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
-import { S } from '../state/layout.ts'
+import { deliverException } from '../events/deliver.ts'
+import { EXIT, S } from '../state/layout.ts'
 import { controlRegisters } from './control-registers.ts'
 import { farTransfers } from './far.ts'
 import { fastCalls } from './fast-calls.ts'
@@ -10,9 +11,17 @@ import { checkPort, ports } from './ports.ts'
 import { stateImages } from './state-images.ts'
 import { tables } from './tables.ts'
 import { flagRoutines } from './flags.ts'
+import { goOn } from './transfer.ts'
 
 const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
-  ...controlRegisters, ...tables, ...machine, ...ports, ...flagRoutines, ...farTransfers, ...fastCalls, ...stateImages,
+  ...controlRegisters,
+  ...tables,
+  ...machine,
+  ...ports,
+  ...flagRoutines,
+  ...farTransfers,
+  ...fastCalls,
+  ...stateImages,
 }
 const names = Object.keys(ROUTINES)
 export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
@@ -38,8 +47,17 @@ export function system(core: Core, record: number, id: number): Outcome {
     }
     return SYSTEM_ROUTINES[routine]!(core)
   } catch (fault) {
-    if (fault instanceof GuestFault) return core.raise(fault.vector, fault.errorCode)
+    if (fault instanceof GuestFault)
+      return fault.atNewTask ? deliverInNewTask(core, fault) : core.raise(fault.vector, fault.errorCode)
     if (fault instanceof Left) return LEFT
     throw fault
   }
+}
+
+/** The task switch is done, the fault belongs to the new task's first instruction. */
+function deliverInNewTask(core: Core, fault: GuestFault): Outcome {
+  const delivery = deliverException(core, fault.vector, fault.errorCode)
+  if (delivery === 'delivered') return goOn(core)
+  if (delivery === 'shutdown') core.set32(S.exit, EXIT.shutdown)
+  return LEFT
 }

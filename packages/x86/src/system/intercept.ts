@@ -25,7 +25,14 @@ export const HIDDEN_FAULT = { ...SECOND_STAGE, guest: 3 } as const
 export type HiddenFaultAnswer = (typeof HIDDEN_FAULT)[keyof typeof HIDDEN_FAULT]
 
 /** Interruption types. (SDM Vol. 3C, "Format of the VM-Entry Interruption-Information Field") */
-export const EVENT = { external: 0, nmi: 2, exception: 3, software: 4, privilegedSoftware: 5, softwareException: 6 } as const
+export const EVENT = {
+  external: 0,
+  nmi: 2,
+  exception: 3,
+  software: 4,
+  privilegedSoftware: 5,
+  softwareException: 6,
+} as const
 export type EventKind = (typeof EVENT)[keyof typeof EVENT]
 
 /** The event being delivered through the IDT: what the IDT-vectoring information field reports when its delivery exits. */

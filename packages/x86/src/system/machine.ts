@@ -92,7 +92,8 @@ function invpcid(core: Core): Outcome {
   if (type === 0n && !isCanonical(core, address)) fail()
   if (type < 2n && pcid && !(core.get32(S.cr4) & CR4.pcide)) fail()
   const current = BigInt(core.get32(S.cr4) & CR4.pcide ? core.get32(S.cr3) & 0xfff : 0)
-  if (type === 0n && pcid === current) flushPage(core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+  if (type === 0n && pcid === current)
+    flushPage(core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
   else if (type === 1n && pcid === current) flushNonGlobal(core)
   else if (type === 2n) flushAll(core)
   else if (type === 3n) flushNonGlobal(core)
@@ -147,7 +148,13 @@ function isX87(core: Core): boolean {
   const rip = core.recordRip() + core.get64(S.csBase)
   for (let i = 0n; i < 15n; i++) {
     const at = rip + i
-    const opcode = readLinear(core, Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, currentAccess(core))
+    const opcode = readLinear(
+      core,
+      Number(BigInt.asIntN(32, at)),
+      Number(BigInt.asIntN(32, at >> 32n)),
+      1,
+      currentAccess(core),
+    )
     const isPrefix = PREFIXES.has(opcode) || (core.get32(S.mode) & 2 && (opcode & 0xf0) === 0x40)
     if (!isPrefix) return (opcode & 0xf8) === 0xd8 || opcode === 0x9b
   }
@@ -164,5 +171,22 @@ function x87Pending(core: Core): Outcome {
 }
 
 export const machine: Record<string, SystemRoutine> = {
-  hlt, cpuid, rdmsr, wrmsr, rdtsc, rdtscp, rdpmc, random, invlpg, invpcid, xgetbv, xsetbv, monitor, mwait, nothing, undefinedOpcode, fpuUnavailable, x87Pending,
+  hlt,
+  cpuid,
+  rdmsr,
+  wrmsr,
+  rdtsc,
+  rdtscp,
+  rdpmc,
+  random,
+  invlpg,
+  invpcid,
+  xgetbv,
+  xsetbv,
+  monitor,
+  mwait,
+  nothing,
+  undefinedOpcode,
+  fpuUnavailable,
+  x87Pending,
 }

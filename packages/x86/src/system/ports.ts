@@ -76,8 +76,10 @@ function advance(core: Core, register: number, by: number, size: number): void {
     core.set32(at + 4, 0)
   } else core.set64(at, core.get64(at) + BigInt(by))
 }
-const offsetOf = (core: Core, register: number, size: number): number => (size === 16 ? core.get32(gpr(register)) & 0xffff : core.get32(gpr(register)))
-const upperOf = (core: Core, register: number, size: number): number => (size === 64 ? core.get32(gpr(register) + 4) : 0)
+const offsetOf = (core: Core, register: number, size: number): number =>
+  size === 16 ? core.get32(gpr(register)) & 0xffff : core.get32(gpr(register))
+const upperOf = (core: Core, register: number, size: number): number =>
+  size === 64 ? core.get32(gpr(register) + 4) : 0
 
 function countIsZero(core: Core, size: number): boolean {
   if (size === 16) return !(core.get32(gpr(RCX)) & 0xffff)
@@ -95,7 +97,8 @@ const stringIo =
     const step = core.get32(S.flags) & FLAG.DF ? -bytes : bytes
     for (let round = 0; round < ROUNDS; round++) {
       if (repeated && countIsZero(core, size)) return NEXT
-      if (!(write ? outputElement(core, port, bytes, size, core.arg32(4)) : inputElement(core, port, bytes, size))) return LEFT
+      if (!(write ? outputElement(core, port, bytes, size, core.arg32(4)) : inputElement(core, port, bytes, size)))
+        return LEFT
       advance(core, write ? RSI : RDI, step, size)
       if (!repeated) return NEXT
       advance(core, RCX, -1, size)

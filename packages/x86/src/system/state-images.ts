@@ -13,7 +13,18 @@ const SSE = 2
 const MXCSR_VALID = 0xffff
 export const MXCSR_INITIAL = 0x1f80
 /** Offsets in the legacy region. */
-const AT = { control: 0, status: 2, tag: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, mxcsrMask: 28, st: 32, xmm: 160 } as const
+const AT = {
+  control: 0,
+  status: 2,
+  tag: 4,
+  opcode: 6,
+  ip: 8,
+  dp: 16,
+  mxcsr: 24,
+  mxcsrMask: 28,
+  st: 32,
+  xmm: 160,
+} as const
 
 /** One image, header included, on its way to or from memory. */
 const image = new Uint8Array(LEGACY + HEADER)
@@ -64,7 +75,8 @@ function unpackX87(core: Core, wide: boolean): void {
 }
 function initialX87(core: Core): void {
   core.set32(S.fpuControl, 0x37f)
-  for (const slot of [S.fpuStatus, S.fpuTag, S.fpuOpcode, S.fpuIp, S.fpuIp + 4, S.fpuDp, S.fpuDp + 4]) core.set32(slot, 0)
+  for (const slot of [S.fpuStatus, S.fpuTag, S.fpuOpcode, S.fpuIp, S.fpuIp + 4, S.fpuDp, S.fpuDp + 4])
+    core.set32(slot, 0)
   core.u8.fill(0, core.base + S.fpr, core.base + S.fpr + 128)
 }
 
@@ -85,9 +97,11 @@ function packMxcsr(core: Core): void {
 /** Components that are not in their initial state. */
 function inUse(core: Core): number {
   let used = 0
-  if (core.get32(S.fpuControl) !== 0x37f || core.get32(S.fpuStatus) || core.get32(S.fpuTag) || core.get32(S.fpuOpcode)) used |= X87
+  if (core.get32(S.fpuControl) !== 0x37f || core.get32(S.fpuStatus) || core.get32(S.fpuTag) || core.get32(S.fpuOpcode))
+    used |= X87
   const word = (offset: number) => core.i32[(core.base + offset) >>> 2]!
-  for (let n = 0; n < 8 && !(used & X87); n++) if (word(fpr(n)) | word(fpr(n) + 4) | (word(fpr(n) + 8) & 0xffff)) used |= X87
+  for (let n = 0; n < 8 && !(used & X87); n++)
+    if (word(fpr(n)) | word(fpr(n) + 4) | (word(fpr(n) + 8) & 0xffff)) used |= X87
   if (word(S.fpuIp) | word(S.fpuIp + 4) | word(S.fpuDp) | word(S.fpuDp + 4)) used |= X87
   for (let at = 0; at < 256 && !(used & SSE); at += 4) if (word(xmm(0) + at)) used |= SSE
   return used
@@ -206,6 +220,12 @@ function checkHeader(core: Core, compact: boolean): void {
 }
 
 export const stateImages: Record<string, SystemRoutine> = {
-  fxsave, fxrstor, xsave: save(false, false), xsaveopt: save(false, true), xsavec: save(true, true), xsaves: save(true, true),
-  xrstor: restore(false), xrstors: restore(true),
+  fxsave,
+  fxrstor,
+  xsave: save(false, false),
+  xsaveopt: save(false, true),
+  xsavec: save(true, true),
+  xsaves: save(true, true),
+  xrstor: restore(false),
+  xrstors: restore(true),
 }

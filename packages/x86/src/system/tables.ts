@@ -4,7 +4,17 @@ import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/lin
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, RIGHTS, setSegment } from '../state/segments.ts'
 import { updateMode } from '../state/update-mode.ts'
-import { findDescriptor, isNull, loadDataSegment, markDescriptor, readDescriptor, readUpperBase, SYSTEM_TYPE, VECTOR, type Descriptor } from './descriptor.ts'
+import {
+  findDescriptor,
+  isNull,
+  loadDataSegment,
+  markDescriptor,
+  readDescriptor,
+  readUpperBase,
+  SYSTEM_TYPE,
+  VECTOR,
+  type Descriptor,
+} from './descriptor.ts'
 
 /** (table register, linear address, operand size). */
 function loadTable(core: Core): Outcome {
@@ -12,7 +22,8 @@ function loadTable(core: Core): Outcome {
   const low = core.get32(S.args + 8)
   const high = core.get32(S.args + 12)
   const access = currentAccess(core)
-  const at = (offset: number, bytes: 2 | 4) => readLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, access)
+  const at = (offset: number, bytes: 2 | 4) =>
+    readLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, access)
   const limit = at(0, 2)
   const base = at(2, 4)
   const upper = in64BitCode(core) ? at(6, 4) : 0
@@ -98,7 +109,10 @@ function visible(core: Core, selector: number): Descriptor | undefined {
 const bitSet = (...types: number[]): number => types.reduce((all, type) => all | (1 << type), 0)
 const T = SYSTEM_TYPE
 /** System types that LAR and LSL know, outside and inside long mode. */
-const LAR_TYPES = [bitSet(T.tss16, T.ldt, T.busyTss16, T.callGate16, T.taskGate, T.tss32, T.busyTss32, T.callGate32), bitSet(T.ldt, T.tss32, T.busyTss32, T.callGate32)]
+const LAR_TYPES = [
+  bitSet(T.tss16, T.ldt, T.busyTss16, T.callGate16, T.taskGate, T.tss32, T.busyTss32, T.callGate32),
+  bitSet(T.ldt, T.tss32, T.busyTss32, T.callGate32),
+]
 const LSL_TYPES = [bitSet(T.tss16, T.ldt, T.busyTss16, T.tss32, T.busyTss32), bitSet(T.ldt, T.tss32, T.busyTss32)]
 
 function known(core: Core, d: Descriptor, types: readonly number[]): boolean {
@@ -131,4 +145,14 @@ function verw(core: Core): Outcome {
   return NEXT
 }
 
-export const tables: Record<string, SystemRoutine> = { loadTable, storeTable, lldt, ltr, loadSegmentRegister, lar, lsl, verr, verw }
+export const tables: Record<string, SystemRoutine> = {
+  loadTable,
+  storeTable,
+  lldt,
+  ltr,
+  loadSegmentRegister,
+  lar,
+  lsl,
+  verr,
+  verw,
+}

@@ -7,13 +7,36 @@ import { flushAll } from '../paging/tlb.ts'
 import { writeFlags, readFlags } from '../state/flags.ts'
 import { gpr, S, SEGMENT } from '../state/layout.ts'
 import { setAllBounds, setSegment } from '../state/segments.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateBreakpoints, updateMode } from '../state/update-mode.ts'
 
 /** Where things lie in guest-physical memory. */
-export const PLACE = { gdt: 0x1000, idt: 0x2000, tss: 0x3000, ldt: 0x3800, tss2: 0x3a00, handlers: 0x4000, code: 0x8000, stack: 0x7000, kernelStack: 0x6000, tables: 0x10000, data: 0x20000 } as const
+export const PLACE = {
+  gdt: 0x1000,
+  idt: 0x2000,
+  tss: 0x3000,
+  ldt: 0x3800,
+  tss2: 0x3a00,
+  handlers: 0x4000,
+  code: 0x8000,
+  stack: 0x7000,
+  kernelStack: 0x6000,
+  tables: 0x10000,
+  data: 0x20000,
+} as const
 /** Selectors of the GDT that `enter` writes. */
 export const SELECTOR = {
-  code32: 0x08, data: 0x10, code64: 0x18, userCode32: 0x23, userData: 0x2b, userCode64: 0x33, tss: 0x38, tss2: 0x48, code16: 0x50, data16: 0x58, ldt: 0x60, free: 0x70,
+  code32: 0x08,
+  data: 0x10,
+  code64: 0x18,
+  userCode32: 0x23,
+  userData: 0x2b,
+  userCode64: 0x33,
+  tss: 0x38,
+  tss2: 0x48,
+  code16: 0x50,
+  data16: 0x58,
+  ldt: 0x60,
+  free: 0x70,
 } as const
 /** Handlers are one HLT each: vector n stops at PLACE.handlers + n (+1, for RIP is behind it). */
 export const handlerOf = (vector: number): number => PLACE.handlers + vector * 8
@@ -34,7 +57,7 @@ function hostMemory(): HostMemory {
     totalFrames: HOST_FRAMES,
     freeFrames: 0,
     allocateFrame: () => undefined,
-    allocateFrames: (count: number) => (next += count) && ((next - count) * 4096),
+    allocateFrames: (count: number) => (next += count) && (next - count) * 4096,
     shareFrame: () => {},
     references: () => 1,
     freeFrame: () => {},
@@ -129,7 +152,10 @@ export class BareMetal {
   descriptor(selector: number, base: number, limit: number, access: number, flags = 0): void {
     const at = PLACE.gdt + (selector & ~7)
     this.write32(at, ((base & 0xffff) << 16) | (limit & 0xffff))
-    this.write32(at + 4, ((base >>> 16) & 0xff) | (access << 8) | (limit & 0xf0000) | (flags << 20) | (base & 0xff000000))
+    this.write32(
+      at + 4,
+      ((base >>> 16) & 0xff) | (access << 8) | (limit & 0xf0000) | (flags << 20) | (base & 0xff000000),
+    )
   }
   gate(selector: number, target: number, offset: number, access: number, parameters = 0): void {
     const at = PLACE.gdt + (selector & ~7)
@@ -154,6 +180,8 @@ export class BareMetal {
     core.set64(S.efer, long ? 0xd01n : 0n)
     core.set64(S.cr3, BigInt(PLACE.tables))
     core.set64(S.xcr0, 3n)
+    core.set64(S.dr7, 0x400n)
+    updateBreakpoints(core)
     if (long) this.#identity()
     updatePaging(core)
     flushAll(core)
@@ -171,7 +199,7 @@ export class BareMetal {
     const { tables } = PLACE
     this.write64(tables, BigInt(tables + 0x1007))
     this.write64(tables + 0x1000, BigInt(tables + 0x2007))
-    for (let n = 0; n < 4; n++) this.write64(tables + 0x2000 + 8 * n, BigInt(n * 0x20_0000 + 0x87))
+    for (let n = 0; n < 2; n++) this.write64(tables + 0x2000 + 8 * n, BigInt(n * 0x20_0000 + 0x87))
   }
 
   #tables(long: boolean): void {
@@ -200,7 +228,7 @@ export class BareMetal {
       this.write32(PLACE.tss + 4, PLACE.kernelStack)
       this.write32(PLACE.tss + 8, SELECTOR.data)
     }
-    this.write16(PLACE.tss + 0x66, 0x68)
+    this.write16(PLACE.tss + 0x66, 0xffff) // no I/O bitmap
     setSegment(core, SEGMENT.gdtr, 0, PLACE.gdt, 0, 0xff, 0)
     setSegment(core, SEGMENT.idtr, 0, PLACE.idt, 0, 0xfff, 0)
     setSegment(core, SEGMENT.tr, SELECTOR.tss, PLACE.tss, 0, 0x7ff, 0x8b)
@@ -216,9 +244,11 @@ export class BareMetal {
       return
     }
     const dpl = cpl << 5
-    const code = mode === 'long' ? (cpl ? SELECTOR.userCode64 : SELECTOR.code64) : cpl ? SELECTOR.userCode32 : SELECTOR.code32
+    const code =
+      mode === 'long' ? (cpl ? SELECTOR.userCode64 : SELECTOR.code64) : cpl ? SELECTOR.userCode32 : SELECTOR.code32
     setSegment(core, SEGMENT.cs, code, 0, 0, -1, (mode === 'long' ? 0xa09b : 0xc09b) | dpl)
-    for (const n of [0, 2, 3, 4, 5]) setSegment(core, n, cpl ? SELECTOR.userData : SELECTOR.data, 0, 0, -1, 0xc093 | dpl)
+    for (const n of [0, 2, 3, 4, 5])
+      setSegment(core, n, cpl ? SELECTOR.userData : SELECTOR.data, 0, 0, -1, 0xc093 | dpl)
   }
 
   /** Runs `code` from PLACE.code until something halts (or the budget ends). */
@@ -242,8 +272,20 @@ export class BareMetal {
   }
   /** Error code, RIP, CS, flags, RSP, SS as a long-mode handler finds them. `error`: an error code was pushed. */
   frame(error: boolean, size = 8): { error: number; rip: number; cs: number; flags: number; rsp: number; ss: number } {
-    const read = (n: number) => (size === 8 ? Number(this.read64(this.rsp + 8 * n)) : size === 4 ? this.read32(this.rsp + 4 * n) : this.read16(this.rsp + 2 * n))
+    const read = (n: number) =>
+      size === 8
+        ? Number(this.read64(this.rsp + 8 * n))
+        : size === 4
+          ? this.read32(this.rsp + 4 * n)
+          : this.read16(this.rsp + 2 * n)
     const at = error ? 1 : 0
-    return { error: error ? read(0) : 0, rip: read(at), cs: read(at + 1) & 0xffff, flags: read(at + 2), rsp: read(at + 3), ss: read(at + 4) & 0xffff }
+    return {
+      error: error ? read(0) : 0,
+      rip: read(at),
+      cs: read(at + 1) & 0xffff,
+      flags: read(at + 2),
+      rsp: read(at + 3),
+      ss: read(at + 4) & 0xffff,
+    }
   }
 }
