@@ -2,15 +2,17 @@
 import { disassemble } from '../../src/decode/disassemble.ts'
 import { FX, STATE, USES, type Batch } from './batch.ts'
 import type { Encoded } from './encode.ts'
-import { APPROXIMATE, orderUnspecified, STATUS_FLAGS, undefinedFlags, undefinedResult, vendorsDiffer } from './rules.ts'
+import { APPROXIMATE, orderUnspecified, readsFirst, STATUS_FLAGS, undefinedFlags, undefinedResult, vendorsDiffer } from './rules.ts'
 
 const NAMES = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', ...Array.from({ length: 8 }, (_, n) => `r${n + 8}`)]
 const NONE = 0xffff_ffff
 const DF = 0x400
+const GP = 13
 const PF = 14
 const ES = 0x80
 const FETCH = 0x10
 const PRESENT = 1
+const WRITE = 2
 const RESUME = 0x1_0000
 
 /** Names of what differs; empty when nothing does. `native` and `ours` are laid out alike, `state` is the offset in both. */
@@ -25,6 +27,8 @@ export function differences(encoded: Encoded, native: Batch, ours: Batch, input:
   const at = state >>> 2
   const vector = (state + STATE.vector) >>> 2
   const long = i.codeSize === 64
+  // Beyond a limit of 4 GiB less one an access may fault or wrap. (SDM Vol. 3A, "Limit Checking")
+  if (!long && a[vector] === GP && b[vector] === PF && b[vector + 2]! >= 0xffff_fff0) return found
   if (orderUnspecified(row) && a[vector] !== NONE && b[vector] !== NONE) return found
   if (a[vector] !== b[vector]) {
     found.push(`vector ${a[vector]! | 0} ours ${b[vector]! | 0}`)
@@ -41,7 +45,8 @@ export function differences(encoded: Encoded, native: Batch, ours: Batch, input:
   if ((a[rflags]! ^ b[rflags]!) & mask) found.push(`flags ${((a[rflags]! ^ b[rflags]!) & mask).toString(16)}`)
   if (faulted) {
     // The upper half of the address space is the kernel's: whether a page is present there is not ours to know.
-    const known = a[vector] === PF && a[vector + 3]! >>> 31 ? ~PRESENT : ~0
+    let known = a[vector] === PF && a[vector + 3]! >>> 31 ? ~PRESENT : ~0
+    if (readsFirst(row)) known &= ~WRITE
     if ((a[vector + 1]! ^ b[vector + 1]!) & known) found.push('error code')
     if (a[vector] === PF && (a[vector + 2] !== b[vector + 2] || a[vector + 3] !== b[vector + 3])) found.push('cr2')
   }

@@ -26,6 +26,8 @@ export function report(oracle: Oracle, codeSize: 32 | 64, seed: number, seconds:
     `- Values of ${APPROXIMATE.source.replaceAll(/[\^$()]/g, '').replaceAll('|', ', ')}: approximations that differ between processors; \`oracle-float.ts\` judges them by units in the last place.`,
     '- x87 instruction and data pointers unless an exception is pending: AMD keeps them only then.',
     ...VENDORS.map(([pattern, , reason]) => `- ${pattern.source.replaceAll(/[\^$]/g, '')}, where ${reason}.`),
+    '- ARPL: whether a fault of its operand is one of reading or of writing.',
+    '- 32-bit accesses across the end of a segment of 4 GiB.',
     '- Which of two faults comes first in CMPS, indirect CALL, PUSHA and POPA.',
     '',
     '## Not run',

@@ -79,6 +79,9 @@ export const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batc
 /** Two things that can fault, of which the manual does not say which comes first. */
 export const orderUnspecified = (row: Row): boolean => /^(cmps|callIndirect|pusha|popa)$/.test(row.semantics)
 
+/** Read and written, but AMD asks for the write only when it comes to that. */
+export const readsFirst = (row: Row): boolean => row.semantics === 'arpl'
+
 export const vendorsDiffer = (encoded: Encoded, batch: Batch, state: number): boolean =>
   VENDORS.some(([pattern, applies]) => pattern.test(encoded.row.semantics) && applies(encoded, batch, state))
 
