@@ -1,7 +1,7 @@
 /** @hot What a paging strategy can do to a vCPU under VMX: CR3, EPTP, the intercepts among the controls, TLB flushes. */
 
 import type { Gpa, Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
-import { flushAll, flushPage, forgetSecondStage, PAGING, S, setSecondStage, updatePaging } from '@nonroot/x86'
+import { flushAll, flushNonGlobal, flushPage, forgetSecondStage, PAGING, S, setSecondStage, updatePaging } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from './controls.ts'
 import type { Vmcs } from './vmcs.ts'
@@ -76,6 +76,7 @@ export class VmxPagingPort implements PagingPort {
     const { core } = this
     const { paging } = core
     const kind = KIND[format]
+    const before = paging.hardwareRoot !== undefined
     if (root === undefined) paging.hardwareRoot = undefined
     else if (paging.hardwareRoot?.root !== root || paging.hardwareRoot.kind !== kind)
       paging.hardwareRoot = { root, kind }
@@ -86,7 +87,7 @@ export class VmxPagingPort implements PagingPort {
     this.changing = true
     updatePaging(core)
     this.changing = nested
-    if (!keep) flushAll(core)
+    if (!keep) this.flushFirstStage(before)
   }
 
   setSecondStageRoot(root: Hpa | undefined, accessedDirty = false): void {
@@ -120,6 +121,11 @@ export class VmxPagingPort implements PagingPort {
 
   flushAll(): void {
     if (this.core.secondStage) forgetSecondStage(this.core)
+    else this.flushFirstStage(this.core.paging.hardwareRoot !== undefined)
+  }
+  /** Under a hardware root no translation is global, so that the flush that costs only what was filled takes all. */
+  private flushFirstStage(underHardwareRoot: boolean): void {
+    if (underHardwareRoot) flushNonGlobal(this.core)
     else flushAll(this.core)
   }
   flushAddress(address: Gva): void {

@@ -154,7 +154,6 @@ export class VmxVcpu implements Vcpu {
 
   run(budget: number): VcpuExit {
     if (this.deferred) this.finishDeferred()
-    this.ports.abi.onEntry?.(this.index)
     const end = this.processor.retired + budget
     this.running = true
     try {
