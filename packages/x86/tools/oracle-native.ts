@@ -66,12 +66,14 @@ function main(): number {
   const replay = values.replay === undefined ? undefined : new Replay(readFileSync(values.replay))
   const codeSize = (replay?.header.codeSize ?? Number(values.mode)) === 32 ? 32 : 64
   const seed = replay?.header.seed ?? Number(values.seed)
-  const oracle = new Oracle({ codeSize, seed, rows: new RegExp(values.rows, 'i'), show: Number(values.show) })
+  const options = { codeSize, seed, rows: new RegExp(values.rows, 'i'), show: Number(values.show) } as const
+  let oracle: Oracle
   const recording = values.record === undefined ? undefined : new Recording({ codeSize, seed })
   const what = `seed ${seed}, ${codeSize}-bit`
   const start = performance.now()
   const seconds = () => (performance.now() - start) / 1000
   if (replay) {
+    oracle = new Oracle(options)
     while (!replay.done) {
       replay.next(oracle)
       oracle.judge()
@@ -84,9 +86,11 @@ function main(): number {
         console.log('no gcc: nothing was judged')
         return 3
       }
+      const native = (batch: Batch) => runNatively(harness, join(directory, 'cases'), batch)
+      oracle = new Oracle({ ...options, runNatively: native })
       while (oracle.total < Number(values.cases)) {
         oracle.generate()
-        runNatively(harness, join(directory, 'cases'), oracle.native)
+        native(oracle.native)
         recording?.add(oracle)
         oracle.judge()
       }

@@ -48,12 +48,13 @@ export class Batch {
     this.u32.set([MAGIC, instructions, each, codeSize])
   }
 
-  setInstruction(n: number, code: Uint8Array, flags: number): void {
+  setInstruction(n: number, code: Uint8Array, flags: number, slot = n): void {
     const at = HEADER + n * INSTRUCTION
     this.bytes.fill(0, at, at + INSTRUCTION)
     this.bytes.set(code, at)
     this.bytes[at + 16] = code.length
     this.bytes[at + 17] = flags
+    this.u16[(at + 18) >>> 1] = slot
   }
   codeOf(n: number): Uint8Array {
     const at = HEADER + n * INSTRUCTION

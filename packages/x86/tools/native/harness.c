@@ -39,7 +39,9 @@ typedef struct {
 
 typedef struct {
   uint8_t code[16];
-  uint8_t length, flags, pad[14];
+  uint8_t length, flags;
+  uint16_t slot;
+  uint8_t pad[12];
 } Instruction;
 
 typedef struct {
@@ -179,7 +181,7 @@ int main(int count, char **arguments) {
 
   memset(code, 0xcc, CODE_SIZE);
   for (uint32_t n = 0; n < header->instructions; n++) {
-    uint8_t *slot = code + n * SLOT + SLOT / 2;
+    uint8_t *slot = code + instructions[n].slot * SLOT + SLOT / 2;
     memcpy(slot, instructions[n].code, instructions[n].length);
     slot += instructions[n].length;
     if (header->code_size == 64) put_jump(slot);
@@ -196,6 +198,6 @@ int main(int count, char **arguments) {
   }
   mprotect(code, CODE_SIZE, PROT_READ | PROT_EXEC);
   for (uint32_t n = 0; n < header->instructions; n++)
-    for (uint32_t m = 0; m < header->each; m++, in++, out++) run(&instructions[n], CODE + n * SLOT + SLOT / 2, in, out);
+    for (uint32_t m = 0; m < header->each; m++, in++, out++) run(&instructions[n], CODE + instructions[n].slot * SLOT + SLOT / 2, in, out);
   return 0;
 }

@@ -6,6 +6,7 @@ import { describe, differences } from './compare.ts'
 import { encode, type Encoded } from './encode.ts'
 import { Machine } from './machine.ts'
 import { userRows } from './rules.ts'
+import { minimise } from './minimise.ts'
 import { fillState, usesOf } from './states.ts'
 
 /** Instructions in a batch: their slots fit the eight pages of code that the machine maps. */
@@ -20,6 +21,8 @@ export interface OracleOptions {
   readonly rows: RegExp
   /** How many differences of a row are shown in full. */
   readonly show: number
+  /** Runs a batch natively, to make a difference plainer. Absent: it is shown as it came. */
+  readonly runNatively?: (batch: Batch) => void
 }
 
 export interface Count {
@@ -105,6 +108,9 @@ export class Oracle {
     count.different++
     this.different++
     if (count.different > this.#options.show) return
-    console.log(describe(one, native, ours, input, output, differences(one, native, ours, input, output, flags, true)) + '\n')
+    const { codeSize, runNatively } = this.#options
+    const asItCame = describe(one, native, ours, input, output, differences(one, native, ours, input, output, flags, true))
+    const state = native.bytes.slice(input, input + STATE.size)
+    console.log((runNatively ? minimise(one, n, state, flags, codeSize, this.machine, runNatively) : asItCame) + '\n')
   }
 }
