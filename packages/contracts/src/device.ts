@@ -83,5 +83,7 @@ export interface Device {
   quiesce?(): Promise<void>
   /** Give up files, sockets, timers. Called once. */
   dispose?(): void | Promise<void>
+  /** What it can do for other parts of the VM, by token: `Balloon` for a reclaim policy. */
+  readonly offers?: ReadonlyMap<Token<unknown>, unknown>
 }
 export const Device = token<Device>('Device')

@@ -1,6 +1,7 @@
 /** What all parts of nonroot agree on. Depends on nothing. */
 export * from './address.ts'
 export * from './backends.ts'
+export * from './balloon.ts'
 export * from './boot-protocol.ts'
 export type * from './brand.ts'
 export * from './capabilities.ts'
@@ -29,3 +30,4 @@ export type * from './snapshot.ts'
 export * from './token.ts'
 export * from './vcpu-exit.ts'
 export * from './vcpu-state.ts'
+export * from './virtio.ts'

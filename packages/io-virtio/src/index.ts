@@ -1,0 +1,13 @@
+/** Virtio: virtqueues, transports (PCI, MMIO), devices. */
+export { default } from './plugin.ts'
+export * from './device/balloon.ts'
+export * from './device/block.ts'
+export * from './device/console.ts'
+export * from './device/entropy.ts'
+export * from './options.ts'
+export * from './queue/packed.ts'
+export * from './queue/ring-queue.ts'
+export * from './queue/split.ts'
+export * from './transport/core.ts'
+export * from './transport/facts.ts'
+export * from './virtio.ts'

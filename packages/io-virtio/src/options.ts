@@ -1,0 +1,61 @@
+/** What a configuration may say about virtio. */
+
+import { z } from 'zod'
+
+export const virtioOptions = z.strictObject({
+  /** How guests find the devices. */
+  transport: z.enum(['pci', 'mmio']).default('pci'),
+  /** Ring format to offer; a driver that does not know the packed one takes the split one. */
+  ring: z.enum(['split', 'packed']).default('split'),
+  /** VIRTIO_F_INDIRECT_DESC */
+  indirect: z.boolean().default(true),
+  /** VIRTIO_F_EVENT_IDX */
+  eventIndex: z.boolean().default(true),
+  /** VIRTIO_F_IN_ORDER */
+  inOrder: z.boolean().default(false),
+  /** VIRTIO_F_NOTIFICATION_DATA */
+  notificationData: z.boolean().default(false),
+})
+export type VirtioOptions = z.output<typeof virtioOptions>
+
+const queueSize = z
+  .number()
+  .int()
+  .min(4)
+  .max(1024)
+  .refine((size) => (size & (size - 1)) === 0, 'is not a power of two')
+
+export const blockOptions = z.strictObject({
+  /** The disk image. */
+  image: z.string(),
+  readOnly: z.boolean().default(false),
+  /** Guessed from the image where absent. */
+  format: z.string().optional(),
+  /** What the guest reads as its serial number, up to 20 characters. The device's name where absent. */
+  serial: z.string().max(20).optional(),
+  queues: z.number().int().min(1).max(16).default(1),
+  queueSize: queueSize.default(256),
+})
+
+const port = z.strictObject({
+  /** /dev/virtio-ports/NAME in a Linux guest. */
+  name: z.string().min(1).max(64).optional(),
+  /** hvcN rather than a port for programs. */
+  console: z.boolean().default(false),
+  /** Name of the console back end. The machine's console where absent. */
+  backend: z.string().optional(),
+})
+
+export const consoleOptions = z.strictObject({
+  /** Name of the console back end. The machine's console where absent. */
+  console: z.string().optional(),
+  /** Several ports instead of one console. */
+  ports: z.array(port).min(1).max(31).optional(),
+})
+
+export const balloonOptions = z.strictObject({
+  /** The guest may take frames back when it runs out of memory. */
+  deflateOnOutOfMemory: z.boolean().default(true),
+  /** The guest gives back what it has no use for without being asked. */
+  freePageReporting: z.boolean().default(true),
+})

@@ -1,0 +1,76 @@
+/** What this package adds to a stack. */
+
+import { API_VERSION, defineDevice, defineIoModel, definePlugin, VirtioTransport } from '@nonroot/contracts'
+import { VirtioBalloon } from './device/balloon.ts'
+import { Block } from './device/block.ts'
+import { VirtioConsole } from './device/console.ts'
+import { createEntropy } from './device/entropy.ts'
+import { balloonOptions, blockOptions, consoleOptions, virtioOptions } from './options.ts'
+import { createVirtio } from './virtio.ts'
+import { z } from 'zod'
+
+export default definePlugin({
+  name: '@nonroot/io-virtio',
+  apiVersion: API_VERSION,
+  strategies: [
+    defineIoModel({
+      name: 'virtio',
+      summary: 'virtio devices over PCI or MMIO: shared rings, asynchronous back ends',
+      options: virtioOptions,
+      gives: ['virtioTransport'],
+      create: (options) => createVirtio(options),
+    }),
+  ],
+  devices: [
+    defineDevice({
+      kind: 'virtio-blk',
+      summary: 'a disk',
+      options: blockOptions,
+      needs: ['virtioTransport'],
+      create: async ({ image, readOnly, format, serial, queues, queueSize }, context) => {
+        const backend = await context.backend('block', { image, readOnly, ...(format === undefined ? {} : { format }) })
+        return context
+          .capability(VirtioTransport)
+          .attach((port) => new Block(port, backend, { serial: serial ?? context.name, queues, queueSize }, context))
+      },
+    }),
+    defineDevice({
+      kind: 'virtio-rng',
+      summary: 'random bytes of the host',
+      options: z.strictObject({}),
+      needs: ['virtioTransport'],
+      create: async (_options, context) => {
+        const source = await context.backend('entropy', {})
+        return context.capability(VirtioTransport).attach(() => createEntropy(source))
+      },
+    }),
+    defineDevice({
+      kind: 'virtio-console',
+      summary: 'consoles (hvc0) and ports for programs',
+      options: consoleOptions,
+      needs: ['virtioTransport'],
+      create: async ({ console, ports }, context) => {
+        const open = (name: string | undefined) => context.backend('console', name === undefined ? {} : { name })
+        const opened = ports
+          ? await Promise.all(
+              ports.map(async ({ name, console: isConsole, backend }) => ({
+                backend: await open(backend),
+                console: isConsole,
+                ...(name === undefined ? {} : { name }),
+              })),
+            )
+          : [{ backend: await open(console), console: true }]
+        return context.capability(VirtioTransport).attach((port) => new VirtioConsole(port, opened))
+      },
+    }),
+    defineDevice({
+      kind: 'virtio-balloon',
+      summary: 'memory that the guest gives back on request',
+      options: balloonOptions,
+      needs: ['virtioTransport'],
+      gives: ['balloon'],
+      create: (options, context) =>
+        context.capability(VirtioTransport).attach((port) => new VirtioBalloon(port, context, options)),
+    }),
+  ],
+})
