@@ -21,6 +21,8 @@ export const PAGING = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as co
 
 const CACHE_BITS = 12
 export const CACHE_MASK = (1 << CACHE_BITS) - 1
+const REGION_BITS = 8
+export const REGION_MASK = (1 << REGION_BITS) - 1
 export const JOURNAL_SIZE = 4096
 
 /** Extended-page-table pointer, taken apart. */
@@ -81,6 +83,13 @@ export class PagingState {
 
   /** Guest-physical page cache: pairs of frame number and HPA | rights (1 read, 2 write and dirty, 4 execute). */
   readonly cache = new Int32Array(2 << CACHE_BITS).fill(-1)
+  /**
+   * Paging-structure cache of 4-level paging, by 2 MiB region, 8 words each: key, generation, frame of the page table, its word
+   * index in host memory, rights.
+   */
+  readonly regions = new Int32Array(8 << REGION_BITS).fill(-1)
+  /** Entries of another generation are dead. */
+  generation = 0
   /** Word indices of TLB entries filled since the last flush; more than JOURNAL_SIZE: not all are known. */
   readonly journal = new Int32Array(JOURNAL_SIZE)
   journalCount = 0

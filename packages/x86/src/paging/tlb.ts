@@ -91,6 +91,7 @@ export function flushAll(core: Core): void {
   const start = bankAddress(core, 0) >>> 2
   core.i32.fill(-1, start, start + TLB_BANK.count * BANK_WORDS)
   const { paging } = core
+  paging.generation = (paging.generation + 1) | 0
   paging.journalCount = 0
   paging.large.fill(0)
   paging.huge.fill(0)
@@ -100,6 +101,7 @@ export function flushAll(core: Core): void {
 export function flushNonGlobal(core: Core): void {
   const { i32, paging } = core
   const count = paging.journalCount
+  paging.generation = (paging.generation + 1) | 0
   paging.journalCount = 0
   if (count <= JOURNAL_SIZE) {
     for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
@@ -123,6 +125,8 @@ function kill(i32: Int32Array, at: number): void {
 /** INVLPG: one page, global or not; all of it when it is large. */
 export function flushPage(core: Core, low: number, high: number): void {
   const { paging } = core
+  // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
+  paging.generation = (paging.generation + 1) | 0
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
   if (!paging.large[largeHash(low, high)]) return flushEntries(core, low, 1)
   const legacy = paging.kind === PAGING.bits32

@@ -14,6 +14,7 @@ import {
   FAULT,
   PAGE_FAULT,
   PAGING,
+  REGION_MASK,
   STATUS,
   type PagingState,
 } from './paging-state.ts'
@@ -63,11 +64,40 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
       if (!(entry & ENTRY.present)) return fault(p, access, 0)
       return walk64(core, p, low, high, access, frameOf(entry, p.pdptes[pdpte + 1]!), 2)
     }
-    case PAGING.level4:
-      return walk64(core, p, low, high, access, p.rootFrame, 4)
+    case PAGING.level4: {
+      // The paging-structure cache: where the page table of this 2 MiB region is, and the rights on the way to it.
+      const key = regionKey(low, high)
+      const slot = regionSlot(key)
+      const { regions } = p
+      if (regions[slot] !== key || regions[slot + 1] !== p.generation) return walk64(core, p, low, high, access, p.rootFrame, 4)
+      return walkLeaf(core, p, low, access, regions[slot + 2]!, regions[slot + 3]!, regions[slot + 4]!)
+    }
     default:
       return walk64(core, p, low, high, access, p.rootFrame, 5)
   }
+}
+
+const regionKey = (low: number, high: number): number => (high << 11) | (low >>> 21)
+const regionSlot = (key: number): number => ((key ^ (key >>> 9)) & REGION_MASK) << 3
+
+/** The last step in a page table found in the cache. `rights`: bits 1 and 2 of all levels above, bit 31 their execute-disable. */
+function walkLeaf(core: Core, p: PagingState, low: number, access: number, tableFrame: number, table: number, above: number): number {
+  const at = table + (((low >>> 12) & 0x1ff) << 1)
+  const entryLow = core.i32[at]!
+  const entryHigh = core.i32[at + 1]!
+  if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
+  if (entryHigh & p.reservedHigh) return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+  const rights = above & entryLow
+  if (forbidden(p, rights, (above | entryHigh) < 0, access)) return fault(p, access, PAGE_FAULT.present)
+  const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+  if ((entryLow & need) !== need) {
+    const status = setBits(core, tableFrame, at, need)
+    if (status) return status
+  }
+  p.level = 1
+  p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
+  const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
+  return finish(core, p, frameOf(entryLow, entryHigh), access, dirty && writableBy(p, rights, access))
 }
 
 /** PAE, 4-level and 5-level paging: entries of 64 bits. */
@@ -91,6 +121,16 @@ function walk64(
     // Nothing answers where there is no memory: all ones, which has reserved bits set.
     const entryLow = table === DEVICE ? -1 : i32[at]!
     const entryHigh = table === DEVICE ? -1 : i32[at + 1]!
+    if (level === 1 && levels === 4 && table !== DEVICE) {
+      const key = regionKey(low, high)
+      const slot = regionSlot(key)
+      const { regions } = p
+      regions[slot] = key
+      regions[slot + 1] = p.generation
+      regions[slot + 2] = frame
+      regions[slot + 3] = (table & -4096) >>> 2
+      regions[slot + 4] = (rights & (ENTRY.writable | ENTRY.user)) | (noExecute & 0x8000_0000)
+    }
     if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
     const leaf = level === 1 || (level <= 3 && (entryLow & ENTRY.large) !== 0)
     if (entryHigh & p.reservedHigh || (level > 1 && entryLow & reservedLow(level, entryLow))) {
