@@ -9,6 +9,12 @@ import { rows, type Row } from '../rows/index.ts'
 /** The instruction does not exit: it goes on as usual. */
 export const PROCEED = -1
 
+/**
+ * No exception has this vector. A bus access that cannot be answered now throws a GuestFault with it: `exception` is asked, says that it exits, and
+ * the processor stops before the instruction, of which nothing is done.
+ */
+export const STALLED = 0xff
+
 /** What the second stage's owner answers to a violation. */
 export const SECOND_STAGE = {
   /** The tables were changed: walk again. */

@@ -82,12 +82,12 @@ function initialX87(core: Core): void {
 
 /** Only eight registers exist outside 64-bit mode. */
 const xmmBytes = (core: Core): number => (in64BitCode(core) ? 256 : 128)
-function packXmm(core: Core): void {
+function packXmm(core: Core, bytes = xmmBytes(core)): void {
   const from = core.base + xmm(0)
-  image.set(core.u8.subarray(from, from + xmmBytes(core)), AT.xmm)
+  image.set(core.u8.subarray(from, from + bytes), AT.xmm)
 }
-function unpackXmm(core: Core): void {
-  core.u8.set(image.subarray(AT.xmm, AT.xmm + xmmBytes(core)), core.base + xmm(0))
+function unpackXmm(core: Core, bytes = xmmBytes(core)): void {
+  core.u8.set(image.subarray(AT.xmm, AT.xmm + bytes), core.base + xmm(0))
 }
 function packMxcsr(core: Core): void {
   view.setInt32(AT.mxcsr, core.get32(S.mxcsr), true)
@@ -228,4 +228,26 @@ export const stateImages: Record<string, SystemRoutine> = {
   xsaves: save(true, true),
   xrstor: restore(false),
   xrstors: restore(true),
+}
+
+/** All of x87 and SSE in the standard form of XSAVE, whatever the mode: for snapshots and debuggers. */
+export function readXsaveArea(core: Core): Uint8Array {
+  image.fill(0)
+  packX87(core, true)
+  packMxcsr(core)
+  packXmm(core, 256)
+  view.setInt32(LEGACY, X87 | SSE, true)
+  return image.slice()
+}
+
+/** The counterpart. Components that the header says are initial become so; 512 bytes without a header hold both. */
+export function writeXsaveArea(core: Core, area: Uint8Array): void {
+  image.fill(0)
+  image.set(area.subarray(0, LEGACY + HEADER))
+  const present = area.length > LEGACY ? view.getInt32(LEGACY, true) : X87 | SSE
+  if (present & X87) unpackX87(core, true)
+  else initialX87(core)
+  core.set32(S.mxcsr, present & SSE ? view.getInt32(AT.mxcsr, true) & MXCSR_VALID : MXCSR_INITIAL)
+  if (present & SSE) unpackXmm(core, 256)
+  else core.u8.fill(0, core.base + xmm(0), core.base + xmm(16))
 }

@@ -100,6 +100,7 @@ export const CODE: Readonly<Record<string, string>> = {
   "64 mov eax, 8; lmsw ax; smsw rbx; clts; smsw rcx; xor eax, eax; lmsw ax; smsw rdx; hlt": 'b8080000000f01f0480f01e30f06480f01e131c00f01f0480f01e2f4',
   "64 mov eax, [0x30000]; mov qword ptr [0x13180], 0x31007; mov ebx, [0x30000]; invlpg [0x30000]; mov ecx, [0x30000]; hlt": '8b04250000030048c7042580310100071003008b1c25000003000f013c25000003008b0c2500000300f4',
   "64 mov eax, [0x400000]": '8b042500004000',
+  "64 mov ebx, 7; nop; nop; nop; nop; ud2": 'bb07000000909090900f0b',
   "64 mov ebx, cs; mov ecx, ss; mov rdx, rsp; pushfq; pop rsi; ud2": '8ccb8cd14889e29c5e0f0b',
   "64 mov ecx, 0x10; xor eax, eax; xor edx, edx; wrmsr; rdtsc; mov r8, rax; mov ecx, 0x3b; rdmsr; hlt": 'b91000000031c031d20f300f314989c0b93b0000000f32f4',
   "64 mov ecx, 0x12345; rdmsr; hlt": 'b9452301000f32f4',

@@ -1,0 +1,29 @@
+/** The software processor: what CPU modes build on. Nothing in it knows a hypervisor. */
+export { Processor, type ProcessorOptions, type StopReason } from './processor.ts'
+export { Core, GuestFault, JUMPED, LEFT, Left, NEXT, type Outcome, type ProcessorHost } from './core.ts'
+export * from './system/intercept.ts'
+export { CR4_VALID } from './system/control-registers.ts'
+export { deliver, type Delivery } from './events/deliver.ts'
+export { switchTask, type SwitchOptions } from './events/task-switch.ts'
+export {
+  ACCESS,
+  flushAll,
+  flushNonGlobal,
+  flushPage,
+  forgetSecondStage,
+  PAGING,
+  setSecondStage,
+  updatePaging,
+  type HardwareRoot,
+  type SecondStage,
+} from './paging/index.ts'
+export { MAX_PHYSICAL_BITS } from './paging/entry.ts'
+export { loadPdptes } from './paging/pae.ts'
+export { cpuid, isAdvertised } from './state/cpuid.ts'
+export { readFlags, writeFlags } from './state/flags.ts'
+export * from './state/layout.ts'
+export { MODE } from './state/mode.ts'
+export { MSRS, readMsr, writeMsr, type Msr } from './state/msrs.ts'
+export { resetProcessor } from './state/reset.ts'
+export { setAllBounds, setNullSegment, setRealSegment, setSegment } from './state/segments.ts'
+export { updateBreakpoints, updateMode } from './state/update-mode.ts'
