@@ -1,6 +1,6 @@
 /** @hot The processor's doors in non-root operation: each records the exit, counts it and lets its handler answer. */
 
-import { ACCESS, HIDDEN_FAULT, PROCEED, S, SECOND_STAGE } from '@nonroot/x86'
+import { ACCESS, EXIT, HIDDEN_FAULT, PROCEED, S, SECOND_STAGE, STALLED } from '@nonroot/x86'
 import type {
   Core,
   HiddenFaultAnswer,
@@ -54,9 +54,11 @@ export class NonRootOperation implements NonRoot {
     return result
   }
 
-  /** Page faults under a hardware root have been asked about already; no other vector is intercepted. */
-  exception(): boolean {
-    return false
+  /** Page faults under a hardware root have been asked about already; no other vector is intercepted. A bus that stalls stops the processor. */
+  exception(core: Core, vector: number): boolean {
+    if (vector !== STALLED) return false
+    core.set32(S.exit, EXIT.stop)
+    return true
   }
 
   eptViolation(_core: Core, guestPhysical: number, qualification: number): SecondStageAnswer {

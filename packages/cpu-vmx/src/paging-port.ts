@@ -1,7 +1,16 @@
 /** @hot What a paging strategy can do to a vCPU under VMX: CR3, EPTP, the intercepts among the controls, TLB flushes. */
 
 import type { Gpa, Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
-import { flushAll, flushNonGlobal, flushPage, forgetSecondStage, PAGING, S, setSecondStage, updatePaging } from '@nonroot/x86'
+import {
+  flushAll,
+  flushNonGlobal,
+  flushPage,
+  forgetSecondStage,
+  PAGING,
+  S,
+  setSecondStage,
+  updatePaging,
+} from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from './controls.ts'
 import type { Vmcs } from './vmcs.ts'

@@ -2,22 +2,16 @@
 
 import { IO_DEFERRED } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, VcpuPorts } from '@nonroot/contracts'
+import { GuestFault, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
 
-/** Thrown through the processor when a device is not ready; the instruction is run again once the answer is there. */
-export class Deferred {
+/** An access that its device deferred. Its instruction is run again once the answer is there. */
+export interface Deferred {
   readonly kind: 'portIo' | 'mmio'
   readonly write: boolean
   readonly address: number
   readonly size: number
   readonly value: number
-  constructor(kind: 'portIo' | 'mmio', write: boolean, address: number, size: number, value: number) {
-    this.kind = kind
-    this.write = write
-    this.address = address
-    this.size = size
-    this.value = value
-  }
 }
 
 /** Leaves that belong to a hypervisor. */
@@ -30,6 +24,7 @@ export class Surroundings implements ProcessorHost {
   onAccess: () => void = () => {}
   /** Writes to memory that arrive here because no hardware table may allow them (`emulate`); undefined: there are none. */
   onTableWrite: ((address: Gpa, size: number) => void) | undefined
+  deferred: Deferred | undefined
   /** What the deferred access is answered with when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
   private readonly ports: VcpuPorts
@@ -56,14 +51,14 @@ export class Surroundings implements ProcessorHost {
     const answered = this.takeAnswer('portIo', false, port)
     if (answered !== undefined) return answered
     const value = this.ports.io.readPort(port, size as IoSize)
-    if (value === IO_DEFERRED) throw new Deferred('portIo', false, port, size, 0)
+    if (value === IO_DEFERRED) throw this.defer('portIo', false, port, size, 0)
     this.onAccess()
     return value
   }
   writePort(port: number, size: number, value: number): void {
     if (this.takeAnswer('portIo', true, port) !== undefined) return
     if (!this.ports.io.writePort(port, size as IoSize, value >>> 0)) {
-      throw new Deferred('portIo', true, port, size, value >>> 0)
+      throw this.defer('portIo', true, port, size, value >>> 0)
     }
     this.onAccess()
   }
@@ -73,7 +68,7 @@ export class Surroundings implements ProcessorHost {
     const answered = this.takeAnswer('mmio', false, physical)
     if (answered !== undefined) return answered
     const value = this.ports.io.readMmio(physical as Gpa, size as IoSize)
-    if (value === IO_DEFERRED) throw new Deferred('mmio', false, physical, size, 0)
+    if (value === IO_DEFERRED) throw this.defer('mmio', false, physical, size, 0)
     this.onAccess()
     return value
   }
@@ -84,7 +79,7 @@ export class Surroundings implements ProcessorHost {
     }
     if (this.takeAnswer('mmio', true, physical) !== undefined) return
     if (!this.ports.io.writeMmio(physical as Gpa, size as IoSize, value >>> 0)) {
-      throw new Deferred('mmio', true, physical, size, value >>> 0)
+      throw this.defer('mmio', true, physical, size, value >>> 0)
     }
     this.onAccess()
   }
@@ -104,6 +99,12 @@ export class Surroundings implements ProcessorHost {
     if (size === 4) return guestMemory.writeU32(physical, value >>> 0)
     if (size === 2) return guestMemory.writeU16(physical, value & 0xffff)
     return guestMemory.writeU8(physical, value & 0xff)
+  }
+
+  /** The processor stops before the instruction (`STALLED`), and the vCPU finds what it waits for here. */
+  private defer(kind: Deferred['kind'], write: boolean, address: number, size: number, value: number): GuestFault {
+    this.deferred = { kind, write, address, size, value }
+    return new GuestFault(STALLED)
   }
 
   complete(access: Deferred, value: number): void {

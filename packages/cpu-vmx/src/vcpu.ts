@@ -53,7 +53,7 @@ import { NonRootOperation } from './non-root.ts'
 import { VmxPagingPort } from './paging-port.ts'
 import { initialiseVmcs } from './initial-vmcs.ts'
 import { readState, writeState } from './state.ts'
-import { Deferred, Surroundings } from './surroundings.ts'
+import { Surroundings, type Deferred } from './surroundings.ts'
 import { Vmcs } from './vmcs.ts'
 
 export interface VmxVcpuOptions {
@@ -99,7 +99,6 @@ export class VmxVcpu implements Vcpu {
   private failure: string | undefined
   /** A neutral exit that a handler asked for. */
   private asked: VcpuExit | undefined
-  private deferred: Deferred | undefined
   private readonly queued: { interrupt?: VcpuEvent; nmi?: VcpuEvent; exception?: VcpuEvent } = {}
 
   private readonly budgetExit = { reason: 'budget' as const }
@@ -153,7 +152,7 @@ export class VmxVcpu implements Vcpu {
   // --- entry ---
 
   run(budget: number): VcpuExit {
-    if (this.deferred) this.finishDeferred()
+    if (this.surroundings.deferred) this.finishDeferred(this.surroundings.deferred)
     const end = this.processor.retired + budget
     this.running = true
     try {
@@ -188,18 +187,10 @@ export class VmxVcpu implements Vcpu {
   /** One stay in the guest; a budget of 0 is one instruction. */
   private runProcessor(budget: number): StopReason | undefined {
     const { core, processor, surroundings } = this
-    try {
-      // An instruction that waits for its device goes first and alone; so does what STI and MOV SS shield while something waits.
-      const alone = surroundings.isCompleting || (core.get32(S.shadow) !== 0 && core.get32(S.attention) !== 0)
-      if (alone) return processor.stepOverShadow()
-      return budget > 0 ? processor.run(budget) : processor.step()
-    } catch (thrown) {
-      if (!(thrown instanceof Deferred)) throw thrown
-      core.set64(S.rip, core.recordRip())
-      this.deferred = thrown
-      this.asked = this.deferredExit(thrown)
-      return 'stop'
-    }
+    // An instruction that waits for its device goes first and alone; so does what STI and MOV SS shield while something waits.
+    const alone = surroundings.isCompleting || (core.get32(S.shadow) !== 0 && core.get32(S.attention) !== 0)
+    if (alone) return processor.stepOverShadow()
+    return budget > 0 ? processor.run(budget) : processor.step()
   }
 
   /** What the processor's stop means outside; undefined: go in again. */
@@ -213,6 +204,7 @@ export class VmxVcpu implements Vcpu {
         this.activity = 'shutdown'
         return this.shutdownExit
       case 'stop': {
+        if (this.surroundings.deferred) return this.deferredExit(this.surroundings.deferred)
         const { asked } = this
         this.asked = undefined
         return asked
@@ -429,10 +421,10 @@ export class VmxVcpu implements Vcpu {
       dataHigh: 0,
     })
   }
-  private finishDeferred(): void {
-    const { data } = this.deferred!.kind === 'portIo' ? this.portExit : this.mmioExit
-    this.surroundings.complete(this.deferred!, data)
-    this.deferred = undefined
+  private finishDeferred(deferred: Deferred): void {
+    const { data } = deferred.kind === 'portIo' ? this.portExit : this.mmioExit
+    this.surroundings.deferred = undefined
+    this.surroundings.complete(deferred, data)
   }
 
   // --- the Vcpu contract ---
@@ -484,7 +476,7 @@ export class VmxVcpu implements Vcpu {
     delete this.queued.exception
     delete this.queued.nmi
     delete this.queued.interrupt
-    this.deferred = undefined
+    this.surroundings.deferred = undefined
     this.asked = undefined
     this.failure = undefined
     this.vmcs.generation++
@@ -527,6 +519,11 @@ export class VmxVcpu implements Vcpu {
     this.writeState({ ...state, msrs: new Map(state.msrs) })
     this.core.set64(S.tscOffset, tscOffset)
     for (const event of queued) this.inject(event)
+  }
+
+  /** Bring the VMCS region up to date with the processor. */
+  synchronise(): void {
+    this.guestState.synchronise(this.vmcs)
   }
 
   private createAbiVcpu(): GuestAbiVcpu {

@@ -1,0 +1,121 @@
+/** One vCPU with a real-mode program, the least of a paging strategy, and roles that tests answer for. */
+
+import { gpa, RESUME } from '@nonroot/contracts'
+import type { GuestMemory, HostMemory, PagingOutcome, PagingStrategy, VcpuPorts } from '@nonroot/contracts'
+import {
+  createTestGuestMemory,
+  createTestHostMemory,
+  createTestLog,
+  createTestMetrics,
+  createTestClock,
+} from '@nonroot/testkit'
+import { createVmxMode } from '../mode.ts'
+import { VmxVcpu } from '../vcpu.ts'
+
+const RAM = 1 << 20
+/** Frames for the processor's code cache, its tables, and the guest. */
+const HOST_FRAMES = 4096
+
+/** EPT of 4 KiB leaves, filled on demand. */
+function leastPaging(host: HostMemory, guest: GuestMemory): PagingStrategy {
+  const root = host.allocateFrame()!
+  const next = (at: number): number => {
+    const entry = host.view.getUint32(at, true)
+    if (entry !== 0) return entry & ~0xfff
+    const table = host.allocateFrame()!
+    host.view.setUint32(at, table | 7, true)
+    return table
+  }
+  const mmio = { next: 'mmio' as const, address: gpa(0) }
+  return {
+    attach(port) {
+      port.setIntercepts({ pageFault: false, rootWrite: false, invalidate: false, rootRead: false })
+      port.setSecondStageRoot(root, true)
+    },
+    onSecondStageFault(_port, address, access): PagingOutcome {
+      const frame = guest.translate(address, access & 2 ? 'write' : 'read')
+      if (frame === undefined) {
+        mmio.address = address
+        return mmio
+      }
+      let table: number = root
+      for (let level = 4; level > 1; level--)
+        table = next(table + (Math.floor(address / 4096 / 512 ** (level - 1)) % 512) * 8)
+      host.view.setUint32(table + (Math.floor(address / 4096) % 512) * 8, (frame & ~0xfff) | 0x37, true)
+      return RESUME
+    },
+    onPageFault: () => RESUME,
+    onRootWrite: () => RESUME,
+    onInvalidate: () => RESUME,
+    onModeChange: () => RESUME,
+    onTableUpdate: () => RESUME,
+    onMemoryChange: () => {},
+    dispose: () => {},
+    save: () => ({ type: 'paging.least', version: 1, data: {} }),
+    restore: () => {},
+  }
+}
+
+export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<VcpuPorts[R]> }
+
+export function createBench(program: readonly number[], override: PortsOverride = {}, index = 0) {
+  const host = createTestHostMemory(HOST_FRAMES)
+  const guestMemory = createTestGuestMemory({ hostMemory: host, ram: RAM })
+  const written: [port: number, size: number, value: number][] = []
+  const pending: number[] = []
+  const signals = { bits: 0, startup: 0 }
+  const metrics = createTestMetrics()
+  const paging = leastPaging(host, guestMemory)
+  const io = {
+    readPort: (port: number) => port & 0xff,
+    writePort: (port: number, size: number, value: number) => (written.push([port, size, value]), true),
+    readMmio: (address: number) => address & 0xff,
+    writeMmio: (address: number, size: number, value: number) => (written.push([address, size, value]), true),
+    readMmio64: () => 0n,
+    writeMmio64: () => true,
+    ...override.io,
+  }
+  const abi = {
+    cpuid: () => {},
+    readMsr: () => undefined,
+    writeMsr: () => undefined,
+    hypercall: () => 'unknown',
+    ...override.abi,
+  }
+  const interrupts = {
+    hasPending: () => pending.length > 0,
+    acknowledge: () => pending.shift() ?? -1,
+    signals: () => signals.bits,
+    takeSignal: (_: number, signal: number) => ((signals.bits &= ~signal), signals.startup),
+    readTaskPriority: () => 0,
+    writeTaskPriority: () => {},
+    readMsr: () => undefined,
+    writeMsr: () => undefined,
+    ...override.interrupts,
+  }
+  const ports = {
+    paging,
+    abi,
+    interrupts,
+    io,
+    clock: createTestClock(),
+    guestMemory,
+    entropy: { fill: (into: Uint8Array) => into.fill(0x5a) },
+    metrics,
+    log: createTestLog(),
+  } as unknown as VcpuPorts
+  const mode = createVmxMode({ codeCacheMiB: 4 }, { hostMemory: host, metrics, log: createTestLog() })
+  const vcpu = mode.createVcpu(index, ports) as VmxVcpu
+  guestMemory.writeBytes(0x1000, Uint8Array.from(program))
+  const start = (): void =>
+    vcpu.writeState({
+      rip: 0x1000n,
+      rsp: 0x8000n,
+      cs: { selector: 0, base: 0n, limit: 0xffff, attributes: 0x9b },
+      activity: 'active',
+    })
+  if (index === 0) start()
+  /** Real-mode vector: IP in segment 0. */
+  const setVector = (vector: number, ip: number): void => void guestMemory.writeU32(vector * 4, ip)
+  return { vcpu, host, guestMemory, written, pending, signals, metrics, ports, start, setVector }
+}
