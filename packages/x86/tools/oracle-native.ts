@@ -53,6 +53,16 @@ function runNatively(binary: string, file: string, batch: Batch): void {
   closeSync(descriptor)
 }
 
+/** CPUID features, as rows name them, by Linux's names for them. */
+const FEATURES: Record<string, string> = {
+  sse3: 'pni', ssse3: 'ssse3', 'sse4.1': 'sse4_1', 'sse4.2': 'sse4_2', popcnt: 'popcnt', lzcnt: 'abm', bmi1: 'bmi1', bmi2: 'bmi2', adx: 'adx',
+  movbe: 'movbe', aes: 'aes', pclmulqdq: 'pclmulqdq', sha: 'sha_ni',
+}
+function hostLacks(): Set<string> {
+  const has = new Set((/^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '').split(' '))
+  return new Set(Object.keys(FEATURES).filter((name) => !has.has(FEATURES[name]!)))
+}
+
 function print(oracle: Oracle, what: string, seconds: number): void {
   for (const [name, { cases, faults, different }] of [...oracle.counts].sort()) {
     if (!values.counts && !different) continue
@@ -87,7 +97,7 @@ function main(): number {
         return 3
       }
       const native = (batch: Batch) => runNatively(harness, join(directory, 'cases'), batch)
-      oracle = new Oracle({ ...options, runNatively: native })
+      oracle = new Oracle({ ...options, runNatively: native, lacks: hostLacks() })
       while (oracle.total < Number(values.cases)) {
         oracle.generate()
         native(oracle.native)

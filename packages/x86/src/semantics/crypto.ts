@@ -101,7 +101,8 @@ const pclmulqdq: Semantics = (b, dst, src, immediate) => {
 // ---------------------------------------------------------------------- SHA
 
 /** Dwords of a vector, the highest first, as the manual lists them. */
-const words = (b: SemanticsBuilder, v: Value): [Value, Value, Value, Value] => [3, 2, 1, 0].map((n) => b.lane('i32x4.extract_lane', [n], v)) as [Value, Value, Value, Value]
+const words = (b: SemanticsBuilder, v: Value): [Value, Value, Value, Value] =>
+  [3, 2, 1, 0].map((n) => b.lane('i32x4.extract_lane', [n], v)) as [Value, Value, Value, Value]
 const vectorOf = (b: SemanticsBuilder, high: readonly Value[]): Value =>
   [2, 1, 0].reduce((v, n, i) => b.lane('i32x4.replace_lane', [n], v, high[i + 1]!), b.op('i32x4.splat', high[0]!))
 const sum = (b: SemanticsBuilder, ...values: Value[]): Value => values.reduce((all, v) => b.add(all, v))

@@ -1,4 +1,7 @@
-/** x87 instructions but for those that save or load the environment (x87-environment.ts). The exact library does the work. (SDM Vol. 2A, "FADD" and the other pages) */
+/**
+ * x87 instructions, but for those that save or load the environment (x87-environment.ts). The exact library does the work.
+ * (SDM Vol. 2A, "FADD" and the other pages)
+ */
 import { X87_OPERATION, X87_STORE } from '../float/library.ts'
 import { S } from '../state/layout.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value } from './builder.ts'
@@ -238,7 +241,9 @@ const byOperation = Object.entries(operations).flatMap(([name, operation]): [str
   [name, arithmetic(operation)],
   [`${name}p`, arithmetic(operation, 1)],
 ])
-const constants = ['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz'].map((name, n): [string, Semantics] => [name, onStack('x87_load_constant', n)])
+const constants = ['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz'].map(
+  (name, n): [string, Semantics] => [name, onStack('x87_load_constant', n)],
+)
 
 export const x87: Record<string, Semantics> = {
   ...Object.fromEntries([...byOperation, ...constants]),

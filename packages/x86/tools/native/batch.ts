@@ -1,6 +1,8 @@
 /** The file of cases that native/harness.c runs, as typed views. Facts of the layout only; harness.c knows them too. */
 
-export const CODE = 0x3000_0000
+/** Farther from the data and from NOWHERE than 32-bit bit offsets reach. */
+export const CODE = 0x4800_0000
+export const CODE_PAGES = 9
 export const SLOT = 64
 /** An instruction stands in the middle of its slot; the rest is INT3, and the way back behind it. */
 export const SLOT_START = 32

@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 /* Where code and data lie: below 4 GiB, far from everything else that the process has. */
-#define CODE 0x30000000ul
-#define CODE_SIZE 0x200000ul
+#define CODE 0x48000000ul
+#define CODE_SIZE 0x9000ul
 #define SLOT 64
 #define CODE_64 0x33 /* Linux's selectors */
 #define CODE_32 0x23

@@ -10,7 +10,7 @@ import { EXIT, fpr, S, SEGMENT, VCPU_TOTAL, xmm } from '../../src/state/layout.t
 import { resetProcessor } from '../../src/state/reset.ts'
 import { checkSegment, RIGHTS, setSegment } from '../../src/state/segments.ts'
 import { updateMode } from '../../src/state/update-mode.ts'
-import { CODE, DATA, DATA_SIZE, FX, MIDDLE, MIDDLE_SIZE, STATE, TAIL, TAIL_SIZE, USES, type Batch } from './batch.ts'
+import { CODE, CODE_PAGES, DATA, DATA_SIZE, FX, MIDDLE, MIDDLE_SIZE, STATE, TAIL, TAIL_SIZE, USES, type Batch } from './batch.ts'
 
 const PRESENT_WRITE_USER = 7
 const PRESENT_USER = 5
@@ -24,7 +24,6 @@ export class Machine {
   readonly #blocks: BlockCache
   readonly #code: number
   readonly #data: number
-  readonly #u64: BigUint64Array
   /** System routines that semantics asked for: the oracle has none. */
   readonly missing = new Set<string>()
   readonly #routines: string[] = []
@@ -47,7 +46,6 @@ export class Machine {
       writeTaskPriority: () => {},
     } as unknown as ProcessorHost
     const core = (this.#core = new Core(host, take(VCPU_TOTAL)))
-    this.#u64 = new BigUint64Array(memory.memory.buffer)
     const slow = (f: (core: Core, info: number) => number) => ({
       params: ['i32', 'i32'] as const, results: ['i32'] as const, function: (_cpu: number, info: number) => f(core, info),
     })
@@ -80,17 +78,18 @@ export class Machine {
     core.code = this.#blocks
     resetProcessor(core)
 
-    this.#code = take(4096 * 8)
+    this.#code = take(4096 * CODE_PAGES)
     this.#data = take(DATA_SIZE)
     const tables = Array.from({ length: 5 }, () => take(4096))
     const [pml4, pdpt, pd, dataTable, codeTable] = tables as [number, number, number, number, number]
-    const entry = (table: number, index: number, physical: number, bits = PRESENT_WRITE_USER) => core.view.setBigUint64(table + 8 * index, BigInt(physical | bits), true)
+    const entry = (table: number, index: number, physical: number, bits = PRESENT_WRITE_USER) =>
+      core.view.setBigUint64(table + 8 * index, BigInt(physical | bits), true)
     entry(pml4, 0, pdpt)
     entry(pdpt, 0, pd)
     entry(pd, DATA >>> 21, dataTable)
     entry(pd, CODE >>> 21, codeTable)
     for (let page = 0; page < DATA_SIZE >>> 12; page++) entry(dataTable, page, this.#data + page * 4096)
-    for (let page = 0; page < 8; page++) entry(codeTable, page, this.#code + page * 4096, PRESENT_USER)
+    for (let page = 0; page < CODE_PAGES; page++) entry(codeTable, page, this.#code + page * 4096, PRESENT_USER)
 
     core.set64(S.cr3, BigInt(pml4))
     core.set64(S.cr0, 0x8000_0033n) // PG, NE, ET, MP, PE

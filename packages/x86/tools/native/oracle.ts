@@ -9,7 +9,7 @@ import { userRows } from './rules.ts'
 import { minimise } from './minimise.ts'
 import { fillState, usesOf } from './states.ts'
 
-/** Instructions in a batch: their slots fit the eight pages of code that the machine maps. */
+/** Instructions in a batch: their slots fill all but the last page of code. */
 const INSTRUCTIONS = 512
 /** States for each: enough to pay for the instruction's decoding, few enough that encodings vary. */
 const EACH = 24
@@ -19,6 +19,8 @@ export interface OracleOptions {
   readonly seed: number
   /** Only rows whose mnemonic and operands match. */
   readonly rows: RegExp
+  /** CPUID features that the host does not have. */
+  readonly lacks?: ReadonlySet<string>
   /** How many differences of a row are shown in full. */
   readonly show: number
   /** Runs a batch natively, to make a difference plainer. Absent: it is shown as it came. */
@@ -53,7 +55,9 @@ export class Oracle {
     const { codeSize } = options
     this.#options = options
     this.#random = new Random(options.seed)
-    this.rows = userRows(codeSize).filter((row) => options.rows.test(`${row.mnemonic} ${row.operandText}`))
+    this.rows = userRows(codeSize).filter(
+      ({ mnemonic, operandText, attributes }) => options.rows.test(`${mnemonic} ${operandText}`) && !options.lacks?.has(attributes.cpuid ?? ''),
+    )
     if (!this.rows.length) throw new Error(`no user-mode row matches ${options.rows}`)
     this.native = new Batch(INSTRUCTIONS, EACH, codeSize)
     this.#ours = new Batch(INSTRUCTIONS, EACH, codeSize)

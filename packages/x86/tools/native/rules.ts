@@ -19,7 +19,10 @@ const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
   [/^(ud|int|int3|into|int1|iret)$/, 'always an exception'],
 ]
 
-const HOST_LACKS = new Set(['movdiri', 'movdir64b', 'waitpkg', 'rtm', 'prefetchwt1', 'cldemote', 'serialize', 'ptwrite', 'gfni', 'cet', 'pku', 'smx', 'enqcmd', 'sgx', 'mpx'])
+/** Features beyond what the processor may advertise, or that Linux keeps to itself. */
+const NOT_HERE = new Set(
+  'movdiri movdir64b waitpkg rtm prefetchwt1 cldemote serialize ptwrite gfni cet pku smx enqcmd sgx mpx'.split(' '),
+)
 
 export function whyNot(row: Row, codeSize: 32 | 64): string | undefined {
   const { attributes } = row
@@ -27,7 +30,7 @@ export function whyNot(row: Row, codeSize: 32 | 64): string | undefined {
   if (attributes.flow === 'far' || attributes.flow === 'trap' || attributes.flow === 'halt') return 'leaves the program'
   if (codeSize === 64 ? attributes.not64 : attributes.only64) return 'is not of this mode'
   if (attributes.reserved) return 'is a reserved NOP'
-  if (attributes.cpuid && HOST_LACKS.has(attributes.cpuid)) return `the host may lack ${attributes.cpuid}`
+  if (attributes.cpuid && NOT_HERE.has(attributes.cpuid)) return `needs ${attributes.cpuid}`
   for (const [pattern, reason] of LEFT_OUT) if (pattern.test(row.semantics)) return reason
   if (!semantics[row.semantics]) return 'has no semantics yet'
   return undefined
@@ -66,14 +69,18 @@ export function undefinedResult(i: Instruction, cl: number): boolean {
 /** Approximations that each vendor computes in his own way: results are compared to so many units in the last place, or not at all. */
 export const APPROXIMATE = /^(fsin|fcos|fsincos|fptan|fpatan|f2xm1|fyl2x|fyl2xp1|rcpps|rcpss|rsqrtps|rsqrtss)$/
 
+type Applies = (encoded: Encoded, batch: Batch, state: number) => boolean
+const unaligned: Applies = (encoded, batch, state) => encoded.instruction.isMemory && (operandAddress(batch, encoded, state) & 15) !== 0
+const narrowSource: Applies = ({ row, instruction: i }) => row.mnemonic === 'MOVSXD' && i.operandSize === 16 && i.isMemory
+const misalignedMode: Applies = (encoded, batch, state) => {
+  const at = dataOffset(operandAddress(batch, encoded, state), 4)
+  return at >= 0 && (batch.bytes[state + at + 2]! & 2) !== 0
+}
 /** Cases in which the host (AMD) and Intel's manual, which the processor follows, are known to differ. */
-export const VENDORS: readonly (readonly [RegExp, (encoded: Encoded, batch: Batch, state: number) => boolean, string])[] = [
-  [/^sha/, (encoded, batch, state) => encoded.instruction.isMemory && (operandAddress(batch, encoded, state) & 15) !== 0, 'AMD lets SHA operands be unaligned'],
-  [/^movsx$/, ({ row, instruction: i }) => row.mnemonic === 'MOVSXD' && i.operandSize === 16 && i.isMemory, 'AMD reads 32 bits, whatever the operand size'],
-  [/^ldmxcsr$/, (encoded, batch, state) => {
-    const at = dataOffset(operandAddress(batch, encoded, state), 4)
-    return at >= 0 && (batch.bytes[state + at + 2]! & 2) !== 0
-  }, 'AMD has a bit for unaligned SSE operands'],
+export const VENDORS: readonly (readonly [semantics: RegExp, applies: Applies, reason: string])[] = [
+  [/^sha/, unaligned, 'AMD lets SHA operands be unaligned'],
+  [/^movsx$/, narrowSource, 'AMD reads 32 bits, whatever the operand size'],
+  [/^ldmxcsr$/, misalignedMode, 'AMD has a bit for unaligned SSE operands'],
 ]
 
 /** Two things that can fault, of which the manual does not say which comes first. */

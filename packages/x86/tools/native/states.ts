@@ -24,8 +24,14 @@ function reach(row: Row): number {
   return size === 'state' ? 108 : size === 'env' ? 28 : size === 'x' || size === 'fx' ? 16 : size === 'f80' || size === 'bcd' ? 10 : 8
 }
 
+/** 64 bits. */
+interface Halves {
+  readonly low: number
+  readonly high: number
+}
+
 /** An address for an access of `bytes`: mostly within the data, at any alignment, on its borders, now and then off them. */
-function place(random: Random, bytes: number, long: boolean): { low: number; high: number } {
+function place(random: Random, bytes: number, long: boolean): Halves {
   const kind = random.below(64)
   if (kind === 0) return { low: NOWHERE + random.below(0x1000_0000), high: 0 }
   if (kind === 1 && long) return { low: random.u32(), high: random.pick([0x8000, 0x7fff_ffff, 0xffff_0000, 0x8000_0000]) }
@@ -162,11 +168,18 @@ export function fillState(random: Random, batch: Batch, encoded: Encoded, state:
   const operand = operandAddress(batch, encoded, state)
   if (row.semantics.startsWith('cmpxchg') && random.below(2)) makeEqual(batch, encoded, state, operand)
   if (row.attributes.flow === 'indirectJump' || row.attributes.flow === 'indirectCall' || row.attributes.flow === 'return') {
-    const target = random.below(16) === 0 ? { low: random.u32(), high: 0x8000 + random.below(0x1_0000) } : { low: random.below(4) ? address - SLOT_START + random.pick(SLOT_LANDINGS) : NOWHERE + random.below(0x1000_0000), high: 0 }
+    const target = branchTarget(random, address)
     if (row.attributes.flow === 'return') poke(bytes, state, u32[word + 2 * RSP]!, target)
     else if (i.isMemory) poke(bytes, state, operand, target)
     else if (i.rm !== RSP) set(i.rm, target.low, target.high)
   }
+}
+
+/** Into the instruction's own slot, to nowhere, or to an address that is not canonical. */
+function branchTarget(random: Random, address: number): Halves {
+  const kind = random.below(16)
+  if (kind === 0) return { low: random.u32(), high: 0x8000 + random.below(0x1_0000) }
+  return { low: kind < 12 ? address - SLOT_START + random.pick(SLOT_LANDINGS) : NOWHERE + random.below(0x1000_0000), high: 0 }
 }
 
 const usesStack = (row: Row): boolean => STACK.test(row.semantics)
@@ -203,7 +216,7 @@ export function dataOffset(linear: number, bytes: number): number {
   return -1
 }
 
-function poke(bytes: Uint8Array, state: number, linear: number, { low, high }: { low: number; high: number }): void {
+function poke(bytes: Uint8Array, state: number, linear: number, { low, high }: Halves): void {
   const at = dataOffset(linear, 8)
   if (at < 0) return
   for (let n = 0; n < 8; n++) bytes[state + at + n] = ((n < 4 ? low : high) >>> (8 * (n & 3))) & 0xff
@@ -211,7 +224,7 @@ function poke(bytes: Uint8Array, state: number, linear: number, { low, high }: {
 
 /** The accumulator gets what the destination holds. */
 function makeEqual({ bytes }: Batch, { row, instruction: i }: Encoded, state: number, operand: number): void {
-  const copy = (from: number, to: number, count: number) => bytes.copyWithin(state + to, state + from, state + from + count)
+  const copy = (from: number, to: number, count: number) => void bytes.copyWithin(state + to, state + from, state + from + count)
   if (!i.isMemory) return copy(8 * i.rm, 8 * RAX, 8)
   const pair = row.semantics !== 'cmpxchg'
   const half = pair ? (i.operandSize === 64 ? 8 : 4) : 8
