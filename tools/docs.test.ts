@@ -22,8 +22,9 @@ describe('docs', () => {
   })
 
   it('docs/ARCHITECTURE.md lists every package and what it may import as the lint has it', () => {
-    for (const { name, folder } of packages())
-      expect(read('docs/ARCHITECTURE.md'), name).toContain(`\`${folder.slice(root.length)}\``)
+    const text = read('docs/ARCHITECTURE.md')
+    const folders = packages().map(({ folder }) => folder.slice(root.length))
+    expect(folders.filter((folder) => !text.includes(`\`${folder}\``))).toEqual([])
   })
 
   it('docs/adr numbers each decision once, with context, decision and cost', () => {
