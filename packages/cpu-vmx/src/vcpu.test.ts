@@ -229,4 +229,11 @@ describe('state', () => {
     vcpu.synchronise()
     expect(vcpu.vmcs.stored('guestRip')).toBe(0x1001n)
   })
+
+  it('leaves no frame behind', () => {
+    const { vcpu, host, guestMemory, tableFrames } = createBench([NOP, HLT])
+    vcpu.run(100)
+    vcpu.dispose()
+    expect(host.totalFrames - host.freeFrames - 1).toBe(guestMemory.residentFrames + tableFrames())
+  })
 })

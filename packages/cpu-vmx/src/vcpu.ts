@@ -8,6 +8,7 @@ import type {
   ActivityState,
   GuestAbiVcpu,
   HostMemory,
+  Hpa,
   PagingOutcome,
   Snapshot,
   SnapshotValue,
@@ -85,6 +86,7 @@ export class VmxVcpu implements Vcpu {
   private readonly faultWords = new Uint32Array(2)
   private readonly fault = new BigUint64Array(this.faultWords.buffer)
 
+  private readonly host: HostMemory
   private readonly processor: Processor
   private readonly surroundings: Surroundings
   private readonly nonRoot: NonRootOperation
@@ -125,6 +127,7 @@ export class VmxVcpu implements Vcpu {
     options: VmxVcpuOptions,
   ) {
     this.index = index
+    this.host = host
     this.ports = ports
     this.entryContext = context
     this.activity = index === 0 ? 'active' : 'waitForStartup'
@@ -552,6 +555,9 @@ export class VmxVcpu implements Vcpu {
 
   dispose(): void {
     this.core.nonRoot = undefined
+    this.vmcs.resident = undefined
+    this.host.freeFrame(Number(this.vmcs.read('msrBitmaps')) as Hpa)
     this.vmcs.dispose()
+    this.processor.dispose()
   }
 }

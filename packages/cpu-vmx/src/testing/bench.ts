@@ -17,12 +17,14 @@ const RAM = 1 << 20
 const HOST_FRAMES = 4096
 
 /** EPT of 4 KiB leaves, filled on demand. */
-function leastPaging(host: HostMemory, guest: GuestMemory): PagingStrategy {
+function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): PagingStrategy {
   const root = host.allocateFrame()!
+  taken.push(root)
   const next = (at: number): number => {
     const entry = host.view.getUint32(at, true)
     if (entry !== 0) return entry & ~0xfff
     const table = host.allocateFrame()!
+    taken.push(table)
     host.view.setUint32(at, table | 7, true)
     return table
   }
@@ -65,7 +67,8 @@ export function createBench(program: readonly number[], override: PortsOverride 
   const pending: number[] = []
   const signals = { bits: 0, startup: 0 }
   const metrics = createTestMetrics()
-  const paging = leastPaging(host, guestMemory)
+  const taken: number[] = []
+  const paging = leastPaging(host, guestMemory, taken)
   const io = {
     readPort: (port: number) => port & 0xff,
     writePort: (port: number, size: number, value: number) => (written.push([port, size, value]), true),
@@ -117,5 +120,17 @@ export function createBench(program: readonly number[], override: PortsOverride 
   if (index === 0) start()
   /** Real-mode vector: IP in segment 0. */
   const setVector = (vector: number, ip: number): void => void guestMemory.writeU32(vector * 4, ip)
-  return { vcpu, host, guestMemory, written, pending, signals, metrics, ports, start, setVector }
+  return {
+    vcpu,
+    host,
+    guestMemory,
+    written,
+    pending,
+    signals,
+    metrics,
+    ports,
+    start,
+    setVector,
+    tableFrames: () => taken.length,
+  }
 }
