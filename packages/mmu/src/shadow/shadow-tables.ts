@@ -233,15 +233,23 @@ export class ShadowTables {
     return false
   }
 
-  /** INVLPG: what the hardware would read anew for this address. */
-  synchroniseAddress(root: ShadowTable, low: number, high: number): void {
+  /** INVLPG: what the hardware would read anew for this address. True: the TLB entry of this address, and no other, must go. */
+  synchroniseAddress(root: ShadowTable, low: number, high: number): boolean {
+    let sole = true
     let table = root
     for (let level = root.level; level > 1; level--) {
       const entry = this.words[table.word(entryIndex(table.wide, low, high, level))]!
-      if ((entry & PRESENT) === 0) return
+      if ((entry & PRESENT) === 0) return false
       table = this.pool.below(entry)
+      if (table.parents.length > 1) sole = false
     }
-    if (table.unsynced) this.resyncEntry(table, entryIndex(table.wide, low, high, 1), this.guestWords(table))
+    if (!table.unsynced) return false
+    const before = this.flushNeeded
+    this.resyncEntry(table, entryIndex(table.wide, low, high, 1), this.guestWords(table))
+    // Reached through one path only, it is cached for one address only.
+    if (before || !sole || !this.flushNeeded) return false
+    this.flushNeeded = false
+    return true
   }
 
   private resync(table: ShadowTable): void {

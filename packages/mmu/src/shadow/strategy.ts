@@ -146,7 +146,9 @@ export class ShadowPaging implements PagingStrategy {
       this.tables.synchronise(root)
     } else {
       this.addressBits[0] = address
-      this.tables.synchroniseAddress(root, this.addressWords[0]!, this.addressWords[1]!)
+      if (this.tables.synchroniseAddress(root, this.addressWords[0]!, this.addressWords[1]!)) {
+        for (const vcpu of this.vcpus) vcpu?.port.flushAddress(address)
+      }
     }
     return this.settle(RESUME)
   }
