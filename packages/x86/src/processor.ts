@@ -3,6 +3,7 @@
  * What surrounds the chip comes in as a ProcessorHost. (SDM Vol. 3A throughout)
  */
 import { Compiler } from './compiler/compiler.ts'
+import type { Hpa } from '@nonroot/contracts'
 import { Core, GuestFault, type ProcessorHost } from './core.ts'
 import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
 import { floatImports } from './float/imports.ts'
@@ -39,17 +40,35 @@ export class Processor {
   #retired = 0
   #slice = 0
   #nextLinear = 0n
+  /** Frames of the host that hold the vCPU block, its TLB and its code: [address, bytes]. */
+  readonly #taken: [number, number][] = []
+  readonly #unwatch: () => void
 
   constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
     const codeCache = options.codeCache ?? 32 << 20
-    const base = take(host, VCPU_TOTAL)
+    const take = (bytes: number): number => {
+      const start = takeFrames(host, bytes)
+      this.#taken.push([start, bytes])
+      return start
+    }
+    const base = take(VCPU_TOTAL)
     const core = (this.core = new Core(host, base))
-    const table = take(host, BLOCK_TABLE_SIZE)
-    const arena = take(host, codeCache)
+    const table = take(BLOCK_TABLE_SIZE)
+    const arena = take(codeCache)
     const slow = (f: (core: Core, info: number) => number): HandlerImport => ({
       params: ['i32', 'i32'],
       results: ['i32'],
-      function: (_cpu: number, info: number) => f(core, info),
+      function: (_cpu: number, info: number) => {
+        try {
+          return f(core, info)
+        } catch (fault) {
+          // The bus gave no answer (STALLED).
+          if (!(fault instanceof GuestFault)) throw fault
+          core.compiled = false
+          core.raise(fault.vector, fault.errorCode)
+          return 1
+        }
+      },
     })
     this.handlers = new Handlers({
       memory: host.memory.memory,
@@ -76,7 +95,7 @@ export class Processor {
     this.compiler = new Compiler(this.blocks, this.handlers, core.u8)
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
-    host.memory.watchWrites((hpa, length) => {
+    this.#unwatch = host.memory.watchWrites((hpa, length) => {
       if (this.blocks.hasCode(hpa) || this.blocks.hasCode(hpa + length - 1) || length > FRAME) this.blocks.invalidate(hpa, length)
     })
     resetProcessor(core)
@@ -85,6 +104,16 @@ export class Processor {
   /** Instructions retired since power-up, exact even in the middle of a system routine. */
   get retired(): number {
     return this.#retired + this.#slice - this.core.get32(S.budget)
+  }
+
+  /** Gives its frames back. Nothing of it may be used afterwards. */
+  dispose(): void {
+    this.#unwatch()
+    const { memory } = this.core
+    for (const [start, bytes] of this.#taken) {
+      for (let at = start; at < start + bytes; at += FRAME) memory.freeFrame(at as Hpa)
+    }
+    this.#taken.length = 0
   }
 
   /** Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. */
@@ -130,14 +159,21 @@ export class Processor {
     core.set32(S.budget, 1)
     this.handlers.enter(core.base, block.first)
     this.blocks.release(block)
-    const used = 1 - core.get32(S.budget)
     const exit = core.get32(S.exit)
-    const stop = exit === EXIT.budget ? undefined : this.#exit()
+    let stop: StopReason | undefined
     if (exit === EXIT.budget) core.set64(S.rip, core.recordRip())
-    core.set32(S.budget, left - used)
+    else stop = this.#exit()
+    if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
+    core.set32(S.exit, EXIT.lookup)
+    core.set32(S.budget, left - 1 + core.get32(S.budget))
     if (stop) return stop
     if (exit !== EXIT.exception && afterInstruction(core) && this.#fault() === 'shutdown') return 'shutdown'
     return undefined
+  }
+
+  /** One instruction, however many its block has: for budgets smaller than a block. */
+  step(): StopReason | undefined {
+    return this.#step()
   }
 
   /** One instruction, then the interrupt shadow is over. */
@@ -183,6 +219,7 @@ export class Processor {
       case EXIT.budget:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
+        this.compiler.flush()
         return 'budget'
       case EXIT.exception:
         this.#giveBack(0)
@@ -220,6 +257,8 @@ export class Processor {
       case EXIT.stop:
         this.#giveBack(1)
         return 'stop'
+      case EXIT.shutdown:
+        return 'shutdown'
       default:
         throw new Error(`exit code ${exit} is not one that handlers give`)
     }
@@ -266,7 +305,7 @@ function fromCompiled(core: Core, access: (core: Core, info: number) => number, 
 }
 
 /** Contiguous frames out of the host's pool. */
-function take(host: ProcessorHost, bytes: number): number {
+function takeFrames(host: ProcessorHost, bytes: number): number {
   const frames = host.memory.allocateFrames(Math.ceil(bytes / FRAME), 1)
   if (frames === undefined) throw new Error(`host memory has no ${bytes} contiguous bytes left for the processor`)
   return frames
