@@ -7,7 +7,7 @@ import type { Instruction } from '../decode/instruction.ts'
 import type { Block, BlockCache } from '../interpreter/blocks.ts'
 import type { Handlers } from '../interpreter/handlers.ts'
 import { NEVER_HOT } from '../interpreter/record.ts'
-import type { Row } from '../rows/index.ts'
+import type { Flow, Row } from '../rows/index.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE } from '../state/mode.ts'
 import { NotCompilable, RegionBuilder } from './region-builder.ts'
@@ -29,6 +29,8 @@ interface Candidate {
   readonly block: Block
   readonly region: Region
   readonly body: RegionBuilder['root']
+  /** Of the page, when its bytes were read. */
+  readonly generation: number
 }
 
 export class Compiler {
@@ -65,7 +67,7 @@ export class Compiler {
   flush(): void {
     if (!this.#queue.length) return
     const started = performance.now()
-    const ready = this.#queue.filter(({ block }) => this.#blocks.isCurrent(block))
+    const ready = this.#queue.filter(({ block, generation }) => this.#blocks.isCurrent(block) && this.#blocks.generation(block.host) === generation)
     this.#queue = []
     if (!ready.length) return
     const { indices, bytes } = this.#handlers.install(ready.map(({ body }) => body))
@@ -96,7 +98,7 @@ export class Compiler {
           wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
         })
         builder.build(region)
-        return { block, region, body: builder.root }
+        return { block, region, body: builder.root, generation: this.#blocks.generation(page) }
       } catch (error) {
         if (!(error instanceof NotCompilable) || !running) throw error
         this.#refused.add(running.row)
@@ -108,10 +110,13 @@ export class Compiler {
     const { row } = instruction
     if (this.#refused.has(row) || !semantics[row.semantics] || row.attributes.shadow) return false
     if (row.attributes.cpl === 0 && mode & MODE.user) return false
-    if (row.attributes.exit) return false
+    if (row.attributes.exit || !FLOWS.has(row.attributes.flow)) return false
     return this.#blocks.available(row, mode)
   }
 }
+
+/** Ways to go on that a region knows; the rest is the interpreter's. */
+const FLOWS: ReadonlySet<Flow | undefined> = new Set([undefined, 'conditional', 'jump', 'call', 'indirectJump', 'indirectCall', 'return'])
 
 /** The bytes a region was made from, as [start, end) offsets in its page. */
 function extents(region: Region): { start: number; end: number }[] {

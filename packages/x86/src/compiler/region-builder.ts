@@ -193,8 +193,10 @@ export class RegionBuilder extends SemanticsBuilder {
       case 'leave':
         return this.#exitTo(ending.at)
       case 'indirect':
+        // An instruction that always raises has no target, and has left.
+        if (!this.#target) return
         this.#writeBack()
-        super.setSlot(S.rip, this.#target!)
+        super.setSlot(S.rip, this.#target)
         return this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
     }
   }
@@ -234,6 +236,7 @@ export class RegionBuilder extends SemanticsBuilder {
   override setSlot(offset: number, value: Value, width: Width = value.type === 'i32' || value.type === 'f32' ? 32 : value.type === 'v128' ? 128 : 64): void {
     if (offset < gpr(REGISTERS)) return this.#writeGpr(offset >> 3, offset & 7, width, value)
     if (offset === S.budget) return this.assign(this.#budget, value)
+    if (offset === S.tlb) this.assign(this.#tlb, value)
     if (FLAG_SLOTS.has(offset)) this.#settleForWrite()
     super.setSlot(offset, value, width)
   }

@@ -46,7 +46,7 @@ export interface Region {
 }
 
 /** Beyond this a function takes long to compile for little more gain. */
-const MAX_INSTRUCTIONS = 300
+const MAX_INSTRUCTIONS = 200 // `remaining` of a record is a byte
 const MAX_BLOCKS = 60
 
 export interface RegionSource {

@@ -15,6 +15,9 @@ import { BLOCK_HASH, BLOCK_TABLE_BITS, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED,
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
 
+/** Room left for one block and the ways out of the regions that wait to be compiled. */
+const ARENA_RESERVE = 1 << 20
+
 export interface Block {
   readonly host: number
   readonly mode: number
@@ -50,10 +53,12 @@ export class BlockCache implements CodeTracker {
   /** Blocks that have bytes on a page, by frame number. */
   readonly #pages = new Map<number, Set<Block>>()
   readonly #hasCode: Uint8Array
+  /** How often bytes of a page with code changed, by frame number. */
+  readonly #generations: Uint32Array
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
   readonly #byFirst = new Map<number, Block>()
-  readonly #waysOut = new Map<number, number>()
+  readonly #waysOut = new Map<string, number>()
   readonly #instruction = createInstruction(rows[0]!)
   readonly #modes = new Map<number, DecodeMode>()
   readonly #joined = new Uint8Array(32)
@@ -74,6 +79,7 @@ export class BlockCache implements CodeTracker {
     this.#arenaEnd = arena.start + arena.size
     this.#table = table
     this.#hasCode = new Uint8Array(core.u8.length >>> 12)
+    this.#generations = new Uint32Array(core.u8.length >>> 12)
     core.set32(S.blockTable, table)
     this.#clearTable()
   }
@@ -92,6 +98,7 @@ export class BlockCache implements CodeTracker {
     for (let page = host >>> 12; page <= last; page++) {
       const blocks = this.#pages.get(page)
       if (!blocks) continue
+      this.#generations[page]!++
       const from = host - page * 0x1000
       for (const compiled of this.#compiled.get(page) ?? []) {
         if (compiled.extents.some(({ start, end }) => start < from + length && end > from)) this.#dropCompiled(compiled)
@@ -122,7 +129,7 @@ export class BlockCache implements CodeTracker {
    * from `find` and from links, and is to be given back by `release`. Undefined: a fetch fault was raised.
    */
   decode(host: number, mode: number, nextPage: FetchNextPage, limit = 0): Block | undefined {
-    if (this.#arenaEnd - this.#free < (MAX_INSTRUCTIONS + 4) * RECORD.size) this.reset()
+    if (this.#arenaEnd - this.#free < ARENA_RESERVE) this.reset()
     const { u8, i32 } = this.#core
     const instruction = this.#instruction
     const decodeMode = this.#mode(mode)
@@ -211,6 +218,10 @@ export class BlockCache implements CodeTracker {
   isCurrent(block: Block): boolean {
     return this.#blocks.get(key(block.host, block.mode)) === block
   }
+  /** Changes with every write to the code of this page. */
+  generation(host: number): number {
+    return this.#generations[host >>> 12]!
+  }
   setHeat(block: Block, heat: number): void {
     this.#core.i32[(block.first + RECORD.heat) >>> 2] = heat
   }
@@ -228,9 +239,9 @@ export class BlockCache implements CodeTracker {
     if (!regions) this.#compiled.set(page, (regions = new Set()))
     regions.add({ block, page, extents, handler })
   }
-  /** A record that goes on at an offset of a page: what compiled code leaves by. Shared by all that leave for there. */
+  /** A record that goes on at an offset of a page: what compiled code leaves by. Shared by the page's regions. */
   wayOut(page: number, ip: number, mode: number): number {
-    const at = (page + ip) * 0x10000 + mode
+    const at = `${page}/${ip}/${mode}`
     let record = this.#waysOut.get(at)
     if (record === undefined) {
       record = this.#free
