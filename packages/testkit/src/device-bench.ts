@@ -11,6 +11,7 @@ import type {
   HostMemory,
   InterruptLine,
   IoHandler,
+  IoModel,
   IoRegion,
   IoSize,
   PciFunction,
@@ -97,6 +98,8 @@ export interface DeviceBenchOptions {
   readonly backends?: { [K in keyof BackendKinds]?: BackendKinds[K]['backend'] }
   /** What I/O models would offer. */
   readonly offers?: ReadonlyMap<Token<unknown>, unknown>
+  /** I/O models (a virtio transport), asked as the kernel would. */
+  readonly models?: readonly Pick<IoModel, 'offers'>[]
 }
 
 /** The context handed to `create`, and the guest's and the platform's side of it. */
@@ -108,7 +111,14 @@ export interface DeviceBench {
   readonly console: TestConsole
   readonly power: string[]
   readonly messages: { address: number; data: number }[]
-  readonly functions: { name: string; description: PciFunctionDescription; signals: number[]; line: TestLine }[]
+  /** `msixEnabled` is the guest's to change: true at first where there are vectors. */
+  readonly functions: {
+    name: string
+    description: PciFunctionDescription
+    signals: number[]
+    line: TestLine
+    msixEnabled: boolean
+  }[]
   line(name: number | string): TestLine
   /** The guest's IN and OUT. Unclaimed reads give all ones. */
   readPort(port: number, size?: IoSize): number
@@ -203,7 +213,8 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
     pci(description): PciFunction {
       const pin = createTestLine()
       const signals: number[] = []
-      functions.push({ name, description, signals, line: pin })
+      const added = { name, description, signals, line: pin, msixEnabled: (description.msixVectors ?? 0) > 0 }
+      functions.push(added)
       const regions = Object.entries(description.bars ?? {}).map(([number, bar]) => {
         const region = context.mmio(Math.max(bar.size, 4096), bar.handler)
         return [Number(number), region] as const
@@ -211,7 +222,9 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
       return {
         requesterId: functions.length << 3,
         interrupt: pin,
-        msixEnabled: (description.msixVectors ?? 0) > 0,
+        get msixEnabled() {
+          return added.msixEnabled
+        },
         signal: (vector) => void signals.push(vector),
         bar: (number) => new Map(regions).get(number),
         configRead: () => 0,
@@ -235,7 +248,8 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
       )
     },
     capability<T>(of: Token<T>): T {
-      const given = options.offers?.get(of as Token<unknown>)
+      const make = options.models?.find((model) => model.offers?.has(of as Token<unknown>))?.offers
+      const given = options.offers?.get(of as Token<unknown>) ?? make?.get(of as Token<unknown>)?.(context)
       if (given === undefined) {
         throw new NonrootError({ code: 'stack.missing', message: `no I/O model offers ${String(of)}` })
       }

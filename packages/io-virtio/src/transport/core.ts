@@ -27,8 +27,10 @@ export interface TransportLink {
   signalQueue(index: number): void
   /** Device configuration change notification. */
   signalConfiguration(): void
-  /** The device was reset: registers of the transport's own, and what is pending. */
+  /** The driver reset the device: registers of the transport's own, and what is pending. */
   cleared(): void
+  /** The machine was reset: further what a driver's reset leaves alone. Absent: nothing. */
+  poweredUp?(): void
   save(): { readonly [key: string]: SnapshotValue }
   restore(data: Snapshot['data']): void
 }
@@ -114,7 +116,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   }
 
   writeStatus(value: number): void {
-    if (value === 0) return this.reset()
+    if (value === 0) return this.#clear()
     // "The driver MUST NOT clear a device status bit": one that does has not.
     let added = value & ~this.#status & 0xff & ~Status.needsReset
     if (added & Status.featuresOk && !this.#featuresFit()) added &= ~Status.featuresOk
@@ -144,8 +146,8 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     for (const { ring } of this.queues) if (ring && this.running) this.#process(ring)
   }
 
-  /** All is as after power-up. By the driver or the machine. */
-  reset(): void {
+  /** "Device Reset", by the driver. */
+  #clear(): void {
     const started = (this.#status & Status.driverOk) !== 0
     for (const queue of this.queues) {
       this.#dropRing(queue)
@@ -302,6 +304,13 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   // As a device of the machine
 
+  reset(): void {
+    this.#clear()
+    this.#generation = 0
+    this.#generationSeen = false
+    this.#link.poweredUp?.()
+  }
+
   get offers(): NonNullable<Device['offers']> {
     return this.device.offers ?? NOTHING
   }
@@ -348,7 +357,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
         remedy: 'restore it with the stack and the version of nonroot that saved it',
       })
     }
-    this.reset()
+    this.#clear()
     this.#status = data['status'] as number
     this.#generation = data['generation'] as number
     this.#generationSeen = data['generationSeen'] as boolean

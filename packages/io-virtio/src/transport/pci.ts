@@ -284,6 +284,10 @@ class PciTransport implements TransportLink, IoHandler {
     this.#takeIsr()
   }
 
+  poweredUp(): void {
+    new Uint8Array(this.#window.buffer).fill(0)
+  }
+
   save() {
     return { isr: this.#isr, configVector: this.#configVector, window: new Uint8Array(this.#window.buffer.slice(0)) }
   }

@@ -1,0 +1,35 @@
+import { testDevice, testVirtioDevice } from '@nonroot/testkit'
+import { describe, expect, it } from 'vitest'
+import manifest from '../package.json' with { type: 'json' }
+import plugin, { createVirtio, virtioOptions } from './index.ts'
+import { definitionOf, countingEntropy, memoryDisk, subject, WAYS } from './virtio.test.support.ts'
+
+const DEVICES = [
+  { kind: 'virtio-rng', options: {} },
+  { kind: 'virtio-blk', options: { image: 'disk', queues: 2 } },
+  { kind: 'virtio-console', options: {} },
+  { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'org.nonroot.agent' }] } },
+  { kind: 'virtio-balloon', options: {} },
+]
+
+describe.each(WAYS)('$way', ({ transport, ring }) => {
+  for (const { kind, options } of DEVICES) {
+    const create = () => subject(kind, options, { transport, ring })
+    testVirtioDevice(kind, create, it)
+    const model = { transport, ring }
+    testDevice(definitionOf(kind), options, it, () => ({
+      models: [createVirtio(virtioOptions.parse(model))],
+      backends: { entropy: countingEntropy(), block: memoryDisk() },
+    }))
+  }
+})
+
+describe('plugin', () => {
+  it('provides what its manifest says', () => {
+    const provided = [
+      ...(plugin.strategies ?? []).map(({ role, name }) => `${role}:${name}`),
+      ...(plugin.devices ?? []).map(({ kind }) => `device:${kind}`),
+    ]
+    expect(provided).toEqual(manifest.nonroot.provides)
+  })
+})

@@ -1,0 +1,334 @@
+import type { IoSize, PciCapability } from '@nonroot/contracts'
+import { VirtioFeature, VirtioStatus } from '@nonroot/testkit'
+import type { DeviceBench } from '@nonroot/testkit'
+import { describe, expect, it } from 'vitest'
+import { subject } from '../virtio.test.support.ts'
+
+const capabilitiesOf = (bench: DeviceBench) =>
+  bench.functions[0]!.description.capabilities!.map((capability) => {
+    const body = new DataView(capability.body.buffer, capability.body.byteOffset)
+    return {
+      capability,
+      id: capability.id,
+      length: body.getUint8(0),
+      type: body.getUint8(1),
+      bar: body.getUint8(2),
+      offset: body.getUint32(6, true),
+      size: body.getUint32(10, true),
+    }
+  })
+
+describe('PCI', () => {
+  const start = async (kind = 'virtio-blk', options: object = { image: 'disk', queues: 4 }, model = {}) => {
+    const made = await subject(kind, options, model)
+    const base = made.bench.mmio[0]!.base
+    return {
+      ...made,
+      base,
+      read: (offset: number, size: IoSize) => made.bench.readMmio(base + offset, size),
+      write: (offset: number, size: IoSize, value: number) => made.bench.writeMmio(base + offset, value, size),
+    }
+  }
+
+  it('MUST have Vendor ID 0x1AF4 and a Device ID of 0x1040 plus the Virtio Device ID', async () => {
+    const { bench } = await start()
+    expect(bench.functions[0]!.description).toMatchObject({
+      vendorId: 0x1af4,
+      deviceId: 0x1042,
+      revision: 1,
+      msixVectors: 5,
+    })
+  })
+
+  it('MUST present at least one capability of each structure, aligned, with all extra data in cap_len', async () => {
+    const { bench } = await start()
+    const found = capabilitiesOf(bench)
+    expect(found.map(({ type }) => type).sort()).toEqual([1, 2, 3, 4, 5])
+    for (const { capability, id, length, offset } of found) {
+      expect([id, length, offset % 4]).toEqual([9, capability.body.length + 2, 0])
+    }
+  })
+
+  it('MUST present notify_off_multiplier and a cap.length that reaches all queues', async () => {
+    const { bench, driver, read, write } = await start()
+    const notify = capabilitiesOf(bench).find(({ type }) => type === 2)!
+    const multiplier = new DataView(notify.capability.body.buffer, notify.capability.body.byteOffset).getUint32(
+      14,
+      true,
+    )
+    expect(multiplier).toBe(4)
+    driver.reset()
+    for (let index = 0; index < 4; index++) {
+      write(0x16, 2, index)
+      expect(read(0x1e, 2) * multiplier + 4).toBeLessThanOrEqual(notify.size)
+    }
+  })
+
+  it('has no device configuration structure where there is no configuration', async () => {
+    const { bench } = await start('virtio-rng', {})
+    expect(capabilitiesOf(bench).map(({ type }) => type)).not.toContain(4)
+  })
+
+  it('MUST present feature bits for any device_feature_select', async () => {
+    const { read, write } = await start()
+    write(0, 4, 7)
+    expect(read(4, 4)).toBe(0)
+    write(0, 4, 1)
+    expect(read(4, 4) & 1).toBe(1)
+    write(0, 4, 0xffff_ffff)
+    expect(read(4, 4)).toBe(0)
+  })
+
+  it('MUST present the feature bits that the driver wrote, until they are settled', async () => {
+    const { driver, read, write } = await start()
+    driver.reset()
+    driver.negotiate([VirtioFeature.version1, 9])
+    write(8, 4, 0)
+    write(12, 4, 0)
+    expect(read(12, 4)).toBe(1 << 9)
+    write(8, 4, 5)
+    expect(read(12, 4)).toBe(0)
+  })
+
+  it('MUST return the vector mapped to an event, NO_VECTOR on failure, unmapped upon reset', async () => {
+    const { driver, read, write } = await start()
+    driver.reset()
+    expect([read(0x10, 2), read(0x1a, 2)]).toEqual([0xffff, 0xffff])
+    write(0x10, 2, 4)
+    write(0x1a, 2, 0)
+    expect([read(0x10, 2), read(0x1a, 2)]).toEqual([4, 0])
+    write(0x10, 2, 5)
+    write(0x1a, 2, 0x7ff)
+    expect([read(0x10, 2), read(0x1a, 2)]).toEqual([0xffff, 0xffff])
+    write(0x1a, 2, 3)
+    driver.reset()
+    expect(read(0x1a, 2)).toBe(0xffff)
+  })
+
+  it('MUST NOT deliver an interrupt for a queue whose vector is NO_VECTOR', async () => {
+    const { driver, bench, write } = await start('virtio-rng', {})
+    driver.start()
+    write(0x16, 2, 0)
+    write(0x1a, 2, 0xffff)
+    await driver.request(0, [], [8])
+    expect(bench.functions[0]!.signals).toEqual([])
+    write(0x1a, 2, 1)
+    await driver.request(0, [], [8])
+    expect(bench.functions[0]!.signals).toEqual([1])
+  })
+
+  it('fields can be read in parts', async () => {
+    const { read, write } = await start()
+    write(0x16, 2, 3)
+    expect([read(0x12, 2), read(0x12, 1), read(0x13, 1), read(0x14, 4)]).toEqual([4, 4, 0, 3 << 16])
+    expect([read(0x18, 4), read(0x3c, 4), read(0x1ffc, 4)]).toEqual([(0xffff_0000 | 256) >>> 0, 0, 0])
+  })
+
+  it('queues are reset one by one (VIRTIO_F_RING_RESET)', async () => {
+    const { driver, read, write } = await start()
+    driver.start({ queueSize: 16 })
+    write(0x16, 2, 1)
+    expect([read(0x18, 2), read(0x1c, 2)]).toEqual([16, 1])
+    driver.registers.resetQueue()
+    // MUST present 0 in both queue_reset and queue_enable when queue reset has completed
+    expect([read(0x3a, 2), read(0x1c, 2), read(0x18, 2)]).toEqual([0, 0, 256])
+    driver.enable(1, driver.makeRing(1, 32))
+    expect([read(0x1c, 2), read(0x3a, 2)]).toEqual([1, 0])
+    const { parts } = await driver.request(1, [new Uint8Array(16)], [512, 1])
+    expect(parts[1]![0]).toBe(0)
+    const { parts: others } = await driver.request(0, [new Uint8Array(16)], [512, 1])
+    expect(others[1]![0]).toBe(0)
+  })
+
+  it('the driver cannot clear status bits, nor reach DRIVER_OK without FEATURES_OK', async () => {
+    const { driver } = await start()
+    driver.reset()
+    driver.registers.writeStatus(VirtioStatus.acknowledge | VirtioStatus.driver)
+    driver.registers.writeStatus(VirtioStatus.driverOk)
+    expect(driver.registers.status()).toBe(3)
+    driver.registers.writeStatus(VirtioStatus.failed | VirtioStatus.needsReset)
+    expect(driver.registers.status()).toBe(0x83)
+  })
+
+  it('queues are not enabled before the features are settled', async () => {
+    const { driver } = await start()
+    driver.reset()
+    driver.enable(0, driver.makeRing(0, 8))
+    expect(driver.registers.queueEnabled()).toBe(false)
+  })
+
+  it('a ring outside memory: NEEDS_RESET, and the driver is told once it may be', async () => {
+    const { driver, bench } = await start()
+    driver.reset()
+    driver.negotiate([VirtioFeature.version1])
+    driver.enable(0, { size: 8, areas: { descriptors: 2 ** 40, driver: 0x1000, device: 0x2000 } })
+    expect([driver.needsReset, bench.functions[0]!.signals]).toEqual([true, []])
+    driver.ready()
+    expect(bench.functions[0]!.signals).toEqual([0])
+  })
+
+  describe('without MSI-X', () => {
+    it('ISR status says which, and reading it resets it and de-asserts the interrupt', async () => {
+      const { driver, bench, read } = await start('virtio-rng', {})
+      const [pciFunction] = bench.functions
+      pciFunction!.msixEnabled = false
+      driver.start()
+      await driver.request(0, [], [8])
+      expect([pciFunction!.line.raised, pciFunction!.signals]).toEqual([true, []])
+      expect(read(0x1000, 1)).toBe(1)
+      expect([pciFunction!.line.raised, read(0x1000, 1)]).toEqual([false, 0])
+      driver.memory.writeU16(driver.ring(0).areas.driver + 2, 0x7777)
+      driver.registers.notify(0)
+      expect([pciFunction!.line.raised, read(0x1000, 1) & 2]).toEqual([true, 2])
+      driver.registers.writeStatus(0)
+      expect(read(0x1000, 1)).toBe(0)
+    })
+  })
+
+  describe('PCI configuration access capability', () => {
+    const window = (bench: DeviceBench) => {
+      const { capability } = capabilitiesOf(bench).find(({ type }) => type === 5)!
+      const { handler, writeMask } = capability as PciCapability & { handler: NonNullable<PciCapability['handler']> }
+      const select = (bar: number, offset: number, size: number) => {
+        handler.write(4, 1, bar)
+        handler.write(8, 4, offset)
+        handler.write(12, 4, size)
+      }
+      return { handler, writeMask, select }
+    }
+
+    it('MUST execute reads and writes of pci_cfg_data at the BAR', async () => {
+      const { bench, driver } = await start()
+      const { handler, select, writeMask } = window(bench)
+      expect([...writeMask!]).toEqual([0, 0, 255, 0, 0, 0, ...new Array<number>(12).fill(255)])
+      select(0, 0x14, 1)
+      handler.write(16, 1, 3)
+      expect(driver.registers.status()).toBe(3)
+      expect(handler.read(16, 4) & 0xff).toBe(3)
+      select(0, 0x12, 2)
+      expect(handler.read(16, 2)).toBe(4)
+      select(0, 0x16, 2)
+      handler.write(16, 4, 0xdead_0002)
+      select(0, 0x1e, 2)
+      expect(handler.read(16, 2)).toBe(2)
+      select(0, 0x08, 4)
+      handler.write(16, 4, 0x8000_0001)
+      expect([handler.read(16, 4), handler.read(17, 1)]).toEqual([0x8000_0001, 0])
+    })
+
+    it('gives its own fields as they were written', async () => {
+      const { handler } = window((await start()).bench)
+      expect(handler.read(8, 4)).toBe(-1)
+    })
+
+    it.each([
+      { name: 'another BAR', bar: 1, offset: 0, size: 4 },
+      { name: 'an unaligned offset', bar: 0, offset: 2, size: 4 },
+      { name: 'beyond the BAR', bar: 0, offset: 0x4000, size: 4 },
+      { name: 'a size of 3', bar: 0, offset: 0, size: 3 },
+      { name: 'a huge offset', bar: 0, offset: 0xffff_fffc, size: 4 },
+    ])('reaches nothing: $name', async ({ bar, offset, size }) => {
+      const { bench, driver } = await start()
+      const { handler, select } = window(bench)
+      select(bar, offset, size)
+      handler.write(16, 4, 0xffff_ffff)
+      expect([handler.read(16, 4), driver.registers.status()]).toEqual([0xffff_ffff, 0])
+    })
+  })
+
+  it('is found with all options', async () => {
+    const { driver } = await start('virtio-rng', {}, { inOrder: true, notificationData: true, ring: 'packed' })
+    driver.start()
+    for (const feature of Object.values(VirtioFeature)) expect(driver.has(feature)).toBe(true)
+    for (let index = 0; index < 70; index++) expect((await driver.request(0, [], [8])).written).toBe(8)
+  })
+
+  it('offers what is asked for only', async () => {
+    const { driver } = await start('virtio-rng', {}, { indirect: false, eventIndex: false })
+    expect([...driver.offered()]).toEqual([VirtioFeature.version1, VirtioFeature.ringReset])
+    driver.start()
+    expect((await driver.request(0, [], [8, 8])).written).toBe(16)
+  })
+})
+
+describe('MMIO', () => {
+  const start = async (kind = 'virtio-rng', options: object = {}) => {
+    const made = await subject(kind, options, { transport: 'mmio' })
+    const base = made.bench.mmio[0]!.base
+    return {
+      ...made,
+      read: (offset: number, size: IoSize = 4) => made.bench.readMmio(base + offset, size),
+      write: (offset: number, value: number, size: IoSize = 4) => made.bench.writeMmio(base + offset, value, size),
+    }
+  }
+
+  it('MUST return 0x74726976 in MagicValue, 0x2 in Version', async () => {
+    const { read } = await start()
+    expect([read(0), read(4), read(8), read(12)]).toEqual([0x74726976, 2, 4, 0x1af4])
+  })
+
+  it('answers 32 bit wide and aligned accesses only', async () => {
+    const { read, write } = await start()
+    expect([read(0, 2), read(2, 1)]).toEqual([0, 0])
+    write(0x70, 1, 1)
+    expect(read(0x70)).toBe(0)
+  })
+
+  it('a shared memory region that does not exist has length and base of all ones', async () => {
+    const { read } = await start()
+    expect([0xb0, 0xb4, 0xb8, 0xbc].map((offset) => read(offset))).toEqual(new Array(4).fill(0xffff_ffff))
+  })
+
+  it('MUST present each event in InterruptStatus until the driver acknowledges it', async () => {
+    const { driver, bench, read, write } = await start()
+    driver.start()
+    await driver.request(0, [], [8])
+    const line = bench.line(5)
+    expect([line.raised, read(0x60)]).toEqual([true, 1])
+    driver.memory.writeU16(driver.ring(0).areas.driver + 2, 0x7777)
+    driver.registers.notify(0)
+    expect(read(0x60)).toBe(3)
+    // What is left is a new edge.
+    const { edges } = line
+    write(0x64, 1)
+    expect([line.raised, line.edges, read(0x60)]).toEqual([true, edges + 1, 2])
+    write(0x64, 2)
+    expect([line.raised, read(0x60)]).toEqual([false, 0])
+  })
+
+  it('upon reset MUST clear all bits in InterruptStatus and ready bits in QueueReady', async () => {
+    const { driver, bench, read } = await start()
+    driver.start()
+    await driver.request(0, [], [8])
+    driver.reset()
+    expect([read(0x60), bench.line(5).raised, driver.registers.queueEnabled()]).toEqual([0, false, false])
+  })
+
+  it('MUST NOT access virtual queue contents when QueueReady is zero', async () => {
+    const { driver, write } = await start()
+    driver.start()
+    write(0x30, 0)
+    write(0x44, 0)
+    driver.ring(0).add([{ address: driver.allocate(8), length: 8, writable: true }])
+    driver.registers.notify(0)
+    expect(driver.ring(0).takeUsed()).toEqual([])
+    driver.registers.resetQueue()
+    driver.enable(0, driver.makeRing(0, 8))
+    expect((await driver.request(0, [], [8])).written).toBe(8)
+  })
+
+  it('says where it is', async () => {
+    const { createVirtio, virtioOptions } = await import('../index.ts')
+    const { benchVirtio } = await import('@nonroot/testkit')
+    const { countingEntropy, definitionOf } = await import('../virtio.test.support.ts')
+    const model = createVirtio(virtioOptions.parse({ transport: 'mmio' }))
+    expect(model.describe!()).toEqual({})
+    const backends = { entropy: countingEntropy() }
+    const { bench } = await benchVirtio(definitionOf('virtio-rng'), {}, model, { backends })
+    expect(model.describe!()).toEqual({ virtioMmio: [{ address: bench.mmio[0]!.base, length: 512, gsi: 5 }] })
+    for (let index = 1; index < 11; index++) await benchVirtio(definitionOf('virtio-rng'), {}, model, { backends })
+    await expect(benchVirtio(definitionOf('virtio-rng'), {}, model, { backends })).rejects.toThrow(
+      /11 virtio-mmio devices/,
+    )
+  })
+})

@@ -1,0 +1,98 @@
+/** Devices of this package on benches: every transport with every ring. */
+
+import { benchVirtio } from '@nonroot/testkit'
+import type { DeviceBenchOptions, VirtioSubject } from '@nonroot/testkit'
+import type { BlockBackend, EntropyBackend } from '@nonroot/contracts'
+import plugin from './index.ts'
+import { virtioOptions } from './options.ts'
+import { createVirtio } from './virtio.ts'
+
+export const WAYS = [
+  { way: 'pci, split', transport: 'pci', ring: 'split' },
+  { way: 'pci, packed', transport: 'pci', ring: 'packed' },
+  { way: 'mmio, split', transport: 'mmio', ring: 'split' },
+  { way: 'mmio, packed', transport: 'mmio', ring: 'packed' },
+] as const
+
+export const definitionOf = (kind: string) => plugin.devices!.find((device) => device.kind === kind)!
+
+export async function subject(
+  kind: string,
+  deviceOptions: unknown,
+  modelOptions: object = {},
+  bench: DeviceBenchOptions = {},
+): Promise<VirtioSubject> {
+  const model = createVirtio(virtioOptions.parse(modelOptions))
+  return benchVirtio(definitionOf(kind), deviceOptions, model, {
+    ...bench,
+    backends: { entropy: countingEntropy(), block: memoryDisk(), ...bench.backends },
+  })
+}
+
+export function countingEntropy(): EntropyBackend {
+  let next = 1
+  return { fill: (into) => into.forEach((_, index) => (into[index] = next++ & 0xff || 1)) }
+}
+
+export interface MemoryDisk extends BlockBackend {
+  bytes: Uint8Array
+  /** Calls, in order: `write 512+1024`. */
+  readonly calls: string[]
+  /** Requests wait until `go`. */
+  hold: boolean
+  go(): void
+  failing: boolean
+  resize(size: number): void
+}
+
+export function memoryDisk(size = 64 * 1024, readOnly = false): MemoryDisk {
+  const waiting: (() => void)[] = []
+  let resized: ((size: number) => void) | undefined
+  const pass = async (call: string): Promise<void> => {
+    disk.calls.push(call)
+    if (disk.hold) await new Promise<void>((resolve) => waiting.push(resolve))
+    if (disk.failing) throw new Error('the disk is on fire')
+  }
+  const disk: MemoryDisk = {
+    bytes: new Uint8Array(size),
+    calls: [],
+    hold: false,
+    failing: false,
+    readOnly,
+    sectorSize: 512,
+    get size() {
+      return disk.bytes.length
+    },
+    go() {
+      disk.hold = false
+      for (const resolve of waiting.splice(0)) resolve()
+    },
+    async read(offset, into) {
+      await pass(`read ${offset}+${into.length}`)
+      into.set(disk.bytes.subarray(offset, offset + into.length))
+    },
+    async write(offset, from) {
+      const copy = from.slice()
+      await pass(`write ${offset}+${from.length}`)
+      disk.bytes.set(copy, offset)
+    },
+    flush: () => pass('flush'),
+    discard: (offset, length) => pass(`discard ${offset}+${length}`),
+    async writeZeroes(offset, length) {
+      await pass(`zero ${offset}+${length}`)
+      disk.bytes.fill(0, offset, offset + length)
+    },
+    onResize(listener) {
+      resized = listener
+      return () => (resized = undefined)
+    },
+    resize(to) {
+      const bytes = new Uint8Array(to)
+      bytes.set(disk.bytes.subarray(0, to))
+      disk.bytes = bytes
+      resized?.(to)
+    },
+    close: async () => {},
+  }
+  return disk
+}

@@ -1,0 +1,170 @@
+/** What every virtio device must do on every transport and ring, whatever its type. Statements of the specification by name. */
+
+import { check, checkSame, createRandom } from '../check.ts'
+import type { TestRegistrar } from '../check.ts'
+import type { DeviceBench } from '../device-bench.ts'
+import type { Device } from '@nonroot/contracts'
+import { VirtioFeature, VirtioStatus } from './driver.ts'
+import type { MockVirtioDriver } from './driver.ts'
+import { writeDescriptor } from './rings.ts'
+
+export interface VirtioSubject {
+  readonly device: Device
+  readonly bench: DeviceBench
+  readonly driver: MockVirtioDriver
+}
+
+/** `create` makes a new device on a new bench each time. */
+export function testVirtioDevice(name: string, create: () => Promise<VirtioSubject>, it: TestRegistrar): void {
+  const test = (statement: string, run: (subject: VirtioSubject) => void | Promise<void>): void => {
+    it(`${name}: ${statement}`, async () => run(await create()))
+  }
+
+  test('MUST initialize device status to 0 upon reset', ({ driver: { registers }, driver }) => {
+    checkSame(registers.status(), 0, 'status after power-up')
+    driver.start()
+    registers.writeStatus(0)
+    checkSame(registers.status(), 0, 'status after a reset')
+  })
+
+  test('MUST NOT offer a feature which requires another feature which was not offered', ({ driver }) => {
+    check(driver.offered().has(VirtioFeature.version1), 'VIRTIO_F_VERSION_1 is offered')
+  })
+
+  test('SHOULD accept any valid subset of features', ({ driver }) => {
+    driver.reset()
+    check(driver.negotiate([VirtioFeature.version1]), 'the least subset')
+    driver.reset()
+    check(driver.negotiate(driver.offered()), 'all of them')
+  })
+
+  test('MUST fail to set FEATURES_OK for features that it did not offer', ({ driver }) => {
+    driver.reset()
+    const offered = driver.offered()
+    const missing = [20, 41, 63].find((bit) => !offered.has(bit))!
+    check(!driver.negotiate([VirtioFeature.version1, missing]), `bit ${missing} was accepted`)
+  })
+
+  test('fails to set FEATURES_OK without VIRTIO_F_VERSION_1', ({ driver }) => {
+    driver.reset()
+    check(!driver.negotiate([]), 'a legacy driver was accepted')
+  })
+
+  test('MUST NOT consume buffers or notify the driver before DRIVER_OK', ({ driver, bench }) => {
+    driver.reset()
+    driver.negotiate(driver.offered())
+    driver.enable(0, driver.makeRing(0, 8))
+    const address = driver.allocate(64)
+    driver.ring(0).add([{ address, length: 64, writable: true }])
+    driver.kick(0)
+    checkSame(driver.ring(0).takeUsed(), [], 'buffers used before DRIVER_OK')
+    checkSame(bench.functions[0]?.signals ?? [], [], 'notifications before DRIVER_OK')
+  })
+
+  test('MUST allow reading of any device-specific configuration field before FEATURES_OK is set', ({ driver }) => {
+    driver.reset()
+    for (let offset = 0; offset < 64; offset += 4) {
+      const value = driver.registers.readConfig(offset, 4)
+      check(Number.isInteger(value) && value >= 0, `configuration at ${offset} gave ${value}`)
+    }
+  })
+
+  test('MUST present 0 in queue_size for a queue that is unavailable', ({ driver }) => {
+    driver.registers.selectQueue(999)
+    checkSame(driver.registers.queueSize(), 0, 'size of queue 999')
+  })
+
+  test('MUST present a 0 in queue_enable on reset', ({ driver }) => {
+    driver.start()
+    driver.registers.writeStatus(0)
+    driver.registers.selectQueue(0)
+    check(!driver.registers.queueEnabled(), 'queue 0 is still enabled')
+  })
+
+  test('keeps rings where they are while they are in use', ({ driver }) => {
+    driver.start()
+    const { registers } = driver
+    registers.selectQueue(0)
+    registers.writeQueueAreas({ descriptors: 2 ** 40, driver: 2 ** 40, device: 2 ** 40 })
+    registers.writeQueueSize(2)
+    registers.enableQueue()
+    driver.kick(0)
+    check(!driver.needsReset, 'the device looked at the moved rings')
+  })
+
+  test('SHOULD set DEVICE_NEEDS_RESET, and MUST then send a configuration change notification', ({ driver }) => {
+    driver.start({ accept: (bit) => bit !== VirtioFeature.packed })
+    // A head that is no descriptor, in whichever queue the device looks at first.
+    for (const { areas } of driver.rings) {
+      driver.memory.writeU16(areas.driver + 4, 0xffff)
+      driver.memory.writeU16(areas.driver + 2, 1)
+    }
+    drawIn(driver)
+    check(driver.needsReset, 'the device goes on with a broken queue')
+    check(driver.registers.configInterrupts() > 0, 'the driver was not told')
+    driver.start()
+    check(!driver.needsReset, 'a reset does not help')
+  })
+
+  test('MUST handle spurious notifications from the driver', ({ driver }) => {
+    driver.start()
+    for (let index = 0; index < 300; index++) driver.registers.notify(index % 5)
+    driver.registers.notify(0xffff)
+    check(!driver.needsReset, 'the device broke')
+  })
+
+  test('is the same device again after a reset in the middle of requests', async ({ driver, device }) => {
+    for (let round = 0; round < 3; round++) {
+      driver.start()
+      const address = driver.allocate(256)
+      driver.send(0, [{ address, length: 256, writable: true }])
+      driver.reset()
+    }
+    await device.quiesce?.()
+    driver.start()
+    check(!driver.needsReset, 'the device needs a reset')
+  })
+
+  test('survives adversarial rings', ({ driver }) => {
+    const random = createRandom(0x5eed)
+    for (let round = 0; round < 60; round++) {
+      driver.start({ accept: (bit) => bit === VirtioFeature.version1 || random(3) !== 0, queueSize: 8 })
+      for (const ring of driver.rings) if (ring) scribble(driver, ring.areas, random)
+      for (let index = 0; index < driver.rings.length; index++) driver.kick(index)
+      drawIn(driver)
+    }
+    driver.reset()
+    checkSame(driver.registers.status() & VirtioStatus.needsReset, 0, 'NEEDS_RESET after a reset')
+  })
+}
+
+/** Devices take from a queue when told, or when they have something to say: tell all, twice. */
+function drawIn(driver: MockVirtioDriver): void {
+  for (let index = 0; index < driver.rings.length; index++) driver.registers.notify(index)
+  for (let index = 0; index < driver.rings.length; index++) driver.registers.notify(index)
+}
+
+/** Rings full of descriptors that are nearly right: each field sometimes is what it should be. */
+function scribble(
+  driver: MockVirtioDriver,
+  areas: { descriptors: number; driver: number; device: number },
+  random: (below: number) => number,
+): void {
+  const { memory } = driver
+  const buffer = driver.allocate(64)
+  const addresses = [buffer, buffer, buffer, areas.descriptors, areas.device, 0, 2 ** 20 - 8, 0xfee00000, 2 ** 63]
+  const lengths = [16, 64, 64, 1, 0, 0xffff_ffff, 0x8000_0000, 4096, 17]
+  for (let index = 0; index < 8; index++) {
+    writeDescriptor(memory, areas.descriptors + 16 * index, {
+      address: BigInt(addresses[random(addresses.length)]!),
+      length: lengths[random(lengths.length)]!,
+      flags: random(4) === 0 ? random(0x10000) : random(8),
+      next: random(4) === 0 ? random(0x10000) : random(8),
+    })
+  }
+  // Packed rings have the flags where split ones have `next`: both kinds of ring get both kinds of nonsense.
+  for (let index = 0; index < 8; index++)
+    memory.writeU16(areas.driver + 4 + 2 * index, random(8) === 0 ? random(0x10000) : index)
+  memory.writeU16(areas.driver, random(4))
+  memory.writeU16(areas.driver + 2, random(3) === 0 ? random(0x10000) : random(9))
+}
