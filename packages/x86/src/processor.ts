@@ -139,7 +139,8 @@ export class Processor {
       }
       const block = this.#block(0)
       if (!block) {
-        if (this.#fault() === 'shutdown') return 'shutdown'
+        const stop = this.#fault()
+        if (stop) return stop
         continue
       }
       this.handlers.enter(core.base, block.first)
@@ -151,9 +152,9 @@ export class Processor {
   /** Runs one instruction, whatever shields it: what STI and MOV SS cover, and single steps. */
   #step(): StopReason | undefined {
     const { core } = this
-    if (beforeInstruction(core)) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+    if (beforeInstruction(core)) return this.#fault()
     const block = this.#block(1)
-    if (!block) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+    if (!block) return this.#fault()
     // The budget lets the one instruction run; the next block's entry ends the slice.
     const left = core.get32(S.budget)
     core.set32(S.budget, 1)
@@ -167,8 +168,7 @@ export class Processor {
     core.set32(S.exit, EXIT.lookup)
     core.set32(S.budget, left - 1 + core.get32(S.budget))
     if (stop) return stop
-    if (exit !== EXIT.exception && afterInstruction(core) && this.#fault() === 'shutdown') return 'shutdown'
-    return undefined
+    return exit !== EXIT.exception && afterInstruction(core) ? this.#fault() : undefined
   }
 
   /** One instruction, however many its block has: for budgets smaller than a block. */
@@ -241,7 +241,7 @@ export class Processor {
         core.set64(S.rip, rip)
         const record = core.get32(S.record) >>> 0
             const next = translateFetch(core, this.#nextOf(rip))
-        if (next < 0) return this.#fault() === 'shutdown' ? 'shutdown' : undefined
+        if (next < 0) return this.#fault()
         const expected = core.i32[(record + RECORD.immediate) >>> 2]! >>> 0
         const host = translateFetch(core, this.#linearOf(rip))
         if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
@@ -279,12 +279,13 @@ export class Processor {
     core.set32(S.budget, core.get32(S.budget) + remaining - done)
   }
 
-  /** Delivers the fault that fetching or stepping raised, at RIP. */
-  #fault(): Delivery {
+  /** Delivers the fault that fetching or stepping raised, at RIP; a fetch may also have left to the hypervisor. */
+  #fault(): StopReason | undefined {
     const { core } = this
-    const delivered = deliverException(core, core.get32(S.vector), core.get32(S.errorCode))
+    const exit = core.get32(S.exit)
     core.set32(S.exit, EXIT.lookup)
-    return delivered
+    if (exit === EXIT.stop) return 'stop'
+    return this.#deliver(deliverException(core, core.get32(S.vector), core.get32(S.errorCode)))
   }
   #deliver(delivery: Delivery): StopReason | undefined {
     return delivery === 'shutdown' ? 'shutdown' : delivery === 'stop' ? 'stop' : undefined
