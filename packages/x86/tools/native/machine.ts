@@ -80,14 +80,15 @@ export class Machine {
 
     this.#code = take(4096 * CODE_PAGES)
     this.#data = take(DATA_SIZE)
-    const tables = Array.from({ length: 5 }, () => take(4096))
-    const [pml4, pdpt, pd, dataTable, codeTable] = tables as [number, number, number, number, number]
+    const tables = Array.from({ length: 6 }, () => take(4096))
+    const [pml4, pdpt, dataDirectory, codeDirectory, dataTable, codeTable] = tables as [number, number, number, number, number, number]
     const entry = (table: number, index: number, physical: number, bits = PRESENT_WRITE_USER) =>
       core.view.setBigUint64(table + 8 * index, BigInt(physical | bits), true)
     entry(pml4, 0, pdpt)
-    entry(pdpt, 0, pd)
-    entry(pd, DATA >>> 21, dataTable)
-    entry(pd, CODE >>> 21, codeTable)
+    entry(pdpt, DATA >>> 30, dataDirectory)
+    entry(pdpt, CODE >>> 30, codeDirectory)
+    entry(dataDirectory, (DATA >>> 21) & 511, dataTable)
+    entry(codeDirectory, (CODE >>> 21) & 511, codeTable)
     for (let page = 0; page < DATA_SIZE >>> 12; page++) entry(dataTable, page, this.#data + page * 4096)
     for (let page = 0; page < CODE_PAGES; page++) entry(codeTable, page, this.#code + page * 4096, PRESENT_USER)
 
