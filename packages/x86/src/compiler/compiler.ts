@@ -111,6 +111,8 @@ export class Compiler {
     if (this.#refused.has(row) || !semantics[row.semantics] || row.attributes.shadow) return false
     if (row.attributes.cpl === 0 && mode & MODE.user) return false
     if (row.attributes.exit || !FLOWS.has(row.attributes.flow)) return false
+    // A region counts on branches that do not cut RIP below the code size, or reach beyond it.
+    if (row.operands[0]?.kind === 'J' && instruction.operandSize !== instruction.codeSize) return false
     return this.#blocks.available(row, mode)
   }
 }

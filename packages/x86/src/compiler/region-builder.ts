@@ -385,8 +385,9 @@ export class RegionBuilder extends SemanticsBuilder {
   /** The same, unless the instruction overwrites every flag anyway. */
   #settleForWrite(): void {
     if (this.#flags.state === 'stored') return
-    const { writes, count } = this.instruction.row.flags
-    const replacesAll = !count && this.depth === this.#instructionDepth && [...'OSZAPC'].every((letter) => writes.includes(letter))
+    // Of the undefined ones some stay as they were.
+    const { writes, undefined: left, count } = this.instruction.row.flags
+    const replacesAll = !count && this.depth === this.#instructionDepth && [...'OSZAPC'].every((letter) => writes.includes(letter) && !left.includes(letter))
     if (!replacesAll) return this.#settle()
     this.assign(this.#lazyKind, 0)
     this.#flags = STORED

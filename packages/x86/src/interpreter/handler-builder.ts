@@ -85,7 +85,13 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   /** For records that stand in blocks of every mode. */
   currentRipOfAnyMode(): Value {
-    const rip = this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true }))
+    return this.#cutByMode(this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true })))
+  }
+  /** Goes on where the record's immediate says, in any mode. */
+  goOn(): void {
+    this.#follow(RECORD.link, () => this.#cutByMode(this.add(this.slot(S.ripPage), this.immediate())))
+  }
+  #cutByMode(rip: Value): Value {
     const code = this.and(this.slot(S.mode, 'i32'), MODE.codeSize)
     return this.select(this.eq(code, 2), rip, this.select(this.eq(code, 1), this.and(rip, 0xffff_ffff), this.and(rip, 0xffff)))
   }

@@ -226,7 +226,7 @@ function settleFlags(b: HandlerBuilder): void {
 const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   enterBlock: (b) => b.enterBlock(),
   // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
-  goOn: (b) => b.branch(),
+  goOn: (b) => b.goOn(),
   undefinedOpcode: (b) => b.raise(VECTOR.UD),
   generalProtection: (b) => b.raise(VECTOR.GP),
   // The code here was written over: give back what the block had taken for the rest, and find it anew.
