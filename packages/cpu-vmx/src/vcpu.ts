@@ -28,10 +28,12 @@ import {
   LEFT,
   Processor,
   RAX,
+  readRegisters,
   resetProcessor,
   S,
   SEGMENT,
   setRealSegment,
+  writeRegisters,
 } from '@nonroot/x86'
 import type { Core, StopReason } from '@nonroot/x86'
 import { ExitAccounting } from './accounting.ts'
@@ -53,7 +55,6 @@ import {
 import { NonRootOperation } from './non-root.ts'
 import { VmxPagingPort } from './paging-port.ts'
 import { initialiseVmcs } from './initial-vmcs.ts'
-import { readState, writeState } from './state.ts'
 import { Surroundings, type Deferred } from './surroundings.ts'
 import { Vmcs } from './vmcs.ts'
 
@@ -371,9 +372,7 @@ export class VmxVcpu implements Vcpu {
     const { core, hypercallExit } = this
     hypercallExit.number = core.register(RAX)
     const { registers } = this.abiVcpu
-    const values = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8]
-    if (this.abiVcpu.longMode)
-      values.splice(0, 5, registers.rbx, registers.rcx, registers.rdx, registers.rsi, registers.rdi)
+    const values = [registers.rbx, registers.rcx, registers.rdx, registers.rsi, registers.rdi]
     values.forEach((value, i) => (hypercallExit.arguments[i] = value))
     this.asked = hypercallExit
     core.set64(S.rip, core.nextRip())
@@ -464,10 +463,10 @@ export class VmxVcpu implements Vcpu {
   }
 
   readState(): VcpuState {
-    return readState(this.core, this.activity)
+    return { ...readRegisters(this.core), activity: this.activity }
   }
   writeState(patch: VcpuStatePatch): void {
-    writeState(this.core, patch)
+    writeRegisters(this.core, patch)
     if (patch.activity) this.activity = patch.activity
     this.vmcs.generation++
   }
