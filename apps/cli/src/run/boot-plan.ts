@@ -77,7 +77,8 @@ async function choose(
     const options = {
       kernel: image.vmlinux,
       initrd: image.initrd,
-      cmdline: DEBIAN_PARAMETERS.join(' '),
+      // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
+      cmdline: [...DEBIAN_PARAMETERS, ...(job.command ? ['quiet'] : [])].join(' '),
       ...extra,
     }
     return { set: [bootSetting('linux', options)], ours: true }
