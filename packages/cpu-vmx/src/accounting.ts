@@ -6,6 +6,8 @@ import { EXIT_REASON_NAMES, EXIT_REASONS, type ExitReasonName } from './exit-rea
 /** One exit in so many is timed, and counts for all of them: reading a clock costs more than many an exit. */
 const SAMPLE = 16
 const NS_PER_MS = 1e6
+/** No handler takes as long: the host ran something else meanwhile, and the sample says nothing. */
+const PREEMPTED_NS = 1e6
 
 interface Account {
   readonly count: Counter
@@ -34,7 +36,9 @@ export class ExitAccounting {
     const number = EXIT_REASONS[reason]
     const account = this.accounts[number] ?? this.open(reason)
     account.count.value++
-    if (this.started !== 0) account.cost.value += Math.round((performance.now() - this.started) * NS_PER_MS) * SAMPLE
+    if (this.started === 0) return
+    const ns = Math.round((performance.now() - this.started) * NS_PER_MS)
+    if (ns < PREEMPTED_NS) account.cost.value += ns * SAMPLE
   }
 
   private open(reason: ExitReasonName): Account {
