@@ -10,7 +10,7 @@ import {
   createTestClock,
 } from '@nonroot/testkit'
 import { createVmxMode } from '../mode.ts'
-import { VmxVcpu } from '../vcpu.ts'
+import type { VmxVcpu } from '../vcpu.ts'
 
 const RAM = 1 << 20
 /** Frames for the processor's code cache, its tables, and the guest. */
