@@ -3,5 +3,5 @@ import { shared } from '../../vitest.shared.ts'
 
 // Plugins are imported by Node itself: it must see the sources, too.
 export default defineConfig(
-  mergeConfig(shared, { test: { execArgv: ['--conditions=@nonroot/source'], testTimeout: 30_000 } }),
+  mergeConfig(shared, { test: { execArgv: ['--conditions=@nonroot/source'] } }),
 )
