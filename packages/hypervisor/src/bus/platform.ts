@@ -165,6 +165,11 @@ export class Platform {
     const { backends, console, resolvePath } = this.#options
     if (kind === 'console' && (request as BackendKinds['console']['request']).name === undefined)
       return Promise.resolve(console as BackendKinds[K]['backend'])
+    if (kind === 'folder') {
+      const shared = request as BackendKinds['folder']['request']
+      const path = resolvePath(folder, shared.path)
+      return backends.open(kind, { ...shared, path } as BackendKinds[K]['request'])
+    }
     if (kind !== 'block') return backends.open(kind, request)
     const block = request as BackendKinds['block']['request']
     const image = /^[a-z][\w+.-]+:\/\//i.test(block.image) ? block.image : resolvePath(folder, block.image)

@@ -8,11 +8,13 @@ const WASM_PAGE = 65536
 const MOST_PAGES = 65535
 /** The first WebAssembly page is nobody's: a host address of 0 shows as a mistake. */
 const FIRST_FRAME = WASM_PAGE / FRAME_SIZE
-/** What a host needs beside its guests' memory: the processor's code cache, tables of paging strategies. */
-const OVERHEAD = 96 * 2 ** 20
+/** What a host needs beside its guests' memory: tables of paging strategies, and for each vCPU a cache of decoded code. */
+const OVERHEAD = 56 * 2 ** 20
+const VCPU_OVERHEAD = 40 * 2 ** 20
 
-/** Bytes of host memory for one guest of `guestBytes`. */
-export const defaultHostSize = (guestBytes: number): number => Math.min(guestBytes + OVERHEAD, MOST_PAGES * WASM_PAGE)
+/** Bytes of host memory for one guest. */
+export const defaultHostSize = (guestBytes: number, vcpus = 1): number =>
+  Math.min(guestBytes + OVERHEAD + vcpus * VCPU_OVERHEAD, MOST_PAGES * WASM_PAGE)
 
 /** Throws `host.memory` where the operating system does not give that much address space. */
 export const createHostMemory = (bytes: number): HostMemory => new PooledHostMemory(bytes)

@@ -57,7 +57,8 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
   const log = options.log ?? createLog(() => {})
   const metrics = createMetrics()
   const { machine, host } = stack.config
-  const hostMemory = options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(machine.memory))
+  const hostMemory =
+    options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(machine.memory, machine.vcpus))
   const parts = await composeHost(stack, { hostMemory, metrics: metrics.scope('host'), log })
   const vms = new Set<KernelVm>()
   let count = 0
