@@ -1,5 +1,6 @@
 /** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
 
+import type { FolderBackend, FolderRequest } from './folder.ts'
 import { token } from './token.ts'
 
 /**
@@ -72,6 +73,7 @@ export interface BackendKinds {
   console: { request: { readonly name?: string }; backend: ConsoleBackend }
   entropy: { request: Record<never, never>; backend: EntropyBackend }
   files: { request: Record<never, never>; backend: FileBackend }
+  folder: { request: FolderRequest; backend: FolderBackend }
 }
 
 /** Opens back ends. One per host, given to the hypervisor by its embedder; `host-node` has the usual ones. */

@@ -7,6 +7,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { BackendKinds, HostBackends } from '@nonroot/contracts'
 import { openBlockFile } from './block-file.ts'
 import { openStreamConsole } from './console.ts'
+import { openFolder } from './folder.ts'
 
 type Openers = {
   [K in keyof BackendKinds]?: (request: BackendKinds[K]['request']) => Promise<BackendKinds[K]['backend']>
@@ -25,6 +26,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
     block: ({ image, readOnly }) => openBlockFile(path(image), readOnly),
     console: async () => openStreamConsole(),
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
+    folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),
     files: async () => ({ readFile: async (name) => readFile(path(name)), resolve: path }),
     ...options.openers,
   }

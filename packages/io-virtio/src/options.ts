@@ -59,3 +59,11 @@ export const balloonOptions = z.strictObject({
   /** The guest gives back what it has no use for without being asked. */
   freePageReporting: z.boolean().default(true),
 })
+
+export const ninePOptions = z.strictObject({
+  /** The folder to share. */
+  path: z.string(),
+  readOnly: z.boolean().default(false),
+  /** What the guest mounts: `mount -t 9p -o trans=virtio,version=9p2000.L TAG /mnt`. */
+  tag: z.string().min(1).max(31).default('host'),
+})

@@ -5,7 +5,8 @@ import { VirtioBalloon } from './device/balloon.ts'
 import { Block } from './device/block.ts'
 import { VirtioConsole } from './device/console.ts'
 import { createEntropy } from './device/entropy.ts'
-import { balloonOptions, blockOptions, consoleOptions, virtioOptions } from './options.ts'
+import { NinePDevice } from './device/ninep/device.ts'
+import { balloonOptions, blockOptions, consoleOptions, ninePOptions, virtioOptions } from './options.ts'
 import { createVirtio } from './virtio.ts'
 import { z } from 'zod'
 
@@ -71,6 +72,16 @@ export default definePlugin({
       gives: ['balloon'],
       create: (options, context) =>
         context.capability(VirtioTransport).attach((port) => new VirtioBalloon(port, context, options)),
+    }),
+    defineDevice({
+      kind: 'virtio-9p',
+      summary: 'a folder of the host, shared',
+      options: ninePOptions,
+      needs: ['virtioTransport'],
+      create: async ({ path, readOnly, tag }, context) => {
+        const folder = await context.backend('folder', { path, readOnly })
+        return context.capability(VirtioTransport).attach((port) => new NinePDevice(port, folder, tag))
+      },
     }),
   ],
 })
