@@ -141,6 +141,7 @@ export class Processor {
       if (!block) {
         const stop = this.#fault()
         if (stop) return stop
+        if (core.get32(S.budget) <= 0) return 'budget'
         continue
       }
       this.handlers.enter(core.base, block.first)
@@ -162,8 +163,11 @@ export class Processor {
     this.blocks.release(block)
     const exit = core.get32(S.exit)
     let stop: StopReason | undefined
-    if (exit === EXIT.budget) core.set64(S.rip, core.recordRip())
-    else stop = this.#exit()
+    if (exit === EXIT.budget) {
+      // The next instruction's block, or a repeated instruction that is not done: it is not counted yet.
+      this.#giveBack(0)
+      core.set64(S.rip, core.recordRip())
+    } else stop = this.#exit()
     if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
     core.set32(S.exit, EXIT.lookup)
     core.set32(S.budget, left - 1 + core.get32(S.budget))
@@ -219,7 +223,7 @@ export class Processor {
       case EXIT.budget:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
-        this.compiler.flush()
+        this.compiler.tick()
         return 'budget'
       case EXIT.exception:
         this.#giveBack(0)
@@ -288,6 +292,8 @@ export class Processor {
     return this.#deliver(deliverException(core, core.get32(S.vector), core.get32(S.errorCode)))
   }
   #deliver(delivery: Delivery): StopReason | undefined {
+    // An exception costs an instruction: a handler that faults at once must not hold the slice for ever.
+    this.core.set32(S.budget, this.core.get32(S.budget) - 1)
     return delivery === 'shutdown' ? 'shutdown' : delivery === 'stop' ? 'stop' : undefined
   }
 

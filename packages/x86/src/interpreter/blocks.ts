@@ -57,6 +57,8 @@ export class BlockCache implements CodeTracker {
   readonly #generations: Uint32Array
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
+  /** Blocks that have been replaced. */
+  readonly #entries = new Set<Block>()
   readonly #byFirst = new Map<number, Block>()
   readonly #waysOut = new Map<string, number>()
   readonly #instruction = createInstruction(rows[0]!)
@@ -117,6 +119,7 @@ export class BlockCache implements CodeTracker {
     this.#pages.clear()
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
     this.#compiled.clear()
+    this.#entries.clear()
     this.#byFirst.clear()
     this.#waysOut.clear()
     this.#hasCode.fill(0)
@@ -222,6 +225,11 @@ export class BlockCache implements CodeTracker {
   generation(host: number): number {
     return this.#generations[host >>> 12]!
   }
+  /** Whether compiled code runs in place of the block at `host`. */
+  isCompiled(host: number, mode: number): boolean {
+    const block = this.#blocks.get(key(host, mode))
+    return block !== undefined && this.#entries.has(block)
+  }
   setHeat(block: Block, heat: number): void {
     this.#core.i32[(block.first + RECORD.heat) >>> 2] = heat
   }
@@ -237,6 +245,7 @@ export class BlockCache implements CodeTracker {
     this.#core.i32[block.first >>> 2] = handler
     let regions = this.#compiled.get(page)
     if (!regions) this.#compiled.set(page, (regions = new Set()))
+    this.#entries.add(block)
     regions.add({ block, page, extents, handler })
   }
   /** A record that goes on at an offset of a page: what compiled code leaves by. Shared by the page's regions. */
@@ -259,6 +268,7 @@ export class BlockCache implements CodeTracker {
     const { block, page, handler } = compiled
     const regions = this.#compiled.get(page)!
     regions.delete(compiled)
+    this.#entries.delete(block)
     if (!regions.size) this.#compiled.delete(page)
     if (this.isCurrent(block)) {
       this.#core.i32[block.first >>> 2] = this.#handlers.special('enterBlock')
@@ -302,7 +312,7 @@ export class BlockCache implements CodeTracker {
     const { reads, writes, count } = row.flags
     const quiet = !instruction.isMemory && QUIET.has(row.semantics)
     const candidate = this.#candidate
-    if (candidate && quiet && !reads && !count && covers(writes, candidate.instruction.row.flags.writes)) {
+    if (candidate && quiet && !reads && !count && covers(replacedBy(row), candidate.instruction.row.flags.writes)) {
       this.#core.i32[candidate.record >>> 2] = this.#handlers.of(candidate.instruction, mode, true)
     }
     if (writes && row.semantics !== 'setcc') this.#candidate = WRITES_FLAGS_LAST.has(row.semantics) ? { record, instruction: { ...instruction } } : undefined
@@ -435,6 +445,10 @@ const QUIET = new Set(
 )
 /** Those whose semantics honour `flagsDead`, a memory operand or not: their own fault comes before any flag. */
 const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar imulTruncated'.split(' '))
+
+/** Flags that the instruction writes in any case: of those that the manual leaves undefined, some semantics leave as they were. */
+const replacedBy = ({ semantics, flags: { writes, undefined: left } }: Row): string =>
+  WRITES_FLAGS_LAST.has(semantics) && semantics !== 'imulTruncated' ? writes : [...writes].filter((letter) => !left.includes(letter)).join('')
 
 const covers = (writes: string, earlier: string): boolean => {
   for (const flag of earlier) if (!writes.includes(flag)) return false
