@@ -15,6 +15,8 @@ import { findRegion, type Region } from './region.ts'
 
 /** Regions in one module: fewer modules keep code together, waiting for more delays what is ready. */
 const BATCH = 24
+/** Slices that a region waits for others to fill its module. */
+const PATIENCE = 4
 
 export interface CompilerStatistics {
   regions: number
@@ -28,7 +30,7 @@ export interface CompilerStatistics {
 interface Candidate {
   readonly block: Block
   readonly region: Region
-  readonly body: RegionBuilder['root']
+  readonly body: RegionBuilder
   /** Of the page, when its bytes were read. */
   readonly generation: number
 }
@@ -41,6 +43,7 @@ export class Compiler {
   /** Rows whose semantics were found not to compile. */
   readonly #refused = new Set<Row>()
   #queue: Candidate[] = []
+  #waited = 0
 
   constructor(blocks: BlockCache, handlers: Handlers, bytes: Uint8Array) {
     this.#blocks = blocks
@@ -63,9 +66,15 @@ export class Compiler {
     if (this.#queue.length >= BATCH) this.flush()
   }
 
+  /** A slice has ended: what has waited for company long enough is compiled. */
+  tick(): void {
+    if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
+  }
+
   /** Compiles what waits. Not while wasm code is running. */
   flush(): void {
     if (!this.#queue.length) return
+    this.#waited = 0
     const started = performance.now()
     const ready = this.#queue.filter(({ block, generation }) => this.#blocks.isCurrent(block) && this.#blocks.generation(block.host) === generation)
     this.#queue = []
@@ -87,7 +96,7 @@ export class Compiler {
     // An instruction that turns out not to compile is left out, and the region is built again without it.
     for (;;) {
       const region = findRegion(
-        { bytes: this.#bytes, page, mode, decodeMode, compilable: (instruction) => this.#compilable(instruction, mode) },
+        { bytes: this.#bytes, page, mode, decodeMode, compilable: (instruction) => this.#compilable(instruction, mode), isEntry: (ip) => this.#blocks.isCompiled(page + ip, mode) },
         block.host & 0xfff,
       )
       if (!region) return undefined
@@ -98,7 +107,7 @@ export class Compiler {
           wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
         })
         builder.build(region)
-        return { block, region, body: builder.root, generation: this.#blocks.generation(page) }
+        return { block, region, body: builder, generation: this.#blocks.generation(page) }
       } catch (error) {
         if (!(error instanceof NotCompilable) || !running) throw error
         this.#refused.add(running.row)

@@ -57,6 +57,8 @@ export interface RegionSource {
   readonly decodeMode: DecodeMode
   /** Whether compiled code can hold the instruction. */
   readonly compilable: (instruction: Instruction) => boolean
+  /** Whether another region begins at this offset: it is not compiled once more, but gone to. */
+  readonly isEntry: (ip: number) => boolean
 }
 
 /** Finds the region around the block at offset `entry`; undefined where even its first instruction is not for compiled code. */
@@ -68,6 +70,7 @@ export function findRegion(source: RegionSource, entry: number): Region | undefi
   // First all instructions that direct flow reaches, noting where blocks begin.
   while (open.length && count < MAX_INSTRUCTIONS && leaders.size < MAX_BLOCKS) {
     let ip = open.shift()!
+    if (ip !== entry && source.isEntry(ip)) continue
     while (!at.has(ip) && count < MAX_INSTRUCTIONS) {
       const placed = decodeAt(source, ip)
       if (!placed || !source.compilable(placed.instruction)) break

@@ -4,6 +4,7 @@
  */
 import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
+import type { IrBuilder } from '../ir/builder.ts'
 import type { Body } from '../ir/nodes.ts'
 import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
 import { lower } from '../lower/lower.ts'
@@ -104,7 +105,7 @@ export class Handlers {
       const b = new HandlerBuilder(one.instruction, one.stackSize, one.flagsDead, this.#options)
       one.build(b)
       b.next()
-      return b.root
+      return b
     })
     const { module, functions } = this.#module(bodies)
     module.element(pending[0]!.index, functions)
@@ -112,7 +113,7 @@ export class Handlers {
   }
 
   /** Puts compiled functions into the table. */
-  install(bodies: readonly Body[]): { indices: number[]; bytes: number } {
+  install(bodies: readonly Built[]): { indices: number[]; bytes: number } {
     this.flush()
     const { module, functions } = this.#module(bodies)
     const indices = functions.map((f) => {
@@ -135,19 +136,19 @@ export class Handlers {
   }
 
   /** A module of functions with these bodies, importing what they call. */
-  #module(bodies: readonly Body[]): { module: ModuleBuilder; functions: number[] } {
+  #module(bodies: readonly Built[]): { module: ModuleBuilder; functions: number[] } {
     const module = new ModuleBuilder()
     module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: this.#options.maximumPages, shared: true })
     module.importTable('e', 'table', 1)
     const type = module.type(['i32', 'i32'], [])
     const callees = new Map<string, number>()
-    for (const name of calleesOf(bodies)) {
+    for (const name of new Set(bodies.flatMap((body) => [...body.callees]))) {
       const known = name === 'dispatch' || name === 'settleFlags' ? HANDLER_TYPE : this.#options.imports[name]
       if (!known) throw new Error(`handlers call ${name}, which is not imported`)
       callees.set(name, module.importFunction('e', name, module.type(known.params, known.results)))
     }
     const functions = bodies.map((body) => {
-      const { code, locals } = lower(body, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
+      const { code, locals } = lower(body.root, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
       return module.function(type, locals, code)
     })
     return { module, functions }
@@ -165,7 +166,7 @@ export class Handlers {
     const body = (build: (b: HandlerBuilder) => void) => {
       const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
       build(b)
-      return b.root
+      return b
     }
     const enterBody = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
     const { module, functions } = this.#module([body(dispatch), enterBody, body(settleFlags)])
@@ -256,16 +257,8 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
 
 const HANDLER_TYPE = { params: ['i32', 'i32'], results: [] } as const
 
-/** Names of everything that the bodies call. */
-function calleesOf(bodies: readonly Body[], into = new Set<string>()): Set<string> {
-  for (const body of bodies)
-    for (const node of body) {
-      if ('callee' in node) into.add(node.callee)
-      else if (node.kind === 'if') calleesOf([node.then, node.else], into)
-      else if (node.kind === 'loop' || node.kind === 'block') calleesOf([node.body], into)
-    }
-  return into
-}
+/** A function's body, and the imports it calls. */
+export type Built = Pick<IrBuilder, 'root' | 'callees'>
 
 /** Numbers a shape. Two instructions with the same number run the same handler. */
 function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {

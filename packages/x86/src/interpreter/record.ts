@@ -39,8 +39,11 @@ export const RECORD = {
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1
 
-/** Runs after which a block is compiled; and a count that never comes down to 0 in practice. */
-export const HOT = 150
+/**
+ * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least processor time
+ * near 3000: below, compiling what runs little costs more than it saves (docs/performance.md).
+ */
+export const HOT = 2500
 export const NEVER_HOT = 0x7fff_ffff
 
 /** Block hash table: direct mapped, entries of 16 bytes: i32 HPA of the first byte, i32 mode key, i32 address of the first record. */

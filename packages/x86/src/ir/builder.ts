@@ -11,6 +11,8 @@ export class IrBuilder {
   readonly root: Body = []
   protected body: Body = this.root
   readonly variables: Variable[] = []
+  /** Names of the imported functions that the code calls. */
+  readonly callees = new Set<string>()
   readonly #breaks: object[] = []
 
   // --- constants, parameters, variables ---
@@ -135,11 +137,13 @@ export class IrBuilder {
   }
   /** Calls an imported function for its value. */
   call(type: Type, callee: string, ...args: Value[]): Value {
+    this.callees.add(callee)
     for (const arg of args) this.use(arg)
     return this.append({ kind: 'call', type, callee, args, uses: 0, local: -1 })
   }
   /** Calls an imported function that yields nothing. */
   run(callee: string, ...args: Value[]): void {
+    this.callees.add(callee)
     for (const arg of args) this.use(arg)
     this.effect({ kind: 'run', callee, args })
   }
@@ -188,6 +192,7 @@ export class IrBuilder {
     this.effect({ kind: 'tail', target: this.use(target), args: args.map((a) => this.use(a)) })
   }
   tailCall(callee: string, ...args: Value[]): void {
+    this.callees.add(callee)
     this.effect({ kind: 'tailCall', callee, args: args.map((a) => this.use(a)) })
   }
 
