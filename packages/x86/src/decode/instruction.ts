@@ -102,8 +102,3 @@ export function createInstruction(row: Row): Instruction {
     immediate2: 0,
   }
 }
-
-/** An x87 instruction's opcode as FOP holds it: the low three bits of its first byte, then its ModRM byte. */
-export function escapeOpcode({ opcode, mod, reg, rm }: Instruction): number {
-  return ((opcode & 7) << 8) | (mod << 6) | ((reg & 7) << 3) | (rm & 7)
-}
