@@ -42,8 +42,8 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
   const trace = options.trace === undefined ? undefined : await TraceFile.create(options.trace)
   const terminal = openTerminal()
   try {
-    const session = new Session(jobOf(file, options, terminal), options, terminal, io, trace)
-    return await session.run(timeoutMs)
+    const session = new Session(jobOf(file, options, terminal), options, terminal, io, trace, timeoutMs)
+    return await session.run()
   } finally {
     terminal.close()
     await trace?.close()
@@ -94,8 +94,16 @@ class Session {
   #stopReason: StopReason | undefined
   #progressShown = false
   #written = Promise.resolve()
+  #timer: NodeJS.Timeout | undefined
 
-  constructor(job: RunJob, options: RunOptions, terminal: Terminal, io: CommandIo, trace: TraceFile | undefined) {
+  constructor(
+    job: RunJob,
+    options: RunOptions,
+    terminal: Terminal,
+    io: CommandIo,
+    trace: TraceFile | undefined,
+    timeoutMs: number | undefined,
+  ) {
     this.#job = job
     this.#options = options
     this.#terminal = terminal
@@ -108,7 +116,7 @@ class Session {
       onOutput: (bytes, done) => this.#output(bytes, done),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
       onProgress: (text, done) => this.#progress(text, done),
-      onStarted: () => this.#progress('', true),
+      onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
     })
     this.#monitor = new Monitor({
@@ -121,12 +129,8 @@ class Session {
     })
   }
 
-  async run(timeoutMs: number | undefined): Promise<number> {
+  async run(): Promise<number> {
     this.#connectTerminal()
-    const timer =
-      timeoutMs === undefined
-        ? undefined
-        : setTimeout(() => this.#stop({ by: 'timeout', text: this.#options.timeout! }), timeoutMs)
     const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
     for (const signal of SIGNALS) process.on(signal, onSignal)
     try {
@@ -134,10 +138,17 @@ class Session {
     } catch (error) {
       return await this.#failed(error)
     } finally {
-      clearTimeout(timer)
+      clearTimeout(this.#timer)
       for (const signal of SIGNALS) process.off(signal, onSignal)
       await this.#vm.dispose()
     }
+  }
+
+  /** The guest's time is counted from here: making its image may take minutes. */
+  #started(timeoutMs: number | undefined): void {
+    this.#progress('', true)
+    if (timeoutMs === undefined) return
+    this.#timer = setTimeout(() => this.#stop({ by: 'timeout', text: this.#options.timeout! }), timeoutMs)
   }
 
   // Between terminal and guest
