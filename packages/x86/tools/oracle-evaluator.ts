@@ -86,7 +86,7 @@ const stop = handlers.install([
     const b = new HandlerBuilder({ row: rows[0]! } as never, 64, false, context)
     b.setSlot(MARK, b.record)
     b.return()
-    return b.root
+    return b
   })(),
 ]).indices[0]!
 
