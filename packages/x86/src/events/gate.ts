@@ -3,7 +3,8 @@
  * codes. Throws GuestFault before any register changes. (SDM Vol. 3A, "Exception- or Interrupt-Handler Procedures")
  */
 import { GuestFault, type Core } from '../core.ts'
-import { carryInto, implicitAccess, readLinear } from '../paging/linear.ts'
+import { carryInto, implicitAccess, readLinear, wordsAt } from '../paging/linear.ts'
+import { ACCESS } from '../paging/paging-state.ts'
 import { readFlags } from '../state/flags.ts'
 import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { isLong, isV86, RIGHTS, setNullSegment, setSegment } from '../state/segments.ts'
@@ -77,11 +78,13 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   const tableLow = core.get32(IDTR + SEG.base)
   const tableHigh = core.get32(IDTR + SEG.base + 4)
   const access = implicitAccess(core)
-  const word = (n: number) =>
-    readLinear(core, (tableLow + offset + n) | 0, carryInto(core, tableLow, tableHigh, offset + n), 4, access)
-  const first = word(0)
-  const second = word(4)
-  const third = word(8)
+  const gateLow = (tableLow + offset) | 0
+  const gateHigh = carryInto(core, tableLow, tableHigh, offset)
+  const words = wordsAt(core, gateLow, gateHigh, 16, access)
+  const whole = words >= 0
+  const first = whole ? core.i32[words]! : readLinear(core, gateLow, gateHigh, 4, access)
+  const second = whole ? core.i32[words + 1]! : gateWord(core, gateLow, gateHigh, 4)
+  const third = whole ? core.i32[words + 2]! : gateWord(core, gateLow, gateHigh, 8)
   const type = (second >>> 8) & 0x1f
   if (type !== SYSTEM_TYPE.interruptGate32 && type !== SYSTEM_TYPE.trapGate32) throw new GuestFault(VECTOR.GP, code)
   const cpl = core.get32(S.cpl)
@@ -106,13 +109,7 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
     low = readLinear(core, (baseLow + slot) | 0, carryInto(core, baseLow, baseHigh, slot), 4, access)
     high = readLinear(core, (baseLow + slot + 4) | 0, carryInto(core, baseLow, baseHigh, slot + 4), 4, access)
   }
-  const stack = Stack.flat(core, low & ~15, high, newCpl, ext)
-  stack.push(8, core.segmentSelector(SEGMENT.ss))
-  stack.push(8, core.get32(RSP_AT), core.get32(RSP_AT + 4))
-  stack.push(8, flagsImage(core, event))
-  stack.push(8, core.segmentSelector(SEGMENT.cs))
-  stack.push(8, core.get32(S.rip), core.get32(S.rip + 4))
-  if (event.hasErrorCode) stack.push(8, event.errorCode)
+  const stack = pushFrame(core, event, low & ~15, high, newCpl, ext)
 
   const ripLow = (first & 0xffff) | (second & 0xffff_0000)
   const shift = core.paging.canonicalShift
@@ -124,6 +121,43 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   core.set32(S.rip, ripLow)
   core.set32(S.rip + 4, third)
   enterHandler(core, type)
+}
+
+const gateWord = (core: Core, low: number, high: number, n: number): number =>
+  readLinear(core, (low + n) | 0, carryInto(core, low, high, n), 4, implicitAccess(core))
+
+/** SS, RSP, RFLAGS, CS, RIP and the error code on a 64-bit stack; all at once where that is plain memory. */
+function pushFrame(core: Core, event: DeliveredEvent, low: number, high: number, cpl: number, ext: number): Stack {
+  const bytes = event.hasErrorCode ? 48 : 40
+  const stack = Stack.flat(core, low, high, cpl, ext)
+  const { i32 } = core
+  if (low & 0xfff) {
+    stack.move(-bytes)
+    stack.checkCanonical()
+    let at = wordsAt(core, stack.low, stack.high, bytes, stack.access | ACCESS.write)
+    if (at >= 0) {
+      if (event.hasErrorCode) at = put64(i32, at, event.errorCode, 0)
+      at = put64(i32, at, core.get32(S.rip), core.get32(S.rip + 4))
+      at = put64(i32, at, core.segmentSelector(SEGMENT.cs), 0)
+      at = put64(i32, at, flagsImage(core, event), 0)
+      at = put64(i32, at, core.get32(RSP_AT), core.get32(RSP_AT + 4))
+      put64(i32, at, core.segmentSelector(SEGMENT.ss), 0)
+      return stack
+    }
+    stack.move(bytes)
+  }
+  stack.push(8, core.segmentSelector(SEGMENT.ss))
+  stack.push(8, core.get32(RSP_AT), core.get32(RSP_AT + 4))
+  stack.push(8, flagsImage(core, event))
+  stack.push(8, core.segmentSelector(SEGMENT.cs))
+  stack.push(8, core.get32(S.rip), core.get32(S.rip + 4))
+  if (event.hasErrorCode) stack.push(8, event.errorCode)
+  return stack
+}
+function put64(i32: Int32Array, at: number, low: number, high: number): number {
+  i32[at] = low
+  i32[at + 1] = high
+  return at + 2
 }
 
 /** Clears the flags that a gate clears, and brings the mode up to date. */

@@ -1,6 +1,7 @@
 /** A stack as event delivery and far transfers use it: pushed to or popped from first, put into SS:RSP when all has gone well. */
 import { GuestFault, type Core } from '../core.ts'
-import { accessAt, carryInto, readLinear, writeLinear } from '../paging/linear.ts'
+import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging/linear.ts'
+import { ACCESS } from '../paging/paging-state.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isProtected, RIGHTS } from '../state/segments.ts'
 
@@ -69,6 +70,12 @@ export class Stack {
     const { core, access } = this
     const at = this.#linear(0)
     if (bytes !== 8) return writeLinear(core, at, this.#upper(0), bytes, low, access)
+    const words = wordsAt(core, at, this.#upper(0), 8, access | ACCESS.write)
+    if (words >= 0) {
+      core.i32[words] = low
+      core.i32[words + 1] = high
+      return
+    }
     writeLinear(core, at, this.#upper(0), 4, low, access)
     writeLinear(core, (at + 4) | 0, this.#upper(4), 4, high, access)
   }
@@ -84,6 +91,11 @@ export class Stack {
     const { core, access } = this
     const at = this.#linear(offset)
     if (bytes !== 8) return readLinear(core, at, this.#upper(offset), bytes, access)
+    const words = wordsAt(core, at, this.#upper(offset), 8, access)
+    if (words >= 0) {
+      this.upper = core.i32[words + 1]!
+      return core.i32[words]!
+    }
     this.upper = readLinear(core, (at + 4) | 0, this.#upper(offset + 4), 4, access)
     return readLinear(core, at, this.#upper(offset), 4, access)
   }
@@ -106,6 +118,12 @@ export class Stack {
     core.set32(RSP_AT + 4, size === 64 ? this.high : 0)
   }
 
+  /** #SS where a 64-bit pointer is not canonical. */
+  checkCanonical(): void {
+    const shift = this.core.paging.canonicalShift
+    if ((this.high << shift) >> shift !== this.high) throw new GuestFault(STACK_FAULT, this.code)
+  }
+
   #offset(offset: number): number {
     return this.size === 16 ? (this.low + offset) & 0xffff : (this.low + offset) | 0
   }
@@ -117,11 +135,7 @@ export class Stack {
   }
   /** Canonical or inside the segment, else #SS. */
   #access(offset: number, bytes: number): void {
-    if (this.size === 64) {
-      const shift = this.core.paging.canonicalShift
-      if ((this.high << shift) >> shift !== this.high) throw new GuestFault(STACK_FAULT, this.code)
-      return
-    }
+    if (this.size === 64) return this.checkCanonical()
     const first = this.#offset(offset) >>> 0
     const last = first + bytes - 1
     const down = isProtected(this.core) && (this.rights & (RIGHTS.code | RIGHTS.direction)) === RIGHTS.direction

@@ -3,7 +3,7 @@ import type { Core } from '../core.ts'
 import { S } from '../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
 import { raisePageFault } from './slow-path.ts'
-import { currentAccess, fillExecute } from './tlb.ts'
+import { currentAccess, fillExecute, probeExecute } from './tlb.ts'
 import { walk } from './walk.ts'
 
 const UD_FAULT = 6
@@ -19,6 +19,8 @@ export function translateFetch(core: Core, linear: bigint): number {
 
 export function fetchPage(core: Core, low: number, high: number): number {
   const p = core.paging
+  const known = probeExecute(core, core.get32(S.tlb), low, high)
+  if (known >= 0) return known
   if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) {
     core.raise(GP_FAULT, 0)
     return -1

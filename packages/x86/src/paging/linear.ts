@@ -43,6 +43,17 @@ function locate(core: Core, low: number, high: number, access: number): number {
   throw new Left()
 }
 
+/**
+ * Index into 32-bit words of `bytes` bytes that lie aligned, on one page, in plain memory without code; or -1, and they must be
+ * accessed one by one. What is longer than a word costs one translation so.
+ */
+export function wordsAt(core: Core, low: number, high: number, bytes: number, access: number): number {
+  if (low & 3 || (low & 0xfff) + bytes > 4096) return -1
+  const hpa = locate(core, low, high, access)
+  if (hpa < 0 || (access & ACCESS.write && core.code.hasCode(hpa & -4096))) return -1
+  return hpa >>> 2
+}
+
 /** Up to 4 bytes, unsigned for 1 and 2, signed for 4. */
 export function readLinear(core: Core, low: number, high: number, bytes: 1 | 2 | 4, access: number): number {
   if ((low & 0xfff) + bytes > 4096) return readBytes(core, low, high, bytes, access)

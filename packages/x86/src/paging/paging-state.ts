@@ -93,8 +93,9 @@ export class PagingState {
   /** Word indices of TLB entries filled since the last flush; more than JOURNAL_SIZE: not all are known. */
   readonly journal = new Int32Array(JOURNAL_SIZE)
   journalCount = 0
-  /** By hash of linear bits 63:21, 63:30: pieces of a large page may be in the TLB. */
-  readonly large = new Uint8Array(4096)
+  /** By hash of linear bits 63:21: the 2 MiB region of which pieces may be in the TLB, as a key of tlb.ts. */
+  readonly large = new Int32Array(4096)
+  /** By hash of linear bits 63:30: pieces of a 1 GiB page may be in the TLB. */
   readonly huge = new Uint8Array(1024)
 }
 

@@ -50,7 +50,7 @@ function claim(core: Core, at: number, low: number, high: number, page: number):
   if (paging.journalCount < JOURNAL_SIZE) paging.journal[paging.journalCount] = at
   paging.journalCount++
   if (paging.level > 1) {
-    paging.large[largeHash(low, high)] = 1
+    markLarge(paging.large, low, high)
     if (paging.level > 2) paging.huge[hugeHash(low, high)] = 1
   }
 }
@@ -84,6 +84,13 @@ export function probe(core: Core, bank: number, low: number, high: number, write
   const at = entryAt(bank, low)
   const tag = at + (write ? WRITE : READ)
   if (i32[tag] !== (low & -4096) || i32[tag + 1] !== high) return -1
+  return (low + i32[at + ADDEND]!) >>> 0
+}
+
+export function probeExecute(core: Core, bank: number, low: number, high: number): number {
+  const { i32 } = core
+  const at = entryAt(bank, low)
+  if (i32[at + EXECUTE] !== (low & -4096) || i32[at + EXECUTE + 1] !== high) return -1
   return (low + i32[at + ADDEND]!) >>> 0
 }
 
@@ -128,9 +135,13 @@ export function flushPage(core: Core, low: number, high: number): void {
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
   paging.generation = (paging.generation + 1) | 0
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
-  if (!paging.large[largeHash(low, high)]) return flushEntries(core, low, 1)
+  const slot = largeHash(low, high)
+  const key = largeKey(low, high)
+  const marked = paging.large[slot]
+  if (marked !== key && marked !== SEVERAL) return flushEntries(core, low, 1)
   const legacy = paging.kind === PAGING.bits32
   flushEntries(core, low & (legacy ? -0x40_0000 : -0x20_0000), legacy ? 1024 : 512)
+  if (marked === key && !legacy) paging.large[slot] = 0
 }
 
 function flushEntries(core: Core, low: number, count: number): void {
@@ -146,6 +157,14 @@ function flushEntries(core: Core, low: number, count: number): void {
 }
 
 const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high * 0x9d)) & 0xfff
+/** Odd, so that 0 is no region and SEVERAL more than one. */
+const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
+const SEVERAL = 2
+function markLarge(large: Int32Array, low: number, high: number): void {
+  const slot = largeHash(low, high)
+  const key = largeKey(low, high)
+  large[slot] = large[slot] === 0 || large[slot] === key ? key : SEVERAL
+}
 const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high << 2)) & 0x3ff
 
 /** Code was decoded from the host page: writes to it must come to the slow path from now on. */

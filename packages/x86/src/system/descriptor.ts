@@ -1,6 +1,6 @@
 /** Segment descriptors: finding them in the GDT and LDT, taking them apart, loading registers from them. (SDM Vol. 3A, "Segment Descriptors") */
 import { GuestFault, type Core } from '../core.ts'
-import { carryInto, implicitAccess, readLinear, writeLinear } from '../paging/linear.ts'
+import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../paging/linear.ts'
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
 import {
   in64BitCode,
@@ -127,12 +127,10 @@ export function findDescriptor(core: Core, selector: number): Descriptor | undef
   if (Number.isNaN(low)) return undefined
   const high = descriptorHigh
   const access = implicitAccess(core)
-  return new Descriptor(
-    readLinear(core, low, high, 4, access),
-    readLinear(core, (low + 4) | 0, carryInto(core, low, high, 4), 4, access),
-    low,
-    high,
-  )
+  const words = wordsAt(core, low, high, 8, access)
+  if (words >= 0) return new Descriptor(core.i32[words]!, core.i32[words + 1]!, low, high)
+  const upper = readLinear(core, (low + 4) | 0, carryInto(core, low, high, 4), 4, access)
+  return new Descriptor(readLinear(core, low, high, 4, access), upper, low, high)
 }
 
 /** The descriptor; outside its table the fault given (`external`: the EXT bit of its error code). */
