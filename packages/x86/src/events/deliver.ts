@@ -3,9 +3,9 @@
  * gate.ts. RIP (the `rip` slot) is what gets saved. (SDM Vol. 3A, "Interrupt and Exception Handling")
  */
 import { GuestFault, Left, type Core } from '../core.ts'
-import { S } from '../state/layout.ts'
+import { FLAG, S } from '../state/layout.ts'
 import { EVENT, type DeliveredEvent } from '../system/intercept.ts'
-import { enterDebugHandler } from './debug.ts'
+import { DR6, enterDebugHandler } from './debug.ts'
 import { deliverThroughTable } from './gate.ts'
 import { hasErrorCode, isContributory } from './vectors.ts'
 
@@ -34,7 +34,11 @@ function noteException(core: Core, vector: number): void {
   if (vector === PAGE_FAULT) {
     core.set32(S.cr2, core.paging.faultLow)
     core.set32(S.cr2 + 4, core.paging.faultHigh)
-  } else if (vector === DB) enterDebugHandler(core)
+  } else if (vector === DB) {
+    // General detect is a fault like any other; breakpoints push RF as it is.
+    if (core.pendingDebug & DR6.generalDetect) core.set32(S.flags, core.get32(S.flags) | FLAG.RF)
+    enterDebugHandler(core)
+  }
 }
 
 /** Delivers any event, and whatever faults come of it. VM entry's event injection comes in here. */

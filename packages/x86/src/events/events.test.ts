@@ -363,6 +363,12 @@ describe('task switches', () => {
     m.run(asm(32, 'jmp 0x48:0'))
     expect([m.vector, m.frame(true, 4).error, selector(SEGMENT.tr)]).toEqual([vector, error, SELECTOR.tss])
   })
+  it('the T flag traps before the first instruction', () => {
+    secondTask()
+    m.write32(PLACE.tss2 + 0x64, 1)
+    m.run(asm(32, 'jmp 0x48:0'))
+    expect([m.vector, m.frame(false, 4).rip, m.core.get32(S.dr6) & 0xe00f]).toEqual([1, 0x8400, 0x8000])
+  })
   it('a bad segment in the new task faults in the new task', () => {
     secondTask()
     m.write32(PLACE.tss2 + 0x54, 0x1f0)

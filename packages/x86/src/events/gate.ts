@@ -3,8 +3,7 @@
  * codes. Throws GuestFault before any register changes. (SDM Vol. 3A, "Exception- or Interrupt-Handler Procedures")
  */
 import { GuestFault, type Core } from '../core.ts'
-import { carryInto, implicitAccess, readLinear, wordsAt } from '../paging/linear.ts'
-import { ACCESS } from '../paging/paging-state.ts'
+import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/linear.ts'
 import { readFlags } from '../state/flags.ts'
 import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { isLong, isV86, RIGHTS, setNullSegment, setSegment } from '../state/segments.ts'
@@ -131,21 +130,19 @@ function pushFrame(core: Core, event: DeliveredEvent, low: number, high: number,
   const bytes = event.hasErrorCode ? 48 : 40
   const stack = Stack.flat(core, low, high, cpl, ext)
   const { i32 } = core
-  if (low & 0xfff) {
-    stack.move(-bytes)
-    stack.checkCanonical()
-    let at = wordsAt(core, stack.low, stack.high, bytes, stack.access | ACCESS.write)
-    if (at >= 0) {
-      if (event.hasErrorCode) at = put64(i32, at, event.errorCode, 0)
-      at = put64(i32, at, core.get32(S.rip), core.get32(S.rip + 4))
-      at = put64(i32, at, core.segmentSelector(SEGMENT.cs), 0)
-      at = put64(i32, at, flagsImage(core, event), 0)
-      at = put64(i32, at, core.get32(RSP_AT), core.get32(RSP_AT + 4))
-      put64(i32, at, core.segmentSelector(SEGMENT.ss), 0)
-      return stack
-    }
-    stack.move(bytes)
+  stack.move(-bytes)
+  stack.checkCanonical()
+  let at = knownWords(core, stack.low, stack.high, bytes, stack.access)
+  if (at >= 0) {
+    if (event.hasErrorCode) at = put64(i32, at, event.errorCode, 0)
+    at = put64(i32, at, core.get32(S.rip), core.get32(S.rip + 4))
+    at = put64(i32, at, core.segmentSelector(SEGMENT.cs), 0)
+    at = put64(i32, at, flagsImage(core, event), 0)
+    at = put64(i32, at, core.get32(RSP_AT), core.get32(RSP_AT + 4))
+    put64(i32, at, core.segmentSelector(SEGMENT.ss), 0)
+    return stack
   }
+  stack.move(bytes)
   stack.push(8, core.segmentSelector(SEGMENT.ss))
   stack.push(8, core.get32(RSP_AT), core.get32(RSP_AT + 4))
   stack.push(8, flagsImage(core, event))

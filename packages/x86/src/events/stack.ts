@@ -85,6 +85,22 @@ export class Stack {
     this.move(bytes)
     return value
   }
+  /** Pops `count` values into pairs of halves, in one go where they lie in plain memory. */
+  read(bytes: 2 | 4 | 8, into: Int32Array, count: number): void {
+    const { core } = this
+    if (bytes === 8 && this.size === 64) {
+      this.checkCanonical()
+      const words = wordsAt(core, this.low, this.high, count * 8, this.access)
+      if (words >= 0) {
+        for (let n = 0; n < count * 2; n++) into[n] = core.i32[words + n]!
+        return this.move(count * 8)
+      }
+    }
+    for (let n = 0; n < count; n++) {
+      into[2 * n] = this.pop(bytes)
+      into[2 * n + 1] = bytes === 8 ? this.upper : 0
+    }
+  }
   /** Reads at an offset from the top. */
   peek(bytes: 2 | 4 | 8, offset: number): number {
     this.#access(offset, bytes)

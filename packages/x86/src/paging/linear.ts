@@ -19,12 +19,14 @@ export function accessAt(core: Core, cpl: number): number {
 }
 export { currentAccess }
 
+function bankOf(core: Core, access: number): number {
+  if (access & ACCESS.user) return bankAddress(core, TLB_BANK.user)
+  return bankAddress(core, access & ACCESS.smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed)
+}
+
 /** HPA of one byte. `device` accesses yield -1 with the frame in the paging state. */
 function locate(core: Core, low: number, high: number, access: number): number {
-  const bank = bankAddress(
-    core,
-    access & ACCESS.user ? TLB_BANK.user : access & ACCESS.smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed,
-  )
+  const bank = bankOf(core, access)
   const hit = probe(core, bank, low, high, (access & ACCESS.write) !== 0)
   if (hit >= 0) return hit
   const p = core.paging
@@ -52,6 +54,13 @@ export function wordsAt(core: Core, low: number, high: number, bytes: number, ac
   const hpa = locate(core, low, high, access)
   if (hpa < 0 || (access & ACCESS.write && core.code.hasCode(hpa & -4096))) return -1
   return hpa >>> 2
+}
+
+/** The same for writing, but only where the TLB knows the page already: -1 instead of a fault at the wrong end. */
+export function knownWords(core: Core, low: number, high: number, bytes: number, access: number): number {
+  if (low & 3 || (low & 0xfff) + bytes > 4096) return -1
+  const hpa = probe(core, bankOf(core, access), low, high, true)
+  return hpa < 0 ? -1 : hpa >>> 2
 }
 
 /** Up to 4 bytes, unsigned for 1 and 2, signed for 4. */

@@ -255,6 +255,10 @@ function returnCode(core: Core, cs: number, cpl: number): Descriptor {
   return d
 }
 
+/** What is popped, as pairs of halves: RIP, CS and RFLAGS; RSP and SS. */
+const innerFrame = new Int32Array(6)
+const outerFrame = new Int32Array(4)
+
 /** Pops SS:RSP and returns to an outer level (or, IRET in 64-bit mode, any). */
 function returnOuter(
   core: Core,
@@ -265,9 +269,10 @@ function returnOuter(
   bytes: Bytes,
   release: number,
 ): void {
-  const low = stack.pop(bytes)
-  const high = stack.upper
-  const ss = stack.pop(bytes) & 0xffff
+  stack.read(bytes, outerFrame, 2)
+  const low = outerFrame[0]!
+  const high = outerFrame[1]!
+  const ss = outerFrame[2]! & 0xffff
   const cpl = cs & 3
   const to64 = isLong(core) && (d.rights & RIGHTS.long) !== 0
   const outer = cpl !== core.get32(S.cpl)
@@ -317,10 +322,10 @@ function iret(core: Core): Outcome {
     return goOn(core)
   }
   const stack = Stack.current(core)
-  const low = stack.pop(bytes)
-  const target = cut(low, stack.upper, bytes)
-  const cs = stack.pop(bytes) & 0xffff
-  const image = stack.pop(bytes)
+  stack.read(bytes, innerFrame, 3)
+  const target = cut(innerFrame[0]!, innerFrame[1]!, bytes)
+  const cs = innerFrame[2]! & 0xffff
+  const image = innerFrame[4]!
   const cpl = core.get32(S.cpl)
   if (image & FLAG.VM && bytes === 4 && cpl === 0 && !isLong(core)) return iretToV86(core, stack, target, cs, image)
   const d = returnCode(core, cs, cpl)

@@ -1,5 +1,7 @@
 /** How a routine that changes RIP ends: on in wasm, or back to the run loop when it must look first. */
 import { JUMPED, LEFT, type Core, type Outcome } from '../core.ts'
+import { DR6 } from '../events/debug.ts'
+import { deliverException } from '../events/deliver.ts'
 import { EXIT, FLAG, S } from '../state/layout.ts'
 
 /** Goes on at RIP (halves). Mode and flags are already as they shall be. */
@@ -11,10 +13,18 @@ export function goOnAt(core: Core, low: number, high: number): Outcome {
 
 /** Goes on at the RIP in its slot. */
 export function goOn(core: Core): Outcome {
+  if (core.pendingDebug & DR6.taskSwitch) return trap(core)
   const flags = core.get32(S.flags)
-  if (flags & FLAG.TF || core.debugging || core.pendingDebug) return leave(core, EXIT.none)
+  if (flags & FLAG.TF || core.debugging) return leave(core, EXIT.none)
   if (flags & FLAG.IF && core.get32(S.attention)) return leave(core, EXIT.attention)
   return JUMPED
+}
+
+/** The new task's TSS asked for a trap before its first instruction. */
+function trap(core: Core): Outcome {
+  const delivery = deliverException(core, 1, 0)
+  if (delivery === 'delivered') return goOn(core)
+  return delivery === 'shutdown' ? leave(core, EXIT.shutdown) : LEFT
 }
 
 /** Back to the run loop with the next instruction's RIP. */
