@@ -1,0 +1,135 @@
+/**
+ * Oracle: the interpreter against the compiler on random programs: registers, flags, memory, faults and counts of instructions. A
+ * program that fails is cut down to what it takes, and printed.
+ *
+ *     node --conditions=@nonroot/source packages/x86/tools/oracle-tiers.ts [--cases 2000] [--seed 1] [--minutes M] [--only SEED]
+ */
+import { parseArgs } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { decode } from '../src/decode/decoder.ts'
+import { disassemble } from '../src/decode/disassemble.ts'
+import { createInstruction } from '../src/decode/instruction.ts'
+import { rows } from '../src/rows/index.ts'
+import { Pair, type Mismatch } from './tiers/pair.ts'
+import { watchdog } from './tiers/watchdog.ts'
+import { layOut, randomProgram, type Program } from './tiers/program.ts'
+
+// Programs are short-lived: V8's baseline tier does.
+setFlagsFromString('--liftoff-only')
+
+const { values } = parseArgs({
+  options: { cases: { type: 'string' }, seed: { type: 'string' }, minutes: { type: 'string' }, only: { type: 'string' }, most: { type: 'string' }, show: { type: 'boolean' } },
+})
+const firstSeed = Number(values.seed ?? 1)
+const minutes = Number(values.minutes ?? 0)
+const cases = values.only ? 1 : Number(values.cases ?? (minutes ? Infinity : 2000))
+/** Print the program before it runs. */
+const show = values.show ?? false
+const mostFailures = Number(values.most ?? 5)
+/** A fresh pair of processors now and then: V8 keeps compiled modules for as long as their table lives. */
+const CASES_A_PAIR = 2000
+
+const begin = watchdog(60_000)
+let pair = new Pair(1)
+const started = performance.now()
+let ran = 0
+let failures = 0
+let instructions = 0
+const endings = new Map<string, number>()
+const compiled = { regions: 0, instructions: 0, refused: 0 }
+
+function retire(): void {
+  instructions += pair.instructions
+  for (const [ending, count] of pair.endings) endings.set(ending, (endings.get(ending) ?? 0) + count)
+  const { statistics } = pair.compiled.processor.compiler
+  for (const name of ['regions', 'instructions', 'refused'] as const) compiled[name] += statistics[name]
+}
+function renew(): void {
+  retire()
+  pair = new Pair(1)
+}
+
+/** Runs a program from that memory on a pair that has seen nothing. */
+function fails(program: Program, memory: Uint8Array): Mismatch | undefined {
+  begin(program.seed)
+  pair.restore(memory)
+  try {
+    return pair.run(program)
+  } catch (error) {
+    return { pass: -1, chunk: -1, differences: [String((error as Error).stack)] }
+  }
+}
+
+/** How long one failure may be worked on, in ms. */
+const PATIENCE = 20_000
+
+/** Leaves out one item after another, and whole chunks, as long as it still fails. */
+function minimise(program: Program, memory: Uint8Array): Program {
+  let best = program
+  const end = performance.now() + PATIENCE
+  for (let size = Math.ceil(program.items.length / 2); size >= 1; size = size > 1 ? Math.ceil(size / 2) : 0) {
+    for (let at = 0; at < best.items.length; at += size) {
+      const items = best.items.map((item, n) => (n >= at && n < at + size ? undefined : item))
+      if (items.every((item, n) => item === best.items[n])) continue
+      const candidate = { ...best, items }
+      if (performance.now() > end) return best
+      if (fails(candidate, memory)) best = candidate
+    }
+  }
+  return best
+}
+
+function print(program: Program): string {
+  const { bytes, addresses } = layOut(program)
+  const instruction = createInstruction(rows[0]!)
+  const lines: string[] = []
+  for (const [n, item] of program.items.entries()) {
+    if (!item) continue
+    const at = addresses[n]! - program.start
+    const result = decode(bytes, at, bytes.length - at, { codeSize: program.codeSize, protectedMode: true }, instruction)
+    const text = result === 'ok' ? disassemble(instruction, BigInt(addresses[n]!)) : `(${result})`
+    const chunk = program.chunks.indexOf(n)
+    lines.push(`${chunk >= 0 ? `chunk ${chunk}:\n` : ''}  ${addresses[n]!.toString(16)}: ${Buffer.from(item.bytes).toString('hex').padEnd(24)} ${text}`)
+  }
+  return lines.join('\n')
+}
+
+function report(program: Program, mismatch: Mismatch, memory: Uint8Array): void {
+  renew()
+  const again = fails(program, memory)
+  const least = again ? minimise(program, memory) : program
+  const final = again ? fails(least, memory) : mismatch
+  const { codeSize, user, alignment, stack16 } = program
+  console.error(
+    `seed ${program.seed}: ${codeSize}-bit, ring ${user ? 3 : 0}${alignment ? ', alignment checks' : ''}${stack16 ? ', 16-bit stack' : ''}` +
+      `${again ? '' : ' (does not fail on fresh processors)'}\n${print(least)}\n  pass ${final?.pass}, chunk ${final?.chunk}\n  ${(final ?? mismatch).differences.join('\n  ')}\n`,
+  )
+}
+
+for (let n = 0; n < cases && failures < mostFailures; n++) {
+  if (minutes && performance.now() - started > minutes * 60_000) break
+  const program = randomProgram(values.only ? Number(values.only) : firstSeed * 1_000_003 + n)
+  if (show) console.log(print(program))
+  const memory = pair.save()
+  begin(program.seed)
+  let mismatch: Mismatch | undefined
+  try {
+    mismatch = pair.run(program)
+  } catch (error) {
+    mismatch = { pass: -1, chunk: -1, differences: [String((error as Error).stack)] }
+  }
+  ran++
+  if (mismatch) {
+    failures++
+    report(program, mismatch, memory)
+    renew()
+  } else if (ran % CASES_A_PAIR === 0) renew()
+}
+retire()
+const seconds = (performance.now() - started) / 1000
+console.log(
+  `${ran} programs, ${instructions} instructions, ${compiled.regions} regions of ${compiled.instructions} instructions (${compiled.refused} refused), ` +
+    `${failures} failures, ${seconds.toFixed(1)} s, ${Math.round(ran / seconds)} programs/s, seed ${firstSeed}`,
+)
+console.log([...endings].toSorted((a, b) => b[1] - a[1]).map(([ending, count]) => `${ending} ${count}`).join(', '))
+process.exitCode = failures ? 1 : 0
