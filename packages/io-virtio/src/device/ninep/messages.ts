@@ -137,6 +137,7 @@ export class Writer {
   #view = new DataView(this.#bytes.buffer)
   #length = HEADER_SIZE
 
+  /** Where the next `length` bytes go. May move all: ask first, then take hold of the bytes. */
   #room(length: number): number {
     const at = this.#length
     if (at + length > this.#bytes.length) {
@@ -154,29 +155,34 @@ export class Writer {
   }
 
   u8(value: number): this {
-    this.#view.setUint8(this.#room(1), value)
+    const at = this.#room(1)
+    this.#view.setUint8(at, value)
     return this
   }
 
   u16(value: number): this {
-    this.#view.setUint16(this.#room(2), value, true)
+    const at = this.#room(2)
+    this.#view.setUint16(at, value, true)
     return this
   }
 
   u32(value: number): this {
-    this.#view.setUint32(this.#room(4), value, true)
+    const at = this.#room(4)
+    this.#view.setUint32(at, value, true)
     return this
   }
 
   u64(value: bigint | number): this {
-    this.#view.setBigUint64(this.#room(8), BigInt.asUintN(64, BigInt(value)), true)
+    const at = this.#room(8)
+    this.#view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true)
     return this
   }
 
   text(value: string): this {
     const bytes = encoder.encode(value)
     this.u16(bytes.length)
-    this.#bytes.set(bytes, this.#room(bytes.length))
+    const at = this.#room(bytes.length)
+    this.#bytes.set(bytes, at)
     return this
   }
 

@@ -58,7 +58,7 @@ type Handler = (request: Reader, reply: Writer) => Promise<void>
 export class NinePServer {
   readonly #folder: FolderBackend
   readonly #fids = new Map<number, Fid>()
-  /** By tag: what a Tflush waits for. */
+  /** By tag: what a Tflush waits for. Its own answer comes after the one that it flushes. */
   readonly #running = new Map<number, Promise<unknown>>()
   #mostMessage = MOST_MESSAGE
   readonly #handlers: Readonly<Partial<Record<number, Handler>>>
@@ -103,32 +103,34 @@ export class NinePServer {
   }
 
   /** Never rejects: what goes wrong is an Rlerror. */
-  async answer(request: Uint8Array): Promise<Uint8Array> {
+  answer(request: Uint8Array): Promise<Uint8Array> {
+    const answer = this.#answer(request)
+    if (request.length < HEADER_SIZE || request[4] === Message.flush) return answer
+    const tag = request[5]! | (request[6]! << 8)
+    this.#running.set(tag, answer)
+    void answer.then(() => {
+      if (this.#running.get(tag) === answer) this.#running.delete(tag)
+    })
+    return answer
+  }
+
+  async #answer(request: Uint8Array): Promise<Uint8Array> {
     const reader = new Reader(request, 0)
     let tag = 0xffff
-    let type = 0
     try {
       const size = reader.u32()
-      type = reader.u8()
+      const type = reader.u8()
       tag = reader.u16()
       if (size > request.length) throw new ProtocolError('EINVAL')
       const handler = this.#handlers[type]
       if (!handler) throw new ProtocolError('EOPNOTSUPP')
       const reply = new Writer()
-      const done = handler(new Reader(request.subarray(0, size), HEADER_SIZE), reply)
-      if (type === Message.flush) await done
-      else {
-        this.#running.set(tag, done)
-        await done.finally(() => {
-          if (this.#running.get(tag) === done) this.#running.delete(tag)
-        })
-      }
+      await handler(new Reader(request.subarray(0, size), HEADER_SIZE), reply)
       return reply.finish(type + 1, tag)
     } catch (error) {
       const code = (error as { code?: unknown }).code
-      return new Writer()
-        .u32((typeof code === 'string' ? ERRORS[code] : undefined) ?? ERRORS['EIO']!)
-        .finish(Message.error, tag)
+      const number = (typeof code === 'string' ? ERRORS[code] : undefined) ?? ERRORS['EIO']!
+      return new Writer().u32(number).finish(Message.error, tag)
     }
   }
 
@@ -180,14 +182,14 @@ export class NinePServer {
   }
 
   async #flush(request: Reader): Promise<void> {
-    await this.#running.get(request.u16())?.catch(() => {})
+    await this.#running.get(request.u16())
   }
 
   async #walk(request: Reader, reply: Writer): Promise<void> {
     const from = this.#fid(request.u32())
     const number = request.u32()
     const count = request.u16()
-    if (count > MOST_WALK || from.opened) throw new ProtocolError('EINVAL')
+    if (count > MOST_WALK || (from.opened && this.#fids.get(number) === from)) throw new ProtocolError('EINVAL')
     const names = Array.from({ length: count }, () => request.text())
     let node = from.node.retain()
     const qids: FolderAttributes[] = []
