@@ -27,6 +27,7 @@ import {
 const DEVICES = 32 // slots of a PCI bus
 const PINS = 4 // INTA to INTD
 const ECAM_BUS = 1 << 20
+const CONFIGURATION_PORTS = 0xcf8
 
 export function dsdtTerms(platform: PlatformDescription): Aml {
   return [
@@ -49,8 +50,9 @@ function hostBridge({ ecam, windows, intx }: NonNullable<PlatformDescription['pc
   const resources = windows.map(({ kind, base, length }) =>
     kind === 'io' ? ioWindow(base, length) : memoryWindow(base, length),
   )
-  // Configuration mechanism 1 is the bridge's own.
-  const own = ioPorts(0xcf8, 8)
+  // Configuration mechanism 1 is the bridge's own; the ports below it go to the ISA side, where a system must find ACPI's block.
+  const own = ioPorts(CONFIGURATION_PORTS, 8)
+  const isa = ioWindow(0, CONFIGURATION_PORTS)
   return device(
     'PCI0',
     named('_HID', eisaId(ecam ? 'PNP0A08' : 'PNP0A03')),
@@ -58,7 +60,7 @@ function hostBridge({ ecam, windows, intx }: NonNullable<PlatformDescription['pc
     named('_UID', integer(0)),
     named('_SEG', integer(0)),
     named('_BBN', integer(first)),
-    named('_CRS', resourceTemplate(busWindow(first, last), own, ...resources)),
+    named('_CRS', resourceTemplate(busWindow(first, last), own, isa, ...resources)),
     ...(intx.length > 0 ? [named('_PRT', routing(intx))] : []),
     // The system may have every feature that it asks for: firmware wants none of them.
     ...(ecam ? [method('_OSC', 4, returned(argument(3)))] : []),
