@@ -5,6 +5,7 @@
 import { BASE_RIP, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
 import { SemanticsBuilder, type ArithmeticKind, type RegisterField, type Semantics, type StatusFlag } from '../semantics/builder.ts'
+import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, gpr, S, segment } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
 import { escapeOf, RECORD } from '../interpreter/record.ts'
@@ -158,18 +159,19 @@ export class RegionBuilder extends SemanticsBuilder {
     this.assign(this.#budget, left)
     for (const [i, placed] of block.instructions.entries()) {
       this.#remaining = count - i
-      this.#instruction(placed)
+      const dead = flagsAreDead(placed.instruction, following(block.instructions, i + 1))
+      this.#instruction(placed, dead)
     }
     this.#end(region, block)
   }
 
-  #instruction(placed: Placed): void {
+  #instruction(placed: Placed, flagsDead: boolean): void {
     this.#placed = placed
-    this.begin(placed.instruction, false)
+    this.begin(placed.instruction, flagsDead)
     this.#instructionDepth = this.depth
     // Flags that change only under a condition are changed in their slots.
     const { row } = placed.instruction
-    if (row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.#settle()
+    if (!flagsDead && row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.#settle()
     this.#context.meaningOf(placed.instruction)(this, ...this.operands)
   }
 
@@ -273,6 +275,7 @@ export class RegionBuilder extends SemanticsBuilder {
   // ------------------------------------------------------------------ flags
 
   override arithmeticFlags(kind: ArithmeticKind, width: Width, left: Value, right: Value, result: Value, carry?: Value): void {
+    if (this.flagsDead) return
     if (this.depth > this.#instructionDepth) {
       this.#settle()
       return super.arithmeticFlags(kind, width, left, right, result, carry)
@@ -493,6 +496,10 @@ export class RegionBuilder extends SemanticsBuilder {
     super.setSlot(S.exit, this.i32(EXIT.interpret))
     this.leave()
   }
+}
+
+function* following(instructions: readonly Placed[], from: number): Iterable<Instruction> {
+  for (let i = from; i < instructions.length; i++) yield instructions[i]!.instruction
 }
 
 const loops = new WeakMap<BasicBlock, object>()

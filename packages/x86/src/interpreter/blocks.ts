@@ -5,6 +5,7 @@
 import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
 import { rows, type Row } from '../rows/index.ts'
+import { canDropFlags, hidesFlags, isQuiet } from '../semantics/dead-flags.ts'
 import { codeSizeOf, MODE } from '../state/mode.ts'
 import { dropWriteTags } from '../paging/tlb.ts'
 import { fpr, gpr, S, segment, xmm } from '../state/layout.ts'
@@ -308,14 +309,13 @@ export class BlockCache implements CodeTracker {
    * need not be computed: the earlier instruction gets the handler without them.
    */
   #findDeadFlags(record: number, instruction: Instruction, mode: number): void {
-    const { row } = instruction
-    const { reads, writes, count } = row.flags
-    const quiet = !instruction.isMemory && QUIET.has(row.semantics)
+    const { reads, writes } = instruction.row.flags
+    const quiet = isQuiet(instruction)
     const candidate = this.#candidate
-    if (candidate && quiet && !reads && !count && covers(replacedBy(row), candidate.instruction.row.flags.writes)) {
+    if (candidate && quiet && hidesFlags(instruction, candidate.instruction)) {
       this.#core.i32[candidate.record >>> 2] = this.#handlers.of(candidate.instruction, mode, true)
     }
-    if (writes && row.semantics !== 'setcc') this.#candidate = WRITES_FLAGS_LAST.has(row.semantics) ? { record, instruction: { ...instruction } } : undefined
+    if (writes) this.#candidate = canDropFlags(instruction) ? { record, instruction: { ...instruction } } : undefined
     else if (!quiet || reads) this.#candidate = undefined
   }
 
@@ -436,23 +436,6 @@ export class BlockCache implements CodeTracker {
   #clearTable(): void {
     this.#core.i32.fill(-1, this.#table >>> 2, (this.#table >>> 2) + (4 << BLOCK_TABLE_BITS))
   }
-}
-
-/** Instructions that, without a memory operand, can neither fault nor leave. */
-const QUIET = new Set(
-  ('add or adc sbb and sub xor cmp test not neg inc dec mov movzx movsx lea bswap setcc cmovcc cbw cwd imulTruncated mul imul ' +
-    'shl shr sar rol ror rcl rcr shld shrd bt bts btr btc bsf bsr popcnt lzcnt tzcnt nop clc stc cmc').split(' '),
-)
-/** Those whose semantics honour `flagsDead`, a memory operand or not: their own fault comes before any flag. */
-const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar imulTruncated'.split(' '))
-
-/** Flags that the instruction writes in any case: of those that the manual leaves undefined, some semantics leave as they were. */
-const replacedBy = ({ semantics, flags: { writes, undefined: left } }: Row): string =>
-  WRITES_FLAGS_LAST.has(semantics) && semantics !== 'imulTruncated' ? writes : [...writes].filter((letter) => !left.includes(letter)).join('')
-
-const covers = (writes: string, earlier: string): boolean => {
-  for (const flag of earlier) if (!writes.includes(flag)) return false
-  return true
 }
 
 const key = (host: number, mode: number): number => (host >>> 0) * 0x10000 + mode

@@ -1,0 +1,43 @@
+/** Which flag results nobody can see: overwritten by a later instruction, with nothing in between that reads them or could show them. */
+import type { Instruction } from '../decode/instruction.ts'
+import type { Row } from '../rows/row.ts'
+
+/** Instructions that, without a memory operand, can neither fault nor leave. */
+const QUIET = new Set(
+  ('add or adc sbb and sub xor cmp test not neg inc dec mov movzx movsx lea bswap setcc cmovcc cbw cwd imulTruncated mul imul ' +
+    'shl shr sar rol ror rcl rcr shld shrd bt bts btr btc bsf bsr popcnt lzcnt tzcnt nop clc stc cmc').split(' '),
+)
+/** Those whose semantics honour `flagsDead`, a memory operand or not: their own fault comes before any flag. */
+const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar rol ror imulTruncated'.split(' '))
+/** Of these, some leave flags as they were that the manual calls undefined. */
+const LEAVES_UNDEFINED = new Set(['imulTruncated', 'rol', 'ror'])
+
+export const isQuiet = (instruction: Instruction): boolean => !instruction.isMemory && QUIET.has(instruction.row.semantics)
+
+/** Whether the instruction can be built without its flags. */
+export const canDropFlags = ({ row }: Instruction): boolean => WRITES_FLAGS_LAST.has(row.semantics)
+
+/** Flags that the instruction writes in any case. */
+function replacedBy({ semantics, flags: { writes, undefined: left } }: Row): string {
+  if (WRITES_FLAGS_LAST.has(semantics) && !LEAVES_UNDEFINED.has(semantics)) return writes
+  return [...writes].filter((letter) => !left.includes(letter)).join('')
+}
+
+/** Whether `later`, which is quiet, overwrites every flag that `earlier` writes, and reads none. */
+export function hidesFlags(later: Instruction, earlier: Instruction): boolean {
+  const { reads, count } = later.row.flags
+  if (reads || count) return false
+  const replaced = replacedBy(later.row)
+  for (const flag of earlier.row.flags.writes) if (!replaced.includes(flag)) return false
+  return true
+}
+
+/** Whether the flags of `instruction` are dead, given what follows it in its basic block. */
+export function flagsAreDead(instruction: Instruction, following: Iterable<Instruction>): boolean {
+  if (!instruction.row.flags.writes || !canDropFlags(instruction)) return false
+  for (const next of following) {
+    if (!isQuiet(next) || next.row.flags.reads) return false
+    if (hidesFlags(next, instruction)) return true
+  }
+  return false
+}
