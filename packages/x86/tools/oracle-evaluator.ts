@@ -77,7 +77,7 @@ const table = memory.allocateFrames(BLOCK_TABLE_SIZE / 4096, 1)!
 const blocks = new BlockCache(core, handlers, { start: memory.allocateFrames(ARENA / 4096, 1)!, size: ARENA }, table)
 core.code = blocks
 resetProcessor(core)
-const world = new World(core)
+const world = new World(core, surroundings)
 const random = new Random(seed)
 world.fill(random)
 

@@ -49,10 +49,8 @@ function renew(): void {
   pair = new Pair(1)
 }
 
-/** Runs a program from that memory on a pair that has seen nothing. */
-function fails(program: Program, memory: Uint8Array): Mismatch | undefined {
+function fails(program: Program): Mismatch | undefined {
   begin(program.seed)
-  pair.restore(memory)
   try {
     return pair.run(program)
   } catch (error) {
@@ -64,7 +62,7 @@ function fails(program: Program, memory: Uint8Array): Mismatch | undefined {
 const PATIENCE = 20_000
 
 /** Leaves out one item after another, and whole chunks, as long as it still fails. */
-function minimise(program: Program, memory: Uint8Array): Program {
+function minimise(program: Program): Program {
   let best = program
   const end = performance.now() + PATIENCE
   for (let size = Math.ceil(program.items.length / 2); size >= 1; size = size > 1 ? Math.ceil(size / 2) : 0) {
@@ -73,7 +71,7 @@ function minimise(program: Program, memory: Uint8Array): Program {
       if (items.every((item, n) => item === best.items[n])) continue
       const candidate = { ...best, items }
       if (performance.now() > end) return best
-      if (fails(candidate, memory)) best = candidate
+      if (fails(candidate)) best = candidate
     }
   }
   return best
@@ -94,11 +92,11 @@ function print(program: Program): string {
   return lines.join('\n')
 }
 
-function report(program: Program, mismatch: Mismatch, memory: Uint8Array): void {
+function report(program: Program, mismatch: Mismatch): void {
   renew()
-  const again = fails(program, memory)
-  const least = again ? minimise(program, memory) : program
-  const final = again ? fails(least, memory) : mismatch
+  const again = fails(program)
+  const least = again ? minimise(program) : program
+  const final = again ? fails(least) : mismatch
   const { codeSize, user, alignment, stack16 } = program
   console.error(
     `seed ${program.seed}: ${codeSize}-bit, ring ${user ? 3 : 0}${alignment ? ', alignment checks' : ''}${stack16 ? ', 16-bit stack' : ''}` +
@@ -110,7 +108,6 @@ for (let n = 0; n < cases && failures < mostFailures; n++) {
   if (minutes && performance.now() - started > minutes * 60_000) break
   const program = randomProgram(values.only ? Number(values.only) : firstSeed * 1_000_003 + n)
   if (show) console.log(print(program))
-  const memory = pair.save()
   begin(program.seed)
   let mismatch: Mismatch | undefined
   try {
@@ -121,7 +118,7 @@ for (let n = 0; n < cases && failures < mostFailures; n++) {
   ran++
   if (mismatch) {
     failures++
-    report(program, mismatch, memory)
+    report(program, mismatch)
     renew()
   } else if (ran % CASES_A_PAIR === 0) renew()
 }

@@ -15,6 +15,8 @@ export interface VerifyOptions {
   readonly signature?: (callee: string) => Signature | undefined
   /** Functions that a tail call through the table reaches take so many parameters. Default: `params`. */
   readonly tailParams?: number
+  /** Code that is never reached is no mistake: behind an instruction that always raises others may stand. */
+  readonly deadCode?: boolean
   /** Variables that may be read before they are set: they are zero then. */
   readonly mayBeUnset?: (variable: Variable) => boolean
 }
@@ -74,7 +76,7 @@ class Verifier {
     const own: Value[] = []
     for (const [i, node] of body.entries()) {
       this.#path.push(i)
-      if (!this.#assigned && matters(node)) this.#problem(`${node.kind} is never reached`)
+      if (!this.#assigned && !this.#options.deadCode && matters(node)) this.#problem(`${node.kind} is never reached`)
       this.#node(node)
       if (isValue(node)) {
         if (this.#known.has(node)) this.#problem(`${describe(node)} stands in the code twice`)

@@ -52,8 +52,10 @@ export class Surroundings implements ProcessorHost {
   constructor(frames: number) {
     this.memory = createTestHostMemory(frames)
   }
+  /** What is memory to the guest: the processor's own blocks, for one, are not. */
+  guest = { start: 0, end: 0 }
   hostAddress(physical: number): number {
-    return physical < this.memory.bytes.length ? physical : -1
+    return physical >= this.guest.start && physical < this.guest.end ? physical : -1
   }
   readPort(port: number, size: number): number {
     return mix(port, size)
@@ -100,7 +102,7 @@ export class World {
   readonly #root: number
   readonly #tables: number
 
-  constructor(core: Core) {
+  constructor(core: Core, surroundings: Surroundings) {
     this.core = core
     const frames = 2 * PAGES + 1 + 4
     this.start = core.memory.allocateFrames(frames, 1)!
@@ -110,6 +112,7 @@ export class World {
     this.#gdt = this.data + AREA
     this.#tables = this.#gdt + 4096
     this.#root = this.#tables
+    surroundings.guest = this
   }
 
   get bytes(): Uint8Array {
