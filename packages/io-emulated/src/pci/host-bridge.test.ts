@@ -243,9 +243,11 @@ describe('chipset', () => {
     expect(readPort(0xb004, 2)).toBe(1)
   })
 
-  it('finds memory at 0xC0000 unlocked, and SMM done', () => {
+  it('finds memory at 0xC0000 as after a reset, and SMM done', () => {
     const { config, readPort } = start()
-    expect(config.read(0, 0x90, 1) & 0x10).toBe(0x10)
+    expect(config.read(0, 0x90, 1)).toBe(0)
+    config.write(0, 0x90, 0xff, 1)
+    expect(config.read(0, 0x90, 1)).toBe(0x30)
     expect(readPort(0x630, 4) & 0x20).toBe(0x20)
   })
 })

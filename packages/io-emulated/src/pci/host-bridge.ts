@@ -44,6 +44,9 @@ const IO_FIRST = 0xc000
 /** QEMU's, by which SeaBIOS knows that the chipset is a virtual one. */
 const SUBSYSTEM = { subsystemVendorId: 0x1af4, subsystemId: 0x1100 } as const
 const Host = { pciExpressBar: 0x60, pam: 0x90, smram: 0x9d } as const
+/** PAM0 says it for the BIOS area, the others for two segments each. (Q35 datasheet, "PAM0: Programmable Attribute Map 0") */
+const PAM_RESET = [0, 0, 0, 0, 0, 0, 0]
+const PAM_WRITABLE = [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]
 const Lpc = { pmBase: 0x40, acpiControl: 0x44, pirqA: 0x60, pirqE: 0x68 } as const
 const ACPI_ENABLE = 0x80
 
@@ -104,8 +107,9 @@ export class PciHost implements Device, PciBus, PciParent {
               bytes: [1, 0, 0, ecam, 0, 0, 0, 0],
               writable: [0x07, 0, 0, 0xfe, 0x0f, 0, 0, 0],
             },
-            // The memory at 0xC0000 to 0xFFFFF is RAM here whatever these say; firmware finds that it is, and copies nothing.
-            { offset: Host.pam, bytes: [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33] },
+            // The memory at 0xC0000 to 0xFFFFF is RAM here whatever these say. Firmware finds them as after a reset, and copies itself
+            // there: of an image over 128 KiB only the end is there before.
+            { offset: Host.pam, bytes: PAM_RESET, writable: PAM_WRITABLE },
             { offset: Host.smram, bytes: [0x02, 0x38] },
           ],
           onChange: (bytes) => this.#moveEcam(bytes),
