@@ -293,8 +293,8 @@ export class Processor {
   }
   #deliver(delivery: Delivery): StopReason | undefined {
     // An exception costs an instruction: a handler that faults at once must not hold the slice for ever.
-    this.core.set32(S.budget, this.core.get32(S.budget) - 1)
-    return delivery === 'shutdown' ? 'shutdown' : delivery === 'stop' ? 'stop' : undefined
+    if (delivery === 'delivered') this.core.set32(S.budget, this.core.get32(S.budget) - 1)
+    return delivery === 'delivered' ? undefined : delivery
   }
 
   /** Delivers an external interrupt or NMI at RIP; the caller has checked that it may come in. */
