@@ -63,7 +63,41 @@ export interface BlockRequest {
   /** Path or URL as the configuration gives it. */
   readonly image: string
   readonly readOnly?: boolean
+  /** `raw`, `qcow2`, ... Absent: by the name's ending. Never by content: a guest writes that. */
   readonly format?: string
+  /** What is written stays in memory and is forgotten with the VM; the image is opened read-only. */
+  readonly temporary?: boolean
+  /** Where an image may have its backing files: in its own folder (and below), which is the default, or anywhere. */
+  readonly backingFiles?: 'beside' | 'anywhere'
+}
+
+/** Bytes that a disk format is laid over: a file, a buffer. Rejections are I/O errors. */
+export interface ByteStore {
+  /** Bytes. Grows by `write` beyond its end. */
+  readonly size: number
+  /** What is beyond the end reads as zeros. */
+  read(offset: number, into: Uint8Array): Promise<void>
+  write(offset: number, from: Uint8Array): Promise<void>
+  /** Resolves when all that was written before is durable. */
+  flush(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface BlockFormatContext {
+  readonly readOnly: boolean
+  /** For messages. */
+  readonly name: string
+  /** A backing file, read-only, as the image names it. Its format may be in the image, too. */
+  openBacking(file: string, format: string | undefined): Promise<BlockBackend>
+}
+
+/** A disk format. Given to the host's back ends, which have the files. */
+export interface BlockFormat {
+  /** `qcow2`. Images whose names end in it have it. */
+  readonly name: string
+  /** Whether an image that is said to be raw begins like one of this format. */
+  detects(head: Uint8Array): boolean
+  open(store: ByteStore, context: BlockFormatContext): Promise<BlockBackend>
 }
 
 /** The back ends by kind: what `DeviceContext.backend` opens. */

@@ -5,7 +5,8 @@ import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { NonrootError } from '@nonroot/contracts'
 import type { BackendKinds, HostBackends } from '@nonroot/contracts'
-import { openBlockFile } from './block-file.ts'
+import { openBlock } from './block.ts'
+import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
 
@@ -16,6 +17,8 @@ type Openers = {
 export interface NodeBackendsOptions {
   /** Paths are relative to it. */
   readonly folder?: string
+  /** Disk formats beyond raw, and disks in memory: those of `@nonroot/image` (`diskParts`). */
+  readonly block?: BlockParts
   /** In place of the usual ones. */
   readonly openers?: Openers
 }
@@ -23,7 +26,7 @@ export interface NodeBackendsOptions {
 export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
   const path = (name: string): string => resolve(options.folder ?? process.cwd(), name)
   const openers: Openers = {
-    block: ({ image, readOnly }) => openBlockFile(path(image), readOnly),
+    block: (request) => openBlock(request, path, options.block),
     console: async () => openStreamConsole(),
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
     folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),

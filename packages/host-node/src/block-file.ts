@@ -3,7 +3,7 @@
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { NonrootError } from '@nonroot/contracts'
-import type { BlockBackend } from '@nonroot/contracts'
+import type { BlockBackend, ByteStore } from '@nonroot/contracts'
 
 const SECTOR = 512
 
@@ -37,6 +37,34 @@ export async function openBlockFile(path: string, readOnly = false): Promise<Blo
     write: (offset, from) =>
       all(offset, from, async (at, start) => (await file.write(from, start, from.length - start, at)).bytesWritten),
     flush: () => file.datasync(),
+    close: () => file.close(),
+  }
+}
+
+/** A file that a disk format is laid over. */
+export async function openFileStore(path: string, readOnly = false): Promise<ByteStore> {
+  const file = await openFile(path, readOnly)
+  let { size } = await file.stat()
+  return {
+    get size() {
+      return size
+    },
+    async read(offset, into) {
+      let done = 0
+      while (done < into.length) {
+        const { bytesRead } = await file.read(into, done, into.length - done, offset + done)
+        if (bytesRead === 0) break
+        done += bytesRead
+      }
+      into.fill(0, done)
+    },
+    async write(offset, from) {
+      for (let done = 0; done < from.length;)
+        done += (await file.write(from, done, from.length - done, offset + done)).bytesWritten
+      size = Math.max(size, offset + from.length)
+    },
+    // The size is metadata that a file needs, which datasync makes durable, too.
+    flush: () => (readOnly ? Promise.resolve() : file.datasync()),
     close: () => file.close(),
   }
 }

@@ -1,6 +1,7 @@
 /** Node as a host: files, terminals, packages, threads. The only package besides apps/ that imports `node:*`. */
 export * from './backends.ts'
 export * from './block-file.ts'
+export * from './block.ts'
 export * from './console.ts'
 export * from './folder.ts'
 export { findPackage, installedPlugins } from './find-package.ts'

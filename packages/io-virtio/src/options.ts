@@ -26,11 +26,15 @@ const queueSize = z
   .refine((size) => (size & (size - 1)) === 0, 'is not a power of two')
 
 export const blockOptions = z.strictObject({
-  /** The disk image. */
+  /** The disk image: a file, or `memory://64MiB`. */
   image: z.string(),
   readOnly: z.boolean().default(false),
-  /** Guessed from the image where absent. */
+  /** `raw`, `qcow2`. By the name's ending where absent. */
   format: z.string().optional(),
+  /** What is written stays in memory and is forgotten with the VM. */
+  temporary: z.boolean().default(false),
+  /** Where the image may have its backing files. */
+  backingFiles: z.enum(['beside', 'anywhere']).default('beside'),
   /** What the guest reads as its serial number, up to 20 characters. The device's name where absent. */
   serial: z.string().max(20).optional(),
   queues: z.number().int().min(1).max(16).default(1),

@@ -28,8 +28,8 @@ export default definePlugin({
       summary: 'a disk',
       options: blockOptions,
       needs: ['virtioTransport'],
-      create: async ({ image, readOnly, format, serial, queues, queueSize }, context) => {
-        const backend = await context.backend('block', { image, readOnly, ...(format === undefined ? {} : { format }) })
+      create: async ({ serial, queues, queueSize, format, ...disk }, context) => {
+        const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
         return context
           .capability(VirtioTransport)
           .attach((port) => new Block(port, backend, { serial: serial ?? context.name, queues, queueSize }, context))

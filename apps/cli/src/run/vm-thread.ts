@@ -2,6 +2,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { createNodeBackends, createThreadConsole } from '@nonroot/host-node'
+import { diskParts } from '@nonroot/image'
 import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
 import type { Vm } from '@nonroot/hypervisor'
 import { moduleSource } from '../host.ts'
@@ -53,7 +54,7 @@ async function main(): Promise<void> {
   const stack = await loadStack(job.stackFile, { source, set: [...job.set, ...plan.set], ...limit })
   const log = createLog((level, message) => send({ type: 'log', level, message }), job.logLevel)
   const hypervisor = await createHypervisor(stack, {
-    backends: createNodeBackends(),
+    backends: createNodeBackends({ block: diskParts }),
     log,
     resolvePath: (folder, path) => source.resolvePath(folder, path),
   })

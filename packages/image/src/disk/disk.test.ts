@@ -1,0 +1,326 @@
+/** Disks: formats against a plain buffer, cut short at any write, and against QEMU's where it is installed. */
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { deflateRawSync } from 'node:zlib'
+import type { BlockBackend, ByteStore } from '@nonroot/contracts'
+import { createRandom } from '@nonroot/testkit'
+import { afterAll, describe, expect, it } from 'vitest'
+import { createMemoryDisk, createMemoryStore, createOverlay, createQcow2, qcow2 } from './index.ts'
+import type { MemoryStore } from './index.ts'
+import { checkImage } from './qcow2/check.test.support.ts'
+
+const KIB = 1024
+const MIB = 1024 * KIB
+
+const noBacking = () => Promise.reject(new Error('no backing file expected'))
+const open = (store: ByteStore, readOnly = false, backing?: BlockBackend) =>
+  qcow2.open(store, { name: 'test.qcow2', readOnly, openBacking: backing ? () => Promise.resolve(backing) : noBacking })
+
+async function create(size: number, clusterBits = 16, backing = false): Promise<MemoryStore> {
+  const store = createMemoryStore()
+  await createQcow2(store, { size, clusterBits, ...(backing ? { backing: { file: 'base.img', format: 'raw' } } : {}) })
+  return store
+}
+
+async function bytesOf(disk: BlockBackend, offset = 0, length = disk.size): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length)
+  await disk.read(offset, bytes)
+  return bytes
+}
+
+/** Random requests, several at a time, on the disk and on a buffer. */
+async function exercise(disk: BlockBackend, reference: Uint8Array, rounds: number, seed: number): Promise<void> {
+  const random = createRandom(seed)
+  const sectors = disk.size / 512
+  for (let round = 0; round < rounds; round++) {
+    const taken: [number, number][] = []
+    const requests: Promise<unknown>[] = []
+    for (let request = 0; request < 1 + random(4); request++) {
+      const start = random(sectors)
+      const count = 1 + random(Math.min(sectors - start, random(8) === 0 ? 400 : 20))
+      // At the same time only where they do not overlap: the order of those that do is nobody's.
+      if (taken.some(([other, length]) => start < other + length && other < start + count)) continue
+      taken.push([start, count])
+      const kind = random(10)
+      if (kind < 6) {
+        const bytes = new Uint8Array(count * 512).fill(1 + random(255))
+        reference.set(bytes, start * 512)
+        requests.push(disk.write(start * 512, bytes))
+      } else if (kind < 8 && disk.writeZeroes) {
+        reference.fill(0, start * 512, (start + count) * 512)
+        requests.push(disk.writeZeroes(start * 512, count * 512))
+      } else {
+        const wanted = reference.slice(start * 512, (start + count) * 512)
+        requests.push(bytesOf(disk, start * 512, count * 512).then((found) => expect(found).toEqual(wanted)))
+      }
+    }
+    if (random(12) === 0) requests.push(disk.flush())
+    await Promise.all(requests)
+  }
+  expect(Buffer.compare(await bytesOf(disk), reference)).toBe(0)
+}
+
+describe('a disk in memory', () => {
+  it('is zeros, and then what was written', async () => {
+    const disk = createMemoryDisk(3 * MIB)
+    await exercise(disk, new Uint8Array(disk.size), 200, 1)
+    await disk.close()
+  })
+
+  it.each([0, 100, -512, 1.5, Number.NaN])('cannot have %d bytes', (size) => {
+    expect(() => createMemoryDisk(size)).toThrow('positive multiple of 512')
+  })
+})
+
+describe('an overlay', () => {
+  it('never writes its base', async () => {
+    const base = createMemoryDisk(2 * MIB + 512)
+    await base.write(0, new Uint8Array(2 * MIB + 512).fill(7))
+    await exercise(createOverlay(base), new Uint8Array(2 * MIB + 512).fill(7), 300, 2)
+    expect((await bytesOf(base)).every((byte) => byte === 7)).toBe(true)
+  })
+})
+
+describe('qcow2', () => {
+  it.each([
+    { clusterBits: 9, size: 300 * KIB },
+    { clusterBits: 12, size: 2 * MIB + 512 },
+    { clusterBits: 16, size: 8 * MIB },
+    { clusterBits: 21, size: 5 * MIB },
+  ])('is what was written, now and when opened again: clusters of 2^$clusterBits', async ({ clusterBits, size }) => {
+    const store = await create(size, clusterBits)
+    const reference = new Uint8Array(size)
+    for (let session = 0; session < 3; session++) {
+      const disk = await open(store)
+      await exercise(disk, reference, 60, session + 3)
+      await disk.close()
+      expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+    }
+    expect(Buffer.compare(await bytesOf(await open(store, true)), reference)).toBe(0)
+  })
+
+  it('grows by what is written only', async () => {
+    const store = await create(64 * MIB * KIB)
+    expect(store.size).toBeLessThan(2 * MIB)
+    const disk = await open(store)
+    await disk.write(50 * MIB * KIB, new Uint8Array(512).fill(1))
+    await disk.close()
+    expect(store.size).toBeLessThan(2 * MIB)
+  })
+
+  it('counts more clusters than one table of counts has room for', async () => {
+    // 512-byte clusters: a refcount table of one cluster covers 8 MiB.
+    const store = await create(12 * MIB, 9)
+    const disk = await open(store)
+    const bytes = new Uint8Array(64 * KIB).fill(3)
+    for (let offset = 0; offset < 12 * MIB; offset += bytes.length) await disk.write(offset, bytes)
+    await disk.close()
+    expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+    expect((await bytesOf(await open(store, true), 11 * MIB, 64 * KIB)).every((byte) => byte === 3)).toBe(true)
+  }, 60_000)
+
+  it('reuses what was given up', async () => {
+    const store = await create(4 * MIB, 12)
+    const disk = await open(store)
+    for (let round = 0; round < 20; round++) {
+      await disk.write(0, new Uint8Array(MIB).fill(round))
+      await disk.discard!(0, MIB)
+      await disk.flush()
+    }
+    await disk.close()
+    expect(store.size).toBeLessThan(2 * MIB)
+    expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+  })
+
+  it('lies over a backing file, which may be shorter, and which it never writes', async () => {
+    const base = createMemoryDisk(MIB + 512)
+    await base.write(0, new Uint8Array(MIB + 512).fill(9))
+    const store = await create(3 * MIB, 12, true)
+    const reference = new Uint8Array(3 * MIB).fill(9, 0, MIB + 512)
+    const disk = await open(store, false, base)
+    await exercise(disk, reference, 150, 5)
+    await disk.flush()
+    expect((await bytesOf(base)).every((byte) => byte === 9)).toBe(true)
+    expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+  })
+
+  it('reads compressed clusters, and writes over them', async () => {
+    const store = await create(256 * KIB)
+    const disk = await open(store)
+    await disk.write(0, new Uint8Array(64 * KIB).fill(1))
+    await disk.close()
+    // What qemu-img convert -c does: the first data cluster, packed, at an odd place of the same cluster.
+    const plain = Uint8Array.from({ length: 64 * KIB }, (_, index) => (index >> 5) & 0xff)
+    const packed = deflateRawSync(plain)
+    const view = new DataView(store.contents().buffer)
+    const table = view.getUint32(3 * 65536 + 4)
+    const data = view.getUint32(table + 4) & ~511
+    await store.write(data + 100, packed)
+    const sectors = Math.ceil(((data % 512) + 100 + packed.length) / 512) - 1
+    const entry = new DataView(new ArrayBuffer(8))
+    entry.setBigUint64(0, (1n << 62n) | (BigInt(sectors) << 54n) | BigInt(data + 100))
+    await store.write(table, new Uint8Array(entry.buffer))
+    const again = await open(store)
+    expect(await bytesOf(again, 0, 64 * KIB)).toEqual(plain)
+    await again.write(512, new Uint8Array(512).fill(5))
+    await again.flush()
+    plain.fill(5, 512, 1024)
+    expect(await bytesOf(again, 0, 64 * KIB)).toEqual(plain)
+    await again.close()
+    expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+  })
+
+  it('holds what was flushed, whichever later write is the last that arrives', async () => {
+    for (let cut = 0; cut < 90; cut += 1) {
+      const store = await create(MIB, 12)
+      const disk = await open(store)
+      const random = createRandom(17)
+      const durable = new Uint8Array(MIB)
+      for (let round = 0; round < 12; round++) {
+        const offset = random(240) * 4096
+        const bytes = new Uint8Array((1 + random(3)) << 12).fill(1 + random(255)).subarray(0, MIB - offset)
+        await disk.write(offset, bytes)
+        durable.set(bytes, offset)
+      }
+      await disk.flush()
+      // From here on only `cut` writes reach the file, in their order, each perhaps half.
+      const torn = cutAfter(store, cut)
+      try {
+        const later = await open(torn)
+        for (let round = 0; round < 12; round++) {
+          const offset = (241 + round) * 4096
+          await later.write(offset, new Uint8Array(4096).fill(0xee))
+          if (round % 4 === 2) await later.writeZeroes!(offset, 4096)
+          if (round % 3 === 0) await later.flush()
+        }
+      } catch {
+        // The power is off.
+      }
+      const { errors } = await checkImage(store)
+      expect(errors, `cut after ${cut} writes`).toEqual([])
+      const found = await bytesOf(await open(store, true), 0, 241 * 4096)
+      expect(Buffer.compare(found, durable.subarray(0, 241 * 4096))).toBe(0)
+    }
+  })
+
+  const damaged: { name: string; change: (view: DataView) => void; says: RegExp }[] = [
+    { name: 'another magic', change: (view) => view.setUint32(0, 1), says: /not a qcow2 image/ },
+    { name: 'another version', change: (view) => view.setUint32(4, 4), says: /version 4/ },
+    { name: 'encryption', change: (view) => view.setUint32(32, 1), says: /encrypted/ },
+    { name: 'huge clusters', change: (view) => view.setUint32(20, 31), says: /2\^31/ },
+    { name: 'no size', change: (view) => view.setUint32(28, 0), says: /0 bytes/ },
+    { name: 'an L1 table without end', change: (view) => view.setUint32(36, 0xffff_ffff), says: /L1 table/ },
+    { name: 'an L1 table elsewhere', change: (view) => view.setUint32(44, 0x7000_0000), says: /L1 table is at/ },
+    { name: 'a refcount table elsewhere', change: (view) => view.setUint32(48, 1), says: /refcount table/ },
+    { name: 'counts of another width', change: (view) => view.setUint32(96, 6), says: /64 bits/ },
+    { name: 'data in another file', change: (view) => view.setUint32(76, 4), says: /another file/ },
+    { name: 'a dirty image', change: (view) => view.setUint32(76, 1), says: /reference counts/ },
+    { name: 'a feature nobody knows', change: (view) => view.setUint32(72, 1), says: /not known/ },
+    {
+      name: 'a backing name beyond the header',
+      change: (view) => (view.setUint32(12, 4000), view.setUint32(16, 500)),
+      says: /backing file/,
+    },
+    {
+      name: 'an L1 entry into a cluster',
+      change: (view) => view.setUint32(3 * 65536 + 4, 0x10200),
+      says: /no cluster/,
+    },
+  ]
+  it.each(damaged)('refuses $name', async ({ change, says }) => {
+    const bytes = (await create(MIB)).contents()
+    change(new DataView(bytes.buffer))
+    await expect(open(createMemoryStore(bytes))).rejects.toThrow(says)
+  })
+
+  it('refuses what is too short, and noise', async () => {
+    const random = createRandom(3)
+    for (let round = 0; round < 300; round++) {
+      const bytes = (await create(64 * KIB, 9)).contents()
+      for (let change = 0; change < 8; change++) bytes[random(round % 2 ? 112 : bytes.length)] = random(256)
+      const outcome = await open(createMemoryStore(bytes.subarray(0, random(3) ? bytes.length : random(bytes.length))))
+        .then(async (disk) => {
+          if (disk.size > MIB) return
+          await disk.write(0, new Uint8Array(1024))
+          await bytesOf(disk)
+        })
+        .catch((error: unknown) => error)
+      if (outcome !== undefined) expect(outcome).toBeInstanceOf(Error)
+    }
+  })
+
+  it('opened read-only it is not written', async () => {
+    const store = await create(MIB)
+    const before = store.contents()
+    const disk = await open(store, true)
+    await expect(disk.write(0, new Uint8Array(512))).rejects.toThrow('reading only')
+    await disk.flush()
+    await disk.close()
+    expect(store.contents()).toEqual(before)
+  })
+})
+
+/** Of the writes from now on, the first `count` reach the store, the next one half, the others not at all. */
+function cutAfter(store: ByteStore, count: number): ByteStore {
+  let left = count
+  return {
+    get size() {
+      return store.size
+    },
+    read: (offset, into) => store.read(offset, into),
+    async write(offset, from) {
+      if (left-- > 0) return store.write(offset, from)
+      if (left === -1) await store.write(offset, from.subarray(0, Math.min(from.length, 512)))
+      throw new Error('cut')
+    },
+    flush: async () => {},
+    close: async () => {},
+  }
+}
+
+const hasQemu = spawnSync('qemu-system-x86_64', ['--version']).status === 0
+
+/** QEMU's own block layer, by its monitor protocol: what a file in one format reads as. */
+function convertWithQemu(folder: string, from: string, format: string, size: number): Uint8Array {
+  const out = join(folder, 'out.raw')
+  writeFileSync(out, new Uint8Array(size))
+  const commands = [
+    { execute: 'qmp_capabilities' },
+    {
+      execute: 'blockdev-add',
+      arguments: { driver: format, 'node-name': 'in', 'read-only': true, file: { driver: 'file', filename: from } },
+    },
+    {
+      execute: 'blockdev-add',
+      arguments: { driver: 'raw', 'node-name': 'out', file: { driver: 'file', filename: out } },
+    },
+    { execute: 'blockdev-backup', arguments: { 'job-id': 'job', device: 'in', target: 'out', sync: 'full' } },
+  ]
+  const script = `(${commands.map((command) => `echo '${JSON.stringify(command)}'; sleep 0.2`).join('; ')}; sleep 3; echo '{"execute":"quit"}')`
+  const said = execFileSync(
+    'sh',
+    ['-c', `${script} | qemu-system-x86_64 -M none -nodefaults -display none -qmp stdio`],
+    { encoding: 'utf8' },
+  )
+  if (!said.includes('BLOCK_JOB_COMPLETED') || said.includes('"error"')) throw new Error(said)
+  return new Uint8Array(readFileSync(out))
+}
+
+describe.skipIf(!hasQemu)('qcow2 and QEMU', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nonroot-qcow2-'))
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  it('QEMU reads what we wrote', async () => {
+    const store = await create(4 * MIB)
+    const reference = new Uint8Array(4 * MIB)
+    const disk = await open(store)
+    await exercise(disk, reference, 60, 11)
+    await disk.close()
+    const file = join(folder, 'ours.qcow2')
+    writeFileSync(file, store.contents())
+    expect(Buffer.compare(convertWithQemu(folder, file, 'qcow2', 4 * MIB), reference)).toBe(0)
+  }, 60_000)
+})

@@ -1,0 +1,10 @@
+/** Disks: formats over bytes, and disks in memory. Knows no files. */
+export { createMemoryDisk, createMemoryStore, createOverlay, type MemoryStore } from './memory.ts'
+export { createQcow2, type Qcow2Options } from './qcow2/header.ts'
+export { qcow2 } from './qcow2/image.ts'
+
+import { createMemoryDisk, createOverlay } from './memory.ts'
+import { qcow2 } from './qcow2/image.ts'
+
+/** For `createNodeBackends({ block: diskParts })`. */
+export const diskParts = { formats: [qcow2], overlay: createOverlay, memory: createMemoryDisk }
