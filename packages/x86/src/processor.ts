@@ -10,7 +10,7 @@ import { floatImports } from './float/imports.ts'
 import { BlockCache, type Block } from './interpreter/blocks.ts'
 import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
 import { BLOCK_TABLE_SIZE, RECORD } from './interpreter/record.ts'
-import { slowModify, slowRead, slowWrite, translateFetch } from './paging/index.ts'
+import { slowModify, slowRead, slowWrite, fetchPage } from './paging/index.ts'
 import { checkSegment } from './state/segments.ts'
 import { afterInstruction, beforeInstruction } from './events/debug.ts'
 import { resetProcessor } from './state/reset.ts'
@@ -39,7 +39,9 @@ export class Processor {
   /** Instructions retired up to the start of the slice that runs now. */
   #retired = 0
   #slice = 0
-  #nextLinear = 0n
+  /** Linear address of the code looked for, in halves. */
+  #low = 0
+  #high = 0
   /** Frames of the host that hold the vCPU block, its TLB and its code: [address, bytes]. */
   readonly #taken: [number, number][] = []
   readonly #unwatch: () => void
@@ -190,13 +192,13 @@ export class Processor {
   /** The block at RIP, decoded if need be; undefined when fetching it raised a fault. */
   #block(limit: number): Block | undefined {
     const { core } = this
-    const rip = core.get64(S.rip)
     const mode = core.get32(S.mode)
-    const sum = rip + core.get64(S.csBase)
-    const linear = BigInt.asUintN((mode & MODE.codeSize) === 2 ? 64 : 32, sum)
-    core.set64(S.ripPage, rip - (linear & 0xfffn))
-    this.#nextLinear = BigInt.asUintN((mode & MODE.codeSize) === 2 ? 64 : 32, (linear & ~0xfffn) + 0x1000n)
-    const host = translateFetch(core, linear)
+    this.#locate()
+    const low = core.get32(S.rip)
+    const offset = this.#low & 0xfff
+    core.set32(S.ripPage, low - offset)
+    core.set32(S.ripPage + 4, core.get32(S.rip + 4) - (low >>> 0 < offset ? 1 : 0))
+    const host = fetchPage(core, this.#low, this.#high)
     if (host < 0) return undefined
     if (!limit) {
       const known = this.blocks.find(host, mode)
@@ -205,7 +207,7 @@ export class Processor {
         return known
       }
     }
-    const block = this.blocks.decode(host, mode, () => translateFetch(core, this.#nextLinear), limit)
+    const block = this.blocks.decode(host, mode, () => this.#fetchNextPage(), limit)
     if (block && !limit) this.blocks.publish(block)
     return block
   }
@@ -241,13 +243,13 @@ export class Processor {
         return this.#step()
       case EXIT.crossing: {
         this.#giveBack(0)
-        const rip = core.recordRip()
-        core.set64(S.rip, rip)
+        core.set64(S.rip, core.recordRip())
         const record = core.get32(S.record) >>> 0
-            const next = translateFetch(core, this.#nextOf(rip))
+        this.#locate()
+        const next = this.#fetchNextPage()
         if (next < 0) return this.#fault()
         const expected = core.i32[(record + RECORD.immediate) >>> 2]! >>> 0
-        const host = translateFetch(core, this.#linearOf(rip))
+        const host = fetchPage(core, this.#low, this.#high)
         if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
         return undefined
       }
@@ -268,12 +270,19 @@ export class Processor {
     }
   }
 
-  #linearOf(rip: bigint): bigint {
+  /** Linear address of RIP, into #low and #high. */
+  #locate(): void {
     const { core } = this
-    return BigInt.asUintN((core.get32(S.mode) & MODE.codeSize) === 2 ? 64 : 32, rip + core.get64(S.csBase))
+    const long = (core.get32(S.mode) & MODE.codeSize) === 2
+    const low = core.get32(S.rip)
+    this.#low = long ? low : (low + core.get32(S.csBase)) | 0
+    this.#high = long ? core.get32(S.rip + 4) : 0
   }
-  #nextOf(rip: bigint): bigint {
-    return BigInt.asUintN((this.core.get32(S.mode) & MODE.codeSize) === 2 ? 64 : 32, (this.#linearOf(rip) & ~0xfffn) + 0x1000n)
+  /** HPA of the page behind the one located, or -1 with the fault raised. */
+  #fetchNextPage(): number {
+    const low = ((this.#low | 0xfff) + 1) | 0
+    const carry = low === 0 && (this.core.get32(S.mode) & MODE.codeSize) === 2 ? 1 : 0
+    return fetchPage(this.core, low, (this.#high + carry) | 0)
   }
 
   /** Returns to the budget what the block took for instructions from `record` on, less those `done`. */
