@@ -1,0 +1,83 @@
+/** One machine under measurement: started by a shell, timed from outside by the lines that its guest prints. */
+import { spawn, spawnSync } from 'node:child_process'
+
+export interface Machine {
+  readonly name: string
+  readonly command: string
+  /** Best of the runs so far, in ms, by test; `boot` is from the start of the command to init, `all` to the end. */
+  readonly times: Record<string, number>
+  readonly checks: Record<string, string>
+  problem?: string
+}
+
+export const machine = (name: string, command: string): Machine => ({ name, command, times: {}, checks: {} })
+
+const MARK = /BENCH (\S+) (begin|end|done)(?: (\d+) ([0-9a-f]+))?/
+
+/** One run; the machine is ended when its guest says that all is done, or when the limit has passed. */
+export function runOnce(of: Machine, limitMs: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const started = performance.now()
+  // A group of its own: the shell's children end with it.
+  const child = spawn('/bin/sh', ['-c', of.command], { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const begun = new Map<string, number>()
+  let rest = ''
+  let last = ''
+  let done = false
+  const keep = (test: string, ms: number): void => {
+    of.times[test] = Math.min(of.times[test] ?? Infinity, ms)
+  }
+  const stop = (why?: string): void => {
+    if (done) return
+    done = true
+    clearTimeout(timer)
+    try {
+      process.kill(-child.pid!, 'SIGKILL')
+    } catch {
+      // It has ended already.
+    }
+    if (why !== undefined) of.problem = `${why}; its last line: ${last}`
+    resolve()
+  }
+  const timer = setTimeout(() => stop(`not done after ${limitMs / 1000} s`), limitMs)
+  const line = (text: string, now: number): void => {
+    if (text) last = text
+    if (text.includes('GUEST-INIT')) keep('boot', now - started)
+    const mark = MARK.exec(text)
+    if (!mark) return
+    const [, test, what, , check] = mark
+    if (what === 'begin') begun.set(test!, now)
+    else if (what === 'end') {
+      keep(test!, now - begun.get(test!)!)
+      of.checks[test!] = check!
+    } else {
+      keep('all', now - started)
+      stop()
+    }
+  }
+  child.stdout.on('data', (data: Buffer) => {
+    const now = performance.now()
+    const lines = (rest + data.toString('latin1')).split('\n')
+    rest = lines.pop()!
+    for (const text of lines) line(text.trim(), now)
+  })
+  child.stderr.on('data', (data: Buffer) => {
+    last = data.toString('latin1').trim().split('\n').at(-1)! || last
+  })
+  child.on('exit', (status) => setTimeout(() => stop(`ended early with status ${status}`), 100))
+  return promise
+}
+
+/** What the tests come to on this computer: what every machine must come to. */
+export function nativeChecks(program: string, tests: readonly string[]): Record<string, string> {
+  const { stdout } = spawnSync(program, tests, { encoding: 'latin1' })
+  const checks: Record<string, string> = {}
+  for (const text of (stdout ?? '').split('\n')) {
+    const mark = MARK.exec(text)
+    if (mark?.[2] === 'end') checks[mark[1]!] = mark[4]!
+  }
+  return checks
+}
+
+export const isInstalled = (program: string): boolean =>
+  spawnSync(program, ['--version'], { stdio: 'ignore' }).error === undefined
