@@ -11,7 +11,7 @@ import { dropWriteTags } from '../paging/tlb.ts'
 import { fpr, gpr, S, segment, xmm } from '../state/layout.ts'
 import type { CodeTracker, Core } from '../core.ts'
 import type { Handlers } from './handlers.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, escapeOf } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -201,11 +201,13 @@ export class BlockCache implements CodeTracker {
   /** Puts a block where `dispatch` finds it. */
   publish(block: Block): void {
     if (block.mode & MODE.csLimited) return
-    const bucket = this.#bucket(block.host, block.mode)
+    const set = this.#set(block.host, block.mode)
     const { i32 } = this.#core
-    i32[bucket] = block.host
-    i32[bucket + 1] = block.mode
-    i32[bucket + 2] = block.first
+    if (i32[set + 2] === block.first && i32[set] !== -1) return
+    i32.copyWithin(set + 4, set, set + 4)
+    i32[set] = block.host
+    i32[set + 1] = block.mode
+    i32[set + 2] = block.first
   }
 
   /** Gives back the room of a private block, the last one decoded. */
@@ -412,8 +414,8 @@ export class BlockCache implements CodeTracker {
     this.#handlers.flush()
     const { i32 } = this.#core
     for (let record = block.first; record < block.end; record += RECORD.size) i32[record >>> 2] = stale
-    const bucket = this.#bucket(block.host, block.mode)
-    if (i32[bucket + 2] === block.first) i32[bucket] = i32[bucket + 1] = -1
+    const set = this.#set(block.host, block.mode)
+    for (const entry of [set, set + 4]) if (i32[entry + 2] === block.first) i32[entry] = i32[entry + 1] = -1
     this.#blocks.delete(key(block.host, block.mode))
     this.#byFirst.delete(block.first)
     for (const compiled of this.#compiled.get(block.host >>> 12) ?? []) if (compiled.block === block) this.#dropCompiled(compiled)
@@ -428,13 +430,13 @@ export class BlockCache implements CodeTracker {
     }
   }
 
-  /** Index of a bucket's first word. The same hash as `dispatch` in handlers.ts. */
-  #bucket(host: number, mode: number): number {
+  /** Index of a set's first word. The same hash as `dispatch` in handlers.ts. */
+  #set(host: number, mode: number): number {
     const hash = Math.imul(host ^ (mode << 20), BLOCK_HASH) >>> (32 - BLOCK_TABLE_BITS)
-    return (this.#table >>> 2) + hash * 4
+    return (this.#table >>> 2) + hash * 8
   }
   #clearTable(): void {
-    this.#core.i32.fill(-1, this.#table >>> 2, (this.#table >>> 2) + (4 << BLOCK_TABLE_BITS))
+    this.#core.i32.fill(-1, this.#table >>> 2, (this.#table + BLOCK_TABLE_SIZE) >>> 2)
   }
 }
 

@@ -46,9 +46,12 @@ export const NOT_LINKED = 1
 export const HOT = 2500
 export const NEVER_HOT = 0x7fff_ffff
 
-/** Block hash table: direct mapped, entries of 16 bytes: i32 HPA of the first byte, i32 mode key, i32 address of the first record. */
+/**
+ * Block hash table: sets of two entries, the later published one first. An entry is 16 bytes: i32 HPA of the first byte, i32 mode key,
+ * i32 address of the first record. One entry a set would lose a fifth of some thousand blocks to each other.
+ */
 export const BLOCK_TABLE_BITS = 15
-export const BLOCK_TABLE_SIZE = 16 << BLOCK_TABLE_BITS
+export const BLOCK_TABLE_SIZE = 32 << BLOCK_TABLE_BITS
 export const BLOCK_HASH = 0x9e3779b1 // 2^32 / golden ratio
 
 /** An x87 instruction's opcode as the `escape` field has it: the eleven bits that FSTENV shows. (SDM Vol. 1, "Last Instruction Opcode") */
