@@ -13,6 +13,8 @@ export interface Pace {
 
 /** Timers of event loops are good to a millisecond or two: what is shorter is slept in the thread itself. */
 const COARSE_MS = 2
+/** Nothing that finished reaches the thread while it dozes: this is how late it may be. */
+const DOZE_MS = 0.1
 /** Longest time-out that event loops take. */
 const LONGEST_MS = 2 ** 31 - 1
 
@@ -29,8 +31,12 @@ export class EventLoopPace implements Pace {
   async sleep(ns: number): Promise<void> {
     const ms = ns / 1e6
     if (ms <= COARSE_MS) {
+      const end = performance.now() + ms
       await this.#turn()
-      if (!this.#woken && ms > 0) this.#doze(ms)
+      for (let left = ms; !this.#woken && left > 0; left = end - performance.now()) {
+        this.#doze(Math.min(left, DOZE_MS))
+        await this.#turn()
+      }
     } else if (!this.#woken) {
       await new Promise<void>((resolve) => {
         const timeout = setTimeout(resolve, Math.min(Math.floor(ms) - 1, LONGEST_MS))
