@@ -20,10 +20,24 @@ export interface Format {
   readonly infinity: bigint
 }
 export const SINGLE: Format = {
-  bits: 32, count: 4, float: 'f32', int: 'i32', floats: 'f32x4', ints: 'i32x4', smallest: 0x0080_0000n, infinity: 0x7f80_0000n,
+  bits: 32,
+  count: 4,
+  float: 'f32',
+  int: 'i32',
+  floats: 'f32x4',
+  ints: 'i32x4',
+  smallest: 0x0080_0000n,
+  infinity: 0x7f80_0000n,
 }
 export const DOUBLE: Format = {
-  bits: 64, count: 2, float: 'f64', int: 'i64', floats: 'f64x2', ints: 'i64x2', smallest: 0x0010_0000_0000_0000n, infinity: 0x7ff0_0000_0000_0000n,
+  bits: 64,
+  count: 2,
+  float: 'f64',
+  int: 'i64',
+  floats: 'f64x2',
+  ints: 'i64x2',
+  smallest: 0x0010_0000_0000_0000n,
+  infinity: 0x7ff0_0000_0000_0000n,
 }
 
 // ---------------------------------------------------------------------- MXCSR
@@ -33,6 +47,9 @@ const USUAL = { mask: 0xffe0, value: 0x1fa0 } as const
 export function usual(b: SemanticsBuilder): Value {
   return b.eq(b.and(b.slot(S.mxcsr, 'i32'), USUAL.mask), USUAL.value)
 }
+
+/** The same with PE still clear: a result must be exact to change nothing. */
+const usualButExact = (b: SemanticsBuilder): Value => b.eq(b.and(b.slot(S.mxcsr, 'i32'), USUAL.mask | 0x20), USUAL.value & ~0x20)
 
 const CR4_OSXMMEXCPT = 0x400
 
@@ -105,16 +122,49 @@ export interface Arithmetic {
   readonly number: number
 }
 
+/** Whether left * right fits the significand: together their significands have bits enough of trailing zeros. Doubles, normal. */
+function fitsProduct(b: SemanticsBuilder, left: Value, right: Value): Value {
+  const zerosOf = (bits: Value) => b.ctz(b.or(bits, DOUBLE.smallest))
+  return b.geU(b.add(zerosOf(left), zerosOf(right)), 53)
+}
+
+/** Whether wasm's rounded result is the exact one; for operands and results that are normal. May say no where it is. */
+function isExact(b: SemanticsBuilder, f: Format, op: Arithmetic, left: Value, right: Value, result: Value): Value {
+  const float = (operation: string, ...args: Value[]) => b.op(`${f.float}.${operation}`, ...args)
+  const x = asFloat(b, f, left),
+    y = asFloat(b, f, right),
+    r = asFloat(b, f, result)
+  if (op.kind === 'sum') {
+    // What rounding lost is itself a number of the format. (Knuth, TAOCP vol. 2, "Accuracy of Floating Point Arithmetic": TwoSum)
+    const addend = op.name === 'sub' ? float('neg', y) : y
+    const part = float('sub', r, x)
+    const lost = float('add', float('sub', x, float('sub', r, part)), float('sub', addend, part))
+    return float('eq', lost, float('sub', lost, lost))
+  }
+  // The product that must come out exactly, of factors given as bits.
+  const [factor, other, product] =
+    op.kind === 'product' ? [left, right, result] : op.kind === 'quotient' ? [result, right, left] : [result, result, right]
+  if (f.bits === 32) {
+    // Two singles multiply exactly in double.
+    const wide = (bits: Value) => b.op('f64.promote_f32', asFloat(b, f, bits))
+    return b.op('f64.eq', b.op('f64.mul', wide(factor!), wide(other!)), wide(product!))
+  }
+  return b.and(fitsProduct(b, factor!, other!), float('eq', float('mul', asFloat(b, f, factor!), asFloat(b, f, other!)), asFloat(b, f, product!)))
+}
+
 /** left op right on bits; the result is given to `use` once in each of two branches. */
 export function scalarArithmetic(b: SemanticsBuilder, f: Format, op: Arithmetic, left: Value, right: Value, use: (bits: Value) => void): void {
-  const x = asFloat(b, f, left), y = asFloat(b, f, right)
+  const x = asFloat(b, f, left),
+    y = asFloat(b, f, right)
   const result =
-    op.kind === 'extreme' ? b.select(b.op(`${f.float}.${op.name}`, x, y), left, right)
-    : asBits(b, f, op.kind === 'root' ? b.op(`${f.float}.sqrt`, y) : b.op(`${f.float}.${op.name}`, x, y))
+    op.kind === 'extreme'
+      ? b.select(b.op(`${f.float}.${op.name}`, x, y), left, right)
+      : asBits(b, f, op.kind === 'root' ? b.op(`${f.float}.sqrt`, y) : b.op(`${f.float}.${op.name}`, x, y))
   const operands = op.kind === 'root' ? [notDenormal(b, f, right)] : [notDenormal(b, f, left), notDenormal(b, f, right)]
   const quick =
-    op.kind === 'extreme' ? all(b, ...operands, notNaN(b, f, left), notNaN(b, f, right))
-    : all(b, ...operands, op.kind === 'sum' || op.kind === 'root' ? finite(b, f, result) : ordinary(b, f, result), usual(b))
+    op.kind === 'extreme'
+      ? all(b, ...operands, notNaN(b, f, left), notNaN(b, f, right))
+      : all(b, ...operands, op.kind === 'sum' || op.kind === 'root' ? finite(b, f, result) : ordinary(b, f, result), usual(b))
   const exact = () => {
     const bits = b.call(f.int, `${f.float}_arith`, b.cpu, b.i32(op.number), op.kind === 'root' ? right : left, right)
     raiseUnmasked(b)
@@ -123,24 +173,37 @@ export function scalarArithmetic(b: SemanticsBuilder, f: Format, op: Arithmetic,
   b.ifUnlikely(
     b.eqz(quick),
     () => {
-      if (op.kind !== 'product' && op.kind !== 'quotient') return exact()
-      // Zero times a finite number, or by one: exactly zero, in any state.
-      const zeroOperand = op.kind === 'product' ? b.or(isZero(b, left), isZero(b, right)) : isZero(b, left)
-      b.if(all(b, zeroOperand, isZero(b, result), ...operands), () => use(result), exact)
+      if (op.kind === 'extreme') return exact()
+      const alike = op.kind === 'root' ? [ordinary(b, f, right)] : [ordinary(b, f, left), ordinary(b, f, right)]
+      const plain = all(b, ...alike, ordinary(b, f, result), usualButExact(b))
+      b.if(plain, () => b.if(isExact(b, f, op, left, right, result), () => use(result), exact), exactOrZero)
     },
     () => use(result),
   )
+  function exactOrZero(): void {
+    if (op.kind !== 'product' && op.kind !== 'quotient') return exact()
+    // Zero times a finite number, or by one: exactly zero, in any state.
+    const zeroOperand = op.kind === 'product' ? b.or(isZero(b, left), isZero(b, right)) : isZero(b, left)
+    b.if(all(b, zeroOperand, isZero(b, result), ...operands), () => use(result), exact)
+  }
 }
 
 /** The same on all lanes. `operate` gives wasm's result where it is not simply the operation's name. */
 export function vectorArithmetic(
-  b: SemanticsBuilder, f: Format, op: Arithmetic, left: Value, right: Value, use: (vector: Value) => void,
+  b: SemanticsBuilder,
+  f: Format,
+  op: Arithmetic,
+  left: Value,
+  right: Value,
+  use: (vector: Value) => void,
   exactOperands: { left: Value; right: Value } = { left: op.kind === 'root' ? right : left, right },
 ): void {
   const result =
-    op.kind === 'extreme' ? b.op('v128.bitselect', left, right, b.op(`${f.floats}.${op.name}`, left, right))
-    : op.kind === 'root' ? b.op(`${f.floats}.sqrt`, right)
-    : b.op(`${f.floats}.${op.name}`, left, right)
+    op.kind === 'extreme'
+      ? b.op('v128.bitselect', left, right, b.op(`${f.floats}.${op.name}`, left, right))
+      : op.kind === 'root'
+        ? b.op(`${f.floats}.sqrt`, right)
+        : b.op(`${f.floats}.${op.name}`, left, right)
   const operands = op.kind === 'root' ? denormals(b, f, right) : anyOf(b, denormals(b, f, left), denormals(b, f, right))
   let slow: Value
   if (op.kind === 'extreme') slow = anyOf(b, operands, nans(b, f, left), nans(b, f, right))
@@ -159,7 +222,14 @@ export function vectorArithmetic(
 }
 
 /** A routine of the exact library on whole vectors: (cpu, number, destination, left, right, lanes). */
-export function exactVector(b: SemanticsBuilder, routine: string, number: number | Value, left: Value, right: Value, count: number | undefined): Value {
+export function exactVector(
+  b: SemanticsBuilder,
+  routine: string,
+  number: number | Value,
+  left: Value,
+  right: Value,
+  count: number | undefined,
+): Value {
   const at = handOver(b, left, right)
   const selector = typeof number === 'number' ? b.i32(number) : number
   b.call('i32', routine, b.cpu, selector, at.left, at.left, at.right, ...(count === undefined ? [] : [b.i32(count)]))
@@ -174,4 +244,3 @@ export function exactUnary(b: SemanticsBuilder, routine: string, number: number 
   raiseUnmasked(b)
   return b.slot(S.temp, 'v128')
 }
-
