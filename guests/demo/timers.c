@@ -58,12 +58,22 @@ void test_timers(void) {
     *apic(APIC_LVT_TIMER) = MASKED | APIC_VECTOR;
     *apic(APIC_INITIAL) = 0xFFFFFFFF;
   }
-  uint64_t tsc = rdtsc();
-  uint32_t current = with_apic ? *apic(APIC_CURRENT) : 0;
-  bool has_pit = wait_pit(counts);
-  uint64_t ticks = rdtsc() - tsc, apic_ticks = with_apic ? current - *apic(APIC_CURRENT) : 0;
-  check(has_pit, "PIT channel 2 reaches its end");
-  if (!has_pit) return;
+  uint64_t tsc, ticks = ~0ull, apic_ticks = 0;
+  /* The shortest of some: a busy host may be away when the PIT is done. */
+  for (int tries = 0; tries < 4; tries++) {
+    uint32_t current = with_apic ? *apic(APIC_CURRENT) : 0;
+    tsc = rdtsc();
+    bool has_pit = wait_pit(counts);
+    uint64_t took = rdtsc() - tsc, apic_took = with_apic ? current - *apic(APIC_CURRENT) : 0;
+    if (!has_pit) {
+      check(false, "PIT channel 2 reaches its end");
+      return;
+    }
+    if (took >= ticks) continue;
+    ticks = took;
+    apic_ticks = apic_took;
+  }
+  check(ticks != ~0ull, "PIT channel 2 reaches its end");
   tsc_khz = ticks * PIT_HZ / counts / 1000;
   uint64_t apic_khz = apic_ticks * PIT_HZ / counts / 1000;
   check(tsc_khz > 0, "TSC moves");
@@ -84,7 +94,7 @@ void test_timers(void) {
   check(apic_khz > 0, "APIC timer moves");
   if (!apic_khz) return;
   *apic(APIC_LVT_TIMER) = PERIODIC | APIC_VECTOR;
-  *apic(APIC_INITIAL) = (uint32_t)(apic_khz > 4294967 ? 4294967295u : apic_khz); /* 1000 Hz */
+  *apic(APIC_INITIAL) = (uint32_t)(apic_khz > 4294967295 ? 4294967295 : apic_khz); /* 1000 Hz */
   tsc = rdtsc();
   count = count_ticks(APIC_VECTOR, 8);
   *apic(APIC_LVT_TIMER) = MASKED | APIC_VECTOR;
