@@ -3,15 +3,14 @@
  * batches, found again by the bytes they were made from, and dropped when those change. Knows no instruction.
  */
 import type { DecodeMode } from '../decode/decoder.ts'
-import type { Instruction } from '../decode/instruction.ts'
 import type { Block, BlockCache } from '../interpreter/blocks.ts'
 import type { Handlers } from '../interpreter/handlers.ts'
 import { NEVER_HOT } from '../interpreter/record.ts'
-import type { Flow, Row } from '../rows/index.ts'
-import { semantics } from '../semantics/index.ts'
+import type { Row } from '../rows/index.ts'
 import { MODE } from '../state/mode.ts'
-import { NotCompilable, RegionBuilder } from './region-builder.ts'
-import { findRegion, type Region } from './region.ts'
+import { buildRegion } from './build-region.ts'
+import type { RegionBuilder } from './region-builder.ts'
+import type { Region } from './region.ts'
 
 /** Regions in one module: fewer modules keep code together, waiting for more delays what is ready. */
 const BATCH = 24
@@ -93,41 +92,22 @@ export class Compiler {
   #build(block: Block, decodeMode: DecodeMode): Candidate | undefined {
     const page = block.host - (block.host & 0xfff)
     const { mode } = block
-    // An instruction that turns out not to compile is left out, and the region is built again without it.
-    for (;;) {
-      const region = findRegion(
-        { bytes: this.#bytes, page, mode, decodeMode, compilable: (instruction) => this.#compilable(instruction, mode), isEntry: (ip) => this.#blocks.isCompiled(page + ip, mode) },
-        block.host & 0xfff,
-      )
-      if (!region) return undefined
-      let running: Instruction | undefined
-      try {
-        const builder = new RegionBuilder(mode, {
-          meaningOf: (instruction) => semantics[(running = instruction).row.semantics]!,
-          wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
-        })
-        builder.build(region)
-        return { block, region, body: builder, generation: this.#blocks.generation(page) }
-      } catch (error) {
-        if (!(error instanceof NotCompilable) || !running) throw error
-        this.#refused.add(running.row)
-      }
-    }
-  }
-
-  #compilable(instruction: Instruction, mode: number): boolean {
-    const { row } = instruction
-    if (this.#refused.has(row) || !semantics[row.semantics] || row.attributes.shadow) return false
-    if (row.attributes.cpl === 0 && mode & MODE.user) return false
-    if (row.attributes.exit || !FLOWS.has(row.attributes.flow)) return false
-    // A region counts on branches that do not cut RIP below the code size, or reach beyond it.
-    if (row.operands[0]?.kind === 'J' && instruction.operandSize !== instruction.codeSize) return false
-    return this.#blocks.available(row, mode)
+    const built = buildRegion(
+      {
+        bytes: this.#bytes,
+        page,
+        mode,
+        decodeMode,
+        refused: this.#refused,
+        available: (row) => this.#blocks.available(row, mode),
+        isEntry: (ip) => this.#blocks.isCompiled(page + ip, mode),
+        wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
+      },
+      block.host & 0xfff,
+    )
+    return built && { block, ...built, generation: this.#blocks.generation(page) }
   }
 }
-
-/** Ways to go on that a region knows; the rest is the interpreter's. */
-const FLOWS: ReadonlySet<Flow | undefined> = new Set([undefined, 'conditional', 'jump', 'call', 'indirectJump', 'indirectCall', 'return'])
 
 /** The bytes a region was made from, as [start, end) offsets in its page. */
 function extents(region: Region): { start: number; end: number }[] {

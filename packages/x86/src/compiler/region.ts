@@ -53,6 +53,8 @@ export interface RegionSource {
   readonly bytes: Uint8Array
   /** HPA of the page. */
   readonly page: number
+  /** Bytes of the page that are code. Default: all. */
+  readonly end?: number
   readonly mode: number
   readonly decodeMode: DecodeMode
   /** Whether compiled code can hold the instruction. */
@@ -100,9 +102,10 @@ export function findRegion(source: RegionSource, entry: number): Region | undefi
 }
 
 function decodeAt(source: RegionSource, ip: number): Placed | undefined {
-  if (ip < 0 || ip >= 0x1000) return undefined
+  const end = source.end ?? 0x1000
+  if (ip < 0 || ip >= end) return undefined
   const instruction = createInstruction(rows[0]!)
-  const result = decode(source.bytes, source.page + ip, 0x1000 - ip, source.decodeMode, instruction)
+  const result = decode(source.bytes, source.page + ip, end - ip, source.decodeMode, instruction)
   return result === 'ok' ? { instruction, ip } : undefined
 }
 

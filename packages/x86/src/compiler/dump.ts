@@ -1,0 +1,129 @@
+/** What becomes of guest code, for people: its disassembly, the IR of its region and of its handlers, the region's WebAssembly. */
+import { ModuleBuilder } from '@nonroot/wasm-encoder'
+import { decode } from '../decode/decoder.ts'
+import { disassemble, registerName } from '../decode/disassemble.ts'
+import { createInstruction, type CodeSize, type Instruction } from '../decode/instruction.ts'
+import { floatImports } from '../float/imports.ts'
+import { handlerIr } from '../interpreter/handlers.ts'
+import { print } from '../ir/print.ts'
+import { lower } from '../lower/lower.ts'
+import { rows } from '../rows/index.ts'
+import { gpr, S, SEG, SEGMENT, segment } from '../state/layout.ts'
+import { codeSizeOf, MODE } from '../state/mode.ts'
+import { systemRoutineNumber } from '../system/index.ts'
+import { exitOf } from '../system/intercept.ts'
+import { buildRegion } from './build-region.ts'
+import type { RegionBuilder } from './region-builder.ts'
+
+/** Kernel code of an operating system, as plain as it is. */
+export const DUMP_MODES: Readonly<Record<CodeSize, number>> = {
+  16: 0,
+  32: 1 | MODE.stack32 | MODE.protectedMode,
+  64: 2 | MODE.protectedMode | MODE.longMode,
+}
+
+export interface CodeDump {
+  /** The region's instructions by address, or the straight run where there is no region. */
+  readonly guest: readonly { readonly address: number; readonly bytes: Uint8Array; readonly text: string }[]
+  /** Undefined: the interpreter runs this code. */
+  readonly region: { readonly ir: string; readonly wasm: Uint8Array<ArrayBuffer>; readonly blocks: number } | undefined
+  /** What the interpreter runs for each instruction that has semantics. */
+  readonly handlers: readonly { readonly text: string; readonly ir: string }[]
+}
+
+const PAGE = 4096
+/** Records of ways out are numbered here: this and the offset in the page. */
+const WAYS_OUT = 0xa0_0000
+
+/** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary. */
+export function dumpCode(code: Uint8Array, at: number, mode: number): CodeDump {
+  const page = at - (at % PAGE)
+  const bytes = code.subarray(page, page + PAGE)
+  const codeSize = codeSizeOf(mode)
+  const decodeMode = { codeSize, protectedMode: (mode & MODE.protectedMode) !== 0 }
+  const built = buildRegion(
+    {
+      bytes,
+      page: 0,
+      end: bytes.length,
+      mode,
+      decodeMode,
+      refused: new Set(),
+      available: () => true,
+      isEntry: () => false,
+      wayOut: (ip) => WAYS_OUT + ip,
+    },
+    at - page,
+  )
+  const placed = new Map<number, Instruction>()
+  if (built) for (const block of built.region.blocks) for (const { ip, instruction } of block.instructions) placed.set(ip, instruction)
+  else for (const { ip, instruction } of straight(bytes, at - page, decodeMode)) placed.set(ip, instruction)
+  const guest = [...placed]
+    .toSorted(([a], [b]) => a - b)
+    .map(([ip, instruction]) => ({
+      address: page + ip,
+      bytes: bytes.slice(ip, ip + instruction.length),
+      text: disassemble(instruction, BigInt(page + ip)),
+      instruction,
+    }))
+  const names = { params: ['cpu', 'record'], slotName }
+  const context = { systemRoutine: systemRoutineNumber, exitOf: ({ row }: Instruction) => exitOf(row) }
+  return {
+    guest: guest.map(({ address, bytes, text }) => ({ address, bytes, text })),
+    region: built && { ir: print(built.body.root, names), wasm: moduleOf(built.body), blocks: built.region.blocks.length },
+    handlers: guest.map(({ instruction, text }) => ({ text, ir: print(handlerIr(instruction, mode, context), names) })),
+  }
+}
+
+/** Instructions one after the other, to the first that goes elsewhere. */
+function* straight(bytes: Uint8Array, from: number, mode: { codeSize: CodeSize; protectedMode: boolean }) {
+  for (let ip = from; ip < bytes.length; ) {
+    const instruction = createInstruction(rows[0]!)
+    if (decode(bytes, ip, bytes.length - ip, mode, instruction) !== 'ok') return
+    yield { ip, instruction }
+    if (instruction.row.attributes.flow !== undefined) return
+    ip += instruction.length
+  }
+}
+
+const SLOW = { params: ['i32', 'i32'], results: ['i32'] } as const
+
+/** A module of the one function, as the processor would make it. */
+function moduleOf(body: RegionBuilder): Uint8Array<ArrayBuffer> {
+  const module = new ModuleBuilder()
+  module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: 65536, shared: true })
+  module.importTable('e', 'table', 1)
+  const type = module.type(['i32', 'i32'], [])
+  const float = floatImports(new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true }))
+  const callees = new Map<string, number>()
+  for (const name of body.callees) {
+    const { params, results } = name === 'dispatch' || name === 'settleFlags' ? { params: SLOW.params, results: [] } : (float[name] ?? SLOW)
+    callees.set(name, module.importFunction('e', name, module.type(params, results)))
+  }
+  const { code, locals } = lower(body.root, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
+  module.exportFunction('region', module.function(type, locals, code))
+  return module.toBytes()
+}
+
+/** Scalar slots and where arrays begin, highest first. */
+const SLOTS = Object.entries(S).toSorted(([, a], [, b]) => b - a)
+const SEGMENT_NAMES = Object.entries(SEGMENT)
+const SEGMENT_FIELDS = Object.entries(SEG).filter(([name]) => name !== 'size')
+
+/** `rax`, `ss.base`, `xmm3`, `args+8`: the slot at an offset, as layout.ts calls it. */
+export function slotName(offset: number): string {
+  const byte = (name: string, rest: number): string => (rest ? `${name}+${rest}` : name)
+  if (offset < gpr(16)) return byte(registerName(offset >> 3, 64, true), offset & 7)
+  const found = SEGMENT_NAMES.find(([, n]) => offset >= segment(n) && offset < segment(n + 1))
+  if (found) {
+    const rest = offset - segment(found[1])
+    return `${found[0]}.${SEGMENT_FIELDS.find(([, at]) => at === rest)?.[0] ?? rest}`
+  }
+  for (const [name, size] of [['xmm', 16], ['fpr', 16]] as const) {
+    const rest = offset - S[name]
+    const count = name === 'xmm' ? 16 : 8
+    if (rest >= 0 && rest < size * count) return byte(`${name}${Math.floor(rest / size)}`, rest % size)
+  }
+  const [name, at] = SLOTS.find(([, start]) => start <= offset)!
+  return byte(name, offset - at)
+}
