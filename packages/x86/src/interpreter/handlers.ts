@@ -33,6 +33,12 @@ export interface HandlersOptions extends HandlerContext {
 /** Handlers that belong to no row. */
 type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
 
+/**
+ * Code strewn over many small modules runs slower (by a fifth, with some hundred of them): once so many handlers stand alone, and they
+ * are half of all, all are compiled anew as one module.
+ */
+const GATHER = 256
+
 const TABLE_INITIAL = 1 << 14
 
 interface Pending {
@@ -53,6 +59,9 @@ export class Handlers {
   readonly #known = new Map<number, number>()
   readonly #special = new Map<Special, number>()
   #pending: Pending[] = []
+  /** All handlers that there are, and how many of them stand in small modules of their own. */
+  readonly #compiled: Pending[] = []
+  #scattered = 0
   /** Index 0 stays empty: a record that was never written traps. */
   #next = 1
   /** Functions of the first module that the others import. */
@@ -96,11 +105,17 @@ export class Handlers {
     return index
   }
 
-  /** Compiles what was asked for since the last time, as one module. */
+  /** Compiles what was asked for since the last time, as one module; now and then everything. */
   flush(): void {
     if (!this.#pending.length) return
-    const pending = this.#pending
+    let pending = this.#pending
     this.#pending = []
+    this.#compiled.push(...pending)
+    this.#scattered += pending.length
+    if (this.#scattered >= GATHER && this.#scattered * 2 >= this.#compiled.length) {
+      pending = this.#compiled
+      this.#scattered = 0
+    }
     const bodies = pending.map((one) => {
       const b = new HandlerBuilder(one.instruction, one.stackSize, one.flagsDead, this.#options)
       one.build(b)
@@ -108,7 +123,7 @@ export class Handlers {
       return b
     })
     const { module, functions } = this.#module(bodies)
-    module.element(pending[0]!.index, functions)
+    for (const [i, f] of functions.entries()) module.element(pending[i]!.index, [f])
     this.#instantiate(module.toBytes())
   }
 
