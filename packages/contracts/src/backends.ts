@@ -1,6 +1,7 @@
 /** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
 
 import type { FolderBackend, FolderRequest } from './folder.ts'
+import type { SocketBackend, SocketRequest } from './sockets.ts'
 import { token } from './token.ts'
 
 /**
@@ -108,6 +109,7 @@ export interface BackendKinds {
   entropy: { request: Record<never, never>; backend: EntropyBackend }
   files: { request: Record<never, never>; backend: FileBackend }
   folder: { request: FolderRequest; backend: FolderBackend }
+  sockets: { request: SocketRequest; backend: SocketBackend }
 }
 
 /** Opens back ends. One per host, given to the hypervisor by its embedder; `host-node` has the usual ones. */

@@ -9,6 +9,7 @@ import { openBlock } from './block.ts'
 import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
+import { openSockets } from './sockets.ts'
 
 type Openers = {
   [K in keyof BackendKinds]?: (request: BackendKinds[K]['request']) => Promise<BackendKinds[K]['backend']>
@@ -30,6 +31,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
     console: async () => openStreamConsole(),
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
     folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),
+    sockets: ({ path: socket }) => openSockets(path(socket)),
     files: async () => ({ readFile: async (name) => readFile(path(name)), resolve: path }),
     ...options.openers,
   }

@@ -2,7 +2,7 @@ import { testDevice, testVirtioDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import manifest from '../package.json' with { type: 'json' }
 import plugin, { createVirtio, virtioOptions } from './index.ts'
-import { definitionOf, countingEntropy, memoryDisk, subject, WAYS } from './virtio.test.support.ts'
+import { definitionOf, subject, usualBackends, WAYS } from './virtio.test.support.ts'
 
 const DEVICES = [
   { kind: 'virtio-rng', options: {} },
@@ -10,6 +10,8 @@ const DEVICES = [
   { kind: 'virtio-console', options: {} },
   { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'org.nonroot.agent' }] } },
   { kind: 'virtio-balloon', options: {} },
+  { kind: 'virtio-9p', options: { path: 'shared' } },
+  { kind: 'virtio-vsock', options: { path: 'vm.sock' } },
 ]
 
 describe.each(WAYS)('$way', ({ transport, ring }) => {
@@ -19,7 +21,7 @@ describe.each(WAYS)('$way', ({ transport, ring }) => {
     const model = { transport, ring }
     testDevice(definitionOf(kind), options, it, () => ({
       models: [createVirtio(virtioOptions.parse(model))],
-      backends: { entropy: countingEntropy(), block: memoryDisk() },
+      backends: usualBackends(),
     }))
   }
 })

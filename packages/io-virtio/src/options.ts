@@ -71,3 +71,10 @@ export const ninePOptions = z.strictObject({
   /** What the guest mounts: `mount -t 9p -o trans=virtio,version=9p2000.L TAG /mnt`. */
   tag: z.string().min(1).max(31).default('host'),
 })
+
+export const socketOptions = z.strictObject({
+  /** A UNIX socket of the host: `CONNECT PORT` reaches that port of the guest, and the guest's connections to port N go to `PATH_N`. */
+  path: z.string(),
+  /** The guest's context ID; the host's is 2. */
+  cid: z.number().int().min(3).max(0xffff_fffe).default(3),
+})

@@ -6,7 +6,8 @@ import { Block } from './device/block.ts'
 import { VirtioConsole } from './device/console.ts'
 import { createEntropy } from './device/entropy.ts'
 import { NinePDevice } from './device/ninep/device.ts'
-import { balloonOptions, blockOptions, consoleOptions, ninePOptions, virtioOptions } from './options.ts'
+import { Vsock } from './device/vsock/device.ts'
+import { balloonOptions, blockOptions, consoleOptions, ninePOptions, socketOptions, virtioOptions } from './options.ts'
 import { createVirtio } from './virtio.ts'
 import { z } from 'zod'
 
@@ -81,6 +82,16 @@ export default definePlugin({
       create: async ({ path, readOnly, tag }, context) => {
         const folder = await context.backend('folder', { path, readOnly })
         return context.capability(VirtioTransport).attach((port) => new NinePDevice(port, folder, tag))
+      },
+    }),
+    defineDevice({
+      kind: 'virtio-vsock',
+      summary: 'streams between programs of host and guest, without a network',
+      options: socketOptions,
+      needs: ['virtioTransport'],
+      create: async ({ path, cid }, context) => {
+        const sockets = await context.backend('sockets', { path })
+        return context.capability(VirtioTransport).attach((port) => new Vsock(port, sockets, cid))
       },
     }),
   ],

@@ -2,7 +2,7 @@
 
 import { benchVirtio } from '@nonroot/testkit'
 import type { DeviceBenchOptions, VirtioSubject } from '@nonroot/testkit'
-import type { BlockBackend, EntropyBackend } from '@nonroot/contracts'
+import type { BlockBackend, EntropyBackend, FolderBackend, FolderNode, SocketBackend } from '@nonroot/contracts'
 import plugin from './index.ts'
 import { virtioOptions } from './options.ts'
 import { createVirtio } from './virtio.ts'
@@ -25,9 +25,48 @@ export async function subject(
   const model = createVirtio(virtioOptions.parse(modelOptions))
   return benchVirtio(definitionOf(kind), deviceOptions, model, {
     ...bench,
-    backends: { entropy: countingEntropy(), block: memoryDisk(), ...bench.backends },
+    backends: { ...usualBackends(), ...bench.backends },
   })
 }
+
+export const usualBackends = () => ({
+  entropy: countingEntropy(),
+  block: memoryDisk(),
+  folder: emptyFolder(),
+  sockets: noSockets(),
+})
+
+/** A shared folder in which everything fails. */
+function emptyFolder(): FolderBackend {
+  const refuse = () => Promise.reject(Object.assign(new Error('no'), { code: 'ENOENT' }))
+  const methods = [
+    'attributes',
+    'change',
+    'find',
+    'list',
+    'createFile',
+    'createFolder',
+    'createLink',
+    'addName',
+    'rename',
+    'remove',
+    'open',
+    'target',
+  ]
+  const root = {
+    kind: 'folder',
+    ...Object.fromEntries(methods.map((name) => [name, refuse])),
+    retain: () => root,
+    release: async () => {},
+  } as unknown as FolderNode
+  return { readOnly: false, root, space: refuse, close: async () => {} }
+}
+
+const noSockets = (): SocketBackend => ({
+  connect: () => Promise.reject(new Error('nobody listens')),
+  onConnect: () => () => {},
+  close: async () => {},
+})
 
 export function countingEntropy(): EntropyBackend {
   let next = 1

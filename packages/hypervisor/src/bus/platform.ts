@@ -165,10 +165,10 @@ export class Platform {
     const { backends, console, resolvePath } = this.#options
     if (kind === 'console' && (request as BackendKinds['console']['request']).name === undefined)
       return Promise.resolve(console as BackendKinds[K]['backend'])
-    if (kind === 'folder') {
-      const shared = request as BackendKinds['folder']['request']
-      const path = resolvePath(folder, shared.path)
-      return backends.open(kind, { ...shared, path } as BackendKinds[K]['request'])
+    if (kind === 'folder' || kind === 'sockets') {
+      const named = request as BackendKinds['folder' | 'sockets']['request']
+      const path = resolvePath(folder, named.path)
+      return backends.open(kind, { ...named, path } as BackendKinds[K]['request'])
     }
     if (kind !== 'block') return backends.open(kind, request)
     const block = request as BackendKinds['block']['request']
