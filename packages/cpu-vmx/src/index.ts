@@ -13,3 +13,5 @@ export * from './msr-bitmap.ts'
 export { VmxVcpu } from './vcpu.ts'
 export * from './vmcs.ts'
 export * from './vmcs-fields.ts'
+/** What this mode's processor makes of guest code. */
+export { DUMP_MODES, dumpCode, type CodeDump } from '@nonroot/x86'

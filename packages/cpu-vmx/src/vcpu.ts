@@ -33,9 +33,11 @@ import {
   S,
   SEGMENT,
   setRealSegment,
+  TIER_METRICS,
+  tierStatistics,
   writeRegisters,
 } from '@nonroot/x86'
-import type { Core, StopReason } from '@nonroot/x86'
+import type { Core, StopReason, TierMetric } from '@nonroot/x86'
 import { ExitAccounting } from './accounting.ts'
 import { EntryControl } from './controls.ts'
 import { failedEntryCheck, type EntryCheckContext } from './entry-checks.ts'
@@ -549,6 +551,14 @@ export class VmxVcpu implements Vcpu {
         return (core.get32(S.mode) & 3) === 2
       },
       translate,
+    }
+  }
+
+  sampleMetrics(): void {
+    const scope = this.ports.metrics.scope('tiers')
+    for (const [name, value] of Object.entries(tierStatistics(this.processor))) {
+      const { unit, help } = TIER_METRICS[name as TierMetric]
+      scope.gauge(name, help, unit).value = value
     }
   }
 

@@ -1,5 +1,7 @@
 /** The software processor: what CPU modes build on. Nothing in it knows a hypervisor. */
 export { Processor, type ProcessorOptions, type StopReason } from './processor.ts'
+export { DUMP_MODES, dumpCode, type CodeDump } from './compiler/dump.ts'
+export { TIER_METRICS, tierStatistics, type TierMetric } from './compiler/statistics.ts'
 export { Core, GuestFault, JUMPED, LEFT, Left, NEXT, type Outcome, type ProcessorHost } from './core.ts'
 export * from './system/intercept.ts'
 export { CR4_VALID } from './system/control-registers.ts'

@@ -288,8 +288,10 @@ export class Processor {
   /** Returns to the budget what the block took for instructions from `record` on, less those `done`. */
   #giveBack(done: number): void {
     const { core } = this
-    const remaining = core.u8[(core.get32(S.record) >>> 0) + RECORD.remaining]!
-    core.set32(S.budget, core.get32(S.budget) + remaining - done)
+    const record = core.get32(S.record) >>> 0
+    const back = core.u8[record + RECORD.remaining]! - done
+    core.set32(S.budget, core.get32(S.budget) + back)
+    if (record !== core.base + S.compiledRecord) this.blocks.givenBack += back
   }
 
   /** Delivers the fault that fetching or stepping raised, at RIP; a fetch may also have left to the hypervisor. */

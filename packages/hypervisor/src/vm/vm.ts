@@ -220,6 +220,7 @@ export class KernelVm implements Vm {
     vm.gauge('residentFrames', 'frames of guest memory that hold something', 'frames').value =
       guestMemory.residentFrames
     for (const vcpu of vcpus) {
+      vcpu.sampleMetrics?.()
       metrics.scope(`vcpu${vcpu.index}`).gauge('instructions', 'instructions retired', 'instructions').value =
         vcpu.instructionsRetired
     }

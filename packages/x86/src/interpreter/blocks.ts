@@ -73,6 +73,10 @@ export class BlockCache implements CodeTracker {
   decoded = 0
   dropped = 0
   resets = 0
+  /** Instructions that blocks had taken and gave back, as a fault cut them short. */
+  givenBack = 0
+  /** Instructions of runs that no heat tells of any more. */
+  #interpreted = 0
 
   /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
   constructor(core: Core, handlers: Handlers, arena: { start: number; size: number }, table: number) {
@@ -113,9 +117,31 @@ export class BlockCache implements CodeTracker {
     }
   }
 
+  /**
+   * Instructions interpreted so far: every block counts its runs anyway, by its heat. What a block that was written over in its midst
+   * gives back is not taken off.
+   */
+  get interpreted(): number {
+    let sum = this.#interpreted - this.givenBack
+    for (const { first } of this.#blocks.values()) sum += this.#ran(first)
+    return sum
+  }
+  /** Instructions of a block's runs since its heat was set. The run that found it hot has not begun. */
+  #ran(first: number): number {
+    const { i32 } = this.#core
+    const heat = i32[(first + RECORD.heat) >>> 2]!
+    const runs = i32[(first + RECORD.heatAtStart) >>> 2]! - heat - (heat === 0 ? 1 : 0)
+    return runs * i32[(first + RECORD.immediate) >>> 2]!
+  }
+  #startHeat(first: number, heat: number): void {
+    const { i32 } = this.#core
+    i32[(first + RECORD.heat) >>> 2] = i32[(first + RECORD.heatAtStart) >>> 2] = heat
+  }
+
   /** Drops everything. Only when no wasm code is running. */
   reset(): void {
     this.resets++
+    for (const { first } of this.#blocks.values()) this.#interpreted += this.#ran(first)
     this.#blocks.clear()
     this.#pages.clear()
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
@@ -184,7 +210,7 @@ export class BlockCache implements CodeTracker {
     }
     this.#special(first, 'enterBlock', host & 0xfff)
     i32[(first + RECORD.immediate) >>> 2] = count
-    i32[(first + RECORD.heat) >>> 2] = limit || !this.hotness ? NEVER_HOT : this.hotness
+    this.#startHeat(first, limit || !this.hotness ? NEVER_HOT : this.hotness)
     this.#count(first, record, count)
     this.#handlers.flush()
     this.#free = record
@@ -212,6 +238,7 @@ export class BlockCache implements CodeTracker {
 
   /** Gives back the room of a private block, the last one decoded. */
   release(block: Block): void {
+    this.#interpreted += this.#ran(block.first)
     if (this.#free === block.end) this.#free = block.first
   }
 
@@ -234,7 +261,8 @@ export class BlockCache implements CodeTracker {
     return block !== undefined && this.#entries.has(block)
   }
   setHeat(block: Block, heat: number): void {
-    this.#core.i32[(block.first + RECORD.heat) >>> 2] = heat
+    this.#interpreted += this.#ran(block.first)
+    this.#startHeat(block.first, heat)
   }
   decodeMode(mode: number): DecodeMode {
     return this.#mode(mode)
@@ -410,6 +438,7 @@ export class BlockCache implements CodeTracker {
 
   #drop(block: Block): void {
     this.dropped++
+    this.#interpreted += this.#ran(block.first)
     const stale = this.#handlers.special('stale')
     this.#handlers.flush()
     const { i32 } = this.#core

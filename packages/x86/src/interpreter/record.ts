@@ -26,6 +26,8 @@ export const RECORD = {
   immediate: 32,
   /** i32, of a block's entry: how often it may still run before it is worth compiling. */
   heat: 36,
+  /** i32, of a block's entry: what `heat` started from. */
+  heatAtStart: 16,
   /** i32: block to go to (taken): NOT_LINKED until known, NEVER_LINKED where it must not be. */
   link: 40,
   /** i32: the same when not taken. Also ENTER's level, a far pointer's selector. */

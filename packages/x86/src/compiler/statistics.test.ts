@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest'
+import { BareMetal, PLACE } from '../testing/bare-metal.ts'
+import { TIER_METRICS, tierStatistics } from './statistics.ts'
+
+const ROUNDS = 10_000
+/** MOV ECX, rounds; DEC ECX; JNZ back; HLT: 16-bit code. */
+const LOOP = [0x66, 0xb9, ROUNDS & 0xff, ROUNDS >> 8, 0, 0, 0x66, 0x49, 0x75, 0xfc, 0xf4]
+
+function run(compile: boolean) {
+  const machine = new BareMetal({ compile })
+  machine.enter('real')
+  // Small slices: what is hot is compiled between them.
+  let stop = machine.run(LOOP, 100)
+  while (stop !== 'halt') stop = machine.processor.run(100)
+  return { machine, statistics: tierStatistics(machine.processor) }
+}
+
+describe('statistics of the tiers', () => {
+  it('tell interpreted from compiled instructions', () => {
+    const { machine, statistics } = run(true)
+    const { retired, blocks } = machine.processor
+    expect(retired).toBe(2 + 2 * ROUNDS)
+    expect(statistics).toMatchObject({ regions: 1, modules: 1, regionInstructions: 2, interpreted: blocks.interpreted })
+    expect(statistics.interpreted + statistics.compiled).toBe(retired)
+    // MOV, HLT, and the runs of the loop before it was hot, with some until the batch was compiled.
+    expect(statistics.interpreted).toBeGreaterThanOrEqual(2 + 2 * 2499)
+    expect(statistics.interpreted).toBeLessThan(2 + 2 * 3000)
+    expect(statistics.wasmBytes).toBeGreaterThan(100)
+    // Blocks that are dropped are still counted.
+    machine.write(PLACE.code, LOOP)
+    expect(blocks.interpreted).toBe(statistics.interpreted)
+    blocks.reset()
+    expect(blocks.interpreted).toBe(statistics.interpreted)
+  })
+
+  it('are the interpreter’s alone without the compiler, to the instruction', () => {
+    const { machine, statistics } = run(false)
+    expect(statistics).toMatchObject({ interpreted: machine.processor.retired, compiled: 0, regions: 0 })
+    expect(machine.processor.blocks.interpreted).toBe(machine.processor.retired)
+  })
+
+  it('are all described', () => expect(Object.keys(run(false).statistics)).toEqual(Object.keys(TIER_METRICS)))
+})
