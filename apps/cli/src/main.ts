@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
 import type { ImageOptions } from './commands/image.ts'
+import type { JitDumpOptions } from './commands/jit.ts'
 import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
@@ -108,6 +109,20 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (options: ImageOptions) => {
       const { imageDebian } = await import('./commands/image.ts')
       status = await imageDebian(options, io)
+    })
+
+  const jit = command(program, 'jit').description('look at what the processor makes of guest code')
+  command(jit, 'dump')
+    .description('show guest code, the IR of its compiled region, and its WebAssembly')
+    .argument('[file]', 'a flat binary of guest code')
+    .option('--bytes <hex>', 'the code itself, as in "48 01 d8"')
+    .option('--at <offset>', 'where in the code to begin, as in 0x1200', '0')
+    .option('--mode <bits>', 'size of the code: 64, 32, 16', '64')
+    .option('--handlers', "also show the IR of the interpreter's handlers")
+    .addOption(jsonOption())
+    .action(async (file: string | undefined, options: JitDumpOptions) => {
+      const { jitDump } = await import('./commands/jit.ts')
+      status = await jitDump(file, options, io)
     })
 
   command(program, 'plugins')

@@ -75,6 +75,7 @@ describe('what a run tells', { timeout: 60_000 }, () => {
     const stats = JSON.parse(err) as { exits: { reason: string; count: number }[]; metrics: { name: string }[] }
     expect(stats.exits.reduce((sum, { count }) => sum + count, 0)).toBeGreaterThan(10)
     expect(stats.metrics.map(({ name }) => name)).toContain('vcpu0.instructions')
+    expect(stats.metrics.map(({ name }) => name)).toContain('vcpu0.tiers.interpreted')
   })
 
   it('a trace that is JSON', async () => {
