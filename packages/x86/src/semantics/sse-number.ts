@@ -188,6 +188,44 @@ export function scalarArithmetic(b: SemanticsBuilder, f: Format, op: Arithmetic,
   }
 }
 
+/** Lanes whose result is not proven exact. The error of an operation is computed by the format's own arithmetic, without rounding. */
+function inexactLanes(b: SemanticsBuilder, f: Format, op: Arithmetic, left: Value, right: Value, result: Value): Value {
+  const floats = (operation: string, ...args: Value[]) => b.op(`${f.floats}.${operation}`, ...args)
+  if (op.kind === 'sum') {
+    // TwoSum, as for scalars.
+    const addend = op.name === 'sub' ? floats('neg', right) : right
+    const part = floats('sub', result, left)
+    return floats('ne', floats('add', floats('sub', left, floats('sub', result, part)), floats('sub', addend, part)), zero(b))
+  }
+  // TwoProduct: factors are split in halves whose products are exact. (Dekker: "A Floating-Point Technique for Extending the Available
+  // Precision", 1971) Magnitudes are kept where no part over- or underflows.
+  const [x, y, product] = op.kind === 'product' ? [left, right, result] : op.kind === 'quotient' ? [result, right, left] : [result, result, right]
+  const { splitter, least, most } = f.bits === 64 ? SPLIT_DOUBLE : SPLIT_SINGLE
+  const split = (v: Value): [Value, Value] => {
+    const scaled = floats('mul', v, bound(b, f, splitter))
+    const high = floats('sub', scaled, floats('sub', scaled, v))
+    return [high, floats('sub', v, high)]
+  }
+  const [xHigh, xLow] = split(x!)
+  const [yHigh, yLow] = split(y!)
+  const rounded = floats('mul', x!, y!)
+  const error = floats(
+    'add',
+    floats('add', floats('add', floats('sub', floats('mul', xHigh, yHigh), rounded), floats('mul', xHigh, yLow)), floats('mul', xLow, yHigh)),
+    floats('mul', xLow, yLow),
+  )
+  const outside = (v: Value): Value => {
+    const size = magnitude(b, f, v)
+    const within = b.op('v128.and', floats('gt', size, bound(b, f, least)), floats('lt', size, bound(b, f, most)))
+    return b.op('v128.not', b.op('v128.or', within, zeros(b, f, v)))
+  }
+  return anyOf(b, floats('ne', error, zero(b)), floats('ne', rounded, product!), outside(x!), outside(y!))
+}
+
+/** 2^27 + 1 and 2^12 + 1, and the magnitudes between which splitting is safe: 2^±400 and 2^±40, as bits. */
+const SPLIT_DOUBLE = { splitter: 0x41a0_0000_0200_0000n, least: 0x26f0_0000_0000_0000n, most: 0x58f0_0000_0000_0000n } as const
+const SPLIT_SINGLE = { splitter: 0x4580_0800n, least: 0x2b80_0000n, most: 0x5380_0000n } as const
+
 /** The same on all lanes. `operate` gives wasm's result where it is not simply the operation's name. */
 export function vectorArithmetic(
   b: SemanticsBuilder,
@@ -213,11 +251,13 @@ export function vectorArithmetic(
     const exactZero = b.op('v128.and', zeroOperand, zeros(b, f, result))
     slow = anyOf(b, operands, b.op('v128.andnot', notOrdinary(b, f, result), exactZero))
   }
-  const quick = op.kind === 'extreme' ? none(b, slow) : b.and(none(b, slow), usual(b))
-  b.ifUnlikely(
-    b.eqz(quick),
-    () => use(exactVector(b, `${f.float}x_arith`, op.number, exactOperands.left, exactOperands.right, f.count)),
+  const exact = () => use(exactVector(b, `${f.float}x_arith`, op.number, exactOperands.left, exactOperands.right, f.count))
+  const safe = none(b, slow)
+  if (op.kind === 'extreme') return b.if(safe, () => use(result), exact)
+  b.if(
+    b.and(safe, usual(b)),
     () => use(result),
+    () => b.if(b.and(safe, usualButExact(b)), () => b.if(none(b, inexactLanes(b, f, op, left, right, result)), () => use(result), exact), exact),
   )
 }
 
