@@ -29,12 +29,15 @@ const PINS = 4 // INTA to INTD
 const ECAM_BUS = 1 << 20
 const CONFIGURATION_PORTS = 0xcf8
 
+type Ecam = NonNullable<NonNullable<PlatformDescription['pci']>['ecam']>
+
 export function dsdtTerms(platform: PlatformDescription): Aml {
   return [
     ...(platform.acpi ? sleepStates(platform.acpi) : []),
     ...scope(
       '\\_SB',
-      ...(platform.pci ? [hostBridge(platform.pci), motherboard(platform)] : []),
+      ...(platform.pci ? [hostBridge(platform.pci)] : []),
+      ...(platform.pci?.ecam ? [motherboard(platform.pci.ecam)] : []),
       ...isaDevices(platform),
       ...virtioDevices(platform),
     ),
@@ -79,24 +82,17 @@ function routing(intx: readonly number[]): Aml {
   return packageOf(...rows)
 }
 
-/** What belongs to no device: ECAM and the ports of ACPI's fixed hardware, so that nothing is put over them. */
-function motherboard({ pci, acpi }: PlatformDescription): Aml {
-  const ecam = pci?.ecam
-  return device(
+/**
+ * What belongs to no device: ECAM, so that nothing is put over it. The ports of ACPI's fixed hardware are in the FADT and a register of
+ * the LPC bridge; said here as well, a system finds them claimed twice.
+ */
+const motherboard = ({ address, startBus, endBus }: Ecam): Aml =>
+  device(
     'MBRD',
     named('_HID', eisaId('PNP0C02')),
     named('_UID', integer(0)),
-    named(
-      '_CRS',
-      resourceTemplate(
-        ...(ecam ? [fixedMemory(ecam.address, (ecam.endBus - ecam.startBus + 1) * ECAM_BUS)] : []),
-        ...(acpi ? [ioPorts(acpi.pm1Event, 4), ioPorts(acpi.pm1Control, 2)] : []),
-        ...(acpi?.pmTimer === undefined ? [] : [ioPorts(acpi.pmTimer, 4)]),
-        ...(acpi?.gpe0 ? [ioPorts(acpi.gpe0.base, acpi.gpe0.length)] : []),
-      ),
-    ),
+    named('_CRS', resourceTemplate(fixedMemory(address, (endBus - startBus + 1) * ECAM_BUS))),
   )
-}
 
 function isaDevices({ serial, rtc, i8042, hpet }: PlatformDescription): Aml[] {
   const found: Aml[] = (serial ?? []).map(({ port, gsi }, index) =>
