@@ -4,6 +4,7 @@ import { dirname, relative, resolve } from 'node:path'
 import { NonrootError, parseSize } from '@nonroot/contracts'
 import type { BlockBackend, BlockFormat, BlockRequest } from '@nonroot/contracts'
 import { openBlockFile, openFileStore } from './block-file.ts'
+import { isNbd, openNbd } from './nbd.ts'
 
 /** What a host needs to open more than raw files. `@nonroot/image` has both. */
 export interface BlockParts {
@@ -39,6 +40,10 @@ export async function openBlock(
     const size = parseSize(image.slice(MEMORY.length))
     if (typeof size === 'object') return refuse(image, size.problem, 'memory://64MiB')
     return needs('a disk in memory').memory(size)
+  }
+  if (isNbd(image)) {
+    const served = await openNbd(image, request.readOnly === true || temporary === true)
+    return temporary ? needs('a temporary disk').overlay(served) : served
   }
   const opened = await open(path(image), { ...request, readOnly: request.readOnly || temporary === true }, parts, 0)
   return temporary ? needs('a temporary disk').overlay(opened) : opened
