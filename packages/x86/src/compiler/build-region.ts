@@ -13,6 +13,8 @@ export interface BuildSource extends Omit<RegionSource, 'compilable'> {
   readonly available: (row: Row) => boolean
   /** Address of a record that leads on to an offset of the page. */
   readonly wayOut: (ip: number) => number
+  /** Address of the page's table of computed targets. */
+  readonly targets: () => number
 }
 
 export interface BuiltRegion {
@@ -22,7 +24,7 @@ export interface BuiltRegion {
 
 /** The region around offset `entry` of the page; undefined where even its first instruction is not for compiled code. */
 export function buildRegion(source: BuildSource, entry: number): BuiltRegion | undefined {
-  const { mode, refused, available, wayOut } = source
+  const { mode, refused, available, wayOut, targets } = source
   const compilable = (instruction: Instruction): boolean => {
     const { row } = instruction
     return !refused.has(row) && available(row) && isCompilable(instruction, mode)
@@ -33,7 +35,7 @@ export function buildRegion(source: BuildSource, entry: number): BuiltRegion | u
     if (!region) return undefined
     let running: Instruction | undefined
     try {
-      const body = new RegionBuilder(mode, { meaningOf: (instruction) => semantics[(running = instruction).row.semantics]!, wayOut })
+      const body = new RegionBuilder(mode, { meaningOf: (instruction) => semantics[(running = instruction).row.semantics]!, wayOut, targets })
       body.build(region)
       return { region, body }
     } catch (error) {

@@ -102,6 +102,7 @@ export class Compiler {
         available: (row) => this.#blocks.available(row, mode),
         isEntry: (ip) => this.#blocks.isCompiled(page + ip, mode),
         wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
+        targets: () => this.#blocks.targets(page, mode),
       },
       block.host & 0xfff,
     )

@@ -33,6 +33,7 @@ export interface CodeDump {
 
 const PAGE = 4096
 /** Records of ways out are numbered here: this and the offset in the page. */
+const TARGETS_AT = 0x20000
 const WAYS_OUT = 0xa0_0000
 
 /** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary. */
@@ -52,6 +53,7 @@ export function dumpCode(code: Uint8Array, at: number, mode: number): CodeDump {
       available: () => true,
       isEntry: () => false,
       wayOut: (ip) => WAYS_OUT + ip,
+      targets: () => TARGETS_AT,
     },
     at - page,
   )

@@ -8,7 +8,7 @@ import { SemanticsBuilder, type ArithmeticKind, type RegisterField, type Semanti
 import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, gpr, S, segment } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
-import { escapeOf, RECORD } from '../interpreter/record.ts'
+import { escapeOf, NOT_LINKED, RECORD, TARGETS } from '../interpreter/record.ts'
 import { lazyKindNumber } from './lazy-flags.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
 
@@ -31,6 +31,8 @@ export interface RegionContext {
   readonly meaningOf: (instruction: Instruction) => Semantics
   /** Address of a record that leads on to an offset of the page: `goOn` with a link (see blocks.ts). */
   readonly wayOut: (ip: number) => number
+  /** Address of the page's table of computed targets: TARGETS entries of an offset and a link. */
+  readonly targets: () => number
 }
 
 const REGISTERS = 16
@@ -196,11 +198,36 @@ export class RegionBuilder extends SemanticsBuilder {
         return this.#exitTo(ending.at)
       case 'indirect':
         // An instruction that always raises has no target, and has left.
-        if (!this.#target) return
-        this.#writeBack()
-        super.setSlot(S.rip, this.#target)
-        return this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
+        if (this.#target) this.#indirect(this.#target)
+        return
     }
+  }
+
+  /**
+   * Goes on at a computed RIP. On the page that the region is on, whose mapping needs no second look, a small table remembers the blocks;
+   * elsewhere, and where it does not know, `dispatch` finds them and fills the table.
+   */
+  #indirect(target: Value): void {
+    this.#writeBack()
+    super.setSlot(S.rip, target)
+    const distance = this.sub(target, this.get(this.#ripPage))
+    this.if(this.ltU(distance, 0x1000), () => {
+      const offset = this.wrap(distance)
+      const entry = this.add(this.i32(this.#context.targets()), this.shl(this.and(offset, TARGETS - 1), 3))
+      this.if(
+        this.eq(this.rawLoad('i32', entry, 0, 32), offset),
+        () => {
+          const block = this.rawLoad('i32', entry, 4, 32)
+          this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
+        },
+        () => {
+          this.rawStore(entry, 0, 32, offset)
+          this.rawStore(entry, 4, 32, this.i32(NOT_LINKED))
+        },
+      )
+      this.tailCall('dispatch', this.cpu, this.add(entry, 4))
+    })
+    this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
   }
 
   /** Leaves the region for an offset of its page, or relative to it. */

@@ -11,7 +11,7 @@ import { dropWriteTags } from '../paging/tlb.ts'
 import { fpr, gpr, S, segment, xmm } from '../state/layout.ts'
 import type { CodeTracker, Core } from '../core.ts'
 import type { Handlers } from './handlers.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, escapeOf } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -61,6 +61,7 @@ export class BlockCache implements CodeTracker {
   /** Blocks that have been replaced. */
   readonly #entries = new Set<Block>()
   readonly #byFirst = new Map<number, Block>()
+  readonly #targets = new Map<string, number>()
   readonly #waysOut = new Map<string, number>()
   readonly #instruction = createInstruction(rows[0]!)
   readonly #modes = new Map<number, DecodeMode>()
@@ -149,6 +150,7 @@ export class BlockCache implements CodeTracker {
     this.#entries.clear()
     this.#byFirst.clear()
     this.#waysOut.clear()
+    this.#targets.clear()
     this.#hasCode.fill(0)
     this.#free = this.#arena
     this.#clearTable()
@@ -294,6 +296,18 @@ export class BlockCache implements CodeTracker {
       this.#waysOut.set(at, record)
     }
     return record
+  }
+  /** The table by which compiled code on a page finds computed targets on it. */
+  targets(page: number, mode: number): number {
+    const at = `${page}/${mode}`
+    let table = this.#targets.get(at)
+    if (table === undefined) {
+      table = this.#free
+      this.#free += TARGETS * 8
+      this.#core.i32.fill(-1, table >>> 2, (table >>> 2) + TARGETS * 2)
+      this.#targets.set(at, table)
+    }
+    return table
   }
   #dropCompiled(compiled: Compiled): void {
     const { block, page, handler } = compiled

@@ -41,6 +41,9 @@ export const RECORD = {
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1
 
+/** Entries of eight bytes in a page's table of computed targets: i32 offset in the page, i32 link. */
+export const TARGETS = 256
+
 /**
  * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least processor time
  * near 3000: below, compiling what runs little costs more than it saves (docs/performance.md).
