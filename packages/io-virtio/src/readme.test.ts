@@ -16,7 +16,7 @@ const body = stripTypeScriptTypes(code!)
   .replace(/^import .*$/gm, '')
   .replace('export default', 'return')
 const scope = { API_VERSION, defineDevice, definePlugin, noOptions, VirtioTransport } satisfies Record<string, unknown>
-// eslint-disable-next-line @typescript-eslint/no-implied-eval -- the README is ours
+// oxlint-disable-next-line typescript/no-implied-eval -- the README is ours
 const plugin = new Function(...Object.keys(scope), body)(...Object.values(scope)) as Plugin
 
 const create = () => benchVirtio(plugin.devices![0]!, {}, createVirtio(virtioOptions.parse({ ring: 'packed' })))
