@@ -77,7 +77,7 @@ export class Core {
   readonly paging = new PagingState()
   /** Set by whoever decodes code. */
   code: CodeTracker = NO_CODE
-  /** The access under way is compiled code's: see `CodeTracker` and paging/access.ts. */
+  /** The access under way is compiled code's: see `CodeTracker` and paging/slow-path.ts. */
   compiled = false
   /** VMX non-root operation: whom to ask. */
   nonRoot: NonRoot | undefined

@@ -5,7 +5,7 @@
 import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { IrBuilder } from '../ir/builder.ts'
-import type { Body } from '../ir/nodes.ts'
+import type { Body, Value } from '../ir/nodes.ts'
 import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
 import { lower } from '../lower/lower.ts'
 import { rows } from '../rows/index.ts'
@@ -190,6 +190,13 @@ export class Handlers {
   }
 }
 
+/** A code address as the mode cuts it (it wraps at 4 GiB outside 64-bit mode), and its entry in the TLB. */
+function fetchAddress(b: HandlerBuilder, sum: Value): { linear: Value; entry: Value } {
+  const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), sum, b.and(sum, 0xffff_ffff))
+  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
+  return { linear, entry }
+}
+
 /**
  * Goes on at the RIP slot: instruction TLB, then the hash table of blocks; leaves to the run loop where either does not know.
  * The second parameter is the address of a link field, filled when it says NOT_LINKED.
@@ -197,10 +204,9 @@ export class Handlers {
 function dispatch(b: HandlerBuilder): void {
   const link = b.record
   const rip = b.slot(S.rip)
-  // RIP is cut to its width already; base plus RIP wraps at 4 GiB outside 64-bit mode.
+  // RIP is cut to its width already.
   const sum = b.add(rip, b.slot(S.csBase))
-  const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), sum, b.and(sum, 0xffff_ffff))
-  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
+  const { linear, entry } = fetchAddress(b, sum)
   const lookup = () => {
     b.setSlot(S.exit, b.i32(EXIT.lookup))
     b.return()
@@ -262,8 +268,7 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   // Before an instruction that crosses into the next page: is that still the page it was decoded from?
   checkNextPage: (b) => {
     const next = b.add(b.add(b.slot(S.ripPage), b.slot(S.csBase)), 4096)
-    const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), next, b.and(next, 0xffff_ffff))
-    const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
+    const { linear, entry } = fetchAddress(b, next)
     const same = b.and(
       b.eq(b.rawLoad('i64', entry, TLB.execute, 64), linear),
       b.eq(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32)), b.rawLoad('i32', b.record, RECORD.immediate, 32)),

@@ -13,10 +13,6 @@ const GP_FAULT = 13
  * HPA (unsigned) of the code byte at a linear address, or -1: the exit slot is then set, and a fault is that of the instruction
  * at the `rip` slot.
  */
-export function translateFetch(core: Core, linear: bigint): number {
-  return fetchPage(core, Number(BigInt.asIntN(32, linear)), Number(BigInt.asIntN(32, linear >> 32n)))
-}
-
 export function fetchPage(core: Core, low: number, high: number): number {
   const p = core.paging
   const known = probeExecute(core, core.get32(S.tlb), low, high)
