@@ -77,6 +77,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
   #command: number = Hint.first
   #hinting = false
   #hints: Range[] = []
+  #hintedBytes = 0
   #hinted: ((ranges: Range[] | undefined) => void)[] = []
   readonly #piece = new DataView(new ArrayBuffer(PIECE))
 
@@ -190,16 +191,27 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
       return
     }
     if (!this.#hinting) return
-    for (let index = 0; index < chain.elements; index++)
-      this.#hints.push({ address: chain.elementAddress(index), length: chain.elementLength(index) })
+    for (let index = 0; index < chain.elements; index++) {
+      const length = chain.elementLength(index)
+      // A guest that hints at less than a frame, or at more than it has, is not listened to: what we keep has a bound.
+      if (length < FRAME_SIZE || this.#hintedBytes + length > this.#memory.size) continue
+      this.#hintedBytes += length
+      this.#hints.push({ address: chain.elementAddress(index), length })
+    }
   }
 
   #endHints(): void {
     if (this.#hinted.length === 0) return
-    const ranges = this.#hints
-    this.#hints = []
+    const ranges = this.#forgetHints()
     this.#setCommand(Hint.done)
     for (const resolve of this.#hinted.splice(0)) resolve(ranges)
+  }
+
+  #forgetHints(): Range[] {
+    const ranges = this.#hints
+    this.#hints = []
+    this.#hintedBytes = 0
+    return ranges
   }
 
   #setCommand(command: number): void {
@@ -213,7 +225,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
     return new Promise((resolve) => {
       this.#hinted.push(resolve)
       if (this.#hinted.length > 1) return
-      this.#hints = []
+      this.#forgetHints()
       this.#setCommand(this.#command)
       this.#command = this.#command === 0xffff_ffff ? Hint.first : this.#command + 1
     })
@@ -245,7 +257,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
     this.#kept = undefined
     this.#roles = []
     this.#hinting = false
-    this.#hints = []
+    this.#forgetHints()
     for (const resolve of this.#askers.splice(0)) resolve(undefined)
     for (const resolve of this.#hinted.splice(0)) resolve(undefined)
     // A new driver starts with an empty balloon; what is wanted of it stays.

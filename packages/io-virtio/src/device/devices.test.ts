@@ -247,6 +247,18 @@ describe('virtio-balloon', () => {
     expect(driver.registers.readConfig(8, 4)).toBe(id + 1)
   })
 
+  it('unbounded hints: keeps no more of them than there is memory', async () => {
+    const { driver, balloon } = await start()
+    const asked = balloon.freePages()
+    await driver.request(3, [pages(driver.registers.readConfig(8, 4))])
+    for (let index = 0; index < 600; index++) {
+      driver.send(3, [{ address: 0x50000, length: index % 2 ? 16 : 2 * FRAME_SIZE, writable: true }])
+      driver.ring(3).takeUsed()
+    }
+    await driver.request(3, [pages(0)])
+    expect((await asked)!.length).toBe((1 << 20) / (2 * FRAME_SIZE))
+  })
+
   it.each([
     { numbering: 'the specification', queues: [0, 1, 4], reports: 4 },
     { numbering: 'drivers that leave out what they do not use', queues: [0, 1, 2], reports: 2 },
