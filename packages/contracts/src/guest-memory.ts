@@ -13,6 +13,23 @@ export interface MemoryRegion {
   readonly kind: 'ram' | 'rom'
 }
 
+/** A stretch of guest-physical memory, as a guest describes a buffer. */
+export interface MemoryPiece {
+  readonly address: number
+  readonly length: number
+}
+
+/**
+ * Guest memory lent to a transfer that goes on beside the guest: a back end reads a disk straight into it, in whichever thread. Its frames stay
+ * where they are until `end`, even if the guest gives them back meanwhile.
+ */
+export interface MemoryLease {
+  /** The memory itself (host memory, which is shared), in the order of the pieces; neighbours are joined. */
+  readonly views: readonly Uint8Array[]
+  /** The transfer is over. Of a lease for writing, watchers and the dirty log hear now. Once. */
+  end(): void
+}
+
 /**
  * Bounds-checked, dirty-logging, copy-on-write access to one VM's memory. Every device reaches memory through this and
  * nothing else. All values are little-endian; no alignment is asked for; an access may cross frames and pages.
@@ -43,6 +60,8 @@ export interface GuestMemory extends Saveable {
   writeBytes(address: number, from: Uint8Array): boolean
   /** `length` times `value`. Zeroing a whole untouched frame allocates nothing. */
   fill(address: number, length: number, value: number): boolean
+  /** Lend the pieces, one after the other, to a transfer. Undefined, and nothing lent, if one is not RAM from end to end. */
+  lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined
   /** Put bytes into ROM (or RAM). For boot protocols, before the guest runs. */
   writeRom(address: number, from: Uint8Array): boolean
 

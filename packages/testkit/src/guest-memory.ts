@@ -18,6 +18,20 @@ export function createTestGuestMemory(options: TestGuestMemoryOptions): GuestMem
   const frames = new Map<number, Hpa>()
   let dirty: Set<number> | undefined
 
+  /** Leases of each frame; those that were dropped meanwhile go when the last ends. */
+  const leases = new Map<number, number>()
+  const dropped = new Set<Hpa>()
+  const drop = (frame: Hpa): void => {
+    if (leases.has(frame)) dropped.add(frame)
+    else host.freeFrame(frame)
+  }
+  const lend = (at: Hpa, by: 1 | -1): void => {
+    const frame = hpa(at - (at % FRAME_SIZE))
+    const count = (leases.get(frame) ?? 0) + by
+    if (count > 0) leases.set(frame, count)
+    else if (leases.delete(frame) && dropped.delete(frame)) host.freeFrame(frame)
+  }
+
   const regionOf = (address: number, length: number): MemoryRegion | undefined =>
     Number.isInteger(address) && Number.isInteger(length) && address >= 0 && length >= 0
       ? regions.find((region) => address >= region.start && address + length <= region.start + region.length)
@@ -40,7 +54,7 @@ export function createTestGuestMemory(options: TestGuestMemoryOptions): GuestMem
     host.bytes.copyWithin(copy, shared, shared + FRAME_SIZE)
     frames.set(address - (address % FRAME_SIZE), copy)
     options.paging?.onMemoryChange(gpa(address - (address % FRAME_SIZE)), FRAME_SIZE, 'unmapped')
-    host.freeFrame(shared)
+    drop(shared)
     return copy
   }
   const locate = (address: number, write: boolean): Hpa => {
@@ -92,6 +106,30 @@ export function createTestGuestMemory(options: TestGuestMemoryOptions): GuestMem
     writeU64: (address, value) => (scratch.setBigUint64(0, value, true), write(address, 8)),
     writeBytes: (address, from) => memory.isRam(address, from.length) && put(address, from),
     fill: (address, length, value) => memory.isRam(address, length) && put(address, new Uint8Array(length).fill(value)),
+    lease(pieces, leaseAccess) {
+      if (!pieces.every(({ address, length }) => memory.isRam(address, length))) return undefined
+      const lent: { at: Hpa; size: number; address: number }[] = []
+      for (const { address, length } of pieces) {
+        for (let done = 0; done < length;) {
+          const size = Math.min(FRAME_SIZE - ((address + done) % FRAME_SIZE), length - done)
+          lent.push({ at: locate(address + done, leaseAccess === 'write'), size, address: address + done })
+          done += size
+        }
+      }
+      for (const { at } of lent) lend(at, 1)
+      return {
+        views: lent.map(({ at, size }) => host.bytes.subarray(at, at + size)),
+        end() {
+          for (const { at, size, address } of lent) {
+            if (leaseAccess === 'write') {
+              host.noteWrite(at, size)
+              dirty?.add(address - (address % FRAME_SIZE))
+            }
+            lend(at, -1)
+          }
+        },
+      }
+    },
     writeRom: (address, from) => regionOf(address, from.length) !== undefined && put(address, from),
     translate(address, access: Access) {
       const region = regionOf(address, 1)
@@ -116,7 +154,7 @@ export function createTestGuestMemory(options: TestGuestMemoryOptions): GuestMem
       if (frame === undefined) return false
       options.paging?.onMemoryChange(gpa(page), FRAME_SIZE, 'unmapped')
       frames.delete(page)
-      host.freeFrame(frame)
+      drop(frame)
       return true
     },
     setDirtyLog(on) {

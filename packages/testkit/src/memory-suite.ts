@@ -229,6 +229,73 @@ export function testGuestMemory(create: () => { memory: GuestMemory; host: HostM
     check(heard > 0, 'nobody heard of the write')
   })
 
+  it('guest memory: lends its bytes, in order, across frames', () => {
+    const { memory } = create()
+    const bytes = Uint8Array.from({ length: 6000 }, (_, index) => index & 0xff)
+    memory.writeBytes(100, bytes)
+    const joined = (views: readonly Uint8Array[]) => views.flatMap((view) => [...view])
+    const lease = memory.lease(
+      [
+        { address: 5000, length: 1100 },
+        { address: 100, length: 10 },
+      ],
+      'read',
+    )!
+    checkSame(joined(lease.views), [...bytes.subarray(4900), ...bytes.subarray(0, 10)], 'bytes lent')
+    lease.end()
+    const writing = memory.lease([{ address: 4000, length: 200 }], 'write')!
+    for (const view of writing.views) view.fill(9)
+    writing.end()
+    const back = new Uint8Array(202)
+    memory.readBytes(3999, back)
+    checkSame([back[0], back[1], back[200], back[201]], [bytes[3899], 9, 9, bytes[4100]], 'bytes written')
+  })
+
+  it('guest memory: lends nothing unless all of it is RAM', () => {
+    const { memory } = create()
+    for (const piece of [
+      { address: memory.size, length: 1 },
+      { address: -1, length: 4 },
+      { address: 0.5, length: 4 },
+      { address: 0, length: NaN },
+      { address: 2 ** 53, length: 1 },
+    ]) {
+      checkSame(memory.lease([{ address: 0, length: 16 }, piece], 'write'), undefined, `a lease at ${piece.address}`)
+    }
+  })
+
+  it('guest memory: a frame that is lent is not handed out again before the lease ends', () => {
+    const { host, memory } = create()
+    memory.writeU8(0x3000, 1)
+    const lease = memory.lease([{ address: 0x3000, length: 4096 }], 'write')!
+    const frame = memory.peek(0x3000)!
+    const later = memory.lease([{ address: 0, length: 1 }], 'read')!
+    memory.release(0x3000)
+    checkSame(memory.readU8(0x3000), 0, 'what was given back')
+    lease.views[0]!.fill(0x55)
+    checkSame([memory.readU8(0x3000), host.references(frame)], [0, 1], 'memory that was not lent')
+    lease.end()
+    later.end()
+    checkSame(host.references((frame - (frame % FRAME_SIZE)) as Hpa), 0, 'owners of a frame after its lease')
+  })
+
+  it('guest memory: the dirty log and watchers hear of a lease for writing when it ends', () => {
+    const { host, memory } = create()
+    memory.setDirtyLog(true)
+    const lease = memory.lease([{ address: 0x1800, length: 0x1000 }], 'write')!
+    memory.takeDirty()
+    const heard: number[] = []
+    const stop = host.watchWrites((_, length) => void heard.push(length))
+    lease.end()
+    stop()
+    checkSame(memory.takeDirty(), [gpa(0x1000), gpa(0x2000)], 'dirty pages')
+    checkSame(
+      heard.reduce((sum, length) => sum + length, 0),
+      0x1000,
+      'bytes that watchers heard of',
+    )
+  })
+
   it('guest memory: restores what it saved', () => {
     const [one, other] = [create().memory, create().memory]
     const random = createRandom()

@@ -178,6 +178,55 @@ describe('guest memory', () => {
     expect(hostMemory.freeFrames).toBe(before)
   })
 
+  it('lends its bytes, neighbours joined, and nothing that is not RAM', () => {
+    const { memory } = create()
+    const first = Uint8Array.from({ length: 9000 }, (_, index) => index)
+    memory.writeBytes(0x10000, first)
+    const lease = memory.lease(
+      [
+        { address: 0x10001, length: 8000 },
+        { address: 0x10000, length: 1 },
+      ],
+      'read',
+    )!
+    expect(lease.views.flatMap((view) => [...view])).toEqual([...first.subarray(1, 8001), 0])
+    lease.end()
+    expect(memory.lease([{ address: 0x9ffff, length: 2 }], 'read')).toBeUndefined()
+    expect(memory.lease([{ address: 2 ** 60, length: 2 }], 'write')).toBeUndefined()
+  })
+
+  it('hears of what was written to a lease when it ends', () => {
+    const { memory, hostMemory } = create()
+    memory.setDirtyLog(true)
+    const lease = memory.lease([{ address: 0x1ff0, length: 0x20 }], 'write')!
+    memory.takeDirty()
+    const watcher = vi.fn()
+    hostMemory.watchWrites(watcher)
+    lease.views[0]![0] = 7
+    expect(watcher).not.toHaveBeenCalled()
+    lease.end()
+    expect(memory.takeDirty()).toEqual([0x1000, 0x2000])
+    expect(watcher.mock.calls.reduce((sum, [, length]) => sum + (length as number), 0)).toBe(0x20)
+    expect(memory.readU8(0x1ff0)).toBe(7)
+  })
+
+  it('keeps a frame that is lent from everybody else until the lease ends, however many others come and go', () => {
+    const { memory, hostMemory } = create()
+    const before = hostMemory.freeFrames
+    const long = memory.lease([{ address: 0x5000, length: 4096 }], 'write')!
+    memory.release(0x5000)
+    for (let round = 0; round < 10; round++) {
+      const short = memory.lease([{ address: 0x6000, length: 4096 }], 'write')!
+      memory.release(0x6000)
+      short.end()
+    }
+    long.views[0]!.fill(0x55)
+    expect(memory.readU8(0x5000)).toBe(0)
+    long.end()
+    memory.release(0x5000)
+    expect(hostMemory.freeFrames).toBe(before)
+  })
+
   it('says that the host is exhausted', () => {
     const { memory } = create(4 * MIB, MIB)
     expect(() => memory.fill(MIB, 3 * MIB, 1)).toThrow('host memory is exhausted')

@@ -1,12 +1,15 @@
 /** One VM's physical memory: regions of frames that come into being when touched. Knows no page table and no CPU mode. @hot */
 
 import { FRAME_MASK, FRAME_SIZE, gpa, hpa, invariant, NonrootError } from '@nonroot/contracts'
+import { LeaseBook } from './lease-book.ts'
 import type {
   Access,
   Gpa,
   GuestMemory,
   HostMemory,
   Hpa,
+  MemoryLease,
+  MemoryPiece,
   MemoryRegion,
   PagingStrategy,
   Snapshot,
@@ -48,10 +51,12 @@ export class DemandGuestMemory implements GuestMemory {
   #resident = 0
   #largeRuns: boolean
   #last: Slot
+  readonly #leases: LeaseBook
   #paging: Pick<PagingStrategy, 'onMemoryChange'> | undefined
 
   constructor({ hostMemory, regions, largeRuns = true }: GuestMemoryOptions) {
     this.#host = hostMemory
+    this.#leases = new LeaseBook((frame) => hostMemory.freeFrame(hpa(frame)))
     this.#bytes = hostMemory.bytes
     this.#view = hostMemory.view
     this.regions = regions
@@ -217,6 +222,44 @@ export class DemandGuestMemory implements GuestMemory {
     return true
   }
 
+  lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined {
+    const write = access === 'write'
+    for (const { address, length } of pieces) if (!this.isRam(address, length)) return undefined
+    const starts: number[] = []
+    const ends: number[] = []
+    let last = -1
+    for (const { address, length } of pieces) {
+      const slot = this.#slot(address, length)!
+      for (let done = 0; done < length;) {
+        const size = Math.min(FRAME_SIZE - ((address + done) & FRAME_MASK), length - done)
+        const at = write ? this.#makeWritable(slot, address + done) : this.#forRead(slot, address + done)
+        if (last >= 0 && ends[last] === at) ends[last] = at + size
+        else last = starts.push(at) && ends.push(at + size) - 1
+        done += size
+      }
+    }
+    const views = starts.map((start, index) => this.#bytes.subarray(start, ends[index]))
+    const era = this.#leases.begin()
+    return {
+      views,
+      end: () => {
+        if (write) {
+          starts.forEach((start, index) => this.#host.noteWrite(hpa(start), ends[index]! - start))
+          if (this.#dirty) this.#markDirty(pieces)
+        }
+        this.#leases.end(era)
+      },
+    }
+  }
+
+  #markDirty(pieces: readonly MemoryPiece[]): void {
+    for (const { address, length } of pieces) {
+      const slot = this.#slot(address, length)!
+      const end = this.#index(slot, address + length - 1)
+      for (let index = this.#index(slot, address); index <= end; index++) this.#dirty![index] = 1
+    }
+  }
+
   // Frames
 
   #index(slot: Slot, address: number): number {
@@ -287,7 +330,7 @@ export class DemandGuestMemory implements GuestMemory {
     this.#bytes.copyWithin(copy, shared, shared + FRAME_SIZE)
     this.#frames[index] = copy
     this.#paging?.onMemoryChange(gpa(address - (address & FRAME_MASK)), FRAME_SIZE, 'unmapped')
-    this.#host.freeFrame(hpa(shared))
+    this.#leases.free(shared)
     return copy
   }
 
@@ -329,7 +372,7 @@ export class DemandGuestMemory implements GuestMemory {
     const frame = this.#frames[index]! >>> 0
     this.#frames[index] = 0
     this.#resident--
-    this.#host.freeFrame(hpa(frame))
+    this.#leases.free(frame)
   }
 
   /** Gives all frames back: the VM is gone, and its paging strategy with it. */

@@ -39,12 +39,14 @@ export interface RunLoopParts {
   readonly tracer: Tracer | undefined
   /** A guest goes on after having been away from its vCPU (`GuestAbi.onEntry`). */
   readonly onEntry: ((vcpu: number) => void) | undefined
+  /** Devices finish what is in flight: what they were lent of the guest's memory is the next guest's after a reset. */
+  readonly quiesce: () => Promise<void>
   /** Machine reset. Gives an end when the machine is not to restart. */
   readonly reset: () => VmEnd | undefined
 }
 
 /** Why a burst of slices ended. */
-type Burst = 'turn' | 'idle' | 'deferred'
+type Burst = 'turn' | 'idle' | 'deferred' | 'reset'
 
 export class RunLoop implements InterruptSink {
   readonly #parts: RunLoopParts
@@ -98,6 +100,7 @@ export class RunLoop implements InterruptSink {
       if (power.end) return power.end
       if (burst === 'idle') await this.#sleep()
       else if (burst === 'deferred') await this.#complete()
+      else if (burst === 'reset') await this.#restart()
       else await pace.turn()
       if (power.end) return power.end
     }
@@ -146,8 +149,8 @@ export class RunLoop implements InterruptSink {
     let now = 0
     do {
       this.#timers.value += this.#clock.runExpired()
-      if (power.resetRequested && !power.end) this.#restart()
       if (power.end) return 'turn'
+      if (power.resetRequested) return 'reset'
       const vcpu = this.#pick()
       if (vcpu < 0) {
         if (!this.#deterministic || this.#clock.nextDeadline() === Infinity) return 'idle'
@@ -235,9 +238,10 @@ export class RunLoop implements InterruptSink {
     this.#parts.power.finish({ state: 'crashed', reason, vcpu, rip })
   }
 
-  #restart(): void {
-    const { power, reset } = this.#parts
+  async #restart(): Promise<void> {
+    const { power, quiesce, reset } = this.#parts
     power.resetRequested = false
+    await quiesce()
     const end = reset()
     if (end) return power.finish(end)
     this.#runnable.fill(1)

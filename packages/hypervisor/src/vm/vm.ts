@@ -102,6 +102,7 @@ export class KernelVm implements Vm {
       metrics: assembly.metrics.scope('vm'),
       tracer: assembly.tracer,
       onEntry: abi.onEntry ? (vcpu) => abi.onEntry!(vcpu) : undefined,
+      quiesce: () => this.#quiesce(),
       reset: () => this.#resetMachine(),
     })
     assembly.platform.interrupts.attach(this.#loop)
@@ -170,6 +171,12 @@ export class KernelVm implements Vm {
     return undefined
   }
 
+  async #quiesce(): Promise<void> {
+    const { parts } = this.#assembly
+    const all = [...parts.io.flatMap((model) => [...(model.devices?.values() ?? [])]), ...parts.devices.values()]
+    for (const device of all) await device.quiesce?.()
+  }
+
   pause(): void {
     this.#loop.pause()
   }
@@ -230,8 +237,7 @@ export class KernelVm implements Vm {
   async dispose(): Promise<void> {
     this.#state = 'ended'
     const { parts, vcpus, dispose } = this.#assembly
-    const all = [...parts.io.flatMap((model) => [...(model.devices?.values() ?? [])]), ...parts.devices.values()]
-    for (const device of all) await device.quiesce?.()
+    await this.#quiesce()
     for (const model of parts.io) for (const device of model.devices?.values() ?? []) await device.dispose?.()
     for (const vcpu of vcpus) vcpu.dispose()
     await parts.dispose()

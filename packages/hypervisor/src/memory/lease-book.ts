@@ -1,0 +1,45 @@
+/**
+ * Which frames may be lent to a transfer when their guest gives them back, and so must wait. Knows eras, not frames: a lease belongs to the era it
+ * began in; a frame given back while there are leases waits until every lease of its era and of the era before has ended.
+ */
+
+type Era = 0 | 1
+
+export class LeaseBook {
+  readonly #free: (frame: number) => void
+  #era: Era = 0
+  readonly #leases: [number, number] = [0, 0]
+  readonly #waiting: [number[], number[]] = [[], []]
+
+  constructor(free: (frame: number) => void) {
+    this.#free = free
+  }
+
+  begin(): Era {
+    this.#leases[this.#era]++
+    return this.#era
+  }
+
+  end(era: Era): void {
+    this.#leases[era]--
+    this.#settle()
+  }
+
+  /** Now, or when no lease that knows the frame is left. */
+  free(frame: number): void {
+    if (this.#leases[0] + this.#leases[1] === 0) return this.#free(frame)
+    this.#waiting[this.#era].push(frame)
+    this.#settle()
+  }
+
+  /** Is the older era over? Then what waited for it goes, and the younger one becomes the older. */
+  #settle(): void {
+    for (let turn = 0; turn < 2; turn++) {
+      const older: Era = this.#era === 0 ? 1 : 0
+      if (this.#leases[older] > 0) return
+      for (const frame of this.#waiting[older].splice(0)) this.#free(frame)
+      if (this.#waiting[this.#era].length === 0) return
+      this.#era = older
+    }
+  }
+}
