@@ -14,6 +14,15 @@ export interface BlockBackend {
   readonly readOnly: boolean
   read(offset: number, into: Uint8Array): Promise<void>
   write(offset: number, from: Uint8Array): Promise<void>
+  /** As `read` and `write`, with the bytes in several places. Absent: `readScattered` and `writeGathered` make do. */
+  readVector?(offset: number, into: readonly Uint8Array[]): Promise<void>
+  writeVector?(offset: number, from: readonly Uint8Array[]): Promise<void>
+  /**
+   * As `readVector` and `writeVector`, done when they return, if that takes no longer than handing the request to another thread would (the
+   * bytes are in the host's page cache). False: nothing was done. An I/O error is thrown.
+   */
+  readNow?(offset: number, into: readonly Uint8Array[]): boolean
+  writeNow?(offset: number, from: readonly Uint8Array[]): boolean
   /** Resolves when all writes completed before the call are durable. */
   flush(): Promise<void>
   /** The range's content no longer matters. */
@@ -22,6 +31,56 @@ export interface BlockBackend {
   /** `size` changed. */
   onResize?(listener: (size: number) => void): () => void
   close(): Promise<void>
+}
+
+/** Bytes that go through a buffer at a time, where a back end takes one stretch of bytes only. */
+const SLICE = 256 * 1024
+
+/** Read a disk into several places: guest memory, as a device was lent it. */
+export async function readScattered(
+  disk: Pick<BlockBackend, 'read' | 'readVector'>,
+  offset: number,
+  into: readonly Uint8Array[],
+): Promise<void> {
+  if (disk.readVector) return disk.readVector(offset, into)
+  if (into.length === 1) return disk.read(offset, into[0]!)
+  for (const { at, length, each } of slices(into)) {
+    const buffer = new Uint8Array(length)
+    await disk.read(offset + at, buffer)
+    each((part, from) => part.set(buffer.subarray(from, from + part.length)))
+  }
+}
+
+/** Write a disk from several places. */
+export async function writeGathered(
+  disk: Pick<BlockBackend, 'write' | 'writeVector'>,
+  offset: number,
+  from: readonly Uint8Array[],
+): Promise<void> {
+  if (disk.writeVector) return disk.writeVector(offset, from)
+  if (from.length === 1) return disk.write(offset, from[0]!)
+  for (const { at, length, each } of slices(from)) {
+    const buffer = new Uint8Array(length)
+    each((part, start) => buffer.set(part, start))
+    await disk.write(offset + at, buffer)
+  }
+}
+
+/** Stretches of at most `SLICE` bytes, and the parts of `views` that each is made of. */
+function* slices(views: readonly Uint8Array[]) {
+  const total = views.reduce((sum, view) => sum + view.length, 0)
+  for (let at = 0; at < total; at += SLICE) {
+    const length = Math.min(SLICE, total - at)
+    const each = (visit: (part: Uint8Array, from: number) => void): void => {
+      let start = 0
+      for (const view of views) {
+        const [first, end] = [Math.max(start, at), Math.min(start + view.length, at + length)]
+        if (first < end) visit(view.subarray(first - start, end - start), first - at)
+        start += view.length
+      }
+    }
+    yield { at, length, each }
+  }
 }
 
 /** A network. Frames are whole Ethernet frames without FCS. */

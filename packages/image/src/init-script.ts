@@ -46,8 +46,8 @@ if [ -n "$modules" ]; then
 fi
 set +f
 if [ -e "/usr/lib/modules/$release/modules.alias" ]; then
-  # What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven.
-  for bus in pci acpi virtio; do
+  # What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven, a disk once its controller is.
+  for bus in pci acpi virtio scsi; do
     aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null) && load $aliases
   done
 fi

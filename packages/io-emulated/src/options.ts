@@ -34,3 +34,19 @@ export const uartOptions = z.strictObject({
   /** Name of the console back end. */
   console: z.string().optional(),
 })
+
+/** Of a disk, as virtio-blk's: a stack file says which of the two it is by its `kind` alone. */
+export const diskOptions = z.strictObject({
+  /** The disk image: a file, or `memory://64MiB`. */
+  image: z.string(),
+  /** ATA knows no such disk: a guest is told so by the first write that fails. */
+  readOnly: z.boolean().default(false),
+  /** `raw`, `qcow2`. By the name's ending where absent. */
+  format: z.string().optional(),
+  /** What is written stays in memory and is forgotten with the VM. */
+  temporary: z.boolean().default(false),
+  /** Where the image may have its backing files. */
+  backingFiles: z.enum(['beside', 'anywhere']).default('beside'),
+  /** What the guest reads as its serial number, up to 20 characters. The device's name where absent. */
+  serial: z.string().max(20).optional(),
+})

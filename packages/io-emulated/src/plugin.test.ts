@@ -23,5 +23,5 @@ describe('plugin', () => {
 })
 
 describe('devices', () => {
-  for (const device of plugin.devices!) testDevice(device, {}, it)
+  for (const device of plugin.devices!.filter(({ kind }) => kind === 'uart')) testDevice(device, {}, it)
 })

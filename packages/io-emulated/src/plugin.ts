@@ -1,7 +1,8 @@
 /** What this package adds to a stack. */
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
-import { pcOptions, uartOptions } from './options.ts'
+import { Ahci } from './ahci/device.ts'
+import { diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
 import { Gsi, SERIAL_PORTS } from './platform.ts'
 import { Uart16550 } from './uart16550.ts'
@@ -27,6 +28,16 @@ export default definePlugin({
         const backend = await context.backend('console', console === undefined ? {} : { name: console })
         const at = (com - 1) as 0 | 1 | 2 | 3
         return new Uart16550(context, SERIAL_PORTS[at], context.interrupt(Gsi.serial[at]), backend)
+      },
+    }),
+    defineDevice({
+      kind: 'ahci',
+      summary: 'an emulated disk: a SATA drive on an AHCI controller of its own',
+      options: diskOptions,
+      needs: ['pci'],
+      create: async ({ serial, format, ...disk }, context) => {
+        const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
+        return new Ahci(context, backend, { serial: serial ?? context.name })
       },
     }),
   ],
