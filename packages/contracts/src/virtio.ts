@@ -1,6 +1,7 @@
 /** Virtio as a device's author sees it: chains of descriptors, queues, a port to the driver. Knows no ring format and no transport. */
 
 import type { Device } from './device.ts'
+import type { MemoryLease } from './guest-memory.ts'
 import type { Snapshot } from './snapshot.ts'
 import { token } from './token.ts'
 
@@ -19,6 +20,11 @@ export interface DescriptorChain {
   /** Copy into the device-writable bytes at `offset`. False, and nothing copied, if there is less room. */
   write(offset: number, from: Uint8Array): boolean
   fill(offset: number, length: number, value: number): boolean
+  /**
+   * Lend bytes from `offset` to a transfer: device-readable ones for `read`, device-writable ones for `write`. Undefined if there are fewer. A
+   * lease outlives the chain: say so by `VirtioDevice.settled`.
+   */
+  lease(offset: number, length: number, access: 'read' | 'write'): MemoryLease | undefined
   /** The stretches of guest memory themselves, readable ones first: for devices to which memory is the message (balloon). */
   readonly elements: number
   readonly readableElements: number
@@ -76,6 +82,8 @@ export interface VirtioDevice {
   queueReset?(index: number): void
   /** The driver reset the device, or the machine was reset: all queues are gone. */
   stop?(): void
+  /** False: transfers of before the last reset, of the device or of a queue, still touch memory; the reset is not over. Absent: true. */
+  readonly settled?: boolean
   save?(): Snapshot
   /** The driver's queues and features are as they were. */
   restore?(snapshot: Snapshot): void

@@ -26,6 +26,27 @@ describe('a disk in a raw file', () => {
     expect(new Uint8Array(readFileSync(path).subarray(1024, 1536))).toEqual(sector)
   })
 
+  it('reads and writes several places of shared memory, now or beside', async () => {
+    const path = image('parts.img', 8 * 512)
+    const disk = await openBlockFile(path)
+    const memory = new Uint8Array(new SharedArrayBuffer(4096))
+    memory.fill(1, 0, 700).fill(2, 2000, 2324)
+    const parts = [memory.subarray(0, 700), memory.subarray(2000, 2324)]
+    const whole = new Uint8Array(1024).fill(1, 0, 700).fill(2, 700)
+    await disk.writeVector!(512, parts)
+    expect(new Uint8Array(readFileSync(path).subarray(512, 1536))).toEqual(whole)
+    expect(disk.writeNow!(2048, parts)).toBe(true)
+    memory.fill(0)
+    expect(disk.readNow!(2048, parts)).toBe(true)
+    expect([memory[699], memory[700], memory[2000], memory[2323], memory[2324]]).toEqual([1, 0, 2, 2, 0])
+    memory.fill(0)
+    await disk.readVector!(512, parts)
+    expect([memory[699], memory[700], memory[2000], memory[2323], memory[2324]]).toEqual([1, 0, 2, 2, 0])
+    await expect(disk.readVector!(4096 - 512, parts)).rejects.toThrow('ends at 4096')
+    expect(() => disk.readNow!(4096 - 512, parts)).toThrow('ends at 4096')
+    await disk.close()
+  })
+
   it('fails a read past its end, that request alone', async () => {
     const disk = await openBlockFile(image('short.img', 512))
     await expect(disk.read(512, new Uint8Array(512))).rejects.toThrow('ends at 512')

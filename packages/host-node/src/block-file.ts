@@ -1,11 +1,82 @@
 /** A disk in a raw file. */
 
+import fs from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { NonrootError } from '@nonroot/contracts'
 import type { BlockBackend, ByteStore } from '@nonroot/contracts'
 
 const SECTOR = 512
+
+/**
+ * Whether requests are to be done in place. From the page cache one takes a few microseconds, less than handing it to a thread of the
+ * pool and hearing of its end; what has to wait for a device must not hold up the guest, and the ones after it will have to wait as well.
+ */
+class Patience {
+  /** Longest that a request in place should take: so many ms, and so many for each MiB. */
+  static readonly #MOST_MS = 0.25
+  static readonly #MOST_MS_EACH = 1
+  /** Requests after a slow one that are not tried in place. */
+  static readonly #PAUSE = 256
+  #skip = 0
+
+  try(views: readonly Uint8Array[], move: () => void): boolean {
+    if (this.#skip > 0) {
+      this.#skip--
+      return false
+    }
+    const started = performance.now()
+    move()
+    const bytes = views.reduce((sum, view) => sum + view.length, 0)
+    const most = Patience.#MOST_MS + (bytes / 2 ** 20) * Patience.#MOST_MS_EACH
+    if (performance.now() - started > most) this.#skip = Patience.#PAUSE
+    return true
+  }
+}
+
+type Views = readonly Uint8Array[]
+type Move = (
+  fd: number,
+  views: Views,
+  position: number,
+  callback: (error: NodeJS.ErrnoException | null, moved: number) => void,
+) => void
+
+/** By a thread of the pool, straight from and to where the bytes are: shared memory, too. */
+async function moveAll(path: string, fd: number, move: Move, offset: number, views: Views): Promise<void> {
+  for (let rest = views; rest.length > 0;) {
+    const moved = await new Promise<number>((resolve, reject) =>
+      move(fd, rest, offset, (error, count) => (error ? reject(error) : resolve(count))),
+    )
+    rest = after(path, rest, offset, moved)
+    offset += moved
+  }
+}
+
+function moveAllNow(
+  path: string,
+  fd: number,
+  move: (fd: number, views: Views, position: number) => number,
+  offset: number,
+  views: Views,
+): void {
+  for (let rest = views; rest.length > 0;) {
+    const moved = move(fd, rest, offset)
+    rest = after(path, rest, offset, moved)
+    offset += moved
+  }
+}
+
+/** What is left when some bytes were moved: all is the usual case. */
+function after(path: string, views: Views, offset: number, moved: number): Views {
+  if (moved === 0 && views.some(({ length }) => length > 0)) throw new Error(`${path} ends at ${offset}`)
+  let left = moved
+  for (const [index, view] of views.entries()) {
+    if (left < view.length) return [view.subarray(left), ...views.slice(index + 1)]
+    left -= view.length
+  }
+  return []
+}
 
 /** The file's size must be a multiple of a sector (512 bytes). */
 export async function openBlockFile(path: string, readOnly = false): Promise<BlockBackend> {
@@ -21,21 +92,18 @@ export async function openBlockFile(path: string, readOnly = false): Promise<Blo
       remedy: `pad it: truncate --size=%${SECTOR} ${path}`,
     })
   }
-  const all = async (offset: number, buffer: Uint8Array, step: (at: number, from: number) => Promise<number>) => {
-    for (let done = 0; done < buffer.length;) {
-      const moved = await step(offset + done, done)
-      if (moved === 0) throw new Error(`${path} ends at ${offset + done}`)
-      done += moved
-    }
-  }
+  const { fd } = file
+  const now = new Patience()
   return {
     size,
     sectorSize: SECTOR,
     readOnly,
-    read: (offset, into) =>
-      all(offset, into, async (at, from) => (await file.read(into, from, into.length - from, at)).bytesRead),
-    write: (offset, from) =>
-      all(offset, from, async (at, start) => (await file.write(from, start, from.length - start, at)).bytesWritten),
+    read: (offset, into) => moveAll(path, fd, fs.readv, offset, [into]),
+    write: (offset, from) => moveAll(path, fd, fs.writev, offset, [from]),
+    readVector: (offset, into) => moveAll(path, fd, fs.readv, offset, into),
+    writeVector: (offset, from) => moveAll(path, fd, fs.writev, offset, from),
+    readNow: (offset, into) => now.try(into, () => moveAllNow(path, fd, fs.readvSync, offset, into)),
+    writeNow: (offset, from) => now.try(from, () => moveAllNow(path, fd, fs.writevSync, offset, from)),
     flush: () => file.datasync(),
     close: () => file.close(),
   }

@@ -247,26 +247,75 @@ describe('virtio-blk', () => {
     for (const request of requests) expect(status((await request).parts)).toBe(0)
   })
 
-  it('touches neither memory nor queue for requests from before a reset, and starts no new one until they are over', async () => {
+  it('a reset is over when nothing of before it touches memory any more', async () => {
     const disk = memoryDisk()
-    disk.bytes.fill(5)
     const { driver, device } = await start(disk)
-    disk.hold = true
+    const { registers } = driver
     const address = 0x80000
+    const read = () =>
+      driver.send(0, [
+        { address: driver.place(header(BlockType.read)), length: 16 },
+        { address, length: 513, writable: true },
+      ])
+    disk.hold = true
+    read()
+    registers.writeStatus(0)
+    expect(registers.status()).not.toBe(0)
+    disk.go()
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(registers.status()).toBe(0)
+    driver.memory.fill(address, 513, 0xee)
+    expect(driver.bytes(address, 513).every((byte) => byte === 0xee)).toBe(true)
+    driver.start()
+    expect(status((await driver.request(0, [header(BlockType.read, 1)], [512, 1])).parts)).toBe(0)
+    await device.quiesce?.()
+  })
+
+  it('a driver that does not wait for that has its requests wait', async () => {
+    const disk = memoryDisk()
+    const { driver } = await start(disk)
+    disk.hold = true
     driver.send(0, [
       { address: driver.place(header(BlockType.read)), length: 16 },
-      { address, length: 513, writable: true },
+      { address: 0x80000, length: 513, writable: true },
     ])
-    driver.start()
+    driver.registers.writeStatus(0)
+    driver.rings.length = 0
+    expect(driver.negotiate(driver.offered())).toBe(true)
+    driver.enable(0, driver.makeRing(0, 64))
+    driver.ready()
     disk.hold = false
     const after = driver.request(0, [header(BlockType.read, 1)], [512, 1])
     await new Promise((resolve) => setTimeout(resolve, 5))
     expect(disk.calls).toEqual(['read 0+512'])
-    driver.memory.fill(address, 513, 0)
     disk.go()
     expect(status((await after).parts)).toBe(0)
-    expect(driver.bytes(address, 512).every((byte) => byte === 0)).toBe(true)
-    await device.quiesce?.()
+    expect(disk.calls).toEqual(['read 0+512', 'read 512+512'])
+  })
+
+  it('requests that the back end can do at once are done when the driver is back, with one notification', async () => {
+    const disk = memoryDisk()
+    const now: string[] = []
+    const { driver } = await start(
+      Object.assign(disk, {
+        readNow: (offset: number, into: readonly Uint8Array[]) => {
+          if (disk.failing) throw new Error('the disk is on fire')
+          if (offset > 4096) return false
+          now.push(`read ${offset}`)
+          for (const part of into) part.fill(7)
+          return true
+        },
+        writeNow: (offset: number) => now.push(`write ${offset}`) > 0,
+      }),
+    )
+    const read = await driver.request(0, [header(BlockType.read)], [512, 512, 1])
+    expect([status(read.parts), read.written, read.parts[1]![511]]).toEqual([BlockStatus.ok, 1025, 7])
+    await driver.request(0, [header(BlockType.write, 2), pattern(512)], [1])
+    const beside = await driver.request(0, [header(BlockType.read, 20)], [512, 1])
+    expect([status(beside.parts), now, disk.calls]).toEqual([0, ['read 0', 'write 1024'], ['read 10240+512']])
+    disk.failing = true
+    const failed = await driver.request(0, [header(BlockType.read)], [512, 1])
+    expect([status(failed.parts), failed.written]).toEqual([BlockStatus.ioError, 0])
   })
 
   it('a request without room for a status breaks the device', async () => {

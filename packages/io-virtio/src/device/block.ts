@@ -1,5 +1,6 @@
 /** Block device over a back end: requests run side by side, and complete as the back end does. ("Block Device") */
 
+import { readScattered, writeGathered } from '@nonroot/contracts'
 import type {
   BlockBackend,
   Counter,
@@ -24,10 +25,12 @@ import {
   UNMAP,
 } from './block-format.ts'
 
-/** Requests at a time; more wait in the rings. With `SLICE` it bounds what a guest can make us hold: 16 MiB. */
+/** Requests at a time; more wait in the rings. */
 const MOST_ACTIVE = 64
-/** Bytes that go between guest and back end at once. */
-const SLICE = 256 * 1024
+/** Bytes that go between guest and back end at once: a guest's longest request may be gigabytes. */
+const SLICE = 4 * 1024 * 1024
+/** Bytes that are moved while the guest waits, for each time it speaks to us: a tenth of a millisecond or two. */
+const MOST_NOW = 1024 * 1024
 /** 4 KiB: what file systems and host files work in. */
 const PHYSICAL_BLOCK = 4096
 
@@ -44,6 +47,7 @@ interface Outcome {
 }
 const outcome = (status: number, data = 0): Outcome => ({ status, data })
 const FAILED = outcome(BlockStatus.ioError)
+const DONE = outcome(BlockStatus.ok)
 
 export class Block implements VirtioDevice {
   readonly deviceId = 2
@@ -62,7 +66,9 @@ export class Block implements VirtioDevice {
   #stale = 0
   #era = 0
   #idle: (() => void)[] = []
-  readonly #buffers: Uint8Array[] = []
+  /** Bytes that may still be moved while the guest waits. */
+  #now = 0
+  readonly #statusByte = new Uint8Array(1)
   readonly #header = new Uint8Array(HEADER_SIZE)
   readonly #headerView = new DataView(this.#header.buffer)
   readonly #unlisten: (() => void) | undefined
@@ -162,6 +168,7 @@ export class Block implements VirtioDevice {
   // Requests
 
   process(queue: Virtqueue): void {
+    this.#now = MOST_NOW
     // What was under way when the driver reset the device has to be over before anything else touches the disk.
     while (this.#stale === 0 && this.#active < MOST_ACTIVE) {
       const chain = queue.pop()
@@ -170,25 +177,37 @@ export class Block implements VirtioDevice {
         this.#port.fail('a request without room for its status')
         return
       }
-      this.#active++
-      void this.#serve(queue, chain, this.#era)
+      const result = this.#execute(chain)
+      if (result instanceof Promise) {
+        this.#active++
+        void this.#await(queue, chain, result, this.#era)
+      } else this.#complete(queue, chain, result)
     }
   }
 
-  async #serve(queue: Virtqueue, chain: DescriptorChain, era: number): Promise<void> {
+  async #await(queue: Virtqueue, chain: DescriptorChain, pending: Promise<Outcome>, era: number): Promise<void> {
     let result = FAILED
     try {
-      result = await this.#execute(chain)
+      result = await pending
     } catch (error) {
-      // An error of the back end is an error of this request, and the guest's to handle.
-      this.#log.debug(() => `I/O error: ${error instanceof Error ? error.message : String(error)}`)
+      this.#report(error)
     }
-    if (result.status === BlockStatus.ioError) this.#counters.errors.value++
-    chain.write(chain.writable - 1, Uint8Array.of(result.status))
-    // All writable bytes were written, or (data missing) only the last is sure to have been, which is not the first.
-    queue.push(chain, result.data === chain.writable - 1 ? chain.writable : 0)
+    this.#complete(queue, chain, result)
     queue.signal()
     this.#finished(era)
+  }
+
+  /** An error of the back end is an error of this request, and the guest's to handle. */
+  #report(error: unknown): void {
+    this.#log.debug(() => `I/O error: ${error instanceof Error ? error.message : String(error)}`)
+  }
+
+  #complete(queue: Virtqueue, chain: DescriptorChain, result: Outcome): void {
+    if (result.status === BlockStatus.ioError) this.#counters.errors.value++
+    this.#statusByte[0] = result.status
+    chain.write(chain.writable - 1, this.#statusByte)
+    // All writable bytes were written, or (data missing) only the last is sure to have been, which is not the first.
+    queue.push(chain, result.data === chain.writable - 1 ? chain.writable : 0)
   }
 
   #finished(era: number): void {
@@ -198,7 +217,9 @@ export class Block implements VirtioDevice {
     // Requests that found no room, or that the driver had no reason to announce while others ran.
     for (let index = 0; index < this.queueSizes.length; index++) {
       const queue = this.#port.queue(index)
-      if (queue) this.process(queue)
+      if (!queue) continue
+      this.process(queue)
+      queue.signal()
     }
   }
 
@@ -208,9 +229,9 @@ export class Block implements VirtioDevice {
     const offset = (this.#headerView.getUint32(8, true) + this.#headerView.getUint32(12, true) * 2 ** 32) * SECTOR
     switch (type) {
       case BlockType.read:
-        return this.#read(chain, offset)
+        return this.#move(chain, offset, 'write')
       case BlockType.write:
-        return this.#write(chain, offset)
+        return this.#move(chain, offset, 'read')
       case BlockType.flush:
         return this.#flush()
       case BlockType.getId:
@@ -229,42 +250,67 @@ export class Block implements VirtioDevice {
     return offset % sectorSize === 0 && length % sectorSize === 0 && offset + length <= this.#size
   }
 
-  async #read(chain: DescriptorChain, offset: number): Promise<Outcome> {
-    const length = chain.writable - 1
-    if (!this.#fits(offset, length)) return FAILED
-    const buffer = this.#buffers.pop() ?? new Uint8Array(SLICE)
+  /** Reads (`write`: of the guest's memory) and writes: at once, if the back end can and the guest need not wait long. */
+  #move(chain: DescriptorChain, offset: number, access: 'read' | 'write'): Outcome | Promise<Outcome> {
+    const length = access === 'write' ? chain.writable - 1 : chain.readable - HEADER_SIZE
+    if ((access === 'read' && this.#backend.readOnly) || !this.#fits(offset, length)) return FAILED
+    if (length > this.#now) return this.#moveBeside(chain, offset, length, access)
+    const lease = chain.lease(access === 'write' ? 0 : HEADER_SIZE, length, access)
+    if (!lease) return FAILED
+    let moved = false
     try {
-      for (let done = 0; done < length; done += SLICE) {
-        const part = buffer.subarray(0, Math.min(SLICE, length - done))
-        await this.#backend.read(offset + done, part)
-        // False: the driver reset the device meanwhile, and the memory is its own again.
-        if (!chain.write(done, part)) return FAILED
-      }
+      moved = this.#moveNow(offset, lease.views, access)
+    } catch (error) {
+      this.#report(error)
+      return FAILED
     } finally {
-      this.#buffers.push(buffer)
+      lease.end()
     }
-    this.#counters.reads.value++
-    this.#counters.bytesRead.value += length
-    return outcome(BlockStatus.ok, length)
+    if (!moved) return this.#moveBeside(chain, offset, length, access)
+    this.#now -= length
+    return this.#moved(length, access)
   }
 
-  async #write(chain: DescriptorChain, offset: number): Promise<Outcome> {
-    const length = chain.readable - HEADER_SIZE
-    if (this.#backend.readOnly || !this.#fits(offset, length)) return FAILED
-    const buffer = this.#buffers.pop() ?? new Uint8Array(SLICE)
-    try {
-      for (let done = 0; done < length; done += SLICE) {
-        const part = buffer.subarray(0, Math.min(SLICE, length - done))
-        if (!chain.read(HEADER_SIZE + done, part)) return FAILED
-        await this.#backend.write(offset + done, part)
+  #moveNow(offset: number, views: readonly Uint8Array[], access: 'read' | 'write'): boolean {
+    const backend = this.#backend
+    if (access === 'write') return backend.readNow?.(offset, views) ?? false
+    return !this.#writethrough && (backend.writeNow?.(offset, views) ?? false)
+  }
+
+  /** Beside the guest, straight to or from its memory. */
+  async #moveBeside(
+    chain: DescriptorChain,
+    offset: number,
+    length: number,
+    access: 'read' | 'write',
+  ): Promise<Outcome> {
+    const start = access === 'write' ? 0 : HEADER_SIZE
+    const writethrough = this.#writethrough
+    for (let done = 0; done < length; done += SLICE) {
+      const lease = chain.lease(start + done, Math.min(SLICE, length - done), access)
+      // The driver reset the device meanwhile, and the memory is its own again.
+      if (!lease) return FAILED
+      try {
+        if (access === 'write') await readScattered(this.#backend, offset + done, lease.views)
+        else await writeGathered(this.#backend, offset + done, lease.views)
+      } finally {
+        lease.end()
       }
-    } finally {
-      this.#buffers.push(buffer)
     }
-    if (this.#writethrough) await this.#backend.flush()
-    this.#counters.writes.value++
-    this.#counters.bytesWritten.value += length
-    return outcome(BlockStatus.ok)
+    if (access === 'read' && writethrough) await this.#backend.flush()
+    return this.#moved(length, access)
+  }
+
+  #moved(length: number, access: 'read' | 'write'): Outcome {
+    const counters = this.#counters
+    if (access === 'write') {
+      counters.reads.value++
+      counters.bytesRead.value += length
+      return outcome(BlockStatus.ok, length)
+    }
+    counters.writes.value++
+    counters.bytesWritten.value += length
+    return DONE
   }
 
   async #flush(): Promise<Outcome> {
@@ -315,9 +361,17 @@ export class Block implements VirtioDevice {
 
   // Life
 
-  stop(): void {
+  get settled(): boolean {
+    return this.#stale === 0
+  }
+
+  queueReset(): void {
     this.#era++
     this.#stale = this.#active
+  }
+
+  stop(): void {
+    this.queueReset()
     this.config[BlockConfig.writeback] = 1
   }
 

@@ -1,6 +1,6 @@
 /** A descriptor chain, checked and flattened: where its bytes are, readable ones first. Knows no ring. @hot */
 
-import type { DescriptorChain } from '@nonroot/contracts'
+import type { DescriptorChain, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 import type { GuestAccess } from './guest-access.ts'
 
 /** Descriptor flags, of both ring formats. ("Virtqueue Descriptor Table", "Packed Virtqueues") */
@@ -125,6 +125,26 @@ export class Chain implements DescriptorChain {
       skip = 0
     }
     return true
+  }
+
+  lease(offset: number, length: number, access: 'read' | 'write'): MemoryLease | undefined {
+    const write = access === 'write'
+    if (!this.#valid || offset < 0 || offset + length > (write ? this.writable : this.readable)) return undefined
+    const pieces: MemoryPiece[] = []
+    let skip = offset
+    let left = length
+    for (let index = write ? this.readableElements : 0; left > 0; index++) {
+      const room = this.#lengths[index]!
+      if (skip >= room) {
+        skip -= room
+        continue
+      }
+      const piece = Math.min(room - skip, left)
+      pieces.push({ address: this.#addresses[index]! + skip, length: piece })
+      left -= piece
+      skip = 0
+    }
+    return this.#access.memory.lease(pieces, access)
   }
 
   elementAddress(index: number): number {

@@ -73,6 +73,8 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   driverFeatureSelect = 0
   queueSelect = 0
   #status = 0
+  /** The status before a reset that is not over. */
+  #clearing = 0
   #generation = 0
   /** The driver read configuration since the generation was last new. */
   #generationSeen = false
@@ -107,8 +109,15 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   // Device status
 
+  /** "The device MUST reset when 0 is written to device_status, and present a 0 in device_status once that is done." */
   get status(): number {
-    return this.#status
+    if (this.#clearing !== 0 && this.settled) this.#clearing = 0
+    return this.#clearing || this.#status
+  }
+
+  /** Does nothing of before a reset touch memory any more? */
+  get settled(): boolean {
+    return this.device.settled !== false
   }
 
   get running(): boolean {
@@ -117,6 +126,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   writeStatus(value: number): void {
     if (value === 0) return this.#clear()
+    this.#clearing = 0
     // "The driver MUST NOT clear a device status bit": one that does has not.
     let added = value & ~this.#status & 0xff & ~Status.needsReset
     if (added & Status.featuresOk && !this.#featuresFit()) added &= ~Status.featuresOk
@@ -149,6 +159,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   /** "Device Reset", by the driver. */
   #clear(): void {
     const started = (this.#status & Status.driverOk) !== 0
+    this.#clearing = this.#status
     for (const queue of this.queues) {
       this.#dropRing(queue)
       queue.size = queue.most
@@ -239,7 +250,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     if (this.running) this.device.queueReset?.(this.queueSelect)
   }
 
-  /** VIRTIO_F_RING_RESET: done when this returns. */
+  /** VIRTIO_F_RING_RESET: over when the device has settled. */
   resetQueue(): void {
     if (!this.accepted(Feature.ringReset) || !this.selected) return
     this.disableQueue()
@@ -306,6 +317,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   reset(): void {
     this.#clear()
+    this.#clearing = 0
     this.#generation = 0
     this.#generationSeen = false
     this.#link.poweredUp?.()

@@ -224,11 +224,11 @@ class PciTransport implements TransportLink, IoHandler {
       area(0x34, 5),
       // queue_notify_data: VIRTIO_F_NOTIF_CONFIG_DATA is not offered.
       { at: 0x38, size: 2, read: () => 0 },
-      // queue_reset: a reset is over at once.
+      // queue_reset: 1 as long as the reset is not over.
       {
         at: 0x3a,
         size: 2,
-        read: () => 0,
+        read: () => (queue()?.enabled === false && !core.settled ? 1 : 0),
         write: (value) => {
           if (value === 1) core.resetQueue()
         },
