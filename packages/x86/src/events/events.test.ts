@@ -476,6 +476,37 @@ describe('debugging', () => {
     expect(seen.map(([at]) => at)).toEqual([11, 13, 14, 22, 23])
     expect(new Set(seen.map(([, dr6]) => dr6))).toEqual(new Set([0x4000]))
   })
+  it.each<[string, number[]]>([
+    ['MOVS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep movsb; nop; hlt')],
+    ['STOS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep stosb; nop; hlt')],
+    ['LODS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep lodsb; nop; hlt')],
+    ['SCAS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; repne scasb; nop; hlt')],
+    ['INS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep insb; nop; hlt')],
+    ['OUTS', asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep outsb; nop; hlt')],
+  ])('TF traps after each round of a repeated %s', (_name, code) => {
+    const seen = trace(code, () => {
+      m.set(RCX, 3)
+      m.set(RDX, 0x80)
+      m.set(RSI, PLACE.data)
+      m.set(7, PLACE.data + 0x100)
+      m.set(RAX, 0xff)
+    })
+    expect(seen.map(([at]) => at)).toEqual([10, 10, 12, 13])
+    expect(m.register(RCX)).toBe(0n)
+  })
+  it('TF traps once where a repeated instruction has nothing to do', () => {
+    const code = asm(64, 'pushfq; or qword ptr [rsp], 0x100; popfq; rep movsb; nop; hlt')
+    expect(trace(code, () => m.set(RCX, 0)).map(([at]) => at)).toEqual([12, 13])
+  })
+  it('data breakpoints stop a repeated instruction behind the round that met them', () => {
+    const code = asm(64, 'rep stosb; hlt')
+    const seen = trace(code, () => {
+      arm(0, PLACE.data + 2, 1, 0)
+      m.set(RCX, 8)
+      m.set(7, PLACE.data)
+    })
+    expect([seen, m.register(RCX)]).toEqual([[[0, 1]], 0n])
+  })
   it('an instruction breakpoint comes before; RF, which the handler sets, lets it pass once', () => {
     const handler = asm(64, 'hlt; or qword ptr [rsp+16], 0x10000; iretq')
     expect(

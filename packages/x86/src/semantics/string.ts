@@ -51,7 +51,9 @@ function repeated(b: SemanticsBuilder, once: () => void, options: { bulk?: (coun
 const elementsOnPage = (b: SemanticsBuilder, linear: Value, bytes: number): Value =>
   b.divU(b.sub(4096, b.and(linear, 4095)), bytes)
 const least = (b: SemanticsBuilder, x: Value, y: Value): Value => b.select(b.ltU(x, y), x, y)
-const forward = (b: SemanticsBuilder): Value => b.eqz(b.and(b.slot(S.flags, 'i32'), FLAG.DF))
+/** Forward, and not one by one: a single step (it has no budget beyond its instruction) ends behind each round. */
+const inBulk = (b: SemanticsBuilder): Value =>
+  b.and(b.eqz(b.and(b.slot(S.flags, 'i32'), FLAG.DF)), b.gtS(b.slot(S.budget, 'i32'), 0))
 
 /** In 64-bit mode only: elsewhere each element is checked against its segment. */
 function bulkMove(b: SemanticsBuilder, bytes: number): ((count: Value) => Value) | undefined {
@@ -62,7 +64,7 @@ function bulkMove(b: SemanticsBuilder, bytes: number): ((count: Value) => Value)
     const done = b.variable(b.const(0), 'moved')
     const reading = b.plainHost(from, 'read')
     const writing = b.plainHost(to, 'write')
-    b.if(b.and(b.and(reading.plain, writing.plain), forward(b)), () => {
+    b.if(b.and(b.and(reading.plain, writing.plain), inBulk(b)), () => {
       const onPages = least(b, least(b, count, elementsOnPage(b, from, bytes)), elementsOnPage(b, to, bytes))
       // Copying forward over itself repeats a pattern: never further at once than the two are apart.
       const apart = b.divU(b.extendU(b.sub(writing.host, reading.host)), bytes)
@@ -87,7 +89,7 @@ function bulkStore(b: SemanticsBuilder, bytes: number, width: Width): ((count: V
     // Only a value whose bytes are all alike is a fill.
     const byte = b.and(value, 0xff)
     const uniform = b.eq(value, b.truncate(b.mul(byte, 0x0101010101010101n), width))
-    b.if(b.and(b.and(writing.plain, uniform), forward(b)), () => {
+    b.if(b.and(b.and(writing.plain, uniform), inBulk(b)), () => {
       const n = least(b, count, elementsOnPage(b, to, bytes))
       const stored = b.mul(n, bytes)
       b.rawFill(writing.host, b.wrap(byte), b.wrap(stored))

@@ -95,13 +95,16 @@ const stringIo =
     const repeated = core.arg32(2) !== 0
     const size = core.arg32(3)
     const step = core.get32(S.flags) & FLAG.DF ? -bytes : bytes
-    for (let round = 0; round < ROUNDS; round++) {
+    // A single step ends behind each element.
+    const rounds = core.get32(S.budget) > 0 ? ROUNDS : 1
+    for (let round = 0; round < rounds; round++) {
       if (repeated && countIsZero(core, size)) return NEXT
       if (!(write ? outputElement(core, port, bytes, size, core.arg32(4)) : inputElement(core, port, bytes, size)))
         return LEFT
       advance(core, write ? RSI : RDI, step, size)
       if (!repeated) return NEXT
       advance(core, RCX, -1, size)
+      if (countIsZero(core, size)) return NEXT
     }
     core.set64(S.rip, core.recordRip())
     core.set32(S.exit, EXIT.none)
