@@ -79,8 +79,8 @@ export function capabilityMsrs(cr4Fixed1: bigint): ReadonlyMap<number, bigint> {
     [VmxMsr.processorControls, word('processor', false)],
     [VmxMsr.exitControls, word('exit', false)],
     [VmxMsr.entryControls, word('entry', false)],
-    // Activity state HLT, IA-32e mode saved on exit with unrestricted guest, four CR3 targets.
-    [VmxMsr.misc, BigInt(PREEMPTION_TIMER_SHIFT) | (1n << 5n) | (1n << 6n) | (4n << 16n)],
+    // Activity state HLT, IA-32e mode saved on exit with unrestricted guest, four CR3 targets, injection with an instruction length of 0.
+    [VmxMsr.misc, BigInt(PREEMPTION_TIMER_SHIFT) | (1n << 5n) | (1n << 6n) | (4n << 16n) | (1n << 30n)],
     [VmxMsr.cr0Fixed0, CR0_FIXED0],
     [VmxMsr.cr0Fixed1, CR0_FIXED1],
     [VmxMsr.cr4Fixed0, CR4_FIXED0],

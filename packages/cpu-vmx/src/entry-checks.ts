@@ -275,7 +275,8 @@ const ENTRY_CHECKS_OF_CONTROLS: readonly EntryCheck[] = [
       type === InterruptionType.privilegedSoftwareException ||
       type === InterruptionType.softwareException
     const length = v.read32('entryInstructionLength')
-    return !software || (length >= 1 && length <= 15)
+    // Length 0 is allowed: IA32_VMX_MISC says so.
+    return !software || length <= 15
   }),
   control(ENTRY, 'entry.msrLoad', msrArea('entryMsrLoadCount', 'entryMsrLoadAddress')),
   control(

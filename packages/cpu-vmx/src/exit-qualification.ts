@@ -3,8 +3,9 @@
  * handler. (SDM Vol. 3C, "Basic VM-Exit Information")
  */
 
+import type { DeliveredEvent } from '@nonroot/x86'
 import { EXIT_REASONS, exitReasonName, ExitReasonBit, type ExitReasonName } from './exit-reasons.ts'
-import { interruptionType, interruptionVector, type InterruptionType } from './interruption-info.ts'
+import { infoOfEvent, interruptionType, interruptionVector, type InterruptionType } from './interruption-info.ts'
 import type { Vmcs } from './vmcs.ts'
 
 export interface CrAccess {
@@ -182,17 +183,34 @@ export function decodeExit(vmcs: Vmcs): VmxExit | undefined {
   }
 }
 
-/** @hot Write the exit-information fields that every exit has. */
+/**
+ * @hot Write the exit-information fields that every exit has. `event`: the one whose delivery the exit cut short; of those that an
+ * instruction asked for, the instruction's length is reported.
+ */
 export function recordExit(
   vmcs: Vmcs,
   reason: ExitReasonName,
   qualificationLow: number,
   qualificationHigh: number,
   instructionLength: number,
+  event?: DeliveredEvent,
 ): void {
   vmcs.write32('exitReason', EXIT_REASONS[reason])
   vmcs.writeHalves('exitQualification', qualificationLow, qualificationHigh)
-  vmcs.write32('exitInstructionLength', instructionLength)
+  vmcs.write32('exitInterruptionInfo', 0)
+  if (event === undefined) {
+    vmcs.write32('exitInstructionLength', instructionLength)
+    vmcs.write32('idtVectoringInfo', 0)
+    return
+  }
+  recordVectoring(vmcs, event)
+}
+
+/** The event whose delivery was under way. (SDM Vol. 3C, "Information for VM Exits That Occur During Event Delivery") */
+export function recordVectoring(vmcs: Vmcs, event: DeliveredEvent): void {
+  vmcs.write32('exitInstructionLength', event.length)
+  vmcs.write32('idtVectoringInfo', infoOfEvent(event))
+  vmcs.write32('idtVectoringErrorCode', event.errorCode)
 }
 
 /** A failed entry looks like an exit with bit 31 set. */

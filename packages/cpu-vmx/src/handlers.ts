@@ -6,6 +6,7 @@
 import type { Gpa, Gva, PagingOutcome } from '@nonroot/contracts'
 import { EXIT, LEFT, NEXT, PROCEED, S, switchTask } from '@nonroot/x86'
 import type { SwitchOptions, TaskSwitchSource } from '@nonroot/x86'
+import { ProcessorControl } from './controls.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
 import type { VmxVcpu } from './vcpu.ts'
 
@@ -70,9 +71,19 @@ const eptViolation: ExitHandler = (vcpu) =>
     vcpu.faultPhysical,
   )
 
-/** The exception bitmap holds #PF only, and that only under a hardware root. */
-const exceptionOrNmi: ExitHandler = (vcpu) =>
-  settle(vcpu, vcpu.ports.paging.onPageFault(vcpu.pagingPort, vcpu.faultAddress as Gva, vcpu.core.paging.errorCode), -1)
+/** A page fault under a hardware root is the paging strategy's. Every other exception that the bitmap names is given back to the guest. */
+const exceptionOrNmi: ExitHandler = (vcpu) => {
+  if (!vcpu.faultIsHidden) return PROCEED
+  const { pagingPort, faultAddress, core } = vcpu
+  return settle(vcpu, vcpu.ports.paging.onPageFault(pagingPort, faultAddress as Gva, core.paging.errorCode), -1)
+}
+
+const endWindow =
+  (control: number): ExitHandler =>
+  (vcpu) => {
+    vcpu.setProcessorControl(control, false)
+    return PROCEED
+  }
 
 const invlpg: ExitHandler = (vcpu) => {
   const outcome = vcpu.ports.paging.onInvalidate(vcpu.pagingPort, vcpu.core.arg(0) as Gva)
@@ -107,7 +118,9 @@ export interface TaskSwitchRequest {
   readonly options: SwitchOptions
 }
 
-export const HANDLERS: Readonly<Record<ExitReasonName, ExitHandler>> = {
+export type ExitHandlers = Readonly<Record<ExitReasonName, ExitHandler>>
+
+export const HANDLERS: ExitHandlers = {
   exceptionOrNmi,
   // The host's interrupts end the slice: whoever kicked finds the vCPU outside.
   externalInterrupt: proceed,
@@ -116,8 +129,8 @@ export const HANDLERS: Readonly<Record<ExitReasonName, ExitHandler>> = {
   startup: proceed,
   ioSmi: notImplemented('ioSmi'),
   otherSmi: notImplemented('otherSmi'),
-  interruptWindow: proceed,
-  nmiWindow: proceed,
+  interruptWindow: endWindow(ProcessorControl.interruptWindowExiting),
+  nmiWindow: endWindow(ProcessorControl.nmiWindowExiting),
   taskSwitch,
   cpuid: proceed,
   getsec: undefinedOpcode,

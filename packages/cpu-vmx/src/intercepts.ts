@@ -9,12 +9,17 @@ import { portExits } from './io-bitmap.ts'
 import { msrExits } from './msr-bitmap.ts'
 import type { Vmcs } from './vmcs.ts'
 
+const PAGE_FAULT = 14
+
 /** The controls of the current VMCS as words: read once after each change, asked at every intercept. */
 export class ControlCache {
   pin = 0
   processor = 0
   secondary = 0
+  /** Vectors whose exceptions exit. */
   exceptions = 0
+  pageFaultMask = 0
+  pageFaultMatch = 0
   cr0Mask = 0
   cr4Mask = 0
   cr3Targets: readonly bigint[] = []
@@ -28,6 +33,8 @@ export class ControlCache {
     const more = (this.processor & ProcessorControl.activateSecondaryControls) !== 0
     this.secondary = more ? vmcs.read32('secondaryProcessorControls') : 0
     this.exceptions = vmcs.read32('exceptionBitmap')
+    this.pageFaultMask = vmcs.read32('pageFaultErrorCodeMask')
+    this.pageFaultMatch = vmcs.read32('pageFaultErrorCodeMatch')
     this.cr0Mask = Number(vmcs.read('cr0Mask') & 0xffff_ffffn) | 0
     this.cr4Mask = Number(vmcs.read('cr4Mask') & 0xffff_ffffn) | 0
     const targets = [vmcs.read('cr3Target0'), vmcs.read('cr3Target1'), vmcs.read('cr3Target2'), vmcs.read('cr3Target3')]
@@ -35,6 +42,14 @@ export class ControlCache {
     this.ioBitmapA = Number(vmcs.read('ioBitmapA'))
     this.ioBitmapB = Number(vmcs.read('ioBitmapB'))
     this.msrBitmap = Number(vmcs.read('msrBitmaps'))
+  }
+
+  /** Under a hardware root page faults have been asked about already. (SDM Vol. 3C, "Exception Bitmap") */
+  exceptionExits(core: Core, vector: number, errorCode: number): boolean {
+    const named = ((this.exceptions >>> vector) & 1) === 1
+    if (vector !== PAGE_FAULT) return named
+    if (core.paging.hardwareRoot) return false
+    return ((errorCode & this.pageFaultMask) >>> 0 === this.pageFaultMatch) === named
   }
 }
 

@@ -1,5 +1,7 @@
 /** Interruption information: the format that entry injection, exit and IDT-vectoring fields share. (SDM Vol. 3C, "VM-Entry Controls for Event Injection") */
 
+import type { DeliveredEvent, EventKind } from '@nonroot/x86'
+
 export const InterruptionType = {
   externalInterrupt: 0,
   nmi: 2,
@@ -25,6 +27,21 @@ export const interruptionVector = (info: number): number => info & 0xff
 export const interruptionType = (info: number): InterruptionType => ((info >>> 8) & 7) as InterruptionType
 export const isInterruptionValid = (info: number): boolean => (info & InterruptionBit.valid) !== 0
 export const hasInterruptionErrorCode = (info: number): boolean => (info & InterruptionBit.errorCodeValid) !== 0
+
+/** The event as the processor delivers it: it numbers their kinds as these fields do. */
+export const eventFromInfo = (info: number, errorCode: number, length: number): DeliveredEvent => {
+  const kind = interruptionType(info)
+  const hasErrorCode = hasInterruptionErrorCode(info)
+  return {
+    kind: kind as EventKind,
+    vector: interruptionVector(info),
+    errorCode: hasErrorCode ? errorCode : 0,
+    hasErrorCode,
+    length: kind >= InterruptionType.softwareInterrupt ? length : 0,
+  }
+}
+export const infoOfEvent = ({ kind, vector, hasErrorCode }: DeliveredEvent): number =>
+  interruptionInfo(kind, vector, hasErrorCode)
 
 /** Exceptions that push an error code. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
 const WITH_ERROR_CODE = (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17) | (1 << 21)

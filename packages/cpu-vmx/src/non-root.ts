@@ -1,8 +1,9 @@
 /** @hot The processor's doors in non-root operation: each records the exit, counts it and lets its handler answer. */
 
-import { ACCESS, EXIT, HIDDEN_FAULT, PROCEED, S, SECOND_STAGE, STALLED } from '@nonroot/x86'
+import { ACCESS, EVENT, EXIT, HIDDEN_FAULT, LEFT, PROCEED, S, SECOND_STAGE, STALLED } from '@nonroot/x86'
 import type {
   Core,
+  EventKind,
   HiddenFaultAnswer,
   NonRoot,
   Outcome,
@@ -10,13 +11,18 @@ import type {
   SwitchOptions,
   TaskSwitchSource,
 } from '@nonroot/x86'
-import { recordExit } from './exit-qualification.ts'
+import { EptViolationBit, recordExit, recordVectoring } from './exit-qualification.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
-import { DEVICE, GUEST_FAULT, HANDLERS, RETRY, type ExitResult } from './handlers.ts'
+import { DEVICE, GUEST_FAULT, RETRY, type ExitResult } from './handlers.ts'
 import { INTERCEPTS } from './intercepts.ts'
+import { exceptionHasErrorCode, interruptionInfo, InterruptionBit, InterruptionType } from './interruption-info.ts'
 import type { VmxVcpu } from './vcpu.ts'
 
+const DEBUG = 1
+const DOUBLE_FAULT = 8
 const PAGE_FAULT = 14
+const HIDDEN_PAGE_FAULT = interruptionInfo(InterruptionType.hardwareException, PAGE_FAULT, true)
+const CR0_PE = 1
 /** Bits that change translation: a change is told to the paging strategy. */
 const CR0_PAGING = 0x8001_0001 | 0
 const CR4_PAGING = 0x0032_10b0
@@ -39,38 +45,94 @@ export class NonRootOperation implements NonRoot {
     const intercept = INTERCEPTS[exit]!
     const { vcpu } = this
     if (!intercept.exits(vcpu.controls, core)) return PROCEED
+    core.settleRip()
     return this.exit(intercept.reason, intercept.qualification(core), 0, core.recordLength()) as
       Outcome | typeof PROCEED
   }
 
-  /** Record, count, handle. */
-  exit(reason: ExitReasonName, qualification: number, qualificationHigh: number, length: number): ExitResult {
+  /** Record, count, handle. `interruption`: of exits that an exception causes. */
+  exit(
+    reason: ExitReasonName,
+    qualification: number,
+    qualificationHigh: number,
+    length: number,
+    interruption = 0,
+    errorCode = 0,
+  ): ExitResult {
     const { vcpu } = this
+    const { vmcs, core } = vcpu
+    const { delivering } = core
     vcpu.accounting.begin()
     vcpu.qualification = qualification
-    recordExit(vcpu.vmcs, reason, qualification, qualificationHigh, length)
-    const result = HANDLERS[reason](vcpu)
+    recordExit(vmcs, reason, qualification, qualificationHigh, length, delivering)
+    if (interruption !== 0) {
+      vmcs.write32('exitInterruptionInfo', interruption >>> 0)
+      vmcs.write32('exitInterruptionErrorCode', errorCode)
+    }
+    const result = vcpu.handlers[reason](vcpu)
     vcpu.accounting.end(reason)
+    if (result === LEFT) this.leftGuest(delivering !== undefined)
     return result
   }
 
-  /** Page faults under a hardware root have been asked about already; no other vector is intercepted. A bus that stalls stops the processor. */
-  exception(core: Core, vector: number): boolean {
-    if (vector !== STALLED) return false
-    core.set32(S.exit, EXIT.stop)
+  /** What a hypervisor does on its way back after an exit in the middle of something. */
+  private leftGuest(duringDelivery: boolean): void {
+    const { core, events } = this.vcpu
+    if (duringDelivery) events.hold()
+    // IRET will run again: NMIs must not come in before it has.
+    if (core.unblocksNmi) core.set32(S.nmiBlocked, 1)
+  }
+
+  /** A bus that stalls stops the processor; else the exception bitmap decides. */
+  exception(core: Core, vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
+    if (vector === STALLED) return this.stall(core)
+    if (!this.vcpu.controls.exceptionExits(core, vector, errorCode)) return false
+    const { vcpu } = this
+    const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0_PE) !== 0
+    const info = interruptionInfo(kind, vector, hasErrorCode) | this.nmiUnblocking(vector)
+    const { faultLow, faultHigh } = core.paging
+    vcpu.faultIsHidden = false
+    const result =
+      vector === PAGE_FAULT
+        ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
+        : this.exit('exceptionOrNmi', vector === DEBUG ? core.pendingDebug : 0, 0, length, info, errorCode)
+    if (result === PROCEED) return false
+    // The handler has set RIP, or has the instruction run again.
+    if (result !== LEFT) core.set32(S.exit, EXIT.stop)
     return true
   }
 
-  eptViolation(_core: Core, guestPhysical: number, qualification: number): SecondStageAnswer {
+  /** The exit of this access was handled, but its device takes its time: what was being delivered is delivered once more. */
+  private stall(core: Core): true {
+    core.set32(S.exit, EXIT.abandoned)
+    const { delivering } = core
+    if (delivering) recordVectoring(this.vcpu.vmcs, delivering)
+    this.leftGuest(delivering !== undefined)
+    return true
+  }
+
+  /** Bit 12 of the exit-interruption information. (SDM Vol. 3C, "Information for VM Exits Due to Vectored Events") */
+  private nmiUnblocking(vector: number): number {
+    const { unblocksNmi, delivering } = this.vcpu.core
+    return unblocksNmi && !delivering && vector !== DOUBLE_FAULT ? InterruptionBit.nmiUnblocking : 0
+  }
+
+  eptViolation(core: Core, guestPhysical: number, qualification: number): SecondStageAnswer {
     const { vcpu } = this
+    const { vmcs } = vcpu
+    const { linearLow, linearHigh } = core.paging
     vcpu.faultPhysical = guestPhysical
-    vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
-    const result = this.exit('eptViolation', qualification, 0, 0)
+    vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
+    vmcs.writeHalves('guestLinearAddress', linearLow >>> 0, linearHigh >>> 0)
+    const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
+    const result = this.exit('eptViolation', qualification | unblocking, 0, 0)
     return result === RETRY ? SECOND_STAGE.retry : result === DEVICE ? SECOND_STAGE.device : SECOND_STAGE.left
   }
 
   eptMisconfiguration(_core: Core, guestPhysical: number): SecondStageAnswer {
-    this.vcpu.faultPhysical = guestPhysical
+    const { vcpu } = this
+    vcpu.faultPhysical = guestPhysical
+    vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
     this.exit('eptMisconfiguration', 0, 0, 0)
     return SECOND_STAGE.left
   }
@@ -78,10 +140,10 @@ export class NonRootOperation implements NonRoot {
   pageFault(core: Core, low: number, high: number, access: number): HiddenFaultAnswer {
     const { vcpu } = this
     vcpu.setFaultAddress(low, high)
+    vcpu.faultIsHidden = true
     vcpu.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
-    vcpu.vmcs.write32('exitInterruptionInfo', (0x8000_0b00 | PAGE_FAULT) >>> 0)
-    vcpu.vmcs.write32('exitInterruptionErrorCode', core.paging.errorCode)
-    switch (this.exit('exceptionOrNmi', low, high, 0)) {
+    const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
+    switch (this.exit('exceptionOrNmi', low, high, 0, info, core.paging.errorCode)) {
       case RETRY:
         return HIDDEN_FAULT.retry
       case DEVICE:

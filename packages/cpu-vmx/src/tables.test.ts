@@ -196,7 +196,10 @@ describe('entry checks', () => {
     ],
     [
       'entry.instructionLength',
-      (v) => v.write('entryInterruptionInfo', interruptionInfo(InterruptionType.softwareInterrupt, 0x80)),
+      (v) => (
+        v.write('entryInterruptionInfo', interruptionInfo(InterruptionType.softwareInterrupt, 0x80)),
+        v.write('entryInstructionLength', 16)
+      ),
     ],
     ['host.cr0', (v) => v.write('hostCr0', 1n)],
     ['host.cs.selector', (v) => v.write('hostCsSelector', 0xb)],

@@ -1,9 +1,9 @@
 /**
- * A virtual processor in non-root operation: VM entry with its checks and injections, the loop between exits, and the neutral exits for
- * what the VM's roles do not settle. What each exit does is in handlers.ts.
+ * A virtual processor in non-root operation: the loop between VM entry and VM exit, and the `Vcpu` contract. What goes in is settled in
+ * vm-entry.ts and event-injection.ts, how an exit is recorded in non-root.ts, what is done about it in handlers.ts.
  */
 
-import { GENERAL_REGISTERS, NonrootError, VcpuSignal } from '@nonroot/contracts'
+import { NonrootError } from '@nonroot/contracts'
 import type {
   ActivityState,
   GuestAbiVcpu,
@@ -20,8 +20,6 @@ import type {
   VcpuStatePatch,
 } from '@nonroot/contracts'
 import {
-  deliver,
-  EVENT,
   EXIT,
   FLAG,
   gpr,
@@ -31,42 +29,31 @@ import {
   readRegisters,
   resetProcessor,
   S,
-  SEGMENT,
-  setRealSegment,
   TIER_METRICS,
   tierStatistics,
   writeRegisters,
 } from '@nonroot/x86'
 import type { Core, StopReason, TierMetric } from '@nonroot/x86'
+import { createAbiVcpu } from './abi-vcpu.ts'
 import { ExitAccounting } from './accounting.ts'
-import { EntryControl } from './controls.ts'
-import { failedEntryCheck, type EntryCheckContext } from './entry-checks.ts'
-import { recordEntryFailure } from './exit-qualification.ts'
+import type { EntryCheckContext } from './entry-checks.ts'
+import { EventInjection } from './event-injection.ts'
 import { GuestState } from './guest-state.ts'
 import { guestTranslate } from './guest-translate.ts'
-import type { TaskSwitchRequest } from './handlers.ts'
+import { HANDLERS, type ExitHandlers, type TaskSwitchRequest } from './handlers.ts'
+import { initialiseVmcs } from './initial-vmcs.ts'
 import { ControlCache } from './intercepts.ts'
-import {
-  exceptionHasErrorCode,
-  interruptionInfo,
-  InterruptionType,
-  interruptionType,
-  interruptionVector,
-  isInterruptionValid,
-} from './interruption-info.ts'
+import { NeutralExits } from './neutral-exits.ts'
 import { NonRootOperation } from './non-root.ts'
 import { VmxPagingPort } from './paging-port.ts'
-import { initialiseVmcs } from './initial-vmcs.ts'
-import { Surroundings, type Deferred } from './surroundings.ts'
+import { Surroundings } from './surroundings.ts'
+import { VmEntry } from './vm-entry.ts'
 import { Vmcs } from './vmcs.ts'
 
 export interface VmxVcpuOptions {
   /** Bytes for decoded code. */
   readonly codeCache?: number | undefined
 }
-
-const NMI_VECTOR = 2
-const EFER_LMA = 0x400
 
 export class VmxVcpu implements Vcpu {
   readonly index: number
@@ -77,11 +64,19 @@ export class VmxVcpu implements Vcpu {
   readonly accounting: ExitAccounting
   readonly pagingPort: VmxPagingPort
   readonly abiVcpu: GuestAbiVcpu
+  readonly surroundings: Surroundings
+  readonly nonRoot: NonRootOperation
+  readonly events: EventInjection
+  /** The hypervisor's part. A test or a nested hypervisor may put its own in. */
+  handlers: ExitHandlers = HANDLERS
+  activity: ActivityState
 
   // The exit being handled.
   /** Low half of its qualification. */
   qualification = 0
   faultPhysical = 0
+  /** The page fault that exits is one of the hypervisor's own tables. */
+  faultIsHidden = false
   taskSwitch: TaskSwitchRequest | undefined
   /** The guest's MOV to CR3 has bit 63 set. */
   keepsTranslations = false
@@ -91,12 +86,9 @@ export class VmxVcpu implements Vcpu {
 
   private readonly host: HostMemory
   private readonly processor: Processor
-  private readonly surroundings: Surroundings
-  private readonly nonRoot: NonRootOperation
-  private readonly entryContext: EntryCheckContext
   private readonly guestState: GuestState
-  private activity: ActivityState
-  private checkedGeneration = -1
+  private readonly entry: VmEntry
+  private readonly exits = new NeutralExits()
   private running = false
   /** The slice was cut short by us. */
   private yielded = false
@@ -104,22 +96,6 @@ export class VmxVcpu implements Vcpu {
   private failure: string | undefined
   /** A neutral exit that a handler asked for. */
   private asked: VcpuExit | undefined
-  private readonly queued: { interrupt?: VcpuEvent; nmi?: VcpuEvent; exception?: VcpuEvent } = {}
-
-  private readonly budgetExit = { reason: 'budget' as const }
-  private readonly haltExit = { reason: 'halt' as const }
-  private readonly shutdownExit = { reason: 'shutdown' as const }
-  private readonly failureExit = { reason: 'failure' as const, message: '', rip: 0n }
-  private readonly hypercallExit = { reason: 'hypercall' as const, number: 0n, arguments: [0n, 0n, 0n, 0n, 0n] }
-  private readonly portExit = { reason: 'portIo' as const, write: false, port: 0, size: 1 as 1 | 2 | 4, data: 0 }
-  private readonly mmioExit = {
-    reason: 'mmio' as const,
-    write: false,
-    address: 0 as never,
-    size: 1 as 1 | 2 | 4 | 8,
-    data: 0,
-    dataHigh: 0,
-  }
 
   constructor(
     index: number,
@@ -132,7 +108,6 @@ export class VmxVcpu implements Vcpu {
     this.index = index
     this.host = host
     this.ports = ports
-    this.entryContext = context
     this.activity = index === 0 ? 'active' : 'waitForStartup'
     this.surroundings = new Surroundings(host, ports, index, siblings)
     this.surroundings.onAccess = () => this.noticeInterrupts()
@@ -145,7 +120,9 @@ export class VmxVcpu implements Vcpu {
     this.guestState = new GuestState(this.core)
     this.vmcs.resident = this.guestState
     this.accounting = new ExitAccounting(ports.metrics)
-    this.abiVcpu = this.createAbiVcpu()
+    this.abiVcpu = createAbiVcpu(index, this.core, (address) => this.translate(address))
+    this.events = new EventInjection(this)
+    this.entry = new VmEntry(this, context)
     initialiseVmcs(this.vmcs, host, index)
     this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => this.controlsChanged())
     this.nonRoot = new NonRootOperation(this)
@@ -155,10 +132,14 @@ export class VmxVcpu implements Vcpu {
     this.controlsChanged()
   }
 
-  // --- entry ---
+  // --- the loop ---
 
   run(budget: number): VcpuExit {
-    if (this.surroundings.deferred) this.finishDeferred(this.surroundings.deferred)
+    const { deferred } = this.surroundings
+    if (deferred) {
+      this.surroundings.deferred = undefined
+      this.surroundings.complete(deferred, this.exits.answer(deferred))
+    }
     const end = this.processor.retired + budget
     this.running = true
     try {
@@ -173,17 +154,19 @@ export class VmxVcpu implements Vcpu {
     for (;;) {
       if (this.kicked) {
         this.kicked = false
-        return this.budgetExit
+        return this.exits.budget
       }
       const outside = this.enter()
       if (outside) return outside
+      // Its delivery exited: once more.
+      if (this.events.isInjecting) continue
       const before = processor.retired
       const left = end - before
-      if (left <= 0) return this.budgetExit
+      if (left <= 0) return this.exits.budget
       let stop = this.runProcessor(left)
       // The block at RIP is longer than what is left: so that time goes on, go through it one by one.
       if (stop === 'budget' && !this.yielded && processor.retired === before) stop = this.runProcessor(0)
-      else if (stop === 'budget' && !this.yielded) return this.budgetExit
+      else if (stop === 'budget' && !this.yielded) return this.exits.budget
       this.yielded = false
       const exit = this.act(stop)
       if (exit) return exit
@@ -208,133 +191,35 @@ export class VmxVcpu implements Vcpu {
         return undefined
       case 'shutdown':
         this.activity = 'shutdown'
-        return this.shutdownExit
-      case 'stop': {
-        if (this.surroundings.deferred) return this.deferredExit(this.surroundings.deferred)
-        const { asked } = this
-        this.asked = undefined
-        return asked
-      }
+        return this.exits.shutdown
+      case 'stop':
+        return this.stopped()
       default:
         return undefined
     }
   }
 
+  /** A door of the processor left it: for a device that takes its time, or as a handler asked. */
+  private stopped(): VcpuExit | undefined {
+    const { deferred } = this.surroundings
+    if (deferred) return this.exits.deferred(deferred)
+    const { asked } = this
+    this.asked = undefined
+    return asked
+  }
+
   /** Everything before the guest runs: signals, activity, checks, injection. An exit if it cannot run now. */
   private enter(): VcpuExit | undefined {
     if (this.failure !== undefined) return this.failed()
-    const { interrupts } = this.ports
-    if (interrupts.signals(this.index) !== 0) this.takeSignals()
-    if (this.activity === 'shutdown') return this.shutdownExit
-    if (this.activity === 'waitForStartup') return this.haltExit
-    if (this.vmcs.generation !== this.checkedGeneration && !this.checkEntry()) return this.failed()
-    if (!this.surroundings.isCompleting) this.injectEvents()
+    if (this.ports.interrupts.signals(this.index) !== 0) this.entry.takeSignals()
+    if (this.activity === 'shutdown') return this.exits.shutdown
+    if (this.activity === 'waitForStartup') return this.exits.halt
+    if (!this.entry.check()) return this.failed()
+    this.events.enter()
     if (this.failure !== undefined) return this.failed()
-    return this.activity === 'halted' ? this.haltExit : undefined
-  }
-
-  private checkEntry(): boolean {
-    // With unrestricted guest, exits keep this control in step with EFER.LMA.
-    const control = this.vmcs.read32('entryControls')
-    const long = (this.core.get32(S.efer) & EFER_LMA) !== 0
-    this.vmcs.write32(
-      'entryControls',
-      long ? control | EntryControl.ia32eModeGuest : control & ~EntryControl.ia32eModeGuest,
-    )
-    const failed = failedEntryCheck(this.vmcs, this.entryContext)
-    if (failed) {
-      recordEntryFailure(this.vmcs, 0)
-      this.fail(`VM entry failed its check '${failed.id}' (SDM, "${failed.sdm}")`)
-      return false
-    }
-    this.checkedGeneration = this.vmcs.generation
-    this.vmcs.launchState = 'launched'
-    return true
-  }
-
-  private takeSignals(): void {
-    const { interrupts } = this.ports
-    const signals = interrupts.signals(this.index)
-    if (signals & VcpuSignal.init) {
-      interrupts.takeSignal(this.index, VcpuSignal.init)
-      this.count('init')
-      this.reset('init')
-    }
-    if (signals & VcpuSignal.startup) {
-      const vector = interrupts.takeSignal(this.index, VcpuSignal.startup)
-      // Outside wait-for-SIPI it is lost.
-      if (this.activity === 'waitForStartup') {
-        this.count('startup')
-        setRealSegment(this.core, SEGMENT.cs, vector << 8)
-        this.writeState({ rip: 0n, activity: 'active' })
-      }
-    }
-    if (signals & VcpuSignal.smi) interrupts.takeSignal(this.index, VcpuSignal.smi)
-    if (signals & VcpuSignal.nmi) {
-      interrupts.takeSignal(this.index, VcpuSignal.nmi)
-      this.queued.nmi = { kind: 'nmi' }
-    }
-  }
-
-  /** At most one event goes in; what must wait sets `attention`, so that the guest comes out when a window opens. */
-  private injectEvents(): void {
-    const { core, queued } = this
-    core.set32(S.attention, 0)
-    const shadow = core.get32(S.shadow)
-    if (queued.exception) {
-      const event = queued.exception
-      delete queued.exception
-      return this.injectException(event as VcpuEvent & { kind: 'exception' })
-    }
-    if (queued.nmi) {
-      if (!core.get32(S.nmiBlocked) && shadow === 0) {
-        delete queued.nmi
-        return this.deliver(interruptionInfo(InterruptionType.nmi, NMI_VECTOR), 0)
-      }
-      core.set32(S.attention, 1)
-    }
-    const pending = queued.interrupt !== undefined || this.ports.interrupts.hasPending(this.index)
-    if (!pending) return
-    if (!(core.get32(S.flags) & FLAG.IF) || shadow !== 0) return core.set32(S.attention, 1)
-    const queuedVector = queued.interrupt?.kind === 'interrupt' ? queued.interrupt.vector : -1
-    delete queued.interrupt
-    const vector = queuedVector >= 0 ? queuedVector : this.ports.interrupts.acknowledge(this.index)
-    if (vector < 0) return
-    this.deliver(interruptionInfo(InterruptionType.externalInterrupt, vector), 0)
-    if (this.ports.interrupts.hasPending(this.index)) core.set32(S.attention, 1)
-  }
-
-  private injectException({ vector, errorCode, cr2 }: VcpuEvent & { kind: 'exception' }): void {
-    if (cr2 !== undefined) this.core.set64(S.cr2, cr2)
-    const withCode = errorCode !== undefined && exceptionHasErrorCode(vector)
-    const type = vector === 3 || vector === 4 ? InterruptionType.softwareException : InterruptionType.hardwareException
-    this.deliver(interruptionInfo(type, vector, withCode), withCode ? errorCode : 0)
-  }
-
-  /** VM entry's event injection. (SDM Vol. 3C, "Event Injection") */
-  private deliver(info: number, errorCode: number): void {
-    const { core, vmcs } = this
-    vmcs.write32('entryInterruptionInfo', info)
-    vmcs.write32('entryExceptionErrorCode', errorCode)
-    this.activity = 'active'
-    const type = interruptionType(info)
-    const delivery = deliver(core, {
-      kind:
-        type === InterruptionType.externalInterrupt
-          ? EVENT.external
-          : type === InterruptionType.nmi
-            ? EVENT.nmi
-            : type === InterruptionType.softwareException
-              ? EVENT.softwareException
-              : EVENT.exception,
-      vector: interruptionVector(info),
-      errorCode,
-      hasErrorCode: (info & 0x800) !== 0,
-      length: 0,
-    })
-    core.set32(S.exit, EXIT.lookup)
-    vmcs.write32('entryInterruptionInfo', 0)
-    if (delivery === 'shutdown') this.activity = 'shutdown'
+    const stopped = this.stopped()
+    if (stopped) return stopped
+    return this.activity === 'halted' ? this.exits.halt : undefined
   }
 
   /** @hot Something may be pending since the last look: see to it that the guest comes out once it can take it. */
@@ -349,7 +234,7 @@ export class VmxVcpu implements Vcpu {
   /** End this VM. */
   fail(message: string): typeof LEFT {
     this.failure ??= message
-    this.core.set32(S.exit, EXIT.stop)
+    this.core.set32(S.exit, EXIT.abandoned)
     this.yield()
     return LEFT
   }
@@ -359,26 +244,25 @@ export class VmxVcpu implements Vcpu {
     this.processor.yield()
   }
   private failed(): VcpuExit {
-    this.failureExit.message = this.failure!
-    this.failureExit.rip = this.core.get64(S.rip)
-    return this.failureExit
+    return this.exits.failure(this.core, this.failure!)
   }
   heed(outcome: PagingOutcome): void {
     if (outcome.next === 'failure') this.fail(outcome.message)
   }
   shutdown(): void {
     this.activity = 'shutdown'
-    this.asked = this.shutdownExit
+    this.asked = this.exits.shutdown
   }
   leaveForHypercall(): typeof LEFT {
-    const { core, hypercallExit } = this
-    hypercallExit.number = core.register(RAX)
-    const { registers } = this.abiVcpu
-    const values = [registers.rbx, registers.rcx, registers.rdx, registers.rsi, registers.rdi]
-    values.forEach((value, i) => (hypercallExit.arguments[i] = value))
-    this.asked = hypercallExit
+    const { core } = this
+    this.asked = this.exits.hypercall(core)
     core.set64(S.rip, core.nextRip())
     core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
+  /** Out of the guest in the middle of an instruction, of which nothing is done; the loop enters again. */
+  leave(): typeof LEFT {
+    this.core.set32(S.exit, EXIT.abandoned)
     return LEFT
   }
   expectRootWrite(expected: boolean): void {
@@ -397,38 +281,20 @@ export class VmxVcpu implements Vcpu {
   get faultAddress(): bigint {
     return this.fault[0]!
   }
+  /** A window or the like: no other control depends on it, so that nothing need be checked again. */
+  setProcessorControl(bit: number, on: boolean): void {
+    const { controls } = this
+    controls.processor = on ? controls.processor | bit : controls.processor & ~bit
+    this.vmcs.write32('processorControls', controls.processor >>> 0)
+  }
 
-  private controlsChanged(): void {
+  /** The controls are settled: read once after each change, not at every instruction. */
+  controlsChanged(): void {
     this.controls.refresh(this.vmcs)
     // Writes to memory come past the hardware's tables only where those are the hypervisor's.
     this.surroundings.onTableWrite = this.pagingPort.intercepts.pageFault
       ? (address, size) => this.heed(this.ports.paging.onTableUpdate(this.pagingPort, address, size))
       : undefined
-  }
-  /** An exit that no door of the processor reports. */
-  private count(reason: 'init' | 'startup'): void {
-    this.accounting.begin()
-    this.accounting.end(reason)
-  }
-
-  // --- accesses that a device deferred ---
-
-  private deferredExit({ kind, write, address, size, value }: Deferred): VcpuExit {
-    if (kind === 'portIo') {
-      return Object.assign(this.portExit, { write, port: address, size: size as 1 | 2 | 4, data: value })
-    }
-    return Object.assign(this.mmioExit, {
-      write,
-      address: address as never,
-      size: size as 1 | 2 | 4,
-      data: value,
-      dataHigh: 0,
-    })
-  }
-  private finishDeferred(deferred: Deferred): void {
-    const { data } = deferred.kind === 'portIo' ? this.portExit : this.mmioExit
-    this.surroundings.deferred = undefined
-    this.surroundings.complete(deferred, data)
   }
 
   // --- the Vcpu contract ---
@@ -443,17 +309,12 @@ export class VmxVcpu implements Vcpu {
   }
 
   inject(event: VcpuEvent): void {
-    this.queued[event.kind] = event
+    this.events.queue(event)
     this.yield()
   }
 
   get interruptWindow(): boolean {
-    const { core } = this
-    return (
-      (core.get32(S.flags) & FLAG.IF) !== 0 &&
-      core.get32(S.shadow) === 0 &&
-      !isInterruptionValid(this.vmcs.read32('entryInterruptionInfo'))
-    )
+    return this.events.isInterruptWindowOpen && !this.events.isInjecting
   }
 
   completeHypercall(result: bigint): void {
@@ -477,9 +338,7 @@ export class VmxVcpu implements Vcpu {
     resetProcessor(this.core, kind)
     if (kind === 'powerUp') this.identify()
     this.activity = this.index === 0 ? 'active' : 'waitForStartup'
-    delete this.queued.exception
-    delete this.queued.nmi
-    delete this.queued.interrupt
+    this.events.forget()
     this.surroundings.deferred = undefined
     this.asked = undefined
     this.failure = undefined
@@ -498,60 +357,36 @@ export class VmxVcpu implements Vcpu {
     const plain = rest as unknown as Record<string, SnapshotValue>
     return {
       type: 'vcpu.vmx',
-      version: 1,
+      version: 2,
       data: {
         state: { ...plain, dr: [...dr], msrs: [...msrs].map(([index, value]) => [index, value]) },
         tscOffset: this.core.get64(S.tscOffset),
-        queued: Object.values(this.queued).map((event) => ({ ...event }) as SnapshotValue),
+        events: this.events.save(),
       },
     }
   }
 
   restore(snapshot: Snapshot): void {
-    if (snapshot.type !== 'vcpu.vmx' || snapshot.version !== 1) {
+    if (snapshot.type !== 'vcpu.vmx' || snapshot.version !== 2) {
       throw new NonrootError({
         code: 'snapshot.mismatch',
         message: `a VMX vCPU cannot restore ${snapshot.type} version ${snapshot.version}`,
       })
     }
-    const { state, tscOffset, queued } = snapshot.data as unknown as {
+    const { state, tscOffset, events } = snapshot.data as unknown as {
       state: Omit<VcpuState, 'msrs'> & { msrs: [number, bigint][] }
       tscOffset: bigint
-      queued: VcpuEvent[]
+      events: SnapshotValue
     }
     this.reset('powerUp')
     this.writeState({ ...state, msrs: new Map(state.msrs) })
     this.core.set64(S.tscOffset, tscOffset)
-    for (const event of queued) this.inject(event)
+    this.events.restore(events)
   }
 
   /** Bring the VMCS region up to date with the processor. */
   synchronise(): void {
     this.guestState.synchronise(this.vmcs)
-  }
-
-  private createAbiVcpu(): GuestAbiVcpu {
-    const { core } = this
-    const registers = {} as GuestAbiVcpu['registers']
-    GENERAL_REGISTERS.forEach((name, n) =>
-      Object.defineProperty(registers, name, {
-        enumerable: true,
-        get: () => core.get64(gpr(n)),
-        set: (value: bigint) => core.set64(gpr(n), value),
-      }),
-    )
-    const translate = (address: bigint): number | undefined => this.translate(address)
-    return {
-      index: this.index,
-      registers,
-      get cpl() {
-        return core.get32(S.cpl)
-      },
-      get longMode() {
-        return (core.get32(S.mode) & 3) === 2
-      },
-      translate,
-    }
   }
 
   sampleMetrics(): void {

@@ -85,6 +85,8 @@ export class Core {
   secondStage: SecondStage | undefined
   /** The event whose delivery is under way, for double faults and IDT-vectoring information. */
   delivering: DeliveredEvent | undefined
+  /** The IRET that runs has ended the blocking of NMIs: an exit that its fault causes says so. */
+  unblocksNmi = false
   /** Breakpoints are armed (DR7): the run loop runs one instruction at a time, as it does while TF is set. */
   debugging = false
   /** DR6 bits of debug exceptions met and not delivered yet. */
@@ -157,11 +159,24 @@ export class Core {
     const record = this.get32(S.record) >>> 0
     return this.#cut(this.get64(S.ripPage) + BigInt(this.view.getUint16(record + RECORD.ip, true)))
   }
+  /** @hot RIP of the running instruction into the `rip` slot, which may be stale. */
+  settleRip(): void {
+    const code = this.get32(S.mode) & 3
+    const ip = this.view.getUint16((this.get32(S.record) >>> 0) + RECORD.ip, true)
+    const low = this.get32(S.ripPage) + ip
+    // A page of 64-bit code begins at a multiple of its size, and nothing carries.
+    this.set32(S.rip, code === 0 ? low & 0xffff : low)
+    this.set32(S.rip + 4, code === 2 ? this.get32(S.ripPage + 4) : 0)
+  }
   recordLength(): number {
     return this.u8[(this.get32(S.record) >>> 0) + RECORD.length]!
   }
   nextRip(): bigint {
     return this.#cut(this.recordRip() + BigInt(this.recordLength()))
+  }
+  /** RIP as its slot has it, so many bytes on. */
+  ripBehind(length: number): bigint {
+    return this.#cut(this.get64(S.rip) + BigInt(length))
   }
   #cut(rip: bigint): bigint {
     const code = this.get32(S.mode) & 3

@@ -263,6 +263,10 @@ export class Processor {
       case EXIT.stop:
         this.#giveBack(1)
         return 'stop'
+      case EXIT.abandoned:
+        this.#giveBack(0)
+        core.set64(S.rip, core.recordRip())
+        return 'stop'
       case EXIT.shutdown:
         return 'shutdown'
       default:
@@ -299,7 +303,7 @@ export class Processor {
     const { core } = this
     const exit = core.get32(S.exit)
     core.set32(S.exit, EXIT.lookup)
-    if (exit === EXIT.stop) return 'stop'
+    if (exit === EXIT.stop || exit === EXIT.abandoned) return 'stop'
     return this.#deliver(deliverException(core, core.get32(S.vector), core.get32(S.errorCode)))
   }
   #deliver(delivery: Delivery): StopReason | undefined {

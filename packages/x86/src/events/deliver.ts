@@ -18,7 +18,11 @@ const PAGE_FAULT = 14
 
 /** An exception that the instruction at RIP raised (or, for traps, the one before). */
 export function deliverException(core: Core, vector: number, errorCode: number): Delivery {
-  if (core.nonRoot?.exception(core, vector, errorCode)) return 'stop'
+  // The delivery of INT n and its like may have raised it: `core.delivering` is then still that event, for the door to see.
+  const left = core.nonRoot?.exception(core, vector, errorCode) === true
+  core.delivering = undefined
+  core.unblocksNmi = false
+  if (left) return 'stop'
   noteException(core, vector)
   return deliver(core, { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 })
 }
@@ -44,16 +48,15 @@ function noteException(core: Core, vector: number): void {
 /** Delivers any event, and whatever faults come of it. VM entry's event injection comes in here. */
 export function deliver(core: Core, event: DeliveredEvent): Delivery {
   let current = event
-  core.delivering = event
   for (;;) {
+    core.delivering = current
+    // Whatever becomes of its delivery, an NMI blocks the next. (SDM Vol. 3A, "Handling Multiple NMIs")
+    if (current.kind === EVENT.nmi) core.set32(S.nmiBlocked, 1)
     try {
-      if (deliverThroughTable(core, current)) {
-        core.delivering = undefined
-        return 'stop'
-      }
+      const left = current.length ? deliverBehind(core, current) : deliverThroughTable(core, current)
       core.delivering = undefined
+      if (left) return 'stop'
       core.set32(S.shadow, 0)
-      if (current.kind === EVENT.nmi) core.set32(S.nmiBlocked, 1)
       return 'delivered'
     } catch (fault) {
       if (fault instanceof Left) {
@@ -67,9 +70,26 @@ export function deliver(core: Core, event: DeliveredEvent): Delivery {
         return next
       }
       current = next
-      core.delivering = current
     }
   }
+}
+
+/**
+ * INT n and its like, injected: what is saved is the RIP behind the instruction, and a fault on the way is one of the instruction.
+ * (SDM Vol. 3C, "Event Injection", "Details of Vectored-Event Injection")
+ */
+function deliverBehind(core: Core, event: DeliveredEvent): boolean {
+  const rip = core.get64(S.rip)
+  core.set64(S.rip, core.ripBehind(event.length))
+  let left = true
+  try {
+    left = deliverThroughTable(core, event)
+  } catch (fault) {
+    core.set64(S.rip, rip)
+    throw fault
+  }
+  if (left) core.set64(S.rip, rip)
+  return left
 }
 
 /** What a fault during the delivery of `current` leads to. */
@@ -77,6 +97,8 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
   const { vector, errorCode } = fault
   const exception = current.kind === EVENT.exception
   if (exception && current.vector === DOUBLE_FAULT) {
+    // Neither a triple fault nor a double fault that exits counts as an exit during event delivery.
+    core.delivering = undefined
     core.nonRoot?.tripleFault(core)
     return core.nonRoot ? 'stop' : 'shutdown'
   }
@@ -88,6 +110,7 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
     ((isContributory(first) && isContributory(vector)) ||
       (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
   if (!double) return { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 }
+  core.delivering = undefined
   if (core.nonRoot?.exception(core, DOUBLE_FAULT, 0)) return 'stop'
   return { kind: EVENT.exception, vector: DOUBLE_FAULT, errorCode: 0, hasErrorCode: true, length: 0 }
 }

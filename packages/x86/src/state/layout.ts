@@ -183,6 +183,8 @@ export const EXIT = {
   stop: 5,
   /** Interrupts may have become open: look at what waits. */
   attention: 6,
+  /** An access of the instruction at `record` left to the hypervisor: nothing of the instruction is done. */
+  abandoned: 7,
   /** The instruction at `record` crosses into a page that must be looked at again. */
   crossing: 8,
   /** The block at `record` has run often: compile it. It is entered again either way. */

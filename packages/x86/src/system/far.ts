@@ -1,11 +1,11 @@
 /** Far JMP, CALL and RET, IRET, INT n and their kin, with gates and task switches. (SDM Vol. 2A "CALL", "INT n", "IRET", "JMP"; Vol. 2B "RET") */
-import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { GuestFault, JUMPED, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
 import { deliverThroughTable, innerStack } from '../events/gate.ts'
 import { Stack } from '../events/stack.ts'
 import { switchTask } from '../events/task-switch.ts'
 import { carryInto, implicitAccess, readLinear } from '../paging/linear.ts'
 import { ioPrivilege, readFlags, writeFlags } from '../state/flags.ts'
-import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, isProtected, isV86, RIGHTS, setRealSegment } from '../state/segments.ts'
 import { updateMode } from '../state/update-mode.ts'
 import {
@@ -305,10 +305,31 @@ function returnFlags(core: Core, image: number, bytes: Bytes, cpl: number): void
   writeFlags(core, (old & ~mask) | (image_ & mask))
 }
 
-/** (bytes of an operand). */
 function iret(core: Core): Outcome {
-  const bytes = core.arg32(0) as Bytes
+  if (core.get32(S.nmiBlocked)) return unblocking(core)
+  return returnFromInterrupt(core)
+}
+
+/** Ends the blocking of NMIs, even where it faults. One that waits comes in behind this instruction. (SDM Vol. 3A, "Handling Multiple NMIs") */
+function unblocking(core: Core): Outcome {
   core.set32(S.nmiBlocked, 0)
+  core.unblocksNmi = true
+  let outcome: Outcome
+  try {
+    outcome = returnFromInterrupt(core)
+  } catch (thrown) {
+    if (thrown instanceof Left) core.unblocksNmi = false
+    throw thrown
+  }
+  core.unblocksNmi = false
+  if (outcome !== JUMPED || !core.get32(S.attention)) return outcome
+  core.set32(S.exit, EXIT.attention)
+  return LEFT
+}
+
+/** (bytes of an operand). */
+function returnFromInterrupt(core: Core): Outcome {
+  const bytes = core.arg32(0) as Bytes
   const flags = core.get32(S.flags)
   if (isV86(core)) {
     if (ioPrivilege(flags) < 3) fault(VECTOR.GP)
@@ -374,23 +395,22 @@ function iretToV86(core: Core, stack: Stack, target: Target, cs: number, image: 
 
 /** Delivered with the next instruction's RIP; a fault on the way is one of this instruction. */
 function softwareInterrupt(core: Core, kind: EventKind, vector: number): Outcome {
-  core.delivering = { kind, vector, errorCode: 0, hasErrorCode: false, length: core.recordLength() }
-  const exception = kind !== EVENT.software
+  const length = core.recordLength()
+  core.settleRip()
+  if (kind !== EVENT.software && core.nonRoot?.exception(core, vector, 0, kind, length)) return LEFT
+  core.delivering = { kind, vector, errorCode: 0, hasErrorCode: false, length }
+  core.set64(S.rip, core.nextRip())
+  let left: boolean
   try {
-    if (exception && core.nonRoot) {
-      const event = core.delivering
-      core.delivering = undefined
-      if (core.nonRoot.exception(core, vector, 0)) return LEFT
-      core.delivering = event
-    }
-    core.set64(S.rip, core.nextRip())
-    if (deliverThroughTable(core, core.delivering)) return LEFT
+    left = deliverThroughTable(core, core.delivering)
   } catch (thrown) {
-    if (thrown instanceof Left) core.delivering = undefined
-    throw thrown
+    if (!(thrown instanceof Left)) throw thrown
+    left = true
   }
   core.delivering = undefined
-  return goOn(core)
+  if (!left) return goOn(core)
+  core.settleRip()
+  return LEFT
 }
 
 /** (vector). */

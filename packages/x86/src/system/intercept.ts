@@ -58,8 +58,11 @@ export type TaskSwitchSource = (typeof TASK_SWITCH)[keyof typeof TASK_SWITCH]
 export interface NonRoot {
   /** Before an instruction whose row has an exit. `exit` is `exitOf(row)`; arguments lie in the `args` slots. */
   intercept(exit: number, core: Core): Outcome | typeof PROCEED
-  /** Before an exception is delivered: true when it exits (the exit slot is then set). CR2 and DR6 are not changed yet. */
-  exception(core: Core, vector: number, errorCode: number): boolean
+  /**
+   * Before an exception is delivered: true when it exits (the exit slot is then set). CR2 and DR6 are not changed yet. `kind` and `length` are given
+   * for those that an instruction asks for (INT1, INT3, INTO).
+   */
+  exception(core: Core, vector: number, errorCode: number, kind?: EventKind, length?: number): boolean
   eptViolation(core: Core, guestPhysical: number, qualification: number): SecondStageAnswer
   eptMisconfiguration(core: Core, guestPhysical: number): SecondStageAnswer
   /** Before an EPT dirty flag is set (page-modification log): false when it left instead. */
