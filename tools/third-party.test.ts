@@ -61,10 +61,10 @@ describe('a device of another’s making', () => {
   })
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-  const pack = async (from: string): Promise<void> => {
+  const pack = async (folders: readonly string[]): Promise<void> => {
     const args = ['pack', '--loglevel=error', '--ignore-scripts', '--pack-destination', join(folder, 'tarballs')]
-    const { status, err } = await command('npm', args, from)
-    expect(status, from + err).toBe(0)
+    const { status, err } = await command('npm', [...args, ...folders], folder)
+    expect(status, err).toBe(0)
   }
 
   /** As it was published: `npm pack` would hold it to its authors' own rules (devEngines). */
@@ -93,11 +93,10 @@ describe('a device of another’s making', () => {
     const built = await command('tsc', ['-p', '.'], acme)
     expect(built.status, built.out).toBe(0)
 
-    const ours = packages().filter((one) => one.name !== '@nonroot/testkit')
+    const ours = packages()
     const others = [...closure(ours).values()]
-    for (const one of ours) await pack(one.folder)
-    for (const [index, other] of others.entries()) await repack(other, index)
-    await pack(acme)
+    await pack([...ours.map((one) => one.folder), acme])
+    await Promise.all(others.map((other, index) => repack(other, index)))
 
     const project = join(folder, 'project')
     writeFileSync(join(project, 'package.json'), '{ "name": "empty", "private": true }')
@@ -122,6 +121,13 @@ describe('a device of another’s making', () => {
     const view = JSON.parse(shown.out) as { devices: unknown[]; layers: { package: string }[] }
     expect(view.devices).toMatchObject([{ name: 'acme-sensor0', package: 'acme-sensor', options: { rate: 10 } }])
     expect(view.layers.map((layer) => layer.package)).toContain('@nonroot/mmu')
+
+    // The driver's side of virtio and its suites, out of the tarballs.
+    const virtio = ['--offline', 'nonroot', 'new', 'device', 'acme-cipher', '--virtio', '--json']
+    expect((await command('npx', virtio, project)).status).toBe(0)
+    const tested = await command('node', ['--test', 'src/**/*.test.ts'], join(project, 'acme-cipher'))
+    expect(tested.status, tested.out + tested.err).toBe(0)
+    expect(tested.out).toMatch(/pass \d{2}/)
   })
 })
 
@@ -129,9 +135,13 @@ describe('a scaffolded device package', () => {
   const folder = join(root, 'apps/cli/.tmp', `scaffold-${process.pid}`)
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-  it.each(['acme-thing', '@acme/thing'])('%s builds and passes its test as generated', async (name) => {
+  it.each([
+    { name: 'acme-thing', flags: [] },
+    { name: '@acme/thing', flags: [] },
+    { name: 'acme-cipher', flags: ['--virtio'] },
+  ])('$name $flags builds and passes its test as generated', async ({ name, flags }) => {
     const at = join(folder, name.replace('/', '-'))
-    const made = await command('nonroot', ['new', 'device', name, '--dir', at, '--json'])
+    const made = await command('nonroot', ['new', 'device', name, ...flags, '--dir', at, '--json'])
     expect(made.status, made.out + made.err).toBe(0)
     for (const script of ['build', 'test']) {
       const { status, out, err } = await command('npm', ['run', script], at)

@@ -139,8 +139,9 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .description('write a package with a device of your own: source, test and README')
     .argument('<name>', 'the name of the package, as in acme-sensor')
     .option('--dir <folder>', 'where to put it; a folder of that name here if left out')
+    .option('--virtio', 'a virtio device: queues of buffers instead of registers')
     .addOption(jsonOption())
-    .action(async (name: string, options: { dir?: string; json?: boolean }) => {
+    .action(async (name: string, options: { dir?: string; virtio?: boolean; json?: boolean }) => {
       const { newDevice } = await import('./commands/new-device.ts')
       status = await newDevice(name, options, io)
     })

@@ -7,10 +7,11 @@ import { ExitCode, NonrootError } from '@nonroot/contracts'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { deviceTemplate } from '../scaffold/device-template.ts'
+import { virtioTemplate } from '../scaffold/virtio-template.ts'
 
 export async function newDevice(
   name: string,
-  options: { dir?: string; json?: boolean },
+  options: { dir?: string; virtio?: boolean; json?: boolean },
   io: CommandIo,
 ): Promise<number> {
   if (!/^(@[a-z0-9][\w.-]*\/)?[a-z][a-z0-9-]*$/.test(name)) {
@@ -37,7 +38,8 @@ export async function newDevice(
   const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
     version: string
   }
-  const files = deviceTemplate({ name, kind, className, version })
+  const template = options.virtio ? virtioTemplate : deviceTemplate
+  const files = template({ name, kind, className, version })
   for (const [path, content] of Object.entries(files)) {
     const file = join(folder, path)
     await mkdir(dirname(file), { recursive: true })

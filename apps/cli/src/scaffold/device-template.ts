@@ -23,7 +23,8 @@ export const deviceTemplate = (input: DeviceTemplateInput): Readonly<Record<stri
   'README.md': readme(input),
 })
 
-const manifest = ({ name, kind, version }: DeviceTemplateInput): string =>
+/** `further`: packages of ours that the tests need beside the usual. */
+export const manifest = ({ name, kind, version }: DeviceTemplateInput, further: readonly string[] = []): string =>
   `${JSON.stringify(
     {
       name,
@@ -40,8 +41,9 @@ const manifest = ({ name, kind, version }: DeviceTemplateInput): string =>
       dependencies: { zod: '^4.6.7' },
       peerDependencies: { '@nonroot/contracts': `^${version}` },
       devDependencies: {
-        '@nonroot/contracts': `^${version}`,
-        '@nonroot/testkit': `^${version}`,
+        ...Object.fromEntries(
+          ['@nonroot/contracts', ...further, '@nonroot/testkit'].map((ours) => [ours, `^${version}`]),
+        ),
         '@types/node': '^24.0.0',
         typescript: '>=5.8',
       },
@@ -50,7 +52,7 @@ const manifest = ({ name, kind, version }: DeviceTemplateInput): string =>
     2,
   )}\n`
 
-const TSCONFIG = `${JSON.stringify(
+export const TSCONFIG = `${JSON.stringify(
   {
     compilerOptions: {
       target: 'es2023',
@@ -227,9 +229,26 @@ test('${className} takes no rate of zero', async () => {
 })
 `
 
-const readme = ({ name, kind }: DeviceTemplateInput): string => `# ${name}
+/** What a README says that depends on the kind of device. */
+interface ReadmeInput {
+  readonly what: string
+  readonly option: string
+  readonly device: string
+  readonly test: string
+  /** Of the stack file, before the devices. */
+  readonly stack?: string
+}
 
-A device for [nonroot](https://www.npmjs.com/package/nonroot). It counts up at a rate and interrupts at each count; replace that by what yours does.
+const REGISTERS: ReadmeInput = {
+  what: 'It counts up at a rate and interrupts at each count',
+  option: 'rate: 10',
+  device: 'the device. It is handed all it may touch: registers, an interrupt line, a clock, metrics.',
+  test: 'the device on a bench, and the suite that every device passes.',
+}
+
+export const readme = ({ name, kind }: DeviceTemplateInput, text = REGISTERS): string => `# ${name}
+
+A device for [nonroot](https://www.npmjs.com/package/nonroot). ${text.what}; replace that by what yours does.
 
 \`\`\`sh
 npm install     # builds, too
@@ -239,12 +258,12 @@ npm test
 Name it in a stack file beside which it is installed:
 
 \`\`\`yaml
-devices:
-  - { kind: ${kind}, use: "${name}", rate: 10 }
+${text.stack ?? ''}devices:
+  - { kind: ${kind}, use: "${name}", ${text.option} }
 \`\`\`
 
 - \`src/index.ts\`: the plugin. package.json's \`"nonroot"\` field says the same, so that it can be read without running code.
 - \`src/options.ts\`: what a configuration may say.
-- \`src/device.ts\`: the device. It is handed all it may touch: registers, an interrupt line, a clock, metrics.
-- \`src/device.test.ts\`: the device on a bench, and the suite that every device passes.
+- \`src/device.ts\`: ${text.device}
+- \`src/device.test.ts\`: ${text.test}
 `

@@ -1,14 +1,15 @@
 /**
  * Conformance suite of the `PagingStrategy` role: under any strategy a guest finds the translations, faults, accessed and dirty bits that
- * its own tables say, by the book. `testPagingStrategy('ept', createEptPaging)`.
+ * its own tables say, by the book. `testPagingStrategy('ept', createEptPaging, it)`.
  */
 
 import { gpa } from '@nonroot/contracts'
 import type { GuestMemory, HostMemory, Metrics, PagingStrategy } from '@nonroot/contracts'
-import { describe, expect, it } from 'vitest'
+import type { TestRegistrar } from '../check.ts'
 import { createTestGuestMemory, type TestGuestMemoryOptions } from '../guest-memory.ts'
 import { createTestHostMemory } from '../host-memory.ts'
 import { createTestMetrics } from '../metrics.ts'
+import { expect } from './expect.ts'
 import { Entry, GuestTables, LEVELS, OPEN, type TableFormat } from './guest-tables.ts'
 import { TestVcpu, type AccessKind, type AccessResult } from './test-vcpu.ts'
 
@@ -158,33 +159,36 @@ function createRandom(seed: number): (limit: number) => number {
 export function testPagingStrategy(
   name: string,
   create: (context: PagingTestContext) => PagingStrategy,
+  it: TestRegistrar,
   { steps = 1500 }: PagingSuiteOptions = {},
 ): void {
-  describe(`paging strategy ${name}`, () => {
-    it('passes addresses unchanged while paging is off', () => {
-      const bench = new PagingBench(create)
-      bench.label(0x1000, 0x2000, 5 * MIB)
-      for (const address of [0x1000n, 0x2000n, BigInt(5 * MIB)]) {
-        bench.check(address, 'read')
-        bench.check(address, 'write', false, 7)
-        bench.check(address, 'fetch', true)
-      }
-      expect(bench.vcpu.read(0xfee0_0000n)).toEqual({ kind: 'mmio', address: 0xfee0_0000 })
-      expect(bench.vcpu.write(0xfee0_0020n, 1)).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
-    })
+  const test: TestRegistrar = (title, run) => it(`paging strategy ${name}: ${title}`, run)
+  test('passes addresses unchanged while paging is off', () => {
+    const bench = new PagingBench(create)
+    bench.label(0x1000, 0x2000, 5 * MIB)
+    for (const address of [0x1000n, 0x2000n, BigInt(5 * MIB)]) {
+      bench.check(address, 'read')
+      bench.check(address, 'write', false, 7)
+      bench.check(address, 'fetch', true)
+    }
+    expect(bench.vcpu.read(0xfee0_0000n)).toEqual({ kind: 'mmio', address: 0xfee0_0000 })
+    expect(bench.vcpu.write(0xfee0_0020n, 1)).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
+  })
 
-    it('reads ROM and reports writes to it', () => {
-      const bench = new PagingBench(create)
-      bench.memory.writeRom(ROM, Uint8Array.of(1, 2, 3, 4))
-      expect(bench.vcpu.read(BigInt(ROM))).toEqual({ kind: 'memory', value: 0x0403_0201 })
-      expect(bench.vcpu.write(BigInt(ROM), 9)).toEqual({ kind: 'mmio', address: ROM })
-      expect(bench.vcpu.access(BigInt(ROM), 'fetch')).toEqual({ kind: 'memory', value: 0x0403_0201 })
-    })
+  test('reads ROM and reports writes to it', () => {
+    const bench = new PagingBench(create)
+    bench.memory.writeRom(ROM, Uint8Array.of(1, 2, 3, 4))
+    expect(bench.vcpu.read(BigInt(ROM))).toEqual({ kind: 'memory', value: 0x0403_0201 })
+    expect(bench.vcpu.write(BigInt(ROM), 9)).toEqual({ kind: 'mmio', address: ROM })
+    expect(bench.vcpu.access(BigInt(ROM), 'fetch')).toEqual({ kind: 'memory', value: 0x0403_0201 })
+  })
 
-    describe.each(FORMATS)('%s', (format) => {
-      const sizes = format === 'legacy32' ? [1, 2] : format === 'pae' ? [1, 2] : [1, 2, 3]
+  for (const format of FORMATS) {
+    const within: TestRegistrar = (title, run) => test(`${format}: ${title}`, run)
+    const sizes = format === 'legacy32' ? [1, 2] : format === 'pae' ? [1, 2] : [1, 2, 3]
 
-      it.each(sizes)('maps pages at level %i', (level) => {
+    for (const level of sizes)
+      within(`maps pages at level ${level}`, () => {
         const bench = new PagingBench(create)
         bench.label(0x3000, 0x5000)
         const tables = bench.tables(format)
@@ -196,281 +200,280 @@ export function testPagingStrategy(
         bench.check(0x7000_0000n, 'write', true)
       })
 
-      it('honours U/S, R/W and NX at every level, with WP, NXE, SMEP, SMAP and AC', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        const linears: bigint[] = []
-        const choices = format === 'legacy32' ? 4 : 8
-        const bits = (choice: number): bigint =>
-          (choice & 1 ? Entry.write : 0n) | (choice & 2 ? Entry.user : 0n) | (choice & 4 ? Entry.noExecute : 0n)
-        for (let upper = 0; upper < choices; upper++) {
-          const region = 0x1000_0000n + (BigInt(upper) << 22n)
-          tables.set(tables.entry(region, 2), 0n)
-          tables.entry(region, 1, Entry.present | bits(upper))
-          for (let leaf = 0; leaf < choices; leaf++) {
-            const linear = region + BigInt(leaf * 4096)
-            tables.map(linear, 0x3000, bits(leaf))
-            linears.push(linear)
-          }
+    within('honours U/S, R/W and NX at every level, with WP, NXE, SMEP, SMAP and AC', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      const linears: bigint[] = []
+      const choices = format === 'legacy32' ? 4 : 8
+      const bits = (choice: number): bigint =>
+        (choice & 1 ? Entry.write : 0n) | (choice & 2 ? Entry.user : 0n) | (choice & 4 ? Entry.noExecute : 0n)
+      for (let upper = 0; upper < choices; upper++) {
+        const region = 0x1000_0000n + (BigInt(upper) << 22n)
+        tables.set(tables.entry(region, 2), 0n)
+        tables.entry(region, 1, Entry.present | bits(upper))
+        for (let leaf = 0; leaf < choices; leaf++) {
+          const linear = region + BigInt(leaf * 4096)
+          tables.map(linear, 0x3000, bits(leaf))
+          linears.push(linear)
         }
-        for (let mode = 0; mode < 16; mode++) {
-          const nxe = format !== 'legacy32' && (mode & 8) === 0
-          bench.enable(tables, { wp: (mode & 1) === 0, smep: (mode & 2) !== 0, smap: (mode & 4) !== 0, nxe })
-          for (const linear of linears) {
-            for (const user of [false, true]) {
-              for (const kind of KINDS) {
-                bench.vcpu.registers.ac = (mode & 4) !== 0 && kind === 'write'
-                bench.check(linear, kind, user)
-              }
+      }
+      for (let mode = 0; mode < 16; mode++) {
+        const nxe = format !== 'legacy32' && (mode & 8) === 0
+        bench.enable(tables, { wp: (mode & 1) === 0, smep: (mode & 2) !== 0, smap: (mode & 4) !== 0, nxe })
+        for (const linear of linears) {
+          for (const user of [false, true]) {
+            for (const kind of KINDS) {
+              bench.vcpu.registers.ac = (mode & 4) !== 0 && kind === 'write'
+              bench.check(linear, kind, user)
             }
           }
-          bench.vcpu.registers.ac = false
         }
-      }, 60_000)
-
-      it('reports reserved bits', () => {
-        const bench = new PagingBench(create)
-        const tables = bench.tables(format)
-        const bad: bigint[] = []
-        if (format === 'legacy32') {
-          tables.map(0x1000_0000n, 1 << 21, Entry.write, 2)
-          bad.push(0x1000_0000n)
-        } else {
-          tables.map(0x1000_0000n, 0x3000, 1n << 45n)
-          tables.map(0x1100_0000n, 0x2000, Entry.write, 2)
-          tables.map(0x1200_0000n, 0x3000, Entry.noExecute)
-          bad.push(0x1000_0000n, 0x1100_0000n, 0x1200_0000n)
-        }
-        bench.enable(tables, { nxe: false })
-        for (const linear of bad) {
-          for (const kind of KINDS) {
-            expect(bench.check(linear, kind, true)).toMatchObject({ kind: 'fault' })
-          }
-        }
-      })
-
-      it('reports MMIO at the guest-physical address', () => {
-        const bench = new PagingBench(create)
-        const tables = bench.tables(format)
-        tables.map(0x1000_0000n, 0xfee0_0000, Entry.write)
-        tables.map(0x1040_0000n, 0xfec0_0000, Entry.write, 2)
-        bench.enable(tables)
-        expect(bench.check(0x1000_0020n, 'read')).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
-        expect(bench.check(0x1000_0020n, 'write')).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
-        bench.check(0x1040_0010n, 'write')
-        bench.check(0x1040_0010n, 'read', true)
-      })
-
-      it('follows an entry that the guest changes and invalidates', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000, 0x4000)
-        const tables = bench.tables(format)
-        bench.mapWindow(tables)
-        const linear = 0x1000_0000n
-        const entry = tables.map(linear, 0x3000, Entry.write)
-        bench.enable(tables)
-        bench.check(linear, 'read')
-        for (const next of [
-          0x4000n | Entry.present | Entry.write,
-          0x4000n | Entry.present,
-          0n,
-          0x3000n | Entry.present | Entry.user,
-          0x3000n | Entry.present | Entry.write | Entry.user,
-          0x3000n | Entry.present | Entry.write | Entry.accessed,
-          0xfee0_0000n | Entry.present | Entry.write,
-        ]) {
-          bench.store(tables, entry, next)
-          bench.vcpu.invalidate(linear)
-          for (const user of [false, true]) for (const kind of KINDS) bench.check(linear, kind, user)
-        }
-      })
-
-      it('needs no invalidation where an entry was not present before', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        bench.mapWindow(tables)
-        const linear = 0x1000_0000n
-        const entry = tables.entry(linear, 1)
-        bench.enable(tables)
-        bench.check(linear, 'read')
-        bench.store(tables, entry, 0x3000n | Entry.present)
-        bench.check(linear, 'read')
-        bench.check(linear + 4096n, 'read')
-        bench.store(tables, entry + tables.bytes, 0x4000n | Entry.present | Entry.write)
-        bench.check(linear + 4096n, 'write')
-      })
-
-      it('follows a change above the leaves', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000, 0x4000)
-        const tables = bench.tables(format)
-        bench.mapWindow(tables)
-        const linear = 0x1000_0000n
-        tables.map(linear, 0x3000, Entry.write)
-        tables.map(0x2000_0000n, 0x4000, Entry.write)
-        bench.enable(tables)
-        bench.check(linear, 'write')
-        const above = tables.entry(linear, 2)
-        const other = tables.read(tables.entry(0x2000_0000n, 2))
-        for (const next of [other, other & ~Entry.write, 0n, Entry.large | OPEN, other]) {
-          bench.store(tables, above, next)
-          bench.vcpu.setRoot(BigInt(tables.root))
-          for (const kind of KINDS) bench.check(linear, kind)
-        }
-      })
-
-      it('keeps address spaces apart and shares what they share', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000, 0x4000, 0x5000)
-        const spaces = [bench.tables(format), bench.tables(format)]
-        for (const tables of spaces) bench.mapWindow(tables)
-        const [one, two] = spaces as [GuestTables, GuestTables]
-        one.map(0x1000_0000n, 0x3000, Entry.write)
-        two.map(0x1000_0000n, 0x4000, Entry.write)
-        const shared = one.map(0x2000_0000n, 0x5000, Entry.write)
-        two.set(two.entry(0x2000_0000n, 2), one.read(one.entry(0x2000_0000n, 2)))
-        bench.enable(one)
-        for (let turn = 0; turn < 6; turn++) {
-          const tables = spaces[turn % 2]!
-          bench.vcpu.setRoot(BigInt(tables.root))
-          bench.check(0x1000_0000n, 'read')
-          bench.check(0x2000_0000n, 'read')
-          bench.store(tables, shared, (turn % 3 === 0 ? 0x3000n : 0x5000n) | Entry.present | Entry.write)
-          bench.vcpu.invalidate(0x2000_0000n)
-          bench.check(0x2000_0000n, 'write', false, turn)
-        }
-      })
-
-      it('takes a table that becomes ordinary memory and back', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        bench.mapWindow(tables)
-        const linear = 0x1000_0000n
-        const leaf = tables.map(linear, 0x3000, Entry.write)
-        const above = tables.entry(linear, 2)
-        const link = tables.read(above)
-        bench.enable(tables)
-        for (let turn = 0; turn < 3; turn++) {
-          bench.check(linear, 'write')
-          bench.store(tables, above, 0n)
-          bench.vcpu.setRoot(BigInt(tables.root))
-          // The frame is data now: scribble over it.
-          for (let i = 0; i < 16; i++) bench.store(tables, leaf + i * 16, BigInt(turn * 7919 + i) << 12n)
-          bench.check(linear, 'read')
-          bench.store(tables, leaf, 0x3000n | Entry.present | Entry.write)
-          bench.store(tables, above, link)
-          bench.check(linear, 'write')
-        }
-      })
-
-      it('survives a table that maps itself', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        const linear = 0x0000_0000n
-        const leaf = tables.map(linear, 0x3000, Entry.write)
-        const own = Math.floor(leaf / 4096) * 4096
-        tables.map(linear + 0x5000n, own, Entry.write)
-        bench.enable(tables)
-        bench.check(linear, 'read')
-        const at = 0x5000n + BigInt(leaf - own) + BigInt(tables.bytes * 2)
-        bench.vcpu.writeEntry(at, 0x4000n | Entry.present | Entry.write, tables.bytes)
-        bench.check(0x2000n, 'write', false, 5)
-        // The root through itself, as a table of level 1.
-        tables.map(linear + 0x6000n, tables.root, Entry.write)
-        bench.check(0x6000n, 'read')
-        bench.check(0x6800n, 'write', false, 0)
-        bench.check(linear, 'read')
-      })
-
-      it('notices frames taken away, replaced and write-protected', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        tables.map(0x1000_0000n, 0x3000, Entry.write)
-        bench.enable(tables)
-        bench.check(0x1000_0000n, 'write', false, 0x1234)
-        bench.memory.release(0x3000)
-        expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 0 })
-        bench.memory.setDirtyLog(true)
-        bench.memory.takeDirty()
-        bench.check(0x1000_0000n, 'read')
-        expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([])
-        bench.check(0x1000_0000n, 'write', false, 1)
-        bench.check(0x1000_0004n, 'write', false, 2)
-        expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([0x3000])
-        bench.check(0x1000_0000n, 'write', false, 3)
-        expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([0x3000])
-        // Shared copy-on-write: the guest's write gives it a frame of its own.
-        const frame = bench.memory.peek(0x3000)!
-        bench.memory.setDirtyLog(false)
-        bench.host.shareFrame(frame)
-        bench.strategy.onMemoryChange(gpa(0x3000), 4096, 'writeProtected')
-        expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 3 })
-        bench.check(0x1000_0000n, 'write', false, 4)
-        expect(bench.memory.peek(0x3000)).not.toBe(frame)
-        expect(bench.host.view.getUint32(frame, true)).toBe(3)
-      })
-
-      it('tells pages in use from idle ones', () => {
-        const bench = new PagingBench(create)
-        if (!bench.strategy.takeAccessed) return
-        const tables = bench.tables(format)
-        tables.map(0x1000_0000n, 0x3000, Entry.write)
-        bench.enable(tables)
-        bench.check(0x1000_0000n, 'read')
-        expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(true)
-        expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(false)
-        bench.check(0x1000_0000n, 'read')
-        expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(true)
-      })
-
-      it('restores, and goes on with the same guest', () => {
-        const bench = new PagingBench(create)
-        bench.label(0x3000)
-        const tables = bench.tables(format)
-        tables.map(0x1000_0000n, 0x3000, Entry.write)
-        bench.enable(tables)
-        bench.check(0x1000_0000n, 'write', false, 77)
-        bench.strategy.restore(bench.strategy.save())
-        bench.check(0x1000_0000n, 'read')
-        bench.check(0x1000_0000n, 'write', false, 78)
-      })
-
-      it(`agrees with the book over ${steps} random steps`, () => {
-        soak(new PagingBench(create), format, steps)
-      }, 60_000)
-    })
-
-    it('gives back every frame', () => {
-      const bench = new PagingBench(create)
-      const tables = bench.tables('fourLevel')
-      bench.mapWindow(tables)
-      for (let i = 0; i < 64; i++) tables.map(BigInt(i) << 21n, 0x10_0000 + i * 4096, Entry.write)
-      bench.enable(tables)
-      for (let i = 0; i < 64; i++) bench.check(BigInt(i) << 21n, 'write')
-      bench.strategy.dispose()
-      expect(bench.host.totalFrames - 1 - bench.host.freeFrames).toBe(bench.memory.residentFrames)
-    })
-
-    it('fails the VM, not the host, when frames run out', () => {
-      const bench = new PagingBench(create, 400)
-      const tables = bench.tables('fourLevel')
-      for (let i = 0; i < 60; i++) tables.map(BigInt(i) << 30n, 0x3000, Entry.write)
-      while (bench.host.freeFrames > 4) bench.host.allocateFrame()
-      let failed = false
-      try {
-        bench.label(0x3000)
-        bench.enable(tables)
-        for (let i = 0; i < 60 && !failed; i++) failed = bench.vcpu.read(BigInt(i) << 30n).kind === 'failure'
-      } catch (error) {
-        // The test memory throws where the kernel's would reclaim.
-        expect(String(error)).toMatch(/exhausted|resume, got "failure"/)
+        bench.vcpu.registers.ac = false
       }
     })
+
+    within('reports reserved bits', () => {
+      const bench = new PagingBench(create)
+      const tables = bench.tables(format)
+      const bad: bigint[] = []
+      if (format === 'legacy32') {
+        tables.map(0x1000_0000n, 1 << 21, Entry.write, 2)
+        bad.push(0x1000_0000n)
+      } else {
+        tables.map(0x1000_0000n, 0x3000, 1n << 45n)
+        tables.map(0x1100_0000n, 0x2000, Entry.write, 2)
+        tables.map(0x1200_0000n, 0x3000, Entry.noExecute)
+        bad.push(0x1000_0000n, 0x1100_0000n, 0x1200_0000n)
+      }
+      bench.enable(tables, { nxe: false })
+      for (const linear of bad) {
+        for (const kind of KINDS) {
+          expect(bench.check(linear, kind, true)).toMatchObject({ kind: 'fault' })
+        }
+      }
+    })
+
+    within('reports MMIO at the guest-physical address', () => {
+      const bench = new PagingBench(create)
+      const tables = bench.tables(format)
+      tables.map(0x1000_0000n, 0xfee0_0000, Entry.write)
+      tables.map(0x1040_0000n, 0xfec0_0000, Entry.write, 2)
+      bench.enable(tables)
+      expect(bench.check(0x1000_0020n, 'read')).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
+      expect(bench.check(0x1000_0020n, 'write')).toEqual({ kind: 'mmio', address: 0xfee0_0020 })
+      bench.check(0x1040_0010n, 'write')
+      bench.check(0x1040_0010n, 'read', true)
+    })
+
+    within('follows an entry that the guest changes and invalidates', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000, 0x4000)
+      const tables = bench.tables(format)
+      bench.mapWindow(tables)
+      const linear = 0x1000_0000n
+      const entry = tables.map(linear, 0x3000, Entry.write)
+      bench.enable(tables)
+      bench.check(linear, 'read')
+      for (const next of [
+        0x4000n | Entry.present | Entry.write,
+        0x4000n | Entry.present,
+        0n,
+        0x3000n | Entry.present | Entry.user,
+        0x3000n | Entry.present | Entry.write | Entry.user,
+        0x3000n | Entry.present | Entry.write | Entry.accessed,
+        0xfee0_0000n | Entry.present | Entry.write,
+      ]) {
+        bench.store(tables, entry, next)
+        bench.vcpu.invalidate(linear)
+        for (const user of [false, true]) for (const kind of KINDS) bench.check(linear, kind, user)
+      }
+    })
+
+    within('needs no invalidation where an entry was not present before', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      bench.mapWindow(tables)
+      const linear = 0x1000_0000n
+      const entry = tables.entry(linear, 1)
+      bench.enable(tables)
+      bench.check(linear, 'read')
+      bench.store(tables, entry, 0x3000n | Entry.present)
+      bench.check(linear, 'read')
+      bench.check(linear + 4096n, 'read')
+      bench.store(tables, entry + tables.bytes, 0x4000n | Entry.present | Entry.write)
+      bench.check(linear + 4096n, 'write')
+    })
+
+    within('follows a change above the leaves', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000, 0x4000)
+      const tables = bench.tables(format)
+      bench.mapWindow(tables)
+      const linear = 0x1000_0000n
+      tables.map(linear, 0x3000, Entry.write)
+      tables.map(0x2000_0000n, 0x4000, Entry.write)
+      bench.enable(tables)
+      bench.check(linear, 'write')
+      const above = tables.entry(linear, 2)
+      const other = tables.read(tables.entry(0x2000_0000n, 2))
+      for (const next of [other, other & ~Entry.write, 0n, Entry.large | OPEN, other]) {
+        bench.store(tables, above, next)
+        bench.vcpu.setRoot(BigInt(tables.root))
+        for (const kind of KINDS) bench.check(linear, kind)
+      }
+    })
+
+    within('keeps address spaces apart and shares what they share', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000, 0x4000, 0x5000)
+      const spaces = [bench.tables(format), bench.tables(format)]
+      for (const tables of spaces) bench.mapWindow(tables)
+      const [one, two] = spaces as [GuestTables, GuestTables]
+      one.map(0x1000_0000n, 0x3000, Entry.write)
+      two.map(0x1000_0000n, 0x4000, Entry.write)
+      const shared = one.map(0x2000_0000n, 0x5000, Entry.write)
+      two.set(two.entry(0x2000_0000n, 2), one.read(one.entry(0x2000_0000n, 2)))
+      bench.enable(one)
+      for (let turn = 0; turn < 6; turn++) {
+        const tables = spaces[turn % 2]!
+        bench.vcpu.setRoot(BigInt(tables.root))
+        bench.check(0x1000_0000n, 'read')
+        bench.check(0x2000_0000n, 'read')
+        bench.store(tables, shared, (turn % 3 === 0 ? 0x3000n : 0x5000n) | Entry.present | Entry.write)
+        bench.vcpu.invalidate(0x2000_0000n)
+        bench.check(0x2000_0000n, 'write', false, turn)
+      }
+    })
+
+    within('takes a table that becomes ordinary memory and back', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      bench.mapWindow(tables)
+      const linear = 0x1000_0000n
+      const leaf = tables.map(linear, 0x3000, Entry.write)
+      const above = tables.entry(linear, 2)
+      const link = tables.read(above)
+      bench.enable(tables)
+      for (let turn = 0; turn < 3; turn++) {
+        bench.check(linear, 'write')
+        bench.store(tables, above, 0n)
+        bench.vcpu.setRoot(BigInt(tables.root))
+        // The frame is data now: scribble over it.
+        for (let i = 0; i < 16; i++) bench.store(tables, leaf + i * 16, BigInt(turn * 7919 + i) << 12n)
+        bench.check(linear, 'read')
+        bench.store(tables, leaf, 0x3000n | Entry.present | Entry.write)
+        bench.store(tables, above, link)
+        bench.check(linear, 'write')
+      }
+    })
+
+    within('survives a table that maps itself', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      const linear = 0x0000_0000n
+      const leaf = tables.map(linear, 0x3000, Entry.write)
+      const own = Math.floor(leaf / 4096) * 4096
+      tables.map(linear + 0x5000n, own, Entry.write)
+      bench.enable(tables)
+      bench.check(linear, 'read')
+      const at = 0x5000n + BigInt(leaf - own) + BigInt(tables.bytes * 2)
+      bench.vcpu.writeEntry(at, 0x4000n | Entry.present | Entry.write, tables.bytes)
+      bench.check(0x2000n, 'write', false, 5)
+      // The root through itself, as a table of level 1.
+      tables.map(linear + 0x6000n, tables.root, Entry.write)
+      bench.check(0x6000n, 'read')
+      bench.check(0x6800n, 'write', false, 0)
+      bench.check(linear, 'read')
+    })
+
+    within('notices frames taken away, replaced and write-protected', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      tables.map(0x1000_0000n, 0x3000, Entry.write)
+      bench.enable(tables)
+      bench.check(0x1000_0000n, 'write', false, 0x1234)
+      bench.memory.release(0x3000)
+      expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 0 })
+      bench.memory.setDirtyLog(true)
+      bench.memory.takeDirty()
+      bench.check(0x1000_0000n, 'read')
+      expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([])
+      bench.check(0x1000_0000n, 'write', false, 1)
+      bench.check(0x1000_0004n, 'write', false, 2)
+      expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([0x3000])
+      bench.check(0x1000_0000n, 'write', false, 3)
+      expect(bench.memory.takeDirty().filter((page) => page < TABLES)).toEqual([0x3000])
+      // Shared copy-on-write: the guest's write gives it a frame of its own.
+      const frame = bench.memory.peek(0x3000)!
+      bench.memory.setDirtyLog(false)
+      bench.host.shareFrame(frame)
+      bench.strategy.onMemoryChange(gpa(0x3000), 4096, 'writeProtected')
+      expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 3 })
+      bench.check(0x1000_0000n, 'write', false, 4)
+      expect(bench.memory.peek(0x3000) === frame).toBe(false)
+      expect(bench.host.view.getUint32(frame, true)).toBe(3)
+    })
+
+    within('tells pages in use from idle ones', () => {
+      const bench = new PagingBench(create)
+      if (!bench.strategy.takeAccessed) return
+      const tables = bench.tables(format)
+      tables.map(0x1000_0000n, 0x3000, Entry.write)
+      bench.enable(tables)
+      bench.check(0x1000_0000n, 'read')
+      expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(true)
+      expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(false)
+      bench.check(0x1000_0000n, 'read')
+      expect(bench.strategy.takeAccessed(gpa(0x3000))).toBe(true)
+    })
+
+    within('restores, and goes on with the same guest', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      tables.map(0x1000_0000n, 0x3000, Entry.write)
+      bench.enable(tables)
+      bench.check(0x1000_0000n, 'write', false, 77)
+      bench.strategy.restore(bench.strategy.save())
+      bench.check(0x1000_0000n, 'read')
+      bench.check(0x1000_0000n, 'write', false, 78)
+    })
+
+    within(`agrees with the book over ${steps} random steps`, () => {
+      soak(new PagingBench(create), format, steps)
+    })
+  }
+
+  test('gives back every frame', () => {
+    const bench = new PagingBench(create)
+    const tables = bench.tables('fourLevel')
+    bench.mapWindow(tables)
+    for (let i = 0; i < 64; i++) tables.map(BigInt(i) << 21n, 0x10_0000 + i * 4096, Entry.write)
+    bench.enable(tables)
+    for (let i = 0; i < 64; i++) bench.check(BigInt(i) << 21n, 'write')
+    bench.strategy.dispose()
+    expect(bench.host.totalFrames - 1 - bench.host.freeFrames).toBe(bench.memory.residentFrames)
+  })
+
+  test('fails the VM, not the host, when frames run out', () => {
+    const bench = new PagingBench(create, 400)
+    const tables = bench.tables('fourLevel')
+    for (let i = 0; i < 60; i++) tables.map(BigInt(i) << 30n, 0x3000, Entry.write)
+    while (bench.host.freeFrames > 4) bench.host.allocateFrame()
+    let failed = false
+    try {
+      bench.label(0x3000)
+      bench.enable(tables)
+      for (let i = 0; i < 60 && !failed; i++) failed = bench.vcpu.read(BigInt(i) << 30n).kind === 'failure'
+    } catch (error) {
+      // The test memory throws where the kernel's would reclaim.
+      expect(String(error)).toMatch(/exhausted|resume, got "failure"/)
+    }
   })
 }
 
