@@ -70,6 +70,7 @@ else
   echo
   echo "nonroot: Linux $release, $(nproc) CPU, $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB. poweroff ends it."
   echo
+  [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
   setsid cttyhack sh -l
 fi
 poweroff -f

@@ -34,7 +34,6 @@ export interface RunOptions {
   readonly command?: readonly string[]
 }
 
-const END_OF_INPUT = Uint8Array.of(4) // Ctrl-D: what a terminal gives for it
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export async function run(file: string | undefined, options: RunOptions, io: CommandIo): Promise<number> {
@@ -64,6 +63,7 @@ function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal
     ...(command?.length ? { command } : {}),
     ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
     ...(limit === undefined ? {} : { loadLimitMs: limit }),
+    interactive: terminal.interactive,
     trace: options.trace !== undefined,
     logLevel: options.verbose ? 'debug' : 'warn',
     flow: createFlow(),
@@ -79,7 +79,6 @@ function memoryText(memory: string): string {
 }
 
 class Session {
-  readonly #job: RunJob
   readonly #options: RunOptions
   readonly #terminal: Terminal
   readonly #io: CommandIo
@@ -89,8 +88,6 @@ class Session {
   readonly #panic = new PanicWatch((message) => this.#stop({ by: 'panic', message }))
   /** What the guest printed while the monitor was open. */
   #held: { bytes: Uint8Array; done: () => void }[] = []
-  /** Input before the command runs: the shell and the kernel must not take it. */
-  #early: Uint8Array[] | undefined
   #stopReason: StopReason | undefined
   #progressShown = false
   #written = Promise.resolve()
@@ -104,14 +101,10 @@ class Session {
     trace: TraceFile | undefined,
     timeoutMs: number | undefined,
   ) {
-    this.#job = job
     this.#options = options
     this.#terminal = terminal
     this.#io = io
-    if (job.command) {
-      this.#early = []
-      this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
-    }
+    if (job.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
     this.#vm = new VmHandle(job, {
       onOutput: (bytes, done) => this.#output(bytes, done),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
@@ -164,16 +157,11 @@ class Session {
       const kept = terminal.interactive ? keys.filter(bytes) : bytes
       if (kept.length === 0) return
       if (this.#monitor.open) this.#monitor.feed(kept)
-      else this.#input(kept)
+      else this.#vm.input(kept)
     })
-    if (!terminal.interactive && this.#job.command) terminal.onInputEnd(() => this.#input(END_OF_INPUT))
+    if (!terminal.interactive) terminal.onInputEnd(() => this.#vm.inputEnd())
     terminal.onResize(({ columns, rows }) => this.#vm.resize(columns, rows))
     terminal.onOutputClosed(() => this.#stop({ by: 'signal', number: constants.signals.SIGPIPE }))
-  }
-
-  #input(bytes: Uint8Array): void {
-    if (this.#early && !this.#marks!.begun) this.#early.push(bytes)
-    else this.#vm.input(bytes)
   }
 
   #output(bytes: Uint8Array, done: () => void): void {
@@ -184,10 +172,6 @@ class Session {
     this.#panic.feed(bytes)
     if (!this.#marks) return this.#write(bytes, done)
     this.#marks.feed(bytes)
-    if (this.#early && this.#marks.begun) {
-      for (const early of this.#early) this.#vm.input(early)
-      this.#early = undefined
-    }
     this.#written = this.#terminal.drain().then(done)
   }
 

@@ -8,6 +8,7 @@ import type { BootImage, ModuleSource } from '@nonroot/contracts'
 import { loadConfig } from '@nonroot/hypervisor'
 import type { StackConfig } from '@nonroot/hypervisor'
 import type { Progress } from '@nonroot/image'
+import type { Announced } from './guest-input.ts'
 import type { RunJob } from './protocol.ts'
 
 export interface BootPlan {
@@ -15,8 +16,8 @@ export interface BootPlan {
   readonly set: readonly string[]
   /** In place of the files that the configuration then names, or what to make of them. */
   readonly image?: BootImage | ((configured: BootImage) => BootImage)
-  /** The command's output will have marks around it. */
-  readonly marked: boolean
+  /** What our init will announce on the console, with marks around a command's output. */
+  readonly announced: Announced
 }
 
 type Tell = (text: string, done: boolean) => void
@@ -33,12 +34,14 @@ export async function planBoot(job: RunJob, source: ModuleSource, tell: Tell): P
     if (job.command) throw noCommandInDemo()
     const { demoGuest } = await import('@nonroot/image')
     const image = { kernel: demoGuest(), cmdline: job.cmdline ?? '' }
-    return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, marked: false }
+    return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined }
   }
-  if (!job.command && !(ours && job.terminal)) return { set, marked: false }
+  const announced = job.command ? 'command' : ours && !job.interactive ? 'shell' : undefined
+  if (!announced && !(ours && job.terminal)) return { set, announced }
   const { guestParameters } = await import('@nonroot/image')
   const { parameters, overlay } = guestParameters({
-    ...(job.command ? { command: job.command, marks: true } : {}),
+    ...(job.command ? { command: job.command } : {}),
+    ...(announced ? { marks: true } : {}),
     ...(ours && job.terminal ? { rows: job.terminal.rows, columns: job.terminal.columns } : {}),
     ...(ours && job.terminal?.name ? { term: job.terminal.name } : {}),
   })
@@ -47,7 +50,7 @@ export async function planBoot(job: RunJob, source: ModuleSource, tell: Tell): P
     cmdline: [configured.cmdline ?? '', ...parameters].join(' ').trim(),
     ...(overlay ? { initrd: concat(configured.initrd ?? new Uint8Array(), overlay) } : {}),
   })
-  return { set, marked: job.command !== undefined, image }
+  return { set, announced, image }
 }
 
 /** `ours`: the guest's init is ours and knows our parameters. No settings: the demo guest it is. */

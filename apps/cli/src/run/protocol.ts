@@ -15,6 +15,8 @@ export interface RunJob {
   readonly command?: readonly string[]
   /** A person sits there: the guest should know the screen. */
   readonly terminal?: { readonly columns: number; readonly rows: number; readonly name?: string }
+  /** Input comes from a person, not from a file or another program. */
+  readonly interactive: boolean
   readonly trace: boolean
   readonly logLevel: LogLevel
   readonly loadLimitMs?: number
@@ -44,6 +46,8 @@ export type RequestName = keyof Requests
 
 export type ToVm =
   | { readonly type: 'input'; readonly bytes: Uint8Array }
+  /** No more input will come. */
+  | { readonly type: 'inputEnd' }
   | { readonly type: 'resize'; readonly columns: number; readonly rows: number }
   | { readonly type: 'request'; readonly id: number; readonly what: RequestName }
   | { readonly type: 'stop' }
@@ -52,8 +56,8 @@ export type FromVm =
   | { readonly type: 'output'; readonly bytes: Uint8Array }
   | { readonly type: 'log'; readonly level: LogLevel; readonly message: string }
   | { readonly type: 'progress'; readonly text: string; readonly done: boolean }
-  /** The guest is about to run. `marked`: a command's output will have marks around it. */
-  | { readonly type: 'started'; readonly marked: boolean }
+  /** The guest is about to run. */
+  | { readonly type: 'started' }
   | { readonly type: 'reply'; readonly id: number; readonly value: unknown }
   | { readonly type: 'trace'; readonly events: TraceEvents }
   | { readonly type: 'ended'; readonly end: VmEnd; readonly stats: readonly MetricSample[]; readonly info: VmInfo }

@@ -86,13 +86,21 @@ describe('what a run tells', { timeout: 60_000 }, () => {
     expect(traceEvents.filter(({ name }) => name === 'thread_name')).toHaveLength(1)
   })
 
-  it.each([hello, demo])('the same console and the same counts twice, with a deterministic clock', async (kernel) => {
-    const once = async () => {
-      const { out, err } = await run(kernel, '--memory', '32M', '--stats=json', '--set', 'machine.clock=deterministic')
+  it.each([
+    { kernel: hello, input: undefined },
+    { kernel: demo, input: undefined },
+    // Whenever it comes.
+    { kernel: demo, input: 'words that nobody reads' },
+  ])('the same console and the same counts twice, with a deterministic clock: $kernel, $input', async (guest) => {
+    const { kernel, input: text } = guest
+    const settings = ['--memory', '32M', '--stats=json', '--set', 'machine.clock=deterministic']
+    const once = async (afterMs = 0) => {
+      const input = text === undefined ? {} : { input: { text, afterMs } }
+      const { out, err } = await spawnCli(['run', '--kernel', kernel, ...settings], input)
       const { metrics } = JSON.parse(err) as { metrics: { name: string; unit: string; value: number }[] }
       return { out, counts: metrics.filter(({ name, unit }) => unit !== 'ns' || name === 'vm.guestNs') }
     }
-    expect(await once()).toEqual(await once())
+    expect(await once(900)).toEqual(await once())
   })
 })
 

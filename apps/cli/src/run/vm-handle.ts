@@ -12,7 +12,7 @@ export interface VmEvents {
   onOutput(bytes: Uint8Array, done: () => void): void
   onLog(level: LogLevel, message: string): void
   onProgress(text: string, done: boolean): void
-  onStarted(marked: boolean): void
+  onStarted(): void
   onTrace(events: TraceEvents): void
 }
 
@@ -54,7 +54,7 @@ export class VmHandle {
           case 'progress':
             return events.onProgress(message.text, message.done)
           case 'started':
-            return events.onStarted(message.marked)
+            return events.onStarted()
           case 'trace':
             return events.onTrace(message.events)
           case 'reply':
@@ -79,6 +79,10 @@ export class VmHandle {
 
   input(bytes: Uint8Array): void {
     this.#post({ type: 'input', bytes })
+  }
+
+  inputEnd(): void {
+    this.#post({ type: 'inputEnd' })
   }
 
   resize(columns: number, rows: number): void {

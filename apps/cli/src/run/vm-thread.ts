@@ -1,12 +1,14 @@
 /** The VM's thread: makes the host and the VM of one run, and runs it. The guest's code and all its devices are here. */
 
 import { parentPort, workerData } from 'node:worker_threads'
+import type { ConsoleBackend, Log } from '@nonroot/contracts'
 import { createNodeBackends, createThreadConsole } from '@nonroot/host-node'
 import { diskParts } from '@nonroot/image'
 import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
 import type { Vm } from '@nonroot/hypervisor'
 import { moduleSource } from '../host.ts'
 import { planBoot } from './boot-plan.ts'
+import { GuestInput } from './guest-input.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm } from './protocol.ts'
 import { sendError } from './sent-error.ts'
 import { createThreadTracer } from './thread-tracer.ts'
@@ -15,14 +17,19 @@ const job = workerData as RunJob
 const port = parentPort!
 const send = (message: FromVm, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 
-const console = createThreadConsole(
+const screen = createThreadConsole(
   (bytes) => send({ type: 'output', bytes }, [bytes.buffer as ArrayBuffer]),
   job.flow,
   job.terminal,
 )
+const input = new GuestInput((bytes) => screen.deliver(bytes))
+const show = (bytes: Uint8Array): void => screen.write(bytes)
+const console: ConsoleBackend = { ...screen, write: (bytes) => input.watch(bytes, show) }
 
 let vm: Vm | undefined
 let stopped = false
+let stopNow!: () => void
+const stop = new Promise<void>((resolve) => (stopNow = resolve))
 
 const answer: { [R in RequestName]: (of: Vm) => Requests[R] } = {
   info: (of) => of.info(),
@@ -36,16 +43,31 @@ const answer: { [R in RequestName]: (of: Vm) => Requests[R] } = {
 port.on('message', (message: ToVm) => {
   switch (message.type) {
     case 'input':
-      return console.deliver(message.bytes)
+      return input.add(message.bytes)
+    case 'inputEnd':
+      return input.end()
     case 'resize':
-      return console.resize(message)
+      return screen.resize(message)
     case 'request':
       return send({ type: 'reply', id: message.id, value: vm && answer[message.what](vm) })
     case 'stop':
       stopped = true
+      stopNow()
       vm?.stop()
   }
 })
+
+/** How long the end of input may take before somebody who waits should know why. */
+const PATIENCE_MS = 2000
+
+/** A run repeats exactly if its input is there before its first instruction, or at its command's. */
+async function allInput(log: Log): Promise<void> {
+  const words =
+    'the guest starts when standard input ends, so that its clock can be deterministic; </dev/null gives it none'
+  const timer = setTimeout(() => log.warn(words), PATIENCE_MS)
+  await Promise.race([input.ended, stop])
+  clearTimeout(timer)
+}
 
 async function main(): Promise<void> {
   const source = moduleSource()
@@ -69,10 +91,12 @@ async function main(): Promise<void> {
     ...(plan.image ? { image: plan.image } : {}),
     ...(tracer ? { tracer } : {}),
   })
-  send({ type: 'started', marked: plan.marked })
+  send({ type: 'started' })
+  input.start(plan.announced)
+  if (stack.config.machine.clock === 'deterministic' && !job.interactive) await allInput(log)
   if (stopped) vm.stop()
   const end = await vm.run()
-  console.flush()
+  screen.flush()
   tracer?.flush()
   send({ type: 'ended', end, stats: vm.samples(), info: vm.info() })
   await hypervisor.dispose()
@@ -81,7 +105,7 @@ async function main(): Promise<void> {
 main().then(
   () => port.close(),
   (error: unknown) => {
-    console.flush()
+    screen.flush()
     send({ type: 'failed', error: sendError(error) })
     port.close()
   },

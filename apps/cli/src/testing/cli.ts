@@ -14,6 +14,13 @@ export interface CliResult {
   readonly err: string
 }
 
+export interface CliOptions {
+  readonly cwd?: string
+  readonly env?: NodeJS.ProcessEnv
+  /** Standard input that comes after a while, and ends after as long again. Default: none. */
+  readonly input?: { readonly text: string; readonly afterMs: number }
+}
+
 export const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url))
 const mainFile = new URL('../main.ts', import.meta.url).href
 
@@ -28,10 +35,7 @@ export async function cli(...argv: string[]): Promise<CliResult> {
 }
 
 /** From source, in a process: for what must not happen in ours. */
-export function spawnCli(
-  argv: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
-): Promise<CliResult> {
+export function spawnCli(argv: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const script = `import { main } from '${mainFile}'; process.exitCode = await main(process.argv.slice(1))`
   return exec(
     process.execPath,
@@ -40,20 +44,21 @@ export function spawnCli(
   )
 }
 
-export function exec(
-  command: string,
-  args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
-): Promise<CliResult> {
+export function exec(command: string, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const { cwd, env, input } = options
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
-      ...options,
-      env: { ...process.env, ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      ...(cwd === undefined ? {} : { cwd }),
+      env: { ...process.env, ...env },
+      stdio: [input ? 'pipe' : 'ignore', 'pipe', 'pipe'],
     })
+    if (input) {
+      setTimeout(() => child.stdin!.write(input.text), input.afterMs)
+      setTimeout(() => child.stdin!.end(), 2 * input.afterMs)
+    }
     let [out, err] = ['', '']
-    child.stdout.on('data', (chunk) => (out += chunk))
-    child.stderr.on('data', (chunk) => (err += chunk))
+    child.stdout!.on('data', (chunk) => (out += chunk))
+    child.stderr!.on('data', (chunk) => (err += chunk))
     child.on('error', reject)
     child.on('close', (status) => resolve({ status, out, err }))
   })

@@ -19,6 +19,7 @@ import { readImage } from './images.ts'
 import { EventLoopPace } from './pace.ts'
 import type { Pace } from './pace.ts'
 import { PowerSwitch } from './power.ts'
+import { timedConsole } from './timed-console.ts'
 import type { Tracer } from './tracer.ts'
 import { KernelVm } from './vm.ts'
 import type { Vm } from './vm.ts'
@@ -114,7 +115,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     metrics,
     log: namedLog(log, name),
     vcpuCount: machine.vcpus,
-    console,
+    console: clock.kind === 'deterministic' ? timedConsole(console, clock, () => nudge()) : console,
     backends,
     resolvePath,
   })

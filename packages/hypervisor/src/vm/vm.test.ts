@@ -219,6 +219,34 @@ describe('a deterministic clock', () => {
     expect(await once()).toEqual(first)
   })
 
+  it('hears of input at whole milliseconds: before the guest ran, from within its output, while it sleeps', async () => {
+    const times: number[] = []
+    const { vm, console } = await vmOf(
+      (cpu) => {
+        if (cpu.take() === 32) {
+          times.push(cpu.ports.clock.nowNs())
+          if (times.length === 1) print(cpu, '?')
+          if (times.length === 3) out(cpu, 0x20, 0)
+          if (times.length !== 2) return undefined
+          setTimeout(() => console.type('late'), 5)
+          return HALT
+        }
+        return undefined
+      },
+      { machine: { clock: 'deterministic' } },
+    )
+    const { write } = console
+    console.write = (bytes) => {
+      write(bytes)
+      console.type('answer')
+    }
+    console.type('early')
+    expect(await vm.run()).toEqual({ state: 'poweredOff' })
+    // The clock stands still while there is nothing to do, so the third is the next millisecond, however late.
+    expect(times.map((ns) => Math.floor(ns / 1e6))).toEqual([1, 2, 3])
+    expect(times.every((ns) => ns % 1e6 < 10)).toBe(true)
+  })
+
   it('ends a slice at a deadline that the guest sets in it', async () => {
     const times: number[] = []
     const { vm } = await vmOf(

@@ -1,0 +1,75 @@
+/**
+ * What comes from standard input on its way to the guest. It waits until somebody is there to take it: the machine, or what our init announces, a
+ * shell or a command. Kernels throw away what they find in a serial port, and a command's input is not for the shell before it.
+ */
+
+/** What our init announces (packages/image/README.md, "Marks"). */
+export type Announced = 'shell' | 'command' | undefined
+
+const BEGIN = new TextEncoder().encode('\x1b_nonroot:begin\x1b\\')
+const [ESCAPE] = BEGIN
+/** Ctrl-D: what a terminal gives for the end of input. */
+const END_OF_INPUT = Uint8Array.of(4)
+
+export class GuestInput {
+  /** Resolves when all is known that will ever come. */
+  readonly ended: Promise<void>
+  readonly #deliver: (bytes: Uint8Array) => void
+  #held: Uint8Array[] | undefined = []
+  #announced: Announced
+  #isEnd = false
+  #matched = 0
+  #resolve!: () => void
+
+  constructor(deliver: (bytes: Uint8Array) => void) {
+    this.#deliver = deliver
+    this.ended = new Promise((resolve) => (this.#resolve = resolve))
+  }
+
+  add(bytes: Uint8Array): void {
+    if (this.#held) this.#held.push(bytes)
+    else this.#deliver(bytes)
+  }
+
+  /** No more will come. */
+  end(): void {
+    this.#isEnd = true
+    if (!this.#held) this.#tellEnd()
+    this.#resolve()
+  }
+
+  /** The machine is there. */
+  start(announced: Announced): void {
+    this.#announced = announced
+    if (!announced) this.#release()
+  }
+
+  /** The guest wrote this; what of it is to be shown goes to `show`. A command's mark is for whoever cuts its output out, a shell's for us. */
+  watch(output: Uint8Array, show: (bytes: Uint8Array) => void): void {
+    if (!this.#held) return show(output)
+    for (let at = 0; at < output.length; at++) {
+      if (output[at] === BEGIN[this.#matched]) {
+        if (++this.#matched < BEGIN.length) continue
+        if (this.#announced === 'command') show(BEGIN)
+        this.#release()
+        if (at + 1 < output.length) show(output.subarray(at + 1))
+        return
+      }
+      if (this.#matched > 0) show(BEGIN.subarray(0, this.#matched))
+      this.#matched = output[at] === ESCAPE ? 1 : 0
+      if (this.#matched === 0) show(output.subarray(at, at + 1))
+    }
+  }
+
+  #release(): void {
+    const held = this.#held ?? []
+    this.#held = undefined
+    for (const bytes of held) this.#deliver(bytes)
+    if (this.#isEnd) this.#tellEnd()
+  }
+
+  /** As on a terminal. A guest that announces nothing may take Ctrl-D for something else. */
+  #tellEnd(): void {
+    if (this.#announced) this.#deliver(END_OF_INPUT)
+  }
+}
