@@ -54,8 +54,9 @@ function runFrom(from: number): Promise<number> {
     const job: VirtioFuzzJob = { first: from, last: until, folder, device: values.device }
     const worker = new Worker(new URL('./fuzz/virtio-worker.ts', import.meta.url), { workerData: job })
     let watchdog: NodeJS.Timeout | undefined
-    let [seed, name, base] = [from, '', 0]
+    let [seed, name, base, left] = [from, '', 0, false]
     const leave = (next: number): void => {
+      left = true
       clearTimeout(watchdog)
       void worker.terminate().then(() => resolve(next))
     }
@@ -64,6 +65,8 @@ function runFrom(from: number): Promise<number> {
       console.error(`seed ${seed} (${name}): ${what}`)
     }
     worker.on('message', (message: VirtioFuzzMessage) => {
+      // What it still said before it was ended.
+      if (left) return
       clearTimeout(watchdog)
       if (message.type === 'begin') {
         ;({ seed, name } = message)

@@ -34,10 +34,10 @@ for (let seed = job.first; seed < job.last; seed++) {
   try {
     const subject = await create()
     await fuzzVirtioDevice(subject, { random, rounds: ROUNDS, request, outside })
-    await subject.device.dispose?.()
     const counted = (name: string): number =>
       Number(subject.bench.context.metrics.samples().find((sample) => sample.name === name)?.value ?? 0)
     ;[buffers, failures] = [counted('buffers'), counted('failures')]
+    await subject.device.dispose?.()
     await close()
   } catch (error) {
     bug = (error as Error).stack ?? String(error)

@@ -259,7 +259,12 @@ describe('virtio-blk', () => {
       ])
     disk.hold = true
     read()
-    registers.writeStatus(0)
+    // However often, and with whatever in between.
+    for (const value of [0, 0, 1, 0]) {
+      registers.writeStatus(value)
+      expect(registers.status()).not.toBe(0)
+    }
+    device.reset!()
     expect(registers.status()).not.toBe(0)
     disk.go()
     await new Promise((resolve) => setTimeout(resolve, 5))
@@ -269,6 +274,19 @@ describe('virtio-blk', () => {
     driver.start()
     expect(status((await driver.request(0, [header(BlockType.read, 1)], [512, 1])).parts)).toBe(0)
     await device.quiesce?.()
+  })
+
+  it('is quiet only when those have ended, too, that waited for room', async () => {
+    const disk = memoryDisk()
+    const { driver, device } = await start(disk, { queueSize: 256 })
+    driver.start({ queueSize: 256 })
+    disk.hold = true
+    const requests = Array.from({ length: 100 }, () => driver.request(0, [header(BlockType.read)], [512, 1]))
+    const quiet = device.quiesce!()
+    disk.go()
+    await quiet
+    expect(disk.calls).toHaveLength(100)
+    for (const request of requests) expect(status((await request).parts)).toBe(0)
   })
 
   it('a driver that does not wait for that has its requests wait', async () => {

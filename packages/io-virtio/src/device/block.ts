@@ -384,7 +384,8 @@ export class Block implements VirtioDevice {
   }
 
   async quiesce(): Promise<void> {
-    if (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    // Whatever ends lets those begin that waited for room.
+    while (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
   async dispose(): Promise<void> {

@@ -73,8 +73,8 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   driverFeatureSelect = 0
   queueSelect = 0
   #status = 0
-  /** The status before a reset that is not over. */
-  #clearing = 0
+  /** The status before the last reset. */
+  #before = 0
   #generation = 0
   /** The driver read configuration since the generation was last new. */
   #generationSeen = false
@@ -111,8 +111,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   /** "The device MUST reset when 0 is written to device_status, and present a 0 in device_status once that is done." */
   get status(): number {
-    if (this.#clearing !== 0 && this.settled) this.#clearing = 0
-    return this.#clearing || this.#status
+    return this.#status === 0 && !this.settled ? this.#before : this.#status
   }
 
   /** Does nothing of before a reset touch memory any more? */
@@ -126,7 +125,6 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   writeStatus(value: number): void {
     if (value === 0) return this.#clear()
-    this.#clearing = 0
     // "The driver MUST NOT clear a device status bit": one that does has not.
     let added = value & ~this.#status & 0xff & ~Status.needsReset
     if (added & Status.featuresOk && !this.#featuresFit()) added &= ~Status.featuresOk
@@ -159,7 +157,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   /** "Device Reset", by the driver. */
   #clear(): void {
     const started = (this.#status & Status.driverOk) !== 0
-    this.#clearing = this.#status
+    if (this.#status !== 0) this.#before = this.#status
     for (const queue of this.queues) {
       this.#dropRing(queue)
       queue.size = queue.most
@@ -317,7 +315,6 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
 
   reset(): void {
     this.#clear()
-    this.#clearing = 0
     this.#generation = 0
     this.#generationSeen = false
     this.#link.poweredUp?.()

@@ -87,14 +87,22 @@ function guarded(bench: DeviceBench): DeviceBench {
   return Object.assign(Object.create(bench) as DeviceBench, guardedBench)
 }
 
-/** "The device MUST NOT send notifications or interact with the queues" after a reset: whatever was under way, memory stays as it is. */
+/** "The device MUST NOT send notifications or interact with the queues" after a reset, which is over once the status reads 0. */
 async function checkSilence({ driver, bench }: Fuzz): Promise<void> {
-  driver.registers.writeStatus(0)
+  await reset(driver)
   const signals = bench.functions[0]?.signals
   const [before, sent] = [digest(driver), signals?.length]
   for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setTimeout(resolve, turn && 1))
   check(digest(driver) === before, 'guest memory changed after a reset')
   check(signals?.length === sent, 'a notification was sent after a reset')
+}
+
+async function reset({ registers }: MockVirtioDriver): Promise<void> {
+  registers.writeStatus(0)
+  for (let turn = 0; registers.status() !== 0; turn++) {
+    check(turn < 10_000, 'a reset has no end')
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
 }
 
 function digest({ memory }: MockVirtioDriver): number {
@@ -110,6 +118,7 @@ function digest({ memory }: MockVirtioDriver): number {
 
 async function recover({ driver, device }: Fuzz): Promise<void> {
   await device.quiesce?.()
+  await reset(driver)
   driver.start()
   check(driver.registers.status() === MOST_STATUS, `status is ${driver.registers.status()} after all that and a reset`)
   await device.quiesce?.()

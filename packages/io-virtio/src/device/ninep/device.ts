@@ -60,13 +60,13 @@ export class NinePDevice implements VirtioDevice {
 
   /** The next client meets nothing of the last one's. */
   stop(): void {
-    const server = this.#server
+    void this.#server.end()
     this.#server = new NinePServer(this.#folder)
-    void this.quiesce().then(() => server.clear())
   }
 
   async quiesce(): Promise<void> {
-    if (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    // Whatever ends lets those begin that waited for room.
+    while (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
   save(): Snapshot {
@@ -78,7 +78,7 @@ export class NinePDevice implements VirtioDevice {
 
   async dispose(): Promise<void> {
     await this.quiesce()
-    await this.#server.clear()
+    await this.#server.end()
     await this.#folder.close()
   }
 }

@@ -60,6 +60,7 @@ export class NinePServer {
   readonly #fids = new Map<number, Fid>()
   /** By tag: what a Tflush waits for. Its own answer comes after the one that it flushes. */
   readonly #running = new Map<number, Promise<unknown>>()
+  readonly #unanswered = new Set<Promise<unknown>>()
   #mostMessage = MOST_MESSAGE
   readonly #handlers: Readonly<Partial<Record<number, Handler>>>
 
@@ -105,6 +106,8 @@ export class NinePServer {
   /** Never rejects: what goes wrong is an Rlerror. */
   answer(request: Uint8Array): Promise<Uint8Array> {
     const answer = this.#answer(request)
+    this.#unanswered.add(answer)
+    void answer.then(() => this.#unanswered.delete(answer))
     if (request.length < HEADER_SIZE || request[4] === Message.flush) return answer
     const tag = request[5]! | (request[6]! << 8)
     this.#running.set(tag, answer)
@@ -134,7 +137,12 @@ export class NinePServer {
     }
   }
 
-  /** The client is gone: nothing stays open. */
+  /** The client is gone: once what it asked for is done, nothing stays open. */
+  async end(): Promise<void> {
+    while (this.#unanswered.size > 0) await Promise.all(this.#unanswered)
+    await this.clear()
+  }
+
   async clear(): Promise<void> {
     const fids = [...this.#fids.values()]
     this.#fids.clear()
