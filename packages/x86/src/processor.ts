@@ -31,11 +31,18 @@ export interface ProcessorOptions {
 
 const FRAME = 4096
 
+const EXIT_KINDS = Math.max(...Object.values(EXIT)) + 1
+/** Exits that compiled code makes by its own record; others leave the `record` slot alone. */
+const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) => (exit === EXIT.exception || exit === EXIT.budget || exit === EXIT.interpret ? 1 : 0))
+
 export class Processor {
   readonly core: Core
   readonly blocks: BlockCache
   readonly handlers: Handlers
   readonly compiler: Compiler
+  /** How often wasm code came back, by why (EXIT): interpreted code, and compiled code in the midst of a region. */
+  readonly left = new Float64Array(EXIT_KINDS)
+  readonly leftCompiled = new Float64Array(EXIT_KINDS)
   /** Instructions retired up to the start of the slice that runs now. */
   #retired = 0
   #slice = 0
@@ -216,6 +223,9 @@ export class Processor {
   #exit(): StopReason | undefined {
     const { core } = this
     const exit = core.get32(S.exit)
+    const inRegion = IN_MIDST[exit] === 1 && core.get32(S.record) === ((core.base + S.compiledRecord) | 0)
+    if (inRegion) this.leftCompiled[exit]!++
+    else this.left[exit]!++
     core.set32(S.exit, EXIT.lookup)
     if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
     switch (exit) {

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { BareMetal, PLACE } from '../testing/bare-metal.ts'
 import { TIER_METRICS, tierStatistics } from './statistics.ts'
@@ -37,6 +39,40 @@ describe('statistics of the tiers', () => {
     const { machine, statistics } = run(false)
     expect(statistics).toMatchObject({ interpreted: machine.processor.retired, compiled: 0, regions: 0 })
     expect(machine.processor.blocks.interpreted).toBe(machine.processor.retired)
+  })
+
+  it('count exits from compiled code by cause, and what lives', () => {
+    const { machine, statistics } = run(true)
+    expect(statistics.compiledSlices).toBeGreaterThan(100)
+    expect(statistics).toMatchObject({ hotBlocks: 1, compiledFaults: 0, compiledRefusals: 0, regionsLive: 1 })
+    expect(statistics.unknownTargets).toBeGreaterThan(0)
+    expect(statistics.blocksLive).toBe(statistics.blocks)
+    expect(statistics.arenaUsed).toBeGreaterThan(100)
+    machine.write(PLACE.code, LOOP)
+    expect(tierStatistics(machine.processor)).toMatchObject({ regionsLive: 0, blocksDropped: statistics.blocks, blocksLive: 0 })
+  })
+
+  it('tell that dropped modules are given back, and their places in the table used again', async () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const machine = new BareMetal({ compile: true })
+    machine.enter('real')
+    const round = (): void => {
+      let stop = machine.run(LOOP, 100)
+      while (stop !== 'halt') stop = machine.processor.run(100)
+    }
+    round()
+    const { length } = machine.processor.handlers.table
+    for (let n = 0; n < 40; n++) round()
+    const { modules, regionsLive } = tierStatistics(machine.processor)
+    expect(modules).toBeGreaterThan(30)
+    expect(regionsLive).toBe(1)
+    for (let turn = 0; turn < 20 && tierStatistics(machine.processor).modulesCollected < modules - 2; turn++) {
+      collect()
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    expect(tierStatistics(machine.processor).modulesCollected).toBeGreaterThanOrEqual(modules - 2)
+    expect(machine.processor.handlers.table.length).toBe(length)
   })
 
   it('are all described', () => expect(Object.keys(run(false).statistics)).toEqual(Object.keys(TIER_METRICS)))

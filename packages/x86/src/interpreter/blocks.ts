@@ -139,6 +139,17 @@ export class BlockCache implements CodeTracker {
     i32[(first + RECORD.heat) >>> 2] = i32[(first + RECORD.heatAtStart) >>> 2] = heat
   }
 
+  /** Blocks that may still run, the regions in place of some of them, and bytes of the arena that are taken. */
+  get size(): number {
+    return this.#blocks.size
+  }
+  get regions(): number {
+    return this.#entries.size
+  }
+  get arenaUsed(): number {
+    return this.#free - this.#arena
+  }
+
   /** Drops everything. Only when no wasm code is running. */
   reset(): void {
     this.resets++

@@ -67,6 +67,9 @@ export class Handlers {
   /** Functions of the first module that the others import. */
   readonly #shared: Record<string, WebAssembly.ExportValue> | undefined
   readonly #released: number[] = []
+  /** Modules of compiled functions that the garbage collector has taken, as none of their functions was in the table any more. */
+  modulesCollected = 0
+  readonly #modules = new FinalizationRegistry<undefined>(() => this.modulesCollected++)
 
   constructor(options: HandlersOptions) {
     this.#options = options
@@ -141,7 +144,7 @@ export class Handlers {
       return index
     })
     const bytes = module.toBytes()
-    this.#instantiate(bytes)
+    this.#modules.register(this.#instantiate(bytes), undefined)
     return { indices, bytes: bytes.length }
   }
   /** The compiled function at this index is no longer entered; its place may be used again. */
