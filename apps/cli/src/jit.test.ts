@@ -1,9 +1,11 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, it } from 'vitest'
 import { cli } from './testing/cli.ts'
 
+const hello = fileURLToPath(new URL('../../../guests/hello/hello.elf', import.meta.url))
 const folder = await mkdtemp(join(tmpdir(), 'nonroot-jit-'))
 afterAll(() => rm(folder, { recursive: true }))
 
@@ -25,6 +27,16 @@ describe('nonroot jit dump', () => {
     const { out } = await cli('jit', 'dump', file, '--at', '0x2', '--mode', '32', '--handlers')
     expect(out).toMatch(/^guest code:\n +2: 40 +inc eax\n/)
     expect(out).toContain('handler of inc eax:\n')
+  })
+
+  it('takes an ELF and an address, and shows addresses', async () => {
+    const { out } = await cli('jit', 'dump', hello, '--at', '0x100020', '--mode', '32')
+    expect(out).toMatch(/^guest code:\n( +1000[0-9a-f]{2}: [0-9a-f]+ +\S.*\n)+/)
+    expect(out).toMatch(/^ +100020: /m)
+    const nothing = await cli('jit', 'dump', hello, '--at', '0x90000000', '--mode', '32')
+    expect(nothing.err).toMatch(/nothing of .*hello.elf is loaded at 0x90000000\n +it has 0x100000\.\./)
+    const nobody = await cli('jit', 'dump', hello, '--at', 'nobody')
+    expect(nobody.err).toContain('has no symbol nobody')
   })
 
   it('says where the interpreter does it, and shows how', async () => {

@@ -23,7 +23,7 @@ export const DUMP_MODES: Readonly<Record<CodeSize, number>> = {
 }
 
 export interface CodeDump {
-  /** The region's instructions by address, or the straight run where there is no region. */
+  /** The region's instructions by offset in the code, or the straight run where there is no region. */
   readonly guest: readonly { readonly address: number; readonly bytes: Uint8Array; readonly text: string }[]
   /** Undefined: the interpreter runs this code. */
   readonly region: { readonly ir: string; readonly wasm: Uint8Array<ArrayBuffer>; readonly blocks: number } | undefined
@@ -36,8 +36,8 @@ const PAGE = 4096
 const TARGETS_AT = 0x20000
 const WAYS_OUT = 0xa0_0000
 
-/** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary. */
-export function dumpCode(code: Uint8Array, at: number, mode: number): CodeDump {
+/** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary, and at `base` when it runs. */
+export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n): CodeDump {
   const page = at - (at % PAGE)
   const bytes = code.subarray(page, page + PAGE)
   const codeSize = codeSizeOf(mode)
@@ -65,7 +65,7 @@ export function dumpCode(code: Uint8Array, at: number, mode: number): CodeDump {
     .map(([ip, instruction]) => ({
       address: page + ip,
       bytes: bytes.slice(ip, ip + instruction.length),
-      text: disassemble(instruction, BigInt(page + ip)),
+      text: disassemble(instruction, base + BigInt(page + ip)),
       instruction,
     }))
   const names = { params: ['cpu', 'record'], slotName }
