@@ -58,6 +58,11 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .option('--timeout <duration>', `end the guest after 90s, 5m, ...; exit status ${ExitCode.timeout}`)
     .option('--stats [format]', 'tell on standard error what was counted; json for programs')
     .option('--trace <file>', 'write a trace of the run that Perfetto opens')
+    .option(
+      '--profile <file>',
+      'write where the guest spent its time: folded stacks, or for speedscope if it ends in .json',
+    )
+    .option('--symbols <file>', "a System.map or ELF for the profile's names, if not the kernel's own")
     .option('--verbose', 'say more on standard error')
     .usage('[options] [stack] [-- COMMAND...]')
     .addHelpText(
@@ -114,9 +119,13 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
   const jit = command(program, 'jit').description('look at what the processor makes of guest code')
   command(jit, 'dump')
     .description('show guest code, the IR of its compiled region, and its WebAssembly')
-    .argument('[file]', 'a flat binary of guest code')
+    .argument('[file]', 'a flat binary of guest code, an ELF, or a Linux kernel')
     .option('--bytes <hex>', 'the code itself, as in "48 01 d8"')
-    .option('--at <offset>', 'where in the code to begin, as in 0x1200', '0')
+    .option(
+      '--at <offset>',
+      'where to begin: an offset as in 0x1200; in an ELF or a kernel an address or a symbol',
+      '0',
+    )
     .option('--mode <bits>', 'size of the code: 64, 32, 16', '64')
     .option('--handlers', "also show the IR of the interpreter's handlers")
     .addOption(jsonOption())

@@ -6,6 +6,7 @@ import { createFlow, openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
 import { defaultStack, loadLimitMs } from '../host.ts'
 import { report } from '../io.ts'
+import { writeProfile } from '../profile/profile-file.ts'
 import type { CommandIo } from '../io.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
@@ -29,6 +30,8 @@ export interface RunOptions {
   readonly timeout?: string
   readonly stats?: boolean | string
   readonly trace?: string
+  readonly profile?: string
+  readonly symbols?: string
   readonly verbose?: boolean
   /** What came after `--`. */
   readonly command?: readonly string[]
@@ -65,6 +68,9 @@ function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal
     ...(limit === undefined ? {} : { loadLimitMs: limit }),
     interactive: terminal.interactive,
     trace: options.trace !== undefined,
+    ...(options.profile === undefined
+      ? {}
+      : { profile: options.symbols === undefined ? {} : { symbols: options.symbols } }),
     logLevel: options.verbose ? 'debug' : 'warn',
     flow: createFlow(),
   }
@@ -204,7 +210,7 @@ class Session {
 
   // The end
 
-  async #finish({ end, stats, info }: VmOutcome): Promise<number> {
+  async #finish({ end, stats, info, profile }: VmOutcome): Promise<number> {
     if (this.#monitor.open) this.#monitor.toggle()
     await this.#written
     await this.#terminal.drain()
@@ -212,6 +218,7 @@ class Session {
     const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
     if (words) this.#say(words)
     this.#tellStats(stats)
+    if (profile) await writeProfile(this.#options.profile!, profile)
     return this.#commandStatus(status, end.state)
   }
 

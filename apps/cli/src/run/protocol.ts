@@ -2,6 +2,7 @@
 
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
 import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
+import type { FoldedStack } from '../profile/profiler.ts'
 
 /** What to run. */
 export interface RunJob {
@@ -18,6 +19,8 @@ export interface RunJob {
   /** Input comes from a person, not from a file or another program. */
   readonly interactive: boolean
   readonly trace: boolean
+  /** Sample where the guest is; symbols come from this file, or from the kernel's image. */
+  readonly profile?: { readonly symbols?: string }
   readonly logLevel: LogLevel
   readonly loadLimitMs?: number
   /** Bytes sent and not shown yet. */
@@ -60,7 +63,13 @@ export type FromVm =
   | { readonly type: 'started' }
   | { readonly type: 'reply'; readonly id: number; readonly value: unknown }
   | { readonly type: 'trace'; readonly events: TraceEvents }
-  | { readonly type: 'ended'; readonly end: VmEnd; readonly stats: readonly MetricSample[]; readonly info: VmInfo }
+  | {
+      readonly type: 'ended'
+      readonly end: VmEnd
+      readonly stats: readonly MetricSample[]
+      readonly info: VmInfo
+      readonly profile?: readonly FoldedStack[]
+    }
   | { readonly type: 'failed'; readonly error: SentError }
 
 /** An error on its way between threads. */

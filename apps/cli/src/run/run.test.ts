@@ -69,6 +69,19 @@ describe('how a run ends', { timeout: 60_000 }, () => {
 })
 
 describe('what a run tells', { timeout: 60_000 }, () => {
+  it('where the guest spent its time', async () => {
+    const kernel = await guest('busy', Code.loop)
+    const map = join(folder, 'System.map')
+    await writeFile(map, '0000000000100000 T before\n0000000000100020 T the_loop\n')
+    const profile = join(folder, 'run.folded')
+    await run(kernel, '--timeout', '700ms', '--profile', profile, '--symbols', map)
+    const [stack, us] = (await readFile(profile, 'utf8')).split('\n')[0]!.split(' ')
+    expect(stack).toBe('[kernel];the_loop')
+    expect(Number(us)).toBeGreaterThan(1000)
+    const none = await run(kernel, '--profile', profile, '--symbols', profile)
+    expect(none).toMatchObject({ status: 2, err: expect.stringContaining('names no address') as string })
+  })
+
   it('statistics for programs, on standard error', async () => {
     const { out, err } = await run(hello, '--stats=json')
     expect(out).toBe('hello\n')

@@ -12,6 +12,12 @@ export interface ThreadTracer extends Tracer {
   flush(): void
 }
 
+/** Tells each of them. */
+export const both = (tracers: readonly Tracer[]): Tracer => ({
+  attach: (vm) => tracers.forEach((one) => one.attach?.(vm)),
+  slice: (track, name, startMs, endMs) => tracers.forEach((one) => one.slice(track, name, startMs, endMs)),
+})
+
 export function createThreadTracer(
   samples: () => readonly MetricSample[],
   send: (events: TraceEvents) => void,

@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
 import { shown, tuneWasm } from '@nonroot/host-node'
 import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
+import type { FoldedStack } from '../profile/profiler.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm, TraceEvents } from './protocol.ts'
 import { receiveError } from './sent-error.ts'
 
@@ -20,6 +21,7 @@ export interface VmOutcome {
   readonly end: VmEnd
   readonly stats: readonly MetricSample[]
   readonly info: VmInfo
+  readonly profile?: readonly FoldedStack[]
 }
 
 /** Of our own options of Node: where packages come from. Others may not suit a thread. */

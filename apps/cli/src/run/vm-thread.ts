@@ -7,11 +7,13 @@ import { diskParts } from '@nonroot/image'
 import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
 import type { Vm } from '@nonroot/hypervisor'
 import { moduleSource } from '../host.ts'
+import { profileSymbols } from '../profile/profile-symbols.ts'
+import { Profiler } from '../profile/profiler.ts'
 import { planBoot } from './boot-plan.ts'
 import { GuestInput } from './guest-input.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm } from './protocol.ts'
 import { sendError } from './sent-error.ts'
-import { createThreadTracer } from './thread-tracer.ts'
+import { both, createThreadTracer } from './thread-tracer.ts'
 
 const job = workerData as RunJob
 const port = parentPort!
@@ -86,10 +88,15 @@ async function main(): Promise<void> {
         (events) => send({ type: 'trace', events }),
       )
     : undefined
+  const profiler = job.profile ? new Profiler() : undefined
+  const tracers = [tracer, profiler].filter((one) => one !== undefined)
   vm = await hypervisor.createVm({
     console,
-    ...(plan.image ? { image: plan.image } : {}),
-    ...(tracer ? { tracer } : {}),
+    image: async (configured) => {
+      if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, configured.kernel, source)
+      return typeof plan.image === 'function' ? plan.image(configured) : (plan.image ?? configured)
+    },
+    ...(tracers.length ? { tracer: tracers.length === 1 ? tracers[0]! : both(tracers) } : {}),
   })
   send({ type: 'started' })
   input.start(plan.announced)
@@ -98,7 +105,8 @@ async function main(): Promise<void> {
   const end = await vm.run()
   screen.flush()
   tracer?.flush()
-  send({ type: 'ended', end, stats: vm.samples(), info: vm.info() })
+  const profile = profiler && { profile: profiler.stacks() }
+  send({ type: 'ended', end, stats: vm.samples(), info: vm.info(), ...profile })
   await hypervisor.dispose()
 }
 

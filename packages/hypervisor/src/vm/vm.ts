@@ -106,6 +106,7 @@ export class KernelVm implements Vm {
       reset: () => this.#resetMachine(),
     })
     assembly.platform.interrupts.attach(this.#loop)
+    assembly.tracer?.attach?.({ vcpus: assembly.vcpus, guestMemory: assembly.guestMemory })
     this.#boot()
   }
 

@@ -1,0 +1,40 @@
+/** Which symbols a profile has: of the file that was given, or those that the kernel's image carries. */
+import { readFile } from 'node:fs/promises'
+import { NonrootError } from '@nonroot/contracts'
+import type { ModuleSource } from '@nonroot/contracts'
+import { nodeImageHost } from '../image-host.ts'
+import { symbolsOf, type Symbols } from './symbols.ts'
+
+/** Undefined where the kernel has none: the profile then has addresses. Throws where the file that was given has none. */
+export async function profileSymbols(
+  file: string | undefined,
+  kernel: Uint8Array | undefined,
+  source: ModuleSource,
+): Promise<Symbols | undefined> {
+  const { decompressors } = nodeImageHost()
+  if (file === undefined) return kernel && symbolsOf(new Uint8Array(kernel), decompressors).catch(() => undefined)
+  let bytes: Uint8Array<ArrayBuffer>
+  try {
+    bytes = new Uint8Array(await readFile(source.resolvePath(source.workingFolder, file)))
+  } catch (error) {
+    const message = `cannot read the symbols ${file}: ${(error as Error).message}`
+    throw new NonrootError({
+      code: 'host.file',
+      message,
+      thing: '--symbols',
+      value: file,
+      remedy: 'give a file that can be read',
+      cause: error,
+    })
+  }
+  const symbols = await symbolsOf(bytes, decompressors)
+  if (symbols) return symbols
+  const remedy = 'give a System.map, an ELF with a symbol table, or an uncompressed or compressed Linux kernel'
+  throw new NonrootError({
+    code: 'usage',
+    message: `${file} names no address`,
+    thing: '--symbols',
+    value: file,
+    remedy,
+  })
+}
