@@ -7,7 +7,8 @@ export const EXIT_PROGRAM_PATH = 'nonroot/exit'
 export const COMMAND_PATH = 'nonroot/command'
 
 export const INIT_SCRIPT = `#!/bin/busybox sh
-# nonroot's init: mounts, modules, then a shell on the console or one command whose exit status it reports.
+# nonroot's init: mounts, modules, then the system on the disk that root= names, a shell on the console, or one command whose exit
+# status it reports.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
@@ -18,11 +19,14 @@ busybox mount -t tmpfs shm /dev/shm
 busybox mount -t tmpfs tmp /tmp
 busybox mount -t tmpfs run /run
 busybox --install -s /usr/bin 2>/dev/null
+# What the kernel calls when it wants a module.
+[ -e /usr/sbin/modprobe ] || ln -s /usr/bin/busybox /usr/sbin/modprobe
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up 2>/dev/null
 
 command= marks= modules= rows= columns= TERM=vt220
+root= rootmode=ro rootflags= rootfstype= rootdelay=30 init=/sbin/init
 [ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
 read -r parameters </proc/cmdline
 set -f
@@ -34,6 +38,12 @@ for word in $parameters; do
     nonroot.rows=*) rows=\${word#*=} ;;
     nonroot.columns=*) columns=\${word#*=} ;;
     nonroot.term=*) TERM=\${word#*=} ;;
+    root=*) root=\${word#root=} ;;
+    rootflags=*) rootflags=\${word#*=} ;;
+    rootfstype=*) rootfstype=\${word#*=} ;;
+    rootdelay=*) rootdelay=\${word#*=} ;;
+    ro | rw) rootmode=$word ;;
+    init=*) init=\${word#*=} ;;
   esac
 done
 export TERM
@@ -45,11 +55,53 @@ if [ -n "$modules" ]; then
   unset IFS
 fi
 set +f
-if [ -e "/usr/lib/modules/$release/modules.alias" ]; then
-  # What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven, a disk once its controller is.
+# What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven, a disk once its controller is.
+drive() {
+  [ -e "/usr/lib/modules/$release/modules.alias" ] || return
   for bus in pci acpi virtio scsi; do
-    aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null) && load $aliases
+    # Not everything on a bus has one.
+    aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null)
+    [ -z "$aliases" ] || load $aliases
   done
+}
+drive
+
+# A disk of its own: its system takes over, or the command runs in it.
+device() {
+  case $root in
+    UUID=* | LABEL=*) findfs "$root" 2>/dev/null ;;
+    *) [ -b "$root" ] && echo "$root" ;;
+  esac
+}
+failed() {
+  echo "nonroot: $1" >/dev/console
+  [ -n "$marks" ] || setsid cttyhack sh -l
+  poweroff -f
+}
+if [ -n "$root" ]; then
+  tries=0
+  until disk=$(device); do
+    # Disks are probed behind our back. Controllers that came late have further devices.
+    [ $tries -lt $((rootdelay * 10)) ] || failed "there is no $root here; /proc/partitions: $(awk 'NR > 2 { printf " %s", $4 }' /proc/partitions)"
+    tries=$((tries + 1))
+    usleep 100000
+    drive
+  done
+  # A system makes its file system writable itself, once it has checked it.
+  [ -n "$command" ] && rootmode=rw
+  mkdir -p /disk
+  # Of its own accord mount tries only what the kernel has already.
+  load "\${rootfstype:-ext4}"
+  mount \${rootfstype:+-t "$rootfstype"} -o "$rootmode\${rootflags:+,$rootflags}" "$disk" /disk || failed "cannot mount $disk"
+  if [ -z "$command" ]; then
+    [ -x "/disk$init" ] || [ -L "/disk$init" ] || failed "$disk has no $init"
+    umount /dev/pts /dev/shm /tmp
+    for folder in dev proc sys run; do mount --move /$folder /disk/$folder || failed "$disk has no /$folder"; done
+    exec switch_root /disk "$init"
+    failed "cannot start $init"
+  fi
+  for folder in dev proc sys run tmp; do mount --bind /$folder /disk/$folder 2>/dev/null; done
+  [ -d /disk/dev/pts ] && mount --bind /dev/pts /disk/dev/pts
 fi
 
 [ -n "$rows" ] && stty rows "$rows" 2>/dev/null
@@ -60,8 +112,13 @@ if [ -n "$command" ]; then
   dmesg -n 1
   stty -onlcr -echo 2>/dev/null
   [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
-  setsid cttyhack sh -c "$command"
+  if [ -n "$root" ]; then setsid cttyhack chroot /disk /bin/sh -c "cd; $command"
+  else setsid cttyhack sh -c "$command"; fi
   status=$?
+  if [ -n "$root" ]; then
+    umount /disk/dev/pts /disk/dev /disk/proc /disk/sys /disk/run /disk/tmp 2>/dev/null
+    umount /disk 2>/dev/null || mount -o remount,ro /disk 2>/dev/null
+  fi
   [ -n "$marks" ] && printf '\\033_nonroot:status=%d\\033\\\\' $status
   /${EXIT_PROGRAM_PATH} $status 2>/dev/null
   # Still here: no device took the status.
