@@ -1,11 +1,13 @@
-/** This process as the host of the image pipeline: files, programs, and zstd. */
+/** This process as the host of the image pipeline: files, programs, disks, and zstd. */
 
 import { execFile } from 'node:child_process'
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { zstdDecompress } from 'node:zlib'
-import type { ImageHost } from '@nonroot/image'
+import type { Decompressors, DiskHost } from '@nonroot/image'
+import { openSource } from './image-source.ts'
+import { createDisk } from './image-target.ts'
 
 const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT'
 const unlessMissing = async <T>(work: Promise<T>): Promise<T | undefined> =>
@@ -18,7 +20,9 @@ const decompress = promisify(zstdDecompress)
 /** Package lists are long. */
 const MOST_OUTPUT = 1 << 28
 
-export const nodeImageHost = (): ImageHost => ({
+const decompressors: Decompressors = { zstd: async (bytes) => decompress(bytes) }
+
+export const nodeImageHost = (): DiskHost => ({
   run: (program, args, options) =>
     new Promise((resolve, reject) => {
       const settings = {
@@ -42,5 +46,7 @@ export const nodeImageHost = (): ImageHost => ({
   makeFolder: async (path) => void (await mkdir(path, { recursive: true })),
   fileSize: async (path) => (await unlessMissing(stat(path)))?.size,
   removeFile: (path) => rm(path, { force: true }),
-  decompressors: { zstd: async (bytes) => decompress(bytes) },
+  decompressors,
+  openSource: (path) => openSource(path, decompressors),
+  createDisk,
 })

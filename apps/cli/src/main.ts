@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
 import type { ImageOptions } from './commands/image.ts'
+import type { ImageDiskOptions } from './commands/image-disk.ts'
 import type { JitDumpOptions } from './commands/jit.ts'
 import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
@@ -114,6 +115,18 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (options: ImageOptions) => {
       const { imageDebian } = await import('./commands/image.ts')
       status = await imageDebian(options, io)
+    })
+
+  command(image, 'disk')
+    .description('a disk with an ext4 file system, out of a folder or a tar archive')
+    .argument('<file>', 'the disk to make: qcow2 where its name ends so, else raw')
+    .requiredOption('--from <path>', 'a folder, or a tar archive (.tar, .tar.gz, .tar.xz, .tar.zst)')
+    .requiredOption('--size <size>', 'of the disk, as in 512M or "2 GiB"')
+    .option('--label <text>', 'name of the file system, up to 16 characters')
+    .addOption(jsonOption())
+    .action(async (file: string, options: ImageDiskOptions) => {
+      const { imageDisk } = await import('./commands/image-disk.ts')
+      status = await imageDisk(file, options, io)
     })
 
   const jit = command(program, 'jit').description('look at what the processor makes of guest code')

@@ -2,6 +2,7 @@
 import { NonrootError } from '@nonroot/contracts'
 import xz from 'xz-decompress' // CommonJS: no named exports
 import { type Bytes, concatBytes, startsWith } from './bytes.ts'
+import { ChunkReader, type Chunks } from './chunk-reader.ts'
 import { invalidImage } from './errors.ts'
 import { LZ4_LEGACY_MAGIC, decompressLz4 } from './lz4.ts'
 import { hasBranchFilter, withoutBranchFilter } from './xz-branch.ts'
@@ -25,12 +26,21 @@ export const compressionOf = (bytes: Bytes): Compression =>
 
 const CHUNK = 1 << 16 // what one step of the decoder takes in
 
-function streamOf(bytes: Bytes): ReadableStream<Uint8Array<ArrayBuffer>> {
-  let at = 0
+function* pieces(bytes: Bytes): Generator<Bytes> {
+  for (let at = 0; at < bytes.length; at += CHUNK) yield bytes.subarray(at, at + CHUNK)
+}
+
+function streamOf(chunks: Chunks): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const iterator = Symbol.asyncIterator in chunks ? chunks[Symbol.asyncIterator]() : chunks[Symbol.iterator]()
   return new ReadableStream({
-    pull(controller) {
-      if (at >= bytes.length) return controller.close()
-      controller.enqueue(bytes.slice(at, (at += CHUNK)))
+    async pull(controller) {
+      const next = await iterator.next()
+      if (next.done === true) controller.close()
+      // A copy: the source may use its memory again.
+      else controller.enqueue(next.value.slice() as Uint8Array<ArrayBuffer>)
+    },
+    async cancel() {
+      await iterator.return?.()
     },
   })
 }
@@ -55,7 +65,7 @@ async function* chunksOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Byt
 async function decompressBranches(bytes: Bytes, file: string): Promise<Bytes> {
   const { stream, finish } = withoutBranchFilter(bytes, file)
   const parts: Bytes[] = []
-  for await (const chunk of chunksOf(new xz.XzReadableStream(streamOf(stream)))) parts.push(chunk)
+  for await (const chunk of chunksOf(new xz.XzReadableStream(streamOf(pieces(stream))))) parts.push(chunk)
   return finish(concatBytes(parts))
 }
 
@@ -68,19 +78,61 @@ export async function* decompressChunks(
   decompressors: Decompressors,
   file: string,
 ): AsyncGenerator<Bytes> {
+  yield* named(undo(bytes, decompressors, file), file, compressionOf(bytes))
+}
+
+async function* undo(bytes: Bytes, decompressors: Decompressors, file: string): AsyncGenerator<Bytes> {
   const compression = compressionOf(bytes)
+  if (compression === 'none') yield bytes
+  else if (compression === 'gzip') yield* chunksOf(streamOf(pieces(bytes)).pipeThrough(new DecompressionStream('gzip')))
+  else if (compression === 'xz' && hasBranchFilter(bytes)) yield await decompressBranches(bytes, file)
+  else if (compression === 'xz') yield* chunksOf(new xz.XzReadableStream(streamOf(pieces(bytes))))
+  else if (compression === 'lz4') yield decompressLz4(bytes, file)
+  else if (decompressors.zstd) yield await decompressors.zstd(bytes)
+  else throw invalidImage(file, 'compression', 'zstd', 'this host gives no zstd decompressor: decompress it first')
+}
+
+/** What a decoder throws says which file it is. */
+async function* named(chunks: AsyncIterable<Bytes>, file: string, compression: Compression): AsyncGenerator<Bytes> {
   try {
-    if (compression === 'none') yield bytes
-    else if (compression === 'gzip') yield* chunksOf(streamOf(bytes).pipeThrough(new DecompressionStream('gzip')))
-    else if (compression === 'xz' && hasBranchFilter(bytes)) yield await decompressBranches(bytes, file)
-    else if (compression === 'xz') yield* chunksOf(new xz.XzReadableStream(streamOf(bytes)))
-    else if (compression === 'lz4') yield decompressLz4(bytes, file)
-    else if (decompressors.zstd) yield await decompressors.zstd(bytes)
-    else throw invalidImage(file, 'compression', 'zstd', 'this host gives no zstd decompressor: decompress it first')
+    yield* chunks
   } catch (cause) {
     if (cause instanceof NonrootError) throw cause
     const said = cause instanceof Error ? cause.message : String(cause)
     throw invalidImage(file, `${compression} data`, `bad (${said})`, 'the file is truncated or corrupted: get it again')
+  }
+}
+
+/** Enough to tell the compression, and whether xz has a branch filter. */
+const HEAD = 4096
+
+/**
+ * As `decompressChunks`, from a stream: of what is not compressed, or by gzip or xz, no more than a part is in memory. The others, and xz
+ * with a branch filter, are taken in whole.
+ */
+export async function* decompressStream(
+  chunks: Chunks,
+  decompressors: Decompressors,
+  file: string,
+): AsyncGenerator<Bytes> {
+  const reader = new ChunkReader(chunks)
+  try {
+    const head = await reader.read(HEAD)
+    const rest = async function* (): AsyncGenerator<Bytes> {
+      yield head
+      for (let part = await reader.readSome(CHUNK); part; part = await reader.readSome(CHUNK)) yield part
+    }
+    const compression = compressionOf(head)
+    if (compression === 'none') return yield* rest()
+    if (compression === 'gzip')
+      return yield* named(chunksOf(streamOf(rest()).pipeThrough(new DecompressionStream('gzip'))), file, compression)
+    if (compression === 'xz' && !hasBranchFilter(head))
+      return yield* named(chunksOf(new xz.XzReadableStream(streamOf(rest()))), file, compression)
+    const parts: Bytes[] = []
+    for await (const part of rest()) parts.push(part.slice())
+    yield* decompressChunks(concatBytes(parts), decompressors, file)
+  } finally {
+    await reader.close()
   }
 }
 

@@ -1,6 +1,8 @@
 /** What the image pipeline asks of the machine it runs on: files, programs, and the decompressors the host has. Implemented by the host's package. */
+import type { BlockBackend } from '@nonroot/contracts'
 import type { Bytes } from './bytes.ts'
 import type { Decompressors } from './compression.ts'
+import type { DiskEntries } from './disk/entry.ts'
 
 export type RunResult =
   | { readonly found: false }
@@ -20,9 +22,34 @@ export interface ImageHost {
   readonly decompressors?: Decompressors
 }
 
+/** Where a disk's content comes from. `done()` and `total` count the same bytes: of a folder those of its files, of an archive its own. */
+export interface DiskSource {
+  readonly entries: DiskEntries
+  readonly total: number
+  done(): number
+}
+
+/** A disk that is being made: it takes its name when it is whole. */
+export interface NewDisk {
+  /** All zeros. */
+  readonly disk: BlockBackend
+  /** Closes it and gives it its name. */
+  keep(): Promise<void>
+  /** As if it had never been. */
+  discard(): Promise<void>
+}
+
+/** A host that makes disks. */
+export interface DiskHost extends ImageHost {
+  /** A folder, or a tar archive by whatever compression. */
+  openSource(path: string): Promise<DiskSource>
+  /** raw, or qcow2 where the name ends in it. Refused where there is such a file. */
+  createDisk(path: string, size: number): Promise<NewDisk>
+}
+
 /** One step of the pipeline, told before it begins and as it advances; `done` and `total` in the unit the step counts. */
 export interface Progress {
-  readonly step: 'resolve' | 'update' | 'download' | 'unpack' | 'write' | 'cached'
+  readonly step: 'resolve' | 'update' | 'download' | 'unpack' | 'bootstrap' | 'write' | 'cached'
   readonly what: string
   readonly done: number
   readonly total: number

@@ -1,14 +1,14 @@
 /** Guest images out of distribution packages. */
 export { readAr, type ArMember } from './ar.ts'
 export { Apt, parseDepends, type DebianPackage } from './apt.ts'
-export { compressionOf, decompress, type Compression, type Decompressors } from './compression.ts'
+export { compressionOf, decompress, decompressStream, type Compression, type Decompressors } from './compression.ts'
 export { isCpio, readCpio, writeCpio, type CpioEntry } from './cpio.ts'
 export { debianImage, FLAVOURS, type DebianImageOptions, type Flavour, type GuestImage } from './debian.ts'
 export { demoGuest } from './demo-guest.ts'
 export { openDeb, parseControl, type Deb } from './deb.ts'
 export * from './disk/index.ts'
 export { ImageError, type ImageErrorReason } from './errors.ts'
-export type { ImageHost, OnProgress, Progress, RunResult } from './host.ts'
+export type { DiskHost, DiskSource, ImageHost, NewDisk, OnProgress, Progress, RunResult } from './host.ts'
 export { DEBIAN_PARAMETERS, fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
 export { addModules, createGuestTree, DEFAULT_MODULES, finishGuestTree, type ModuleFile } from './initramfs.ts'
 export { moduleName, readModuleInfo, type ModuleInfo } from './module-info.ts'
@@ -20,6 +20,6 @@ export {
   parseModulesSoftdep,
   resolveModules,
 } from './modules.ts'
-export { readTar, type TarEntry, type TarFile } from './tar.ts'
+export { readTar, readTarStream, type TarEntry, type TarFile, type TarStreamEntry } from './tar.ts'
 export { Tree, type TreeNode } from './tree.ts'
 export { bzImagePayload, extractVmlinux } from './vmlinux.ts'

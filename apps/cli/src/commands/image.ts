@@ -2,7 +2,7 @@
 
 import { ExitCode, NonrootError } from '@nonroot/contracts'
 import { debianImage, FLAVOURS } from '@nonroot/image'
-import type { Flavour } from '@nonroot/image'
+import type { Flavour, OnProgress } from '@nonroot/image'
 import { nodeImageHost } from '../image-host.ts'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
@@ -27,24 +27,16 @@ export async function imageDebian(options: ImageOptions, io: CommandIo): Promise
       remedy: `valid: ${Object.keys(FLAVOURS).join(', ')}`,
     })
   }
-  const over = process.stderr.isTTY === true
-  let last = ''
+  const { tell, clear } = progressTo(io)
   const image = await debianImage(nodeImageHost(), {
     flavour: flavour as Flavour,
     cacheFolder: cacheFolder(),
     ...(include?.length ? { include } : {}),
     ...(modules?.length ? { modules } : {}),
     ...(refresh ? { refresh } : {}),
-    onProgress: (progress) => {
-      const text = progressText(progress)
-      if (text === '' || text === last) return
-      last = text
-      // Written over where a person watches; elsewhere one line a step.
-      if (over) io.err(`\r\x1b[K${text}`)
-      else if (progress.done === 0) io.err(`${text}\n`)
-    },
+    onProgress: tell,
   })
-  if (over && last) io.err('\r\x1b[K')
+  clear()
   if (options.json) json(io, image)
   else {
     io.out(`Linux ${image.release}${image.cached ? ' (from the cache)' : ''}\n`)
@@ -52,4 +44,22 @@ export async function imageDebian(options: ImageOptions, io: CommandIo): Promise
     io.out(`  packages ${image.packages.map(({ name, version }) => `${name} ${version}`).join(', ')}\n`)
   }
   return ExitCode.ok
+}
+
+/** Written over where a person watches; elsewhere one line a step. */
+export function progressTo(io: CommandIo): { tell: OnProgress; clear: () => void } {
+  const over = process.stderr.isTTY === true
+  let last = ''
+  return {
+    tell(progress) {
+      const text = progressText(progress)
+      if (text === '' || text === last) return
+      last = text
+      if (over) io.err(`\r\x1b[K${text}`)
+      else if (progress.done === 0) io.err(`${text}\n`)
+    },
+    clear() {
+      if (over && last) io.err('\r\x1b[K')
+    },
+  }
 }

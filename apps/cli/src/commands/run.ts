@@ -8,6 +8,7 @@ import { defaultStack, loadLimitMs } from '../host.ts'
 import { report } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
 import type { CommandIo } from '../io.ts'
+import { withUnit } from '../size-option.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
 import { Marks } from '../run/marks.ts'
@@ -76,11 +77,9 @@ function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal
   }
 }
 
-/** As QEMU has it, too: `512M`, `1G`. What is wrong the configuration's schema says. */
+/** What is wrong the configuration's schema says. */
 function memoryText(memory: string): string {
-  const short = /^(\d+)([KMG])$/i.exec(memory.trim())
-  const text = short ? `${short[1]} ${short[2]!.toUpperCase()}iB` : memory
-  const bytes = parseSize(text)
+  const bytes = parseSize(withUnit(memory))
   return JSON.stringify(typeof bytes === 'number' ? formatSize(bytes) : memory)
 }
 

@@ -148,13 +148,14 @@ const VERBS: Record<Progress['step'], string> = {
   update: 'reading package lists',
   download: 'downloading',
   unpack: 'unpacking',
+  bootstrap: 'installing',
   write: 'writing',
   cached: 'cached:',
 }
 
 export function progressText({ step, what, done, total }: Progress): string {
   const share = total > 1 ? ` ${Math.floor((100 * done) / total)} %` : ''
-  return step === 'cached' ? '' : `Debian image: ${VERBS[step]} ${what}${share}`
+  return step === 'cached' ? '' : `image: ${VERBS[step]} ${what}${share}`
 }
 
 const noCommandInDemo = (): NonrootError =>
