@@ -60,7 +60,8 @@ export interface ProcessorHost {
   random64(): bigint
   /** CR8 lives in the interrupt controller. */
   readTaskPriority(): number
-  writeTaskPriority(value: number): void
+  /** True: the run loop is to look behind this instruction, interrupts open or not. */
+  writeTaskPriority(value: number): boolean | void
 }
 
 /** The decoded and compiled code of host pages, as memory accesses must know it. Implemented by the block cache. */

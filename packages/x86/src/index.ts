@@ -21,6 +21,8 @@ export {
 } from './paging/index.ts'
 export { MAX_PHYSICAL_BITS } from './paging/entry.ts'
 export { loadPdptes } from './paging/pae.ts'
+export { runningInstruction } from './decode/running.ts'
+export { BASE_RIP, type Instruction } from './decode/instruction.ts'
 export { cpuid, isAdvertised } from './state/cpuid.ts'
 export { readFlags, writeFlags } from './state/flags.ts'
 export * from './state/layout.ts'

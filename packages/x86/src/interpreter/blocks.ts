@@ -345,6 +345,10 @@ export class BlockCache implements CodeTracker {
     const { row } = instruction
     const core = this.#core
     this.#position(record, ip, instruction.length)
+    if (row.attributes.enabledBy && core.nonRoot?.isUndefined?.(row.attributes.enabledBy)) {
+      core.i32[record >>> 2] = this.#handlers.special('undefinedOpcode')
+      return false
+    }
     if (unavailable(row, mode)) {
       core.i32[record >>> 2] = this.#handlers.special('fpuUnavailable')
       return false

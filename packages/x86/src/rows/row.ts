@@ -44,6 +44,8 @@ export interface RowExit {
   readonly reason: string
   /** `always`, or the VM-execution control that decides. */
   readonly when: string
+  /** Bits of the exit qualification that the encoding decides. */
+  readonly qualification?: number
 }
 
 /** REP prefixes: which forms repeat. `string` ignores ZF, `stringCompare` stops on ZF (REPE, REPNE). */

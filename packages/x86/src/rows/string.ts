@@ -4,7 +4,13 @@ import { row, type RowSource } from './row.ts'
 
 const move = { rep: 'string', flags: f.flags('D', '') } as const
 const compare = { rep: 'stringCompare', flags: f.flags('D', 'OSZAPC') } as const
-const io = { ...move, exit: { reason: 'ioInstruction', when: 'ioControls' } } as const
+/** Exit qualification: a string instruction; the direction of INS. */
+const STRING = 0x10
+const IN = 8
+const io = (direction: number) => ({
+  ...move,
+  exit: { reason: 'ioInstruction', when: 'ioControls', qualification: STRING | direction },
+})
 
 export const string: readonly RowSource[] = [
   row('MOVS', 'Yb,Xb', 'A4', move),
@@ -18,8 +24,8 @@ export const string: readonly RowSource[] = [
   row('SCAS', 'AL,Yb', 'AE', compare),
   row('SCAS', 'rAX,Yv', 'AF', compare),
   // Port I/O stops at 32 bits: REX.W changes nothing.
-  row('INS', 'Yb,DX', '6C', io),
-  row('INS', 'Yz,DX', '6D', io),
-  row('OUTS', 'DX,Xb', '6E', io),
-  row('OUTS', 'DX,Xz', '6F', io),
+  row('INS', 'Yb,DX', '6C', io(IN)),
+  row('INS', 'Yz,DX', '6D', io(IN)),
+  row('OUTS', 'DX,Xb', '6E', io(0)),
+  row('OUTS', 'DX,Xz', '6F', io(0)),
 ]

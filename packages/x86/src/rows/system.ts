@@ -2,8 +2,15 @@
 import * as f from './flags.ts'
 import { row, type RowExit, type RowSource } from './row.ts'
 
-const exit = (reason: string, when = 'always'): { exit: RowExit } => ({ exit: { reason, when } })
-const io = exit('ioInstruction', 'ioControls')
+const exit = (reason: string, when = 'always', qualification = 0): { exit: RowExit } => ({
+  exit: { reason, when, qualification },
+})
+/** Exit qualification of port instructions: the direction, and whether the port is an immediate. */
+const IN = 8
+const IMMEDIATE = 0x40
+const io = (qualification: number) => exit('ioInstruction', 'ioControls', qualification)
+/** The same of MOV DR: from the register. */
+const FROM_DR = 0x10
 const tables = exit('gdtrIdtrAccess', 'descriptorTableExiting')
 const selectors = exit('ldtrTrAccess', 'descriptorTableExiting')
 
@@ -48,7 +55,7 @@ const TABLES = [
 
 /** ModRM.mod is ignored, the operand is 32 bits outside 64-bit mode and 64 in it. */
 const crAccess = { force64: true, cpl: 0 } as const
-const drAccess = { force64: true, cpl: 0, ...exit('movDr', 'movDrExiting') } as const
+const drAccess = { force64: true, cpl: 0 } as const
 const undefinedStatus = f.flags('', 'OSZAPC', 'OSZAPC')
 const CONTROL_REGISTERS = [
   row('MOV', 'Ry,Cy', '0F 20 /r mod=*', {
@@ -64,9 +71,15 @@ const CONTROL_REGISTERS = [
     flow: 'serialise',
     flags: undefinedStatus,
   }),
-  row('MOV', 'Ry,Dy', '0F 21 /r mod=*', { ...drAccess, semantics: 'movFromDebug', flags: undefinedStatus }),
+  row('MOV', 'Ry,Dy', '0F 21 /r mod=*', {
+    ...drAccess,
+    ...exit('movDr', 'movDrExiting', FROM_DR),
+    semantics: 'movFromDebug',
+    flags: undefinedStatus,
+  }),
   row('MOV', 'Dy,Ry', '0F 23 /r mod=*', {
     ...drAccess,
+    ...exit('movDr', 'movDrExiting'),
     semantics: 'movToDebug',
     flow: 'serialise',
     flags: undefinedStatus,
@@ -84,14 +97,14 @@ const INTERRUPT_FLAG = [
 ]
 
 const PORTS = [
-  row('IN', 'AL,Ib', 'E4', io),
-  row('IN', 'eAX,Ib', 'E5', io),
-  row('OUT', 'Ib,AL', 'E6', io),
-  row('OUT', 'Ib,eAX', 'E7', io),
-  row('IN', 'AL,DX', 'EC', io),
-  row('IN', 'eAX,DX', 'ED', io),
-  row('OUT', 'DX,AL', 'EE', io),
-  row('OUT', 'DX,eAX', 'EF', io),
+  row('IN', 'AL,Ib', 'E4', io(IN | IMMEDIATE)),
+  row('IN', 'eAX,Ib', 'E5', io(IN | IMMEDIATE)),
+  row('OUT', 'Ib,AL', 'E6', io(IMMEDIATE)),
+  row('OUT', 'Ib,eAX', 'E7', io(IMMEDIATE)),
+  row('IN', 'AL,DX', 'EC', io(IN)),
+  row('IN', 'eAX,DX', 'ED', io(IN)),
+  row('OUT', 'DX,AL', 'EE', io(0)),
+  row('OUT', 'DX,eAX', 'EF', io(0)),
 ]
 
 const MACHINE = [

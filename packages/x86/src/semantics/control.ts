@@ -1,5 +1,5 @@
 /** Near control transfer. Far ones, interrupts and returns from them are in far.ts. (SDM Vol. 2, the instructions' own pages) */
-import { gpr, RCX, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { gpr, RCX, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 
 /** Counts rCX down by the address size; flags stay. */
@@ -48,7 +48,8 @@ export const control: Record<string, Semantics> = {
     b.jump(value)
   },
   nop: () => {},
-  pause: () => {},
+  // The wait itself is over at once.
+  pause: (b) => b.ifUnlikely(b.slot(S.pauseExits, 'i32'), () => b.system('nothing')),
   ud: (b) => b.raise(VECTOR.UD),
   // Transactional memory is not advertised.
   xbegin: (b) => b.raise(VECTOR.UD),

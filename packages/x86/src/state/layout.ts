@@ -92,6 +92,8 @@ export const S = {
   modify: 0xf0,
   /** i32: NMI blocking by an NMI in service. */
   nmiBlocked: 0xf4,
+  /** i32: PAUSE may exit: it asks. */
+  pauseExits: 0xf8,
 
   /** Linear address handed to slow paths. */
   address: 0x300,

@@ -164,8 +164,8 @@ function movToControl(core: Core): Outcome {
       break
     case 8:
       if (value > 15n) fail()
-      core.host.writeTaskPriority(Number(value))
-      // A lower priority may let an interrupt in.
+      // A lower priority may let an interrupt in, or exit behind this instruction.
+      if (core.host.writeTaskPriority(Number(value))) return leaveAfter(core, EXIT.attention)
       if (core.get32(S.flags) & FLAG.IF && core.get32(S.attention)) return leaveAfter(core, EXIT.attention)
       break
     default:
@@ -188,9 +188,13 @@ function clts(core: Core): Outcome {
   return NEXT
 }
 
-/** DR4 and DR5 are DR6 and DR7 unless CR4.DE is set; DR7.GD guards them all. */
-function debugSlot(core: Core, n: number): number {
+/** DR4 and DR5 are DR6 and DR7 unless CR4.DE is set. */
+function debugRegisterExists(core: Core): void {
+  const n = core.arg32(0)
   if (n > 7 || ((n === 4 || n === 5) && core.get32(S.cr4) & CR4.de)) throw new GuestFault(VECTOR.UD)
+}
+/** DR7.GD guards them all. */
+function debugSlot(core: Core, n: number): number {
   if (core.get32(S.dr7) & 0x2000) {
     core.pendingDebug |= DR6.generalDetect
     throw new GuestFault(VECTOR.DB)
@@ -214,6 +218,12 @@ function movToDebug(core: Core): Outcome {
   else core.set64(slot, value)
   updateBreakpoints(core)
   return core.debugging ? leaveAfter(core, EXIT.none) : NEXT
+}
+
+/** What comes before the routines and the exits of their instructions. */
+export const controlRegisterConditions: Record<string, (core: Core) => void> = {
+  movFromDebug: debugRegisterExists,
+  movToDebug: debugRegisterExists,
 }
 
 export const controlRegisters: Record<string, SystemRoutine> = {

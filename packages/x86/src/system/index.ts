@@ -2,11 +2,11 @@
 import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
 import { deliverException } from '../events/deliver.ts'
 import { EXIT, S } from '../state/layout.ts'
-import { controlRegisters } from './control-registers.ts'
+import { controlRegisterConditions, controlRegisters } from './control-registers.ts'
 import { farTransfers } from './far.ts'
 import { fastCalls } from './fast-calls.ts'
 import { PROCEED } from './intercept.ts'
-import { machine } from './machine.ts'
+import { machine, machineConditions } from './machine.ts'
 import { checkPort, ports } from './ports.ts'
 import { stateImages } from './state-images.ts'
 import { tables } from './tables.ts'
@@ -23,10 +23,16 @@ const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
   ...fastCalls,
   ...stateImages,
 }
+const conditions: Readonly<Record<string, (core: Core) => void>> = { ...machineConditions, ...controlRegisterConditions }
 const names = Object.keys(ROUTINES)
 export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
-/** Port instructions: their permission check comes before the exit. All pass (port, bytes) first. */
-const PORTS = new Set(Object.keys(ports).map((name) => names.indexOf(name)))
+/**
+ * What comes before the VM exit of an instruction: what makes it undefined, privilege, the I/O permission bitmap. By routine. (SDM Vol. 3C,
+ * "Relative Priority of Faults and VM Exits")
+ */
+const CONDITIONS: readonly (((core: Core) => void) | undefined)[] = names.map((name) =>
+  name in ports ? (core) => checkPort(core, core.arg32(0) & 0xffff, core.arg32(1)) : conditions[name],
+)
 
 export function systemRoutineNumber(name: string): number {
   const number = names.indexOf(name)
@@ -39,7 +45,8 @@ export function system(core: Core, record: number, id: number): Outcome {
   core.set32(S.record, record)
   try {
     const routine = id & 0xffff
-    if (PORTS.has(routine)) checkPort(core, core.arg32(0) & 0xffff, core.arg32(1))
+    const condition = CONDITIONS[routine]
+    if (condition) condition(core)
     const exit = id >>> 16
     if (exit !== 0 && core.nonRoot) {
       const answer = core.nonRoot.intercept(exit, core)

@@ -5,6 +5,7 @@
 import type { Core, Outcome } from '../core.ts'
 import type { SwitchOptions } from '../events/task-switch.ts'
 import { rows, type Row } from '../rows/index.ts'
+import type { RowExit } from '../rows/row.ts'
 
 /** The instruction does not exit: it goes on as usual. */
 export const PROCEED = -1
@@ -56,6 +57,8 @@ export const TASK_SWITCH = { call: 0, iret: 1, jump: 2, gate: 3 } as const
 export type TaskSwitchSource = (typeof TASK_SWITCH)[keyof typeof TASK_SWITCH]
 
 export interface NonRoot {
+  /** Whether a control leaves instructions undefined (rows' `enabledBy`). Asked while decoding: code must be dropped when it changes. */
+  isUndefined?(control: string): boolean
   /** Before an instruction whose row has an exit. `exit` is `exitOf(row)`; arguments lie in the `args` slots. */
   intercept(exit: number, core: Core): Outcome | typeof PROCEED
   /**
@@ -85,15 +88,18 @@ export interface ExitCause {
   readonly reason: string
   /** `always`, or the control that decides. */
   readonly when: string
+  /** Bits of the exit qualification that the encoding decides. */
+  readonly qualification: number
 }
 
-const causes: ExitCause[] = [{ reason: '', when: '' }]
+const causes: ExitCause[] = [{ reason: '', when: '', qualification: 0 }]
 const numbers = new Map<string, number>()
+const nameOf = ({ reason, when, qualification }: RowExit): string => `${reason}/${when}/${qualification ?? 0}`
 for (const { attributes } of rows) {
   const cause = attributes.exit
-  if (!cause || numbers.has(`${cause.reason}/${cause.when}`)) continue
-  numbers.set(`${cause.reason}/${cause.when}`, causes.length)
-  causes.push(cause)
+  if (!cause || numbers.has(nameOf(cause))) continue
+  numbers.set(nameOf(cause), causes.length)
+  causes.push({ qualification: 0, ...cause })
 }
 
 /** Exits by number; 0 is none. */
@@ -102,5 +108,5 @@ export const EXIT_CAUSES: readonly ExitCause[] = causes
 /** Number of the exit that a row can cause, 0 none. */
 export function exitOf(row: Row): number {
   const cause = row.attributes.exit
-  return cause ? numbers.get(`${cause.reason}/${cause.when}`)! : 0
+  return cause ? numbers.get(nameOf(cause))! : 0
 }

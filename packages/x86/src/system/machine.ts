@@ -52,7 +52,6 @@ function timeAllowed(core: Core): void {
   if (core.get32(S.cr4) & CR4.tsd && core.get32(S.cpl) !== 0) fail()
 }
 function rdtsc(core: Core): Outcome {
-  timeAllowed(core)
   setPair(core, readTsc(core))
   return NEXT
 }
@@ -62,6 +61,9 @@ function rdtscp(core: Core): Outcome {
   return NEXT
 }
 
+function countersAllowed(core: Core): void {
+  if (!(core.get32(S.cr4) & CR4.pce) && core.get32(S.cpl) !== 0) fail()
+}
 /** There are no performance counters: every index is out of range. */
 function rdpmc(core: Core): Outcome {
   void core
@@ -100,9 +102,11 @@ function invpcid(core: Core): Outcome {
   return NEXT
 }
 
+function needOsxsave(core: Core): void {
+  if (!(core.get32(S.cr4) & CR4.osxsave)) throw new GuestFault(VECTOR.UD)
+}
 function xgetbv(core: Core): Outcome {
   const index = low32(core, RCX)
-  if (!(core.get32(S.cr4) & CR4.osxsave)) throw new GuestFault(VECTOR.UD)
   // Index 1 is XCR0 and what is in use: with x87 and SSE only, all of it.
   if (index > 1) fail()
   setPair(core, core.get64(S.xcr0))
@@ -110,7 +114,6 @@ function xgetbv(core: Core): Outcome {
 }
 
 function xsetbv(core: Core): Outcome {
-  if (!(core.get32(S.cr4) & CR4.osxsave)) throw new GuestFault(VECTOR.UD)
   const value = pair(core)
   if (low32(core, RCX) !== 0 || !(value & 1n) || value & ~3n) fail()
   core.set64(S.xcr0, value)
@@ -168,6 +171,15 @@ function x87Pending(core: Core): Outcome {
   core.set64(S.rip, core.recordRip())
   core.set32(S.exit, EXIT.halt)
   return LEFT
+}
+
+/** What comes before the routines and the exits of their instructions. */
+export const machineConditions: Record<string, (core: Core) => void> = {
+  rdtsc: timeAllowed,
+  rdtscp: timeAllowed,
+  rdpmc: countersAllowed,
+  xgetbv: needOsxsave,
+  xsetbv: needOsxsave,
 }
 
 export const machine: Record<string, SystemRoutine> = {
