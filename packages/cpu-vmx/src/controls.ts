@@ -170,8 +170,10 @@ export const CONTROLS = {
       cpu.cr8StoreExiting |
       cpu.nmiWindowExiting |
       cpu.movDrExiting |
+      cpu.useTprShadow |
       cpu.unconditionalIoExiting |
       cpu.useIoBitmaps |
+      cpu.monitorTrapFlag |
       cpu.useMsrBitmaps |
       cpu.monitorExiting |
       cpu.pauseExiting |
@@ -185,13 +187,17 @@ export const CONTROLS = {
       second.enableEpt |
       second.descriptorTableExiting |
       second.enableRdtscp |
+      second.virtualizeX2apicMode |
       second.enableVpid |
       second.wbinvdExiting |
       second.unrestrictedGuest |
+      second.pauseLoopExiting |
       second.rdrandExiting |
       second.enableInvpcid |
       second.rdseedExiting |
-      second.enableXsaves,
+      second.enablePml |
+      second.enableXsaves |
+      second.useTscScaling,
   },
   tertiary: { field: 'tertiaryProcessorControls', default1: 0, trulyOptional: 0, implemented: 0 },
   exit: {

@@ -35,6 +35,8 @@ export interface EntryCheckContext {
    * (x86, `hardwareRoot`), which stands in for the real-mode emulators that shadow paging needed on early chips.
    */
   readonly unrestrictedNeedsEpt?: boolean
+  /** The byte of VTPR in a virtual-APIC page. */
+  readonly virtualTpr: (address: bigint) => number
   /** VMCS revision behind an address, undefined where there is none: for the link pointer. */
   readonly revisionAt: (address: bigint) => number | undefined
 }
@@ -144,6 +146,14 @@ const EXECUTION_CHECKS: readonly EntryCheck[] = [
     'tprShadow.threshold',
     (v) => !processor(v, ProcessorControl.useTprShadow) || v.read32('tprThreshold') >>> 4 === 0,
   ),
+  control(EXECUTION, 'tprShadow.vtpr', (v, c) => {
+    // Asked where nothing else would act on it.
+    const asked =
+      processor(v, ProcessorControl.useTprShadow) &&
+      !secondary(v, SecondaryControl.virtualizeApicAccesses) &&
+      !secondary(v, SecondaryControl.virtualInterruptDelivery)
+    return !asked || v.read32('tprThreshold') <= c.virtualTpr(v.read('virtualApicAddress')) >>> 4
+  }),
   control(EXECUTION, 'nmiExiting.virtualNmis', (v) => pin(v, PinControl.nmiExiting) || !pin(v, PinControl.virtualNmis)),
   control(
     EXECUTION,
@@ -236,13 +246,14 @@ const injectedVector = (v: Vmcs): number => interruptionVector(v.read32('entryIn
 const ENTRY_CHECKS_OF_CONTROLS: readonly EntryCheck[] = [
   control(ENTRY, 'entry.reserved', VALID_CONTROLS('entry', 'entryControls')),
   control(ENTRY, 'entry.interruption.type', (v) => {
-    // Type 1 is reserved, and 7 (other event) needs the monitor trap flag, which is not implemented.
-    return !injects(v) || ((injectedType(v) as number) !== 1 && injectedType(v) !== InterruptionType.otherEvent)
+    // Type 1 is reserved. 7 (other event) is there as the monitor trap flag is.
+    return !injects(v) || (injectedType(v) as number) !== 1
   }),
   control(ENTRY, 'entry.interruption.vector', (v) => {
     if (!injects(v)) return true
     const vector = injectedVector(v)
     if (injectedType(v) === InterruptionType.nmi) return vector === 2
+    if (injectedType(v) === InterruptionType.otherEvent) return vector === 0
     return injectedType(v) !== InterruptionType.hardwareException || vector <= 31
   }),
   control(ENTRY, 'entry.interruption.errorCode', (v) => {

@@ -33,6 +33,8 @@ export class EventInjection {
   private interrupt: Interrupt | undefined
   private exception: Exception | undefined
   private nmi = false
+  /** An MTF exit is pending before the next instruction: an event was delivered under the flag, or this was injected. */
+  mtfPending = false
 
   constructor(vcpu: VmxVcpu) {
     this.vcpu = vcpu
@@ -48,7 +50,7 @@ export class EventInjection {
   }
   forget(): void {
     this.interrupt = this.exception = undefined
-    this.nmi = false
+    this.nmi = this.mtfPending = false
     this.vcpu.vmcs.write32('entryInterruptionInfo', 0)
   }
 
@@ -154,17 +156,24 @@ export class EventInjection {
   private inject(): void {
     const { vcpu } = this
     const { vmcs, core } = vcpu
+    const info = vmcs.read32('entryInterruptionInfo')
     const event: DeliveredEvent = eventFromInfo(
-      vmcs.read32('entryInterruptionInfo'),
+      info,
       vmcs.read32('entryExceptionErrorCode'),
       vmcs.read32('entryInstructionLength'),
     )
     // Every exit clears the valid bit; one during this delivery may set it again (`hold`).
     vmcs.write32('entryInterruptionInfo', 0)
     vcpu.activity = 'active'
+    if (interruptionType(info) === InterruptionType.otherEvent) {
+      this.mtfPending = true
+      return
+    }
     const delivery = deliver(core, event)
     core.set32(S.exit, EXIT.lookup)
     if (delivery === 'shutdown') vcpu.activity = 'shutdown'
+    else if (delivery === 'delivered')
+      this.mtfPending = (vcpu.controls.processor & ProcessorControl.monitorTrapFlag) !== 0
   }
 
   save(): SnapshotValue {

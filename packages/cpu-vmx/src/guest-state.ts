@@ -116,16 +116,32 @@ function pdpte(n: number): ResidentField {
 }
 
 export class GuestState implements ResidentFields {
+  /** Without TSC offsetting the processor adds none: the field is then the region's alone. */
+  private hasTscOffset = true
   private readonly core: Core
 
   constructor(core: Core) {
     this.core = core
   }
 
+  private isResident(name: VmcsFieldName): boolean {
+    return name !== 'tscOffset' || this.hasTscOffset
+  }
+
+  /** TSC offsetting is settled at entry. */
+  setTscOffsetting(vmcs: Vmcs, on: boolean): void {
+    if (on === this.hasTscOffset) return
+    if (!on) vmcs.store('tscOffset', this.core.get64(S.tscOffset))
+    this.core.set64(S.tscOffset, on ? vmcs.stored('tscOffset') : 0n)
+    this.hasTscOffset = on
+  }
+
   read(name: VmcsFieldName): bigint | undefined {
+    if (!this.isResident(name)) return undefined
     return FIELDS[name]?.read(this.core)
   }
   write(name: VmcsFieldName, value: bigint): boolean {
+    if (!this.isResident(name)) return false
     const field = FIELDS[name]
     field?.write(this.core, value)
     return field !== undefined
@@ -133,6 +149,7 @@ export class GuestState implements ResidentFields {
 
   /** Bring the region up to date: what VMCLEAR does, and a snapshot needs. */
   synchronise(vmcs: Vmcs): void {
-    for (const name of Object.keys(FIELDS) as VmcsFieldName[]) vmcs.store(name, FIELDS[name]!.read(this.core))
+    for (const name of Object.keys(FIELDS) as VmcsFieldName[])
+      if (this.isResident(name)) vmcs.store(name, FIELDS[name]!.read(this.core))
   }
 }

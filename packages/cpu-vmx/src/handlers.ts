@@ -112,6 +112,31 @@ const tripleFault: ExitHandler = (vcpu) => {
   return LEFT
 }
 
+/** The hypervisor has no use for the timer: it runs as long as it can. Whoever activates it brings a handler. */
+const LONGEST = 0xffff_ffff
+const preemptionTimer: ExitHandler = (vcpu) => {
+  vcpu.vmcs.write32('preemptionTimer', LONGEST)
+  return PROCEED
+}
+
+/** A spinning guest gives its slice to the others. */
+const pause: ExitHandler = (vcpu) => {
+  vcpu.kick()
+  return PROCEED
+}
+
+/** An interrupt of the guest's may come in now. The threshold is set anew by whoever keeps it. */
+const tprBelowThreshold: ExitHandler = (vcpu) => {
+  vcpu.vmcs.write('tprThreshold', 0)
+  return PROCEED
+}
+
+/** What was logged is dirty: guest memory keeps the dirty log. */
+const pageModificationLogFull: ExitHandler = (vcpu) => {
+  for (const page of vcpu.modificationLog.drain()) vcpu.ports.guestMemory.translate(Number(page), 'write')
+  return RETRY
+}
+
 export interface TaskSwitchRequest {
   readonly selector: number
   readonly source: TaskSwitchSource
@@ -159,11 +184,11 @@ export const HANDLERS: ExitHandlers = {
   entryFailureGuestState: (vcpu) => vcpu.fail('VM entry failed by guest state'),
   entryFailureMsrLoading: (vcpu) => vcpu.fail('VM entry failed loading MSRs'),
   mwait: proceed,
-  monitorTrapFlag: notImplemented('monitorTrapFlag'),
+  monitorTrapFlag: proceed,
   monitor: proceed,
-  pause: proceed,
+  pause,
   entryFailureMachineCheck: notImplemented('entryFailureMachineCheck'),
-  tprBelowThreshold: notImplemented('tprBelowThreshold'),
+  tprBelowThreshold,
   apicAccess: notImplemented('apicAccess'),
   virtualizedEoi: notImplemented('virtualizedEoi'),
   gdtrIdtrAccess: proceed,
@@ -172,7 +197,7 @@ export const HANDLERS: ExitHandlers = {
   eptMisconfiguration: (vcpu) => vcpu.fail(`EPT misconfiguration at guest-physical ${vcpu.faultPhysical.toString(16)}`),
   invept: undefinedOpcode,
   rdtscp: proceed,
-  preemptionTimer: proceed,
+  preemptionTimer,
   invvpid: undefinedOpcode,
   wbinvd: proceed,
   xsetbv: proceed,
@@ -182,7 +207,7 @@ export const HANDLERS: ExitHandlers = {
   vmfunc: undefinedOpcode,
   encls: undefinedOpcode,
   rdseed: proceed,
-  pageModificationLogFull: notImplemented('pageModificationLogFull'),
+  pageModificationLogFull,
   xsaves: proceed,
   xrstors: proceed,
   pconfig: notImplemented('pconfig'),

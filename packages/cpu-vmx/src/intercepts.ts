@@ -1,12 +1,19 @@
 /** @hot Which instructions exit: the columns `exit` of the processor's rows, judged by the VM-execution controls. Knows no handler. */
 
-import { EXIT_CAUSES, gpr, RCX, S } from '@nonroot/x86'
+import { EXIT_CAUSES, gpr, MODE, RCX, RDI, RSI, S } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from './controls.ts'
 import { crAccessQualification } from './exit-qualification.ts'
 import { EXIT_REASONS, type ExitReasonName } from './exit-reasons.ts'
+import {
+  hasInstructionInformation,
+  instructionInformation,
+  linear,
+  operandLinearAddress,
+} from './instruction-information.ts'
 import { portExits } from './io-bitmap.ts'
 import { msrExits } from './msr-bitmap.ts'
+import type { PauseLoop } from './pause-loop.ts'
 import type { Vmcs } from './vmcs.ts'
 
 const PAGE_FAULT = 14
@@ -26,6 +33,11 @@ export class ControlCache {
   ioBitmapA = 0
   ioBitmapB = 0
   msrBitmap = 0
+  readonly pauseLoop: PauseLoop
+
+  constructor(pauseLoop: PauseLoop) {
+    this.pauseLoop = pauseLoop
+  }
 
   refresh(vmcs: Vmcs): void {
     this.pin = vmcs.read32('pinControls')
@@ -42,6 +54,20 @@ export class ControlCache {
     this.ioBitmapA = Number(vmcs.read('ioBitmapA'))
     this.ioBitmapB = Number(vmcs.read('ioBitmapB'))
     this.msrBitmap = Number(vmcs.read('msrBitmaps'))
+    this.pauseLoop.configure(vmcs.read32('pleGap'), vmcs.read32('pleWindow'))
+  }
+
+  /** A secondary control without which instructions are undefined, by its name in the processor's rows. */
+  enables(control: string): boolean {
+    return (this.secondary & SecondaryControl[control as keyof typeof SecondaryControl]) !== 0
+  }
+
+  /** PAUSE has to ask. */
+  get pauseMayExit(): boolean {
+    return (
+      (this.processor & ProcessorControl.pauseExiting) !== 0 ||
+      (this.secondary & SecondaryControl.pauseLoopExiting) !== 0
+    )
   }
 
   /** Under a hardware root page faults have been asked about already. (SDM Vol. 3C, "Exception Bitmap") */
@@ -109,6 +135,13 @@ const msr =
     !(controls.processor & ProcessorControl.useMsrBitmaps) ||
     msrExits(core.u8, controls.msrBitmap, core.get32(gpr(RCX)) >>> 0, write)
 
+/** PAUSE exiting; else, at CPL 0, PAUSE-loop exiting. */
+const pause: Judge = (controls, core) =>
+  (controls.processor & ProcessorControl.pauseExiting) !== 0 ||
+  ((controls.secondary & SecondaryControl.pauseLoopExiting) !== 0 &&
+    core.get32(S.cpl) === 0 &&
+    controls.pauseLoop.exceeded())
+
 /** By the `when` of the rows; RDMSR and WRMSR share theirs. */
 const JUDGES: Readonly<Record<string, Judge>> = {
   always,
@@ -116,7 +149,7 @@ const JUDGES: Readonly<Record<string, Judge>> = {
   invlpgExiting: processor(ProcessorControl.invlpgExiting),
   mwaitExiting: processor(ProcessorControl.mwaitExiting),
   monitorExiting: processor(ProcessorControl.monitorExiting),
-  pauseExiting: processor(ProcessorControl.pauseExiting),
+  pauseExiting: pause,
   rdpmcExiting: processor(ProcessorControl.rdpmcExiting),
   rdtscExiting: processor(ProcessorControl.rdtscExiting),
   movDrExiting: processor(ProcessorControl.movDrExiting),
@@ -142,26 +175,90 @@ export interface Intercept {
   readonly exits: Judge
   /** Low half of the exit qualification, while the arguments are in their slots. */
   readonly qualification: (core: Core) => number
+  /** More than that, where the exit tells of operands in memory. Cold. */
+  readonly describe: ((core: Core) => Description) | undefined
 }
 
-const none = (): number => 0
-const QUALIFICATIONS: Readonly<Record<string, (core: Core) => number>> = {
+/** Of an exit with operands. */
+export interface Description {
+  readonly qualification: bigint
+  readonly information: number
+  readonly linearAddress?: bigint
+}
+
+/** `fixed`: the bits that the row gives. */
+type Qualification = (core: Core, fixed: number) => number
+const none: Qualification = () => 0
+const STRING_IO = 0x10
+const REP_IO = 0x20
+const ioQualificationOf: Qualification = (core, fixed) => {
+  const repeated = fixed & STRING_IO && core.arg32(2) !== 0 ? REP_IO : 0
+  return ((core.arg32(1) - 1) | fixed | repeated | (core.arg32(0) << 16)) >>> 0
+}
+/** To a register: arguments (number, value, general register); from one: (number, general register). */
+const FROM_DR = 0x10
+const movDr: Qualification = (core, fixed) =>
+  (core.arg32(0) & 7) | fixed | ((core.arg32(fixed & FROM_DR ? 1 : 2) & 15) << 8)
+
+const QUALIFICATIONS: Readonly<Record<string, Qualification>> = {
   crLoadControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movToCr', core.arg32(2) & 15),
   crStoreControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movFromCr', core.arg32(1) & 15),
-  lmswControls: (core) => crAccessQualification(0, 'lmsw', 0, core.arg32(0) & 0xffff),
   cltsControls: () => crAccessQualification(0, 'clts'),
-  movDrExiting: (core) => core.arg32(0) & 7,
-  ioControls: (core) => ((core.arg32(1) - 1) | (core.arg32(0) << 16)) >>> 0,
-  invlpgExiting: (core) => core.arg32(0) >>> 0,
+  movDrExiting: movDr,
+  ioControls: ioQualificationOf,
+}
+
+const INS = 8
+const ES = 0
+/** INS and OUTS: arguments (port, bytes, repeated, address size, segment of OUTS). */
+function describeStringIo(core: Core, fixed: number): Description {
+  const size = core.arg32(3)
+  const input = (fixed & INS) !== 0
+  const segment = input ? ES : core.arg32(4)
+  const offset = BigInt.asUintN(size, core.get64(gpr(input ? RDI : RSI)))
+  const is64 = (core.get32(S.mode) & MODE.codeSize) === CODE_64
+  return {
+    qualification: BigInt(ioQualificationOf(core, fixed)),
+    information: ((size >>> 5) << 7) | (segment << 15),
+    linearAddress: linear(core, segment, offset, is64),
+  }
+}
+const CODE_64 = 2
+const LMSW_MEMORY = 0x40n
+function describeLmsw(core: Core): Description {
+  const qualification = BigInt(crAccessQualification(0, 'lmsw', 0, core.arg32(0) & 0xffff))
+  const linearAddress = operandLinearAddress(core)
+  return linearAddress === undefined
+    ? { qualification, information: 0 }
+    : { qualification: qualification | LMSW_MEMORY, information: 0, linearAddress }
+}
+
+function describe(reason: ExitReasonName, when: string, fixed: number): Intercept['describe'] {
+  if (reason === 'ioInstruction' && fixed & STRING_IO) return (core) => describeStringIo(core, fixed)
+  if (when === 'lmswControls') return describeLmsw
+  if (reason === 'invlpg') return (core) => ({ qualification: core.arg(0), information: 0 })
+  if (!hasInstructionInformation(reason)) return undefined
+  return (core) => {
+    const { information, displacement } = instructionInformation(core, reason)
+    return { information, qualification: displacement }
+  }
 }
 
 const isReason = (name: string): name is ExitReasonName => name in EXIT_REASONS
 
 /** By the processor's exit number. */
-export const INTERCEPTS: readonly (Intercept | undefined)[] = EXIT_CAUSES.map(({ reason, when }) => {
-  if (reason === '') return undefined
-  const judge = when === 'msrBitmaps' ? msr(reason === 'wrmsr') : JUDGES[when]
-  if (!isReason(reason) || !judge)
-    throw new Error(`the processor has an exit '${reason}' when '${when}' that VMX does not know`)
-  return { reason, exits: judge, qualification: QUALIFICATIONS[when] ?? none }
-})
+export const INTERCEPTS: readonly (Intercept | undefined)[] = EXIT_CAUSES.map(
+  ({ reason, when, qualification: fixed }) => {
+    if (reason === '') return undefined
+    const exits = when === 'msrBitmaps' ? msr(reason === 'wrmsr') : JUDGES[when]
+    if (!isReason(reason) || !exits)
+      throw new Error(`the processor has an exit '${reason}' when '${when}' that VMX does not know`)
+    const qualify = QUALIFICATIONS[when] ?? none
+    return {
+      reason,
+      exits,
+      qualification: (core) => qualify(core, fixed),
+      describe: describe(reason, when, fixed),
+    }
+  },
+)

@@ -4,6 +4,7 @@ import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/cont
 import { CR4_VALID, MAX_PHYSICAL_BITS } from '@nonroot/x86'
 import { CR4_VMXE } from './capability-msrs.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
+import { VTPR } from './task-priority.ts'
 import { VmxVcpu } from './vcpu.ts'
 import { VMCS_HEADER, VMCS_REVISION } from './vmcs-fields.ts'
 
@@ -18,6 +19,7 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory }: HostConte
     cr4Fixed1: BigInt(CR4_VALID) | CR4_VMXE,
     eferMask: 0xd01n,
     unrestrictedNeedsEpt: false,
+    virtualTpr: (address) => hostMemory.bytes[Number(address) + VTPR] ?? 0,
     revisionAt: (address) => {
       if (address + 4096n > BigInt(hostMemory.bytes.length)) return undefined
       const revision = hostMemory.view.getUint32(Number(address) + VMCS_HEADER.revision, true)

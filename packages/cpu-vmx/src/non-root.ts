@@ -14,7 +14,7 @@ import type {
 import { EptViolationBit, recordExit, recordVectoring } from './exit-qualification.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
 import { DEVICE, GUEST_FAULT, RETRY, type ExitResult } from './handlers.ts'
-import { INTERCEPTS } from './intercepts.ts'
+import { INTERCEPTS, type Intercept } from './intercepts.ts'
 import { exceptionHasErrorCode, interruptionInfo, InterruptionBit, InterruptionType } from './interruption-info.ts'
 import type { VmxVcpu } from './vcpu.ts'
 
@@ -46,8 +46,42 @@ export class NonRootOperation implements NonRoot {
     const { vcpu } = this
     if (!intercept.exits(vcpu.controls, core)) return PROCEED
     core.settleRip()
+    if (intercept.describe !== undefined) return this.describedExit(intercept, core)
     return this.exit(intercept.reason, intercept.qualification(core), 0, core.recordLength()) as
       Outcome | typeof PROCEED
+  }
+
+  /** An exit that tells of its instruction's operands. */
+  private describedExit({ reason, describe }: Intercept, core: Core): Outcome | typeof PROCEED {
+    const { vmcs } = this.vcpu
+    const { qualification, information, linearAddress } = describe!(core)
+    vmcs.write32('exitInstructionInfo', information)
+    if (linearAddress !== undefined) vmcs.store('guestLinearAddress', linearAddress)
+    const low = Number(qualification & 0xffff_ffffn)
+    const high = Number(BigInt.asUintN(64, qualification) >> 32n)
+    return this.exit(reason, low, high, core.recordLength()) as Outcome | typeof PROCEED
+  }
+
+  /** Behind the write that went there: before another entry asks whether it may. */
+  exitBelowThreshold(): void {
+    this.vcpu.taskPriority.isBelow = false
+    this.exit('tprBelowThreshold', 0, 0, 0)
+  }
+
+  isUndefined(control: string): boolean {
+    return !this.vcpu.controls.enables(control)
+  }
+
+  /** The log takes the page before its dirty flag is set; when it is full it exits first. */
+  pageModified(core: Core, guestPhysical: number): boolean {
+    const { modificationLog } = this.vcpu
+    if (!modificationLog.isActive) return true
+    while (modificationLog.isFull) {
+      const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
+      if (this.exit('pageModificationLogFull', unblocking, 0, 0) === LEFT) return false
+    }
+    modificationLog.append(guestPhysical)
+    return true
   }
 
   /** Record, count, handle. `interruption`: of exits that an exception causes. */
@@ -63,6 +97,7 @@ export class NonRootOperation implements NonRoot {
     const { vmcs, core } = vcpu
     const { delivering } = core
     vcpu.accounting.begin()
+    if (vcpu.timer.isActive) vcpu.timer.stop()
     vcpu.qualification = qualification
     recordExit(vmcs, reason, qualification, qualificationHigh, length, delivering)
     if (interruption !== 0) {
@@ -71,6 +106,7 @@ export class NonRootOperation implements NonRoot {
     }
     const result = vcpu.handlers[reason](vcpu)
     vcpu.accounting.end(reason)
+    if (vcpu.timer.isActive) vcpu.timer.start()
     if (result === LEFT) this.leftGuest(delivering !== undefined)
     return result
   }

@@ -4,6 +4,7 @@ import { IO_DEFERRED } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, VcpuPorts } from '@nonroot/contracts'
 import { GuestFault, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
+import { X2APIC_TPR, type TaskPriorityShadow } from './task-priority.ts'
 
 /** An access that its device deferred. Its instruction is run again once the answer is there. */
 export interface Deferred {
@@ -13,6 +14,8 @@ export interface Deferred {
   readonly size: number
   readonly value: number
 }
+
+const TSC_FRACTION = 48n
 
 /** Leaves that belong to a hypervisor. */
 const isHypervisorLeaf = (leaf: number): boolean => leaf >>> 28 === 4
@@ -24,6 +27,12 @@ export class Surroundings implements ProcessorHost {
   onAccess: () => void = () => {}
   /** Writes to memory that arrive here because no hardware table may allow them (`emulate`); undefined: there are none. */
   onTableWrite: ((address: Gpa, size: number) => void) | undefined
+  /** Called when the instruction under way exits behind itself. */
+  onExitBehind: () => void = () => {}
+  /** The TPR shadow; without it CR8 is the interrupt controller's. */
+  taskPriority: TaskPriorityShadow | undefined
+  /** Settled at entry: fixed point, 48 bits behind it. Undefined: the guest's TSC runs as the host's. */
+  tscMultiplier: bigint | undefined
   deferred: Deferred | undefined
   /** What the deferred access is answered with when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
@@ -123,14 +132,18 @@ export class Surroundings implements ProcessorHost {
     return answer.value
   }
 
+  /** The offset is the processor's to add. (SDM Vol. 3C, "TSC Scaling") */
   readTsc(): bigint {
-    return this.ports.clock.tsc()
+    const tsc = this.ports.clock.tsc()
+    return this.tscMultiplier === undefined ? tsc : (tsc * this.tscMultiplier) >> TSC_FRACTION
   }
 
   readMsr(index: number): bigint | undefined {
+    if (index === X2APIC_TPR && this.taskPriority?.readsMsr) return BigInt(this.taskPriority.value)
     return this.ports.abi.readMsr(this.vcpu, index) ?? this.ports.interrupts.readMsr(this.vcpu, index)
   }
   writeMsr(index: number, value: bigint): boolean {
+    if (index === X2APIC_TPR && this.taskPriority?.writesMsr) return this.writeShadow(value)
     const done =
       this.ports.abi.writeMsr(this.vcpu, index, value) ?? this.ports.interrupts.writeMsr(this.vcpu, index, value)
     this.onAccess()
@@ -176,10 +189,19 @@ export class Surroundings implements ProcessorHost {
   }
 
   readTaskPriority(): number {
+    if (this.taskPriority?.isActive) return this.taskPriority.value >>> 4
     return this.ports.interrupts.readTaskPriority(this.vcpu)
   }
-  writeTaskPriority(value: number): void {
+  writeTaskPriority(value: number): boolean {
+    if (this.taskPriority?.isActive) return this.taskPriority.write(value << 4)
     this.ports.interrupts.writeTaskPriority(this.vcpu, value)
     this.onAccess()
+    return false
+  }
+  /** WRMSR of the TPR: bits 63:8 are reserved. */
+  private writeShadow(value: bigint): boolean {
+    if (value >> 8n) return false
+    if (this.taskPriority!.write(Number(value))) this.onExitBehind()
+    return true
   }
 }

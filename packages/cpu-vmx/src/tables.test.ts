@@ -24,6 +24,7 @@ const context: EntryCheckContext = {
   physicalAddressBits: 40,
   cr4Fixed1: 0x77_ffffn,
   eferMask: 0xd01n,
+  virtualTpr: () => 0x30,
   revisionAt: () => undefined,
 }
 
@@ -103,7 +104,7 @@ describe('controls', () => {
     const processor = msrs.get(VmxMsr.trueProcessorControls)!
     expect(Number(processor & 0xffff_ffffn) & ProcessorControl.cr3LoadExiting).toBe(0)
     expect(Number(msrs.get(VmxMsr.processorControls)! & 0xffff_ffffn) & ProcessorControl.cr3LoadExiting).not.toBe(0)
-    expect(Number(processor >> 32n) & ProcessorControl.useTprShadow).toBe(0)
+    expect(Number(processor >> 32n) & ProcessorControl.activateTertiaryControls).toBe(0)
     expect(msrs.get(VmxMsr.basic)! >> 55n).toBe(1n)
   })
 })
@@ -167,7 +168,8 @@ describe('entry checks', () => {
     ['pin.reserved', (v) => v.write('pinControls', 0)],
     [
       'processor.reserved',
-      (v) => v.write('processorControls', (v.read('processorControls') | ProcessorControl.monitorTrapFlag) >>> 0),
+      (v) =>
+        v.write('processorControls', (v.read('processorControls') | ProcessorControl.activateTertiaryControls) >>> 0),
     ],
     ['secondary.reserved', (v) => secondary(v, SecondaryControl.vmcsShadowing)],
     ['cr3TargetCount', (v) => v.write('cr3TargetCount', 5)],

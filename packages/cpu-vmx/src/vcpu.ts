@@ -36,6 +36,7 @@ import {
 import type { Core, StopReason, TierMetric } from '@nonroot/x86'
 import { createAbiVcpu } from './abi-vcpu.ts'
 import { ExitAccounting } from './accounting.ts'
+import { ProcessorControl, SecondaryControl } from './controls.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
 import { EventInjection } from './event-injection.ts'
 import { GuestState } from './guest-state.ts'
@@ -45,8 +46,12 @@ import { initialiseVmcs } from './initial-vmcs.ts'
 import { ControlCache } from './intercepts.ts'
 import { NeutralExits } from './neutral-exits.ts'
 import { NonRootOperation } from './non-root.ts'
+import { PageModificationLog } from './page-modification-log.ts'
 import { VmxPagingPort } from './paging-port.ts'
+import { PauseLoop } from './pause-loop.ts'
+import { PreemptionTimer } from './preemption-timer.ts'
 import { Surroundings } from './surroundings.ts'
+import { TaskPriorityShadow } from './task-priority.ts'
 import { VmEntry } from './vm-entry.ts'
 import { Vmcs } from './vmcs.ts'
 
@@ -60,13 +65,16 @@ export class VmxVcpu implements Vcpu {
   readonly ports: VcpuPorts
   readonly core: Core
   readonly vmcs: Vmcs
-  readonly controls = new ControlCache()
+  readonly controls: ControlCache
   readonly accounting: ExitAccounting
   readonly pagingPort: VmxPagingPort
   readonly abiVcpu: GuestAbiVcpu
   readonly surroundings: Surroundings
   readonly nonRoot: NonRootOperation
   readonly events: EventInjection
+  readonly timer: PreemptionTimer
+  readonly taskPriority: TaskPriorityShadow
+  readonly modificationLog: PageModificationLog
   /** The hypervisor's part. A test or a nested hypervisor may put its own in. */
   handlers: ExitHandlers = HANDLERS
   activity: ActivityState
@@ -109,8 +117,10 @@ export class VmxVcpu implements Vcpu {
     this.host = host
     this.ports = ports
     this.activity = index === 0 ? 'active' : 'waitForStartup'
+    this.controls = new ControlCache(new PauseLoop(ports.clock))
     this.surroundings = new Surroundings(host, ports, index, siblings)
     this.surroundings.onAccess = () => this.noticeInterrupts()
+    this.surroundings.onExitBehind = () => this.core.set32(S.attention, 1)
     this.processor = new Processor(
       this.surroundings,
       options.codeCache === undefined ? {} : { codeCache: options.codeCache },
@@ -122,6 +132,9 @@ export class VmxVcpu implements Vcpu {
     this.accounting = new ExitAccounting(ports.metrics)
     this.abiVcpu = createAbiVcpu(index, this.core, (address) => this.translate(address))
     this.events = new EventInjection(this)
+    this.timer = new PreemptionTimer(this.vmcs, ports.clock)
+    this.taskPriority = this.surroundings.taskPriority = new TaskPriorityShadow(host, this.vmcs)
+    this.modificationLog = new PageModificationLog(host, this.vmcs)
     this.entry = new VmEntry(this, context)
     initialiseVmcs(this.vmcs, host, index)
     this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => this.controlsChanged())
@@ -142,10 +155,12 @@ export class VmxVcpu implements Vcpu {
     }
     const end = this.processor.retired + budget
     this.running = true
+    if (this.timer.isActive) this.timer.start()
     try {
       return this.loop(end)
     } finally {
       this.running = false
+      if (this.timer.isActive) this.timer.stop()
     }
   }
 
@@ -158,16 +173,20 @@ export class VmxVcpu implements Vcpu {
       }
       const outside = this.enter()
       if (outside) return outside
-      // Its delivery exited: once more.
-      if (this.events.isInjecting) continue
+      // Its delivery exited, or something exits before the first instruction: once more.
+      if (this.events.isInjecting || this.exitsAtOnce()) continue
       const before = processor.retired
       const left = end - before
       if (left <= 0) return this.exits.budget
-      let stop = this.runProcessor(left)
-      // The block at RIP is longer than what is left: so that time goes on, go through it one by one.
-      if (stop === 'budget' && !this.yielded && processor.retired === before) stop = this.runProcessor(0)
-      else if (stop === 'budget' && !this.yielded) return this.exits.budget
+      const piece = this.timer.isActive ? this.timer.piece(left) : left
+      let stop = this.runProcessor(piece)
+      if (stop === 'budget' && !this.yielded) {
+        // The block at RIP is longer than what is left: so that time goes on, go through it one by one.
+        if (processor.retired === before) stop = this.runProcessor(0)
+        else if (piece === left) return this.exits.budget
+      }
       this.yielded = false
+      if (this.taskPriority.isBelow) this.nonRoot.exitBelowThreshold()
       const exit = this.act(stop)
       if (exit) return exit
     }
@@ -178,8 +197,27 @@ export class VmxVcpu implements Vcpu {
     const { core, processor, surroundings } = this
     // An instruction that waits for its device goes first and alone; so does what STI and MOV SS shield while something waits.
     const alone = surroundings.isCompleting || (core.get32(S.shadow) !== 0 && core.get32(S.attention) !== 0)
+    if (this.controls.processor & ProcessorControl.monitorTrapFlag) return this.trapped()
     if (alone) return processor.stepOverShadow()
     return budget > 0 ? processor.run(budget) : processor.step()
+  }
+
+  /** One instruction, or one round of a repeated one, or the delivery of the exception it ends in. (SDM Vol. 3C, "Monitor Trap Flag") */
+  private trapped(): StopReason | undefined {
+    const stop = this.processor.step()
+    if (stop !== 'stop' && stop !== 'shutdown') this.nonRoot.exit('monitorTrapFlag', 0, 0, 0)
+    return stop
+  }
+
+  /** Exits that need no instruction, by priority. (SDM Vol. 3C, "Other Causes of VM Exits") */
+  private exitsAtOnce(): boolean {
+    const { events, timer, nonRoot } = this
+    if (events.mtfPending) {
+      events.mtfPending = false
+      nonRoot.exit('monitorTrapFlag', 0, 0, 0)
+    } else if (timer.isActive && timer.isExpired) nonRoot.exit('preemptionTimer', 0, 0, 0)
+    else return false
+    return true
   }
 
   /** What the processor's stop means outside; undefined: go in again. */
@@ -288,11 +326,24 @@ export class VmxVcpu implements Vcpu {
     this.vmcs.write32('processorControls', controls.processor >>> 0)
   }
 
+  /** What bytes decode to has changed. Not while the guest runs. */
+  forgetCode(): void {
+    this.processor.blocks.reset()
+  }
+
   /** The controls are settled: read once after each change, not at every instruction. */
   controlsChanged(): void {
-    this.controls.refresh(this.vmcs)
+    const { controls, vmcs, surroundings } = this
+    controls.refresh(vmcs)
+    this.core.set32(S.pauseExits, controls.pauseMayExit ? 1 : 0)
+    this.taskPriority.settle(controls)
+    this.modificationLog.settle(controls)
+    const offsetting = (controls.processor & ProcessorControl.useTscOffsetting) !== 0
+    const scaling = offsetting && (controls.secondary & SecondaryControl.useTscScaling) !== 0
+    this.guestState.setTscOffsetting(vmcs, offsetting)
+    surroundings.tscMultiplier = scaling ? vmcs.read('tscMultiplier') : undefined
     // Writes to memory come past the hardware's tables only where those are the hypervisor's.
-    this.surroundings.onTableWrite = this.pagingPort.intercepts.pageFault
+    surroundings.onTableWrite = this.pagingPort.intercepts.pageFault
       ? (address, size) => this.heed(this.ports.paging.onTableUpdate(this.pagingPort, address, size))
       : undefined
   }
@@ -360,7 +411,7 @@ export class VmxVcpu implements Vcpu {
       version: 2,
       data: {
         state: { ...plain, dr: [...dr], msrs: [...msrs].map(([index, value]) => [index, value]) },
-        tscOffset: this.core.get64(S.tscOffset),
+        tscOffset: this.vmcs.read('tscOffset'),
         events: this.events.save(),
       },
     }
@@ -380,7 +431,7 @@ export class VmxVcpu implements Vcpu {
     }
     this.reset('powerUp')
     this.writeState({ ...state, msrs: new Map(state.msrs) })
-    this.core.set64(S.tscOffset, tscOffset)
+    this.vmcs.write('tscOffset', tscOffset)
     this.events.restore(events)
   }
 

@@ -5,17 +5,24 @@
 
 import { VcpuSignal } from '@nonroot/contracts'
 import { S, SEGMENT, setRealSegment } from '@nonroot/x86'
-import { EntryControl } from './controls.ts'
+import { EntryControl, SecondaryControl } from './controls.ts'
 import { failedEntryCheck, type EntryCheckContext } from './entry-checks.ts'
 import { recordEntryFailure } from './exit-qualification.ts'
 import type { VmxVcpu } from './vcpu.ts'
 
 const EFER_LMA = 0x400
+/** Without these, instructions are undefined: `enabledBy` of the processor's rows. */
+const INSTRUCTION_CONTROLS =
+  SecondaryControl.enableRdtscp |
+  SecondaryControl.enableInvpcid |
+  SecondaryControl.enableXsaves |
+  SecondaryControl.enableUserWaitAndPause
 
 export class VmEntry {
   private readonly vcpu: VmxVcpu
   private readonly context: EntryCheckContext
   private checkedGeneration = -1
+  private enabled: number | undefined
 
   constructor(vcpu: VmxVcpu, context: EntryCheckContext) {
     this.vcpu = vcpu
@@ -26,7 +33,9 @@ export class VmEntry {
   check(): boolean {
     const { vcpu } = this
     const { vmcs, core } = vcpu
-    if (vmcs.generation === this.checkedGeneration) return true
+    // VTPR lies outside the VMCS: the guest writes it.
+    const unchanged = vmcs.generation === this.checkedGeneration
+    if (unchanged && !vcpu.taskPriority.isUnderThreshold) return true
     // With unrestricted guest, exits keep this control in step with EFER.LMA.
     const control = vmcs.read32('entryControls')
     const long = (core.get32(S.efer) & EFER_LMA) !== 0
@@ -38,9 +47,18 @@ export class VmEntry {
       return false
     }
     vcpu.controlsChanged()
+    vcpu.timer.settle()
+    this.settleInstructions()
     this.checkedGeneration = vmcs.generation
     vmcs.launchState = 'launched'
     return true
+  }
+
+  /** Code is decoded with the instructions that these controls leave undefined. */
+  private settleInstructions(): void {
+    const enabled = this.vcpu.controls.secondary & INSTRUCTION_CONTROLS
+    if (enabled !== this.enabled && this.enabled !== undefined) this.vcpu.forgetCode()
+    this.enabled = enabled
   }
 
   takeSignals(): void {

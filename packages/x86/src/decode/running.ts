@@ -17,7 +17,7 @@ export function runningInstruction(core: Core): Instruction | undefined {
   const linear = core.recordRip() + core.get64(S.csBase)
   const bytes = new Uint8Array(LONGEST)
   const length = core.recordLength()
-  for (let i = 0; i < length; ) {
+  for (let i = 0; i < length;) {
     const at = linear + BigInt(i)
     const high = codeSize === 64 ? Number(BigInt.asIntN(32, at >> 32n)) : 0
     const host = fetchPage(core, Number(BigInt.asIntN(32, at)), high)

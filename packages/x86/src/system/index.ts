@@ -23,7 +23,10 @@ const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
   ...fastCalls,
   ...stateImages,
 }
-const conditions: Readonly<Record<string, (core: Core) => void>> = { ...machineConditions, ...controlRegisterConditions }
+const conditions: Readonly<Record<string, (core: Core) => void>> = {
+  ...machineConditions,
+  ...controlRegisterConditions,
+}
 const names = Object.keys(ROUTINES)
 export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
 /**
