@@ -142,12 +142,40 @@ describe.each(FORMATS)('$format ring', ({ format }) => {
     expect(queue.pop()?.elements).toBe(1)
   })
 
-  it('gives back the last one it took', () => {
-    ring.add([{ address: DATA, length: 1 }])
-    ring.add([{ address: DATA, length: 2 }])
-    queue.push(queue.pop()!, 0)
-    queue.unpop(queue.pop()!)
-    expect(queue.pop()?.readable).toBe(2)
+  it('gives back the last one it took, wherever in the ring that is', () => {
+    for (let round = 1; round <= 3 * SIZE; round++) {
+      ring.add([{ address: DATA, length: round }])
+      queue.unpop(queue.pop()!)
+      const chain = queue.pop()!
+      expect(chain.readable).toBe(round)
+      queue.push(chain, 0)
+      ring.takeUsed()
+    }
+  })
+
+  it('gives the stretches of memory that a chain is made of, and lends parts of them', () => {
+    ring.add([
+      { address: DATA, length: 4 },
+      { address: DATA + 64, length: 8, writable: true },
+      { address: DATA + 128, length: 8, writable: true },
+    ])
+    const chain = queue.pop()!
+    expect([0, 1, 2, 3].map((index) => [chain.elementAddress(index), chain.elementLength(index)])).toEqual([
+      [DATA, 4],
+      [DATA + 64, 8],
+      [DATA + 128, 8],
+      [0, 0],
+    ])
+    expect([chain.readableElements, chain.elementAddress(99)]).toEqual([1, -1])
+    const lease = chain.lease(10, 4, 'write')!
+    lease.views.forEach((view) => view.fill(7))
+    lease.end()
+    expect([memory.readU8(DATA + 129), memory.readU32(DATA + 130)]).toEqual([0, 0x0707_0707])
+    expect([chain.lease(0, 17, 'write'), chain.lease(1, 4, 'read'), chain.lease(-1, 1, 'read')]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ])
   })
 
   it('goes on from a position', () => {

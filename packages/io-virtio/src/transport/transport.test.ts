@@ -2,7 +2,7 @@ import type { IoSize, PciCapability } from '@nonroot/contracts'
 import { VirtioFeature, VirtioStatus } from '@nonroot/testkit'
 import type { DeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { subject } from '../virtio.test.support.ts'
+import { subject, WAYS } from '../virtio.test.support.ts'
 
 const capabilitiesOf = (bench: DeviceBench) =>
   bench.functions[0]!.description.capabilities!.map((capability) => {
@@ -121,7 +121,22 @@ describe('PCI', () => {
     const { read, write } = await start()
     write(0x16, 2, 3)
     expect([read(0x12, 2), read(0x12, 1), read(0x13, 1), read(0x14, 4)]).toEqual([4, 4, 0, 3 << 16])
+    expect([read(0x38, 2), read(0x3000, 4)]).toEqual([0, 0])
     expect([read(0x18, 4), read(0x3c, 4), read(0x1ffc, 4)]).toEqual([(0xffff_0000 | 256) >>> 0, 0, 0])
+  })
+
+  it('MUST allow independent access to high and low 32-bit parts of 64-bit fields', async () => {
+    const { driver, read, write } = await start()
+    driver.reset()
+    for (const [index, at] of [0x20, 0x24, 0x28, 0x2c, 0x30, 0x34].entries()) write(at, 4, 0x1000 * (index + 1))
+    write(0x24, 4, 7)
+    expect([0x20, 0x24, 0x28, 0x2c, 0x30, 0x34].map((at) => read(at, 4))).toEqual([
+      0x1000, 7, 0x3000, 0x4000, 0x5000, 0x6000,
+    ])
+    // The capacity of a disk, and of a queue that does not exist, nothing.
+    expect([driver.registers.readConfig(0, 4), driver.registers.readConfig(4, 4)]).toEqual([128, 0])
+    write(0x16, 2, 99)
+    expect([read(0x20, 4), read(0x34, 4)]).toEqual([0, 0])
   })
 
   it('queues are reset one by one (VIRTIO_F_RING_RESET)', async () => {
@@ -249,6 +264,58 @@ describe('PCI', () => {
     driver.start()
     expect((await driver.request(0, [], [8, 8])).written).toBe(16)
   })
+})
+
+describe.each(WAYS)('over $way', ({ transport, ring }) => {
+  it('goes on from a snapshot, with its rings, its status and what is pending', async () => {
+    const model = { transport, ring }
+    const one = await subject('virtio-blk', { image: 'disk', queues: 2 }, model)
+    one.driver.start()
+    const ask = () => one.driver.request(1, [new Uint8Array(16)], [512, 1])
+    expect((await ask()).written).toBe(513)
+    await one.device.quiesce!()
+    const saved = structuredClone(one.device.save!())
+    const other = await subject('virtio-blk', { image: 'disk', queues: 2 }, model, {
+      guestMemory: one.bench.guestMemory,
+    })
+    other.device.restore!(saved)
+    const { registers } = other.driver
+    expect([registers.deviceId, registers.generation()]).toEqual([2, one.driver.registers.generation()])
+    expect([registers.status(), registers.readConfig(0, 4), registers.readConfig(34, 2)]).toEqual([0xf, 128, 2])
+    Object.assign(one.driver, { registers })
+    for (let round = 0; round < 70; round++) expect((await ask()).written).toBe(513)
+    expect(() => other.device.restore!({ ...saved, type: 'virtio-net' })).toThrow(/another device/)
+    await other.device.dispose!()
+  })
+
+  it('a broken device is saved and restored as one', async () => {
+    const model = { transport, ring }
+    const one = await subject('virtio-blk', { image: 'disk' }, model)
+    one.driver.start()
+    one.driver.send(0, [{ address: 0x80000, length: 16 }])
+    expect(one.driver.needsReset).toBe(true)
+    const other = await subject('virtio-blk', { image: 'disk' }, model, { guestMemory: one.bench.guestMemory })
+    other.device.restore!(structuredClone(one.device.save!()))
+    expect(other.driver.needsReset).toBe(true)
+    other.driver.start()
+    expect((await other.driver.request(0, [new Uint8Array(16)], [512, 1])).written).toBe(513)
+  })
+})
+
+it('a device whose queue has a size that is none is not made', async () => {
+  const { benchVirtio } = await import('@nonroot/testkit')
+  const { defineDevice, noOptions, VirtioTransport } = await import('@nonroot/contracts')
+  const { createVirtio, virtioOptions } = await import('../index.ts')
+  const definition = defineDevice({
+    kind: 'odd',
+    summary: 'a queue of three',
+    options: noOptions,
+    create: (_options, context) =>
+      context.capability(VirtioTransport).attach(() => ({ deviceId: 63, queueSizes: [3], process: () => {} })),
+  })
+  await expect(benchVirtio(definition, {}, createVirtio(virtioOptions.parse({})))).rejects.toThrow(
+    /queue size 3 is not a power of two/,
+  )
 })
 
 describe('MMIO', () => {
