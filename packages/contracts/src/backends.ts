@@ -2,6 +2,7 @@
 
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
+import type { ThreadBackend } from './threads.ts'
 import { token } from './token.ts'
 
 /**
@@ -174,5 +175,7 @@ export interface BackendKinds {
 /** Opens back ends. One per host, given to the hypervisor by its embedder; `host-node` has the usual ones. */
 export interface HostBackends {
   open<K extends keyof BackendKinds>(kind: K, request: BackendKinds[K]['request']): Promise<BackendKinds[K]['backend']>
+  /** Absent: the host has no threads to give. */
+  readonly threads?: ThreadBackend
 }
 export const HostBackends = token<HostBackends>('HostBackends')

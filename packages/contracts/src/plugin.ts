@@ -15,6 +15,7 @@ import type { PagingStrategy } from './paging.ts'
 import type { ReclaimPolicy } from './reclaim.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Schema } from './schema.ts'
+import type { ThreadBackend } from './threads.ts'
 
 /** Version of these contracts. A plugin for another one is refused before its code is imported. */
 export const API_VERSION = 1
@@ -24,6 +25,8 @@ export interface HostContext {
   readonly hostMemory: HostMemory
   readonly metrics: Metrics
   readonly log: Log
+  /** Absent: what could go to another thread is done on the caller's. */
+  readonly threads?: ThreadBackend | undefined
 }
 
 /** For strategies that live as long as one VM. */

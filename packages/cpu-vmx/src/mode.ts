@@ -1,7 +1,7 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
 import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/contracts'
-import { CR4_VALID, MAX_PHYSICAL_BITS } from '@nonroot/x86'
+import { CR4_VALID, createThreadedRegionService, MAX_PHYSICAL_BITS } from '@nonroot/x86'
 import { CR4_VMXE } from './capability-msrs.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
 import { VTPR } from './task-priority.ts'
@@ -13,7 +13,7 @@ export interface VmxModeOptions {
   readonly codeCacheMiB?: number | undefined
 }
 
-export function createVmxMode(options: VmxModeOptions, { hostMemory }: HostContext): CpuMode {
+export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, log }: HostContext): CpuMode {
   const context: EntryCheckContext = {
     physicalAddressBits: MAX_PHYSICAL_BITS,
     cr4Fixed1: BigInt(CR4_VALID) | CR4_VMXE,
@@ -28,18 +28,25 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory }: HostConte
   }
   /** vCPUs of each VM, for the topology that CPUID shows. */
   const siblings = new WeakMap<GuestMemory, { count: number }>()
+  const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
   return {
     createVcpu(index: number, ports: VcpuPorts) {
       let family = siblings.get(ports.guestMemory)
       if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
       family.count = Math.max(family.count, index + 1)
       const codeCache = options.codeCacheMiB === undefined ? undefined : options.codeCacheMiB << 20
-      return new VmxVcpu(index, hostMemory, ports, family, context, { codeCache })
+      // When a region is ready depends on how fast this computer is: not where a run must repeat itself.
+      const repeats = ports.clock.kind === 'deterministic'
+      return new VmxVcpu(index, hostMemory, ports, family, context, {
+        codeCache,
+        regions: repeats ? undefined : regions,
+      })
     },
     describe: () => ({
       processor: 'nonroot software processor',
-      tiers: 'interpreter',
+      tiers: regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
       vmx: 'EPT, VPID, unrestricted guest',
     }),
+    dispose: () => regions?.dispose(),
   }
 }

@@ -33,7 +33,7 @@ import {
   tierStatistics,
   writeRegisters,
 } from '@nonroot/x86'
-import type { Core, StopReason, TierMetric } from '@nonroot/x86'
+import type { Core, RegionService, StopReason, TierMetric } from '@nonroot/x86'
 import { createAbiVcpu } from './abi-vcpu.ts'
 import { ExitAccounting } from './accounting.ts'
 import { ProcessorControl, SecondaryControl } from './controls.ts'
@@ -58,6 +58,8 @@ import { Vmcs } from './vmcs.ts'
 export interface VmxVcpuOptions {
   /** Bytes for decoded code. */
   readonly codeCache?: number | undefined
+  /** Who compiles hot code. Default: the vCPU's own thread. */
+  readonly regions?: RegionService | undefined
 }
 
 export class VmxVcpu implements Vcpu {
@@ -121,10 +123,10 @@ export class VmxVcpu implements Vcpu {
     this.surroundings = new Surroundings(host, ports, index, siblings)
     this.surroundings.onAccess = () => this.noticeInterrupts()
     this.surroundings.onExitBehind = () => this.core.set32(S.attention, 1)
-    this.processor = new Processor(
-      this.surroundings,
-      options.codeCache === undefined ? {} : { codeCache: options.codeCache },
-    )
+    this.processor = new Processor(this.surroundings, {
+      ...(options.codeCache === undefined ? {} : { codeCache: options.codeCache }),
+      regions: options.regions,
+    })
     this.core = this.processor.core
     this.vmcs = Vmcs.create(host)
     this.guestState = new GuestState(this.core)

@@ -10,6 +10,7 @@ import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
 import { openSockets } from './sockets.ts'
+import { createNodeThreads } from './threads.ts'
 
 type Openers = {
   [K in keyof BackendKinds]?: (request: BackendKinds[K]['request']) => Promise<BackendKinds[K]['backend']>
@@ -36,6 +37,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
     ...options.openers,
   }
   return {
+    threads: createNodeThreads(),
     open(kind, request) {
       const opener = openers[kind]
       if (opener) return opener(request)

@@ -3,6 +3,7 @@
  * What surrounds the chip comes in as a ProcessorHost. (SDM Vol. 3A throughout)
  */
 import { Compiler } from './compiler/compiler.ts'
+import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
 import type { Hpa } from '@nonroot/contracts'
 import { Core, GuestFault, type ProcessorHost } from './core.ts'
 import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
@@ -10,7 +11,7 @@ import { floatImports } from './float/imports.ts'
 import { BlockCache, type Block } from './interpreter/blocks.ts'
 import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
 import { BLOCK_TABLE_SIZE, RECORD } from './interpreter/record.ts'
-import { slowModify, slowRead, slowWrite, fetchPage } from './paging/index.ts'
+import { fetchPage, flushAll, slowModify, slowRead, slowWrite } from './paging/index.ts'
 import { checkSegment } from './state/segments.ts'
 import { afterInstruction, beforeInstruction } from './events/debug.ts'
 import { resetProcessor } from './state/reset.ts'
@@ -27,9 +28,13 @@ export interface ProcessorOptions {
   readonly codeCache?: number
   /** Use the compiler tier. Default true. */
   readonly compile?: boolean
+  /** Who makes regions. Default: the caller's own thread, at once. */
+  readonly regions?: RegionService | undefined
 }
 
 const FRAME = 4096
+/** Before generations come to their end, they start anew: hours of nothing but changes of address space. */
+const GENERATIONS = 0x7fff_0000
 
 const EXIT_KINDS = Math.max(...Object.values(EXIT)) + 1
 /** Exits that compiled code makes by its own record; others leave the `record` slot alone. */
@@ -89,8 +94,8 @@ export class Processor {
         slowWrite: slow(slowWrite),
         slowModify: slow(slowModify),
         checkSegment: slow(checkSegment),
-        compiledWrite: slow((c, info) => fromCompiled(c, slowWrite, info)),
-        compiledModify: slow((c, info) => fromCompiled(c, slowModify, info)),
+        slowWriteOfCompiled: slow((c, info) => fromCompiled(c, slowWrite, info)),
+        slowModifyOfCompiled: slow((c, info) => fromCompiled(c, slowModify, info)),
         system: {
           params: ['i32', 'i32', 'i32'],
           results: ['i32'],
@@ -101,7 +106,7 @@ export class Processor {
     })
     this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table)
     core.code = this.blocks
-    this.compiler = new Compiler(this.blocks, this.handlers, core.u8)
+    this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler())
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
     this.#unwatch = host.memory.watchWrites((hpa, length) => {
@@ -136,6 +141,7 @@ export class Processor {
   /** Runs about `budget` instructions, or less. */
   run(budget: number): StopReason {
     const { core } = this
+    if (core.paging.generation >= GENERATIONS) this.#restartGenerations()
     this.#retired = this.retired
     this.#slice = budget
     core.set32(S.budget, budget)
@@ -157,6 +163,14 @@ export class Processor {
       const stop = this.#exit()
       if (stop) return stop
     }
+  }
+
+  /** All that carries a generation goes. */
+  #restartGenerations(): void {
+    this.blocks.reset()
+    this.core.paging.generation = 0
+    this.core.paging.regions.fill(-1)
+    flushAll(this.core)
   }
 
   /** Runs one instruction, whatever shields it: what STI and MOV SS cover, and single steps. */
@@ -244,7 +258,7 @@ export class Processor {
       case EXIT.hot: {
         core.set64(S.rip, core.recordRip())
         const block = this.blocks.at(core.get32(S.record) >>> 0)
-        if (block) this.compiler.add(block, this.blocks.decodeMode(block.mode))
+        if (block) this.compiler.add(block)
         return undefined
       }
       case EXIT.interpret:

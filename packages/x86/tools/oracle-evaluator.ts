@@ -17,6 +17,7 @@ import type { Body } from '../src/ir/nodes.ts'
 import { verify } from '../src/ir/verify.ts'
 import { slowModify, slowRead, slowWrite } from '../src/paging/index.ts'
 import { flushAll } from '../src/paging/tlb.ts'
+import { exportedModule } from '../src/lower/function-module.ts'
 import { rows, type Row } from '../src/rows/index.ts'
 import { semantics } from '../src/semantics/index.ts'
 import { checkSegment } from '../src/state/segments.ts'
@@ -53,6 +54,8 @@ const imports: Record<string, HandlerImport> = {
   slowRead: slow(slowRead),
   slowWrite: slow(slowWrite),
   slowModify: slow(slowModify),
+  slowWriteOfCompiled: slow(slowWrite),
+  slowModifyOfCompiled: slow(slowModify),
   checkSegment: slow(checkSegment),
   system: {
     params: ['i32', 'i32', 'i32'],
@@ -81,14 +84,10 @@ const world = new World(core, surroundings)
 const random = new Random(seed)
 world.fill(random)
 
-const stop = handlers.install([
-  (() => {
-    const b = new HandlerBuilder({ row: rows[0]! } as never, 64, false, context)
-    b.setSlot(MARK, b.record)
-    b.return()
-    return b
-  })(),
-]).indices[0]!
+const marker = new HandlerBuilder({ row: rows[0]! } as never, 64, false, context)
+marker.setSlot(MARK, marker.record)
+marker.return()
+const stop = handlers.install(new WebAssembly.Module(exportedModule([marker], handlers.moduleContext)), 1)[0]!
 
 // --- shapes ---
 

@@ -2,7 +2,7 @@
 
 import { Worker } from 'node:worker_threads'
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
-import { shown, tuneWasm } from '@nonroot/host-node'
+import { shown, tuneWasm, workerOptions } from '@nonroot/host-node'
 import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm, TraceEvents } from './protocol.ts'
@@ -24,12 +24,6 @@ export interface VmOutcome {
   readonly profile?: readonly FoldedStack[]
 }
 
-/** Of our own options of Node: where packages come from. Others may not suit a thread. */
-const conditions = (): string[] =>
-  process.execArgv.filter(
-    (word, index, all) => /^(--conditions|-C)/.test(word) || /^(--conditions|-C)$/.test(all[index - 1] ?? ''),
-  )
-
 /** How long a thread that was asked to stop may take. */
 const GRACE_MS = 2000
 
@@ -45,7 +39,7 @@ export class VmHandle {
     tuneWasm()
     // Beside this file, from source and from a build.
     const file = new URL(`./vm-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    this.#worker = new Worker(file, { workerData: job, execArgv: conditions() })
+    this.#worker = new Worker(file, { workerData: job, execArgv: workerOptions() })
     this.ended = new Promise((resolve, reject) => {
       this.#worker.on('message', (message: FromVm) => {
         switch (message.type) {

@@ -84,6 +84,7 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
       hostMemory,
       metrics: metrics.scope(role),
       log,
+      threads: services.threads,
     })
   const layers = stack.layers.filter((layer) => ['cpu', 'reclaim', 'scheduler'].includes(layer.role))
   const created = await bindAll(

@@ -60,7 +60,12 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
   const { machine, host } = stack.config
   const hostMemory =
     options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(machine.memory, machine.vcpus))
-  const parts = await composeHost(stack, { hostMemory, metrics: metrics.scope('host'), log })
+  const parts = await composeHost(stack, {
+    hostMemory,
+    metrics: metrics.scope('host'),
+    log,
+    threads: options.backends.threads,
+  })
   const vms = new Set<KernelVm>()
   let count = 0
   return {

@@ -2,19 +2,13 @@
 import type { Instruction } from '../decode/instruction.ts'
 import type { Flow, Row } from '../rows/index.ts'
 import { semantics } from '../semantics/index.ts'
-import { MODE } from '../state/mode.ts'
+import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
 import { NotCompilable, RegionBuilder } from './region-builder.ts'
 import { findRegion, type Region, type RegionSource } from './region.ts'
 
-export interface BuildSource extends Omit<RegionSource, 'compilable'> {
+export interface BuildSource extends Omit<RegionSource, 'compilable' | 'decodeMode'> {
   /** Rows whose semantics were found not to compile; grows. */
   readonly refused: Set<Row>
-  /** Whether the mode lets the row's unit run. */
-  readonly available: (row: Row) => boolean
-  /** Address of a record that leads on to an offset of the page. */
-  readonly wayOut: (ip: number) => number
-  /** Address of the page's table of computed targets. */
-  readonly targets: () => number
 }
 
 export interface BuiltRegion {
@@ -24,18 +18,19 @@ export interface BuiltRegion {
 
 /** The region around offset `entry` of the page; undefined where even its first instruction is not for compiled code. */
 export function buildRegion(source: BuildSource, entry: number): BuiltRegion | undefined {
-  const { mode, refused, available, wayOut, targets } = source
+  const { mode, refused } = source
+  const decodeMode = decodeModeOf(mode)
   const compilable = (instruction: Instruction): boolean => {
     const { row } = instruction
-    return !refused.has(row) && available(row) && isCompilable(instruction, mode)
+    return !refused.has(row) && !isUnavailable(row, mode) && isCompilable(instruction, mode)
   }
   // An instruction that turns out not to compile is left out, and the region is built again without it.
   for (;;) {
-    const region = findRegion({ ...source, compilable }, entry)
+    const region = findRegion({ ...source, decodeMode, compilable }, entry)
     if (!region) return undefined
     let running: Instruction | undefined
     try {
-      const body = new RegionBuilder(mode, { meaningOf: (instruction) => semantics[(running = instruction).row.semantics]!, wayOut, targets })
+      const body = new RegionBuilder(mode, (instruction) => semantics[(running = instruction).row.semantics]!)
       body.build(region)
       return { region, body }
     } catch (error) {
@@ -52,7 +47,8 @@ function isCompilable(instruction: Instruction, mode: number): boolean {
   const { row } = instruction
   if (!semantics[row.semantics] || row.attributes.shadow) return false
   if (row.attributes.cpl === 0 && mode & MODE.user) return false
-  if (row.attributes.exit || !FLOWS.has(row.attributes.flow)) return false
+  // Whether it is there at all the interpreter finds out.
+  if (row.attributes.exit || row.attributes.enabledBy || !FLOWS.has(row.attributes.flow)) return false
   // A region counts on branches that do not cut RIP below the code size, or reach beyond it.
   return row.operands[0]?.kind !== 'J' || instruction.operandSize === instruction.codeSize
 }

@@ -1,21 +1,19 @@
 /**
- * The compiler tier: turns hot blocks into regions of WebAssembly and puts them in the blocks' place. Regions are compiled in
- * batches, found again by the bytes they were made from, and dropped when those change. Knows no instruction.
+ * The compiler tier as the run loop sees it: hot blocks are gathered, sent to be compiled in batches, and regions put in the blocks' place
+ * when they come back, unless the code has changed meanwhile. Knows no instruction, nor which thread compiles.
  */
-import type { DecodeMode } from '../decode/decoder.ts'
 import type { Block, BlockCache } from '../interpreter/blocks.ts'
 import type { Handlers } from '../interpreter/handlers.ts'
 import { NEVER_HOT } from '../interpreter/record.ts'
-import type { Row } from '../rows/index.ts'
 import { MODE } from '../state/mode.ts'
-import { buildRegion } from './build-region.ts'
-import type { RegionBuilder } from './region-builder.ts'
-import type { Region } from './region.ts'
+import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 
-/** Regions in one module: fewer modules keep code together, waiting for more delays what is ready. */
-const BATCH = 24
+/** Regions that are sent off at once: fewer modules keep code together, waiting for more delays what is ready. */
+const BATCH = 8
 /** Slices that a region waits for others to fill its module. */
-const PATIENCE = 4
+const PATIENCE = 2
+/** Runs after which a block has waited too long for another thread: some milliseconds' worth. */
+const LATE = 20_000
 
 export interface CompilerStatistics {
   regions: number
@@ -28,8 +26,6 @@ export interface CompilerStatistics {
 
 interface Candidate {
   readonly block: Block
-  readonly region: Region
-  readonly body: RegionBuilder
   /** Of the page, when its bytes were read. */
   readonly generation: number
 }
@@ -39,29 +35,30 @@ export class Compiler {
   readonly #blocks: BlockCache
   readonly #handlers: Handlers
   readonly #bytes: Uint8Array
-  /** Rows whose semantics were found not to compile. */
-  readonly #refused = new Set<Row>()
-  #queue: Candidate[] = []
+  readonly #service: RegionService
+  readonly #here = createRegionCompiler()
+  #queue: Block[] = []
+  /** Blocks that were sent off or will be. */
+  readonly #waiting = new Set<Block>()
   #waited = 0
+  /** One batch is away at a time: what becomes hot meanwhile makes the next one. */
+  #away = false
 
-  constructor(blocks: BlockCache, handlers: Handlers, bytes: Uint8Array) {
+  constructor(blocks: BlockCache, handlers: Handlers, bytes: Uint8Array, service: RegionService) {
     this.#blocks = blocks
     this.#handlers = handlers
     this.#bytes = bytes
+    this.#service = service
   }
 
-  /** A block has become hot. It is compiled with the next batch. */
-  add(block: Block, decodeMode: DecodeMode): void {
-    this.#blocks.setHeat(block, NEVER_HOT)
-    if (block.mode & MODE.csLimited || block.nextPage >= 0) return
-    const started = performance.now()
-    const candidate = this.#build(block, decodeMode)
-    this.statistics.milliseconds += performance.now() - started
-    if (!candidate) {
-      this.statistics.refused++
-      return
-    }
-    this.#queue.push(candidate)
+  /** A block has become hot. It is compiled with the next batch, or at once where it has run on and on while it waited for that. */
+  add(block: Block): void {
+    const late = this.#waiting.has(block)
+    this.#blocks.setHeat(block, late ? NEVER_HOT : LATE)
+    if (block.mode & MODE.csLimited || block.nextPage >= 0) return this.#blocks.setHeat(block, NEVER_HOT)
+    if (late) return this.#send(this.#here, [block])
+    this.#waiting.add(block)
+    this.#queue.push(block)
     if (this.#queue.length >= BATCH) this.flush()
   }
 
@@ -70,47 +67,62 @@ export class Compiler {
     if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
   }
 
-  /** Compiles what waits. Not while wasm code is running. */
+  /** Sends off what waits. Not while wasm code is running. */
   flush(): void {
-    if (!this.#queue.length) return
+    if (!this.#queue.length || this.#away) return
     this.#waited = 0
-    const started = performance.now()
-    const ready = this.#queue.filter(({ block, generation }) => this.#blocks.isCurrent(block) && this.#blocks.generation(block.host) === generation)
+    const blocks = this.#queue.filter((block) => this.#isWanted(block))
     this.#queue = []
-    if (!ready.length) return
-    const { indices, bytes } = this.#handlers.install(ready.map(({ body }) => body))
-    for (const [i, { block, region }] of ready.entries()) {
-      this.#blocks.replace(block, indices[i]!, extents(region))
-      this.statistics.instructions += region.blocks.reduce((sum, b) => sum + b.instructions.length, 0)
-    }
-    this.statistics.regions += ready.length
-    this.statistics.modules++
-    this.statistics.bytes += bytes
-    this.statistics.milliseconds += performance.now() - started
+    if (!blocks.length) return
+    this.#away = true
+    this.#send(this.#service, blocks, () => (this.#away = false))
   }
 
-  #build(block: Block, decodeMode: DecodeMode): Candidate | undefined {
-    const page = block.host - (block.host & 0xfff)
-    const { mode } = block
-    const built = buildRegion(
-      {
-        bytes: this.#bytes,
-        page,
+  #send(service: RegionService, blocks: readonly Block[], returned = (): void => {}): void {
+    const candidates = blocks.map((block) => ({ block, generation: this.#blocks.generation(block.host) }))
+    service.compile(this.#requests(candidates), this.#handlers.moduleContext, (result) => {
+      returned()
+      this.#install(candidates, result)
+      for (const { block } of candidates) this.#waiting.delete(block)
+    })
+  }
+  /** It is still there and nothing stands in for it yet. */
+  #isWanted(block: Block): boolean {
+    return this.#blocks.isCurrent(block) && !this.#blocks.isCompiled(block)
+  }
+
+  #requests(candidates: readonly Candidate[]): RegionRequest[] {
+    return candidates.map(({ block: { host, mode } }, n) => {
+      const page = host - (host & 0xfff)
+      // A region ends where another begins, be it one of the same batch.
+      const earlier = candidates.slice(0, n).filter(({ block }) => block.mode === mode && block.host >>> 12 === host >>> 12)
+      return {
+        bytes: this.#bytes.slice(page, page + 0x1000),
+        entry: host & 0xfff,
         mode,
-        decodeMode,
-        refused: this.#refused,
-        available: (row) => this.#blocks.available(row, mode),
-        isEntry: (ip) => this.#blocks.isCompiled(page + ip, mode),
-        wayOut: (ip) => this.#blocks.wayOut(page, ip, mode),
-        targets: () => this.#blocks.targets(page, mode),
-      },
-      block.host & 0xfff,
-    )
-    return built && { block, ...built, generation: this.#blocks.generation(page) }
+        entries: [...this.#blocks.entriesOn(host, mode), ...earlier.map(({ block }) => block.host & 0xfff)],
+      }
+    })
   }
-}
 
-/** The bytes a region was made from, as [start, end) offsets in its page. */
-function extents(region: Region): { start: number; end: number }[] {
-  return region.blocks.map(({ start, end }) => ({ start, end }))
+  #install(candidates: readonly Candidate[], { module, bytes, milliseconds, regions }: RegionModule): void {
+    const { statistics } = this
+    statistics.milliseconds += milliseconds
+    statistics.refused += regions.filter((region) => !region).length
+    if (!module) return
+    const there = candidates.map((candidate, n) => ({ ...candidate, region: regions[n] })).filter(({ region }) => region)
+    const indices = this.#handlers.install(module, there.length)
+    statistics.modules++
+    statistics.bytes += bytes
+    for (const [n, { block, generation, region }] of there.entries()) {
+      // What changed while it was compiled is not put in place.
+      if (!this.#isWanted(block) || this.#blocks.generation(block.host) !== generation || !this.#blocks.hasRoom) {
+        this.#handlers.release(indices[n]!)
+        continue
+      }
+      this.#blocks.replace(block, indices[n]!, region!)
+      statistics.regions++
+      statistics.instructions += region!.instructions
+    }
+  }
 }

@@ -1,18 +1,18 @@
 /** What becomes of guest code, for people: its disassembly, the IR of its region and of its handlers, the region's WebAssembly. */
-import { ModuleBuilder } from '@nonroot/wasm-encoder'
 import { decode } from '../decode/decoder.ts'
 import { disassemble, registerName } from '../decode/disassemble.ts'
 import { createInstruction, type CodeSize, type Instruction } from '../decode/instruction.ts'
 import { floatImports } from '../float/imports.ts'
 import { handlerIr } from '../interpreter/handlers.ts'
 import { print } from '../ir/print.ts'
-import { lower } from '../lower/lower.ts'
+import { CODE_TYPE, exportedModule } from '../lower/function-module.ts'
 import { rows } from '../rows/index.ts'
 import { gpr, S, SEG, SEGMENT, segment } from '../state/layout.ts'
-import { codeSizeOf, MODE } from '../state/mode.ts'
+import { decodeModeOf, MODE } from '../state/mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../system/intercept.ts'
 import { buildRegion } from './build-region.ts'
+import { SLOW_ACCESSES } from './slow-access.ts'
 import type { RegionBuilder } from './region-builder.ts'
 
 /** Kernel code of an operating system, as plain as it is. */
@@ -32,34 +32,25 @@ export interface CodeDump {
 }
 
 const PAGE = 4096
-/** Records of ways out are numbered here: this and the offset in the page. */
-const TARGETS_AT = 0x20000
-const WAYS_OUT = 0xa0_0000
 
 /** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary, and at `base` when it runs. */
 export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n): CodeDump {
   const page = at - (at % PAGE)
   const bytes = code.subarray(page, page + PAGE)
-  const codeSize = codeSizeOf(mode)
-  const decodeMode = { codeSize, protectedMode: (mode & MODE.protectedMode) !== 0 }
   const built = buildRegion(
     {
       bytes,
       page: 0,
       end: bytes.length,
       mode,
-      decodeMode,
       refused: new Set(),
-      available: () => true,
       isEntry: () => false,
-      wayOut: (ip) => WAYS_OUT + ip,
-      targets: () => TARGETS_AT,
     },
     at - page,
   )
   const placed = new Map<number, Instruction>()
   if (built) for (const block of built.region.blocks) for (const { ip, instruction } of block.instructions) placed.set(ip, instruction)
-  else for (const { ip, instruction } of straight(bytes, at - page, decodeMode)) placed.set(ip, instruction)
+  else for (const { ip, instruction } of straight(bytes, at - page, decodeModeOf(mode))) placed.set(ip, instruction)
   const guest = [...placed]
     .toSorted(([a], [b]) => a - b)
     .map(([ip, instruction]) => ({
@@ -92,19 +83,9 @@ const SLOW = { params: ['i32', 'i32'], results: ['i32'] } as const
 
 /** A module of the one function, as the processor would make it. */
 function moduleOf(body: RegionBuilder): Uint8Array<ArrayBuffer> {
-  const module = new ModuleBuilder()
-  module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: 65536, shared: true })
-  module.importTable('e', 'table', 1)
-  const type = module.type(['i32', 'i32'], [])
   const float = floatImports(new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true }))
-  const callees = new Map<string, number>()
-  for (const name of body.callees) {
-    const { params, results } = name === 'dispatch' || name === 'settleFlags' ? { params: SLOW.params, results: [] } : (float[name] ?? SLOW)
-    callees.set(name, module.importFunction('e', name, module.type(params, results)))
-  }
-  const { code, locals } = lower(body.root, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
-  module.exportFunction('region', module.function(type, locals, code))
-  return module.toBytes()
+  const signatures = Object.fromEntries([...body.callees].map((name) => [name, name === 'dispatch' || name === 'settleFlags' ? CODE_TYPE : (SLOW_ACCESSES[name] ?? float[name] ?? SLOW)]))
+  return exportedModule([body], { signatures, maximumPages: 65536 })
 }
 
 /** Scalar slots and where arrays begin, highest first. */

@@ -27,20 +27,18 @@ const STORED: FlagState = { state: 'stored' }
 /** A semantics that cannot be compiled: it calls the system unconditionally. */
 export class NotCompilable extends Error {}
 
-export interface RegionContext {
-  readonly meaningOf: (instruction: Instruction) => Semantics
-  /** Address of a record that leads on to an offset of the page: `goOn` with a link (see blocks.ts). */
-  readonly wayOut: (ip: number) => number
-  /** Address of the page's table of computed targets: TARGETS entries of an offset and a link. */
-  readonly targets: () => number
-}
-
 const REGISTERS = 16
 const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
 
 export class RegionBuilder extends SemanticsBuilder {
   readonly stackSize: 16 | 32 | 64
-  readonly #context: RegionContext
+  readonly #meaningOf: (instruction: Instruction) => Semantics
+  /** The entry record of the block that the region stands in for: there are the addresses that a region cannot know when it is built. */
+  readonly #entry: Value
+  /** Offsets of the page, or relative to it, that the region leaves for: the order of its records of ways out. */
+  readonly waysOut: number[] = []
+  /** It goes on at computed targets. */
+  usesTargets = false
   readonly #registers: (Variable | undefined)[] = Array.from({ length: REGISTERS })
   /** Registers that some instruction of the region changes. */
   readonly #changed = new Set<number>()
@@ -52,13 +50,16 @@ export class RegionBuilder extends SemanticsBuilder {
   readonly #ripPage: Variable
   readonly #tlb: Variable
   readonly #budget: Variable
-  /** Bytes ip, length and remaining of the instruction left at, as one i32 in RECORD's layout. */
-  readonly #leftAt: Variable
   readonly #lazyKind: Variable
   readonly #lazyLeft: Variable
   readonly #lazyRight: Variable
   readonly #lazyResult: Variable
+  /** Record to go on at, and RIP to go on at, of the exits that share one end. */
+  readonly #next: Variable
+  readonly #goal: Variable
   readonly #common = {}
+  readonly #onward = {}
+  readonly #computed = {}
   #flags: FlagState = UNKNOWN
   #placed!: Placed
   /** Instructions from the current one to the end of its basic block. */
@@ -69,19 +70,21 @@ export class RegionBuilder extends SemanticsBuilder {
   #target: Value | undefined
   readonly #codeSize: 16 | 32 | 64
 
-  constructor(mode: number, context: RegionContext) {
+  constructor(mode: number, meaningOf: (instruction: Instruction) => Semantics) {
     super()
-    this.#context = context
+    this.#meaningOf = meaningOf
+    this.#entry = this.param(1)
     this.stackSize = stackSizeOf(mode)
     this.#codeSize = codeSizeOf(mode)
     this.#ripPage = this.variable(super.slot(S.ripPage), 'ripPage')
     this.#tlb = this.variable(super.slot(S.tlb, 'i32'), 'tlb')
     this.#budget = this.variable(super.slot(S.budget, 'i32'), 'budget')
-    this.#leftAt = this.#bare(this.i32(0), 'leftAt')
     this.#lazyKind = this.variable(super.slot(S.lazyKind, 'i32'), 'lazyKind')
     this.#lazyLeft = this.#bare(this.const(0), 'lazyLeft')
     this.#lazyRight = this.#bare(this.const(0), 'lazyRight')
     this.#lazyResult = this.#bare(this.const(0), 'lazyResult')
+    this.#next = this.#bare(this.i32(0), 'next')
+    this.#goal = this.#bare(this.const(0), 'goal')
     this.#loads = this.#place()
     this.if(this.get(this.#lazyKind), () => {
       this.assign(this.#lazyLeft, super.slot(S.lazyLeft))
@@ -103,10 +106,16 @@ export class RegionBuilder extends SemanticsBuilder {
   // ------------------------------------------------------------------ the region as a whole
 
   build(region: Region): void {
-    this.block(() => this.#tree(region, region.blocks[0]!), this.#common)
+    // Exits of a kind share one end: it is as long as all of a small region's instructions.
+    this.block(() => {
+      this.block(() => {
+        this.block(() => this.#tree(region, region.blocks[0]!), this.#onward)
+        this.#goOnward()
+      }, this.#computed)
+      if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
+    }, this.#common)
     // The common way out for whatever leaves in the middle: state goes back to memory, the record says where.
     this.#writeBack()
-    this.rawStore(this.cpu, S.compiledRecord + RECORD.ip, 32, this.get(this.#leftAt))
     super.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
     this.return()
     this.#fill(this.#loads, () => {
@@ -154,8 +163,7 @@ export class RegionBuilder extends SemanticsBuilder {
     if (block.isLoop || block.order === 0) {
       this.ifUnlikely(this.ltS(left, 0), () => {
         super.setSlot(S.exit, this.i32(EXIT.budget))
-        this.assign(this.#leftAt, block.start)
-        this.break(this.#common)
+        this.#leaveAt(this.i32(block.start))
       })
     }
     this.assign(this.#budget, left)
@@ -174,7 +182,7 @@ export class RegionBuilder extends SemanticsBuilder {
     // Flags that change only under a condition are changed in their slots.
     const { row } = placed.instruction
     if (!flagsDead && row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.#settle()
-    this.#context.meaningOf(placed.instruction)(this, ...this.operands)
+    this.#meaningOf(placed.instruction)(this, ...this.operands)
   }
 
   #end(region: Region, block: BasicBlock): void {
@@ -198,8 +206,9 @@ export class RegionBuilder extends SemanticsBuilder {
         return this.#exitTo(ending.at)
       case 'indirect':
         // An instruction that always raises has no target, and has left.
-        if (this.#target) this.#indirect(this.#target)
-        return
+        if (!this.#target) return
+        this.assign(this.#goal, this.#target)
+        return this.break(this.#computed)
     }
   }
 
@@ -207,13 +216,15 @@ export class RegionBuilder extends SemanticsBuilder {
    * Goes on at a computed RIP. On the page that the region is on, whose mapping needs no second look, a small table remembers the blocks;
    * elsewhere, and where it does not know, `dispatch` finds them and fills the table.
    */
-  #indirect(target: Value): void {
+  #goComputed(): void {
+    const target = this.get(this.#goal)
+    this.usesTargets = true
     this.#writeBack()
     super.setSlot(S.rip, target)
     const distance = this.sub(target, this.get(this.#ripPage))
     this.if(this.ltU(distance, 0x1000), () => {
       const offset = this.wrap(distance)
-      const entry = this.add(this.i32(this.#context.targets()), this.shl(this.and(offset, TARGETS - 1), 3))
+      const entry = this.add(this.rawLoad('i32', this.#entry, RECORD.targets, 32), this.shl(this.and(offset, TARGETS - 1), 3))
       this.if(
         this.eq(this.rawLoad('i32', entry, 0, 32), offset),
         () => {
@@ -230,13 +241,20 @@ export class RegionBuilder extends SemanticsBuilder {
     this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
   }
 
-  /** Leaves the region for an offset of its page, or relative to it. */
-  #exitTo(ip: number): void {
-    const record = this.i32(this.#context.wayOut(ip))
+  /** Leaves by a record: for what it is linked to, or by itself. */
+  #goOnward(): void {
+    const record = this.add(this.rawLoad('i32', this.#entry, RECORD.waysOut, 32), this.get(this.#next))
     this.#writeBack()
     const linked = this.rawLoad('i32', record, RECORD.link, 32)
-    const next = this.select(this.gtU(linked, 1), linked, record)
+    const next = this.select(this.gtU(linked, NOT_LINKED), linked, record)
     this.tail(this.rawLoad('i32', next, RECORD.handler, 32), this.cpu, next)
+  }
+  /** Leaves the region for an offset of its page, or relative to it. */
+  #exitTo(ip: number): void {
+    let number = this.waysOut.indexOf(ip)
+    if (number < 0) number = this.waysOut.push(ip) - 1
+    this.assign(this.#next, number * RECORD.size)
+    this.break(this.#onward)
   }
 
   /** Registers, budget and lazy flags to their slots. */
@@ -497,15 +515,30 @@ export class RegionBuilder extends SemanticsBuilder {
     return this.add(this.cpu, segment(which === 'operand' ? this.instruction.segment : which))
   }
 
-  protected override slowCall(name: 'slowWrite' | 'slowModify'): string {
-    return name === 'slowWrite' ? 'compiledWrite' : 'compiledModify'
+  /** In one call: this stands at every access. (compiler/slow-access.ts) */
+  protected slowHost(access: 'read' | 'modify', linear: Value, info: number): Value {
+    const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.i32(info), this.#position())
+    this.ifUnlikely(this.eqz(host), () => this.break(this.#common))
+    return host
+  }
+  protected slowWrite(linear: Value, value: Value, info: number): void {
+    const vector = value.type === 'v128'
+    if (vector) super.setSlot(S.value, value)
+    const args = vector ? [this.cpu, linear, this.i32(info), this.#position()] : [this.cpu, linear, value, this.i32(info), this.#position()]
+    this.ifUnlikely(this.call('i32', vector ? 'compiledWriteVector' : 'compiledWrite', ...args), () => this.break(this.#common))
+  }
+  /** The current instruction as RECORD has it: ip, length, remaining. */
+  #position(): Value {
+    return this.i32(this.#placed.ip | (this.instruction.length << 16) | (this.#remaining << 24))
   }
 
   // ------------------------------------------------------------------ ways out
 
   leave(): void {
-    const { ip } = this.#placed
-    this.assign(this.#leftAt, ip | (this.instruction.length << 16) | (this.#remaining << 24))
+    this.#leaveAt(this.#position())
+  }
+  #leaveAt(position: Value): void {
+    super.setSlot(S.compiledRecord + RECORD.ip, position)
     this.break(this.#common)
   }
   jump(rip: Value): void {

@@ -4,20 +4,24 @@
  */
 import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
-import { rows, type Row } from '../rows/index.ts'
+import { rows } from '../rows/index.ts'
 import { canDropFlags, hidesFlags, isQuiet } from '../semantics/dead-flags.ts'
-import { codeSizeOf, MODE } from '../state/mode.ts'
+import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
 import { dropWriteTags } from '../paging/tlb.ts'
-import { fpr, gpr, S, segment, xmm } from '../state/layout.ts'
+import { fpr, gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment, xmm } from '../state/layout.ts'
 import type { CodeTracker, Core } from '../core.ts'
+import type { CompiledRegion } from '../compiler/region-service.ts'
 import type { Handlers } from './handlers.ts'
 import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
 
-/** Room left for one block and the ways out of the regions that wait to be compiled. */
-const ARENA_RESERVE = 1 << 20
+/** None of PagingState's. */
+const NO_GENERATION = -1
+
+/** Room left for one block, or for a region's ways out and its page's targets. */
+const ARENA_RESERVE = 1 << 16
 
 export interface Block {
   readonly host: number
@@ -58,11 +62,8 @@ export class BlockCache implements CodeTracker {
   readonly #generations: Uint32Array
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
-  /** Blocks that have been replaced. */
-  readonly #entries = new Set<Block>()
   readonly #byFirst = new Map<number, Block>()
   readonly #targets = new Map<string, number>()
-  readonly #waysOut = new Map<string, number>()
   readonly #instruction = createInstruction(rows[0]!)
   readonly #modes = new Map<number, DecodeMode>()
   readonly #joined = new Uint8Array(32)
@@ -144,10 +145,16 @@ export class BlockCache implements CodeTracker {
     return this.#blocks.size
   }
   get regions(): number {
-    return this.#entries.size
+    let count = 0
+    for (const regions of this.#compiled.values()) count += regions.size
+    return count
   }
   get arenaUsed(): number {
     return this.#free - this.#arena
+  }
+  /** False: the next block to be decoded drops all others first. */
+  get hasRoom(): boolean {
+    return this.#arenaEnd - this.#free >= ARENA_RESERVE
   }
 
   /** Drops everything. Only when no wasm code is running. */
@@ -158,9 +165,7 @@ export class BlockCache implements CodeTracker {
     this.#pages.clear()
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
     this.#compiled.clear()
-    this.#entries.clear()
     this.#byFirst.clear()
-    this.#waysOut.clear()
     this.#targets.clear()
     this.#hasCode.fill(0)
     this.#free = this.#arena
@@ -172,7 +177,7 @@ export class BlockCache implements CodeTracker {
    * from `find` and from links, and is to be given back by `release`. Undefined: a fetch fault was raised.
    */
   decode(host: number, mode: number, nextPage: FetchNextPage, limit = 0): Block | undefined {
-    if (this.#arenaEnd - this.#free < ARENA_RESERVE) this.reset()
+    if (!this.hasRoom) this.reset()
     const { u8, i32 } = this.#core
     const instruction = this.#instruction
     const decodeMode = this.#mode(mode)
@@ -223,6 +228,7 @@ export class BlockCache implements CodeTracker {
     }
     this.#special(first, 'enterBlock', host & 0xfff)
     i32[(first + RECORD.immediate) >>> 2] = count
+    i32[(first + RECORD.mode) >>> 2] = mode
     this.#startHeat(first, limit || !this.hotness ? NEVER_HOT : this.hotness)
     this.#count(first, record, count)
     this.#handlers.flush()
@@ -268,48 +274,49 @@ export class BlockCache implements CodeTracker {
   generation(host: number): number {
     return this.#generations[host >>> 12]!
   }
-  /** Whether compiled code runs in place of the block at `host`. */
-  isCompiled(host: number, mode: number): boolean {
-    const block = this.#blocks.get(key(host, mode))
-    return block !== undefined && this.#entries.has(block)
+  isCompiled({ host, first }: Block): boolean {
+    return [...(this.#compiled.get(host >>> 12) ?? [])].some(({ block }) => block.first === first)
+  }
+  /** Offsets in its page at which compiled code stands in for a block of this mode. */
+  entriesOn(host: number, mode: number): number[] {
+    const offsets: number[] = []
+    for (const { block } of this.#compiled.get(host >>> 12) ?? []) if (block.mode === mode) offsets.push(block.host & 0xfff)
+    return offsets
   }
   setHeat(block: Block, heat: number): void {
     this.#interpreted += this.#ran(block.first)
     this.#startHeat(block.first, heat)
   }
-  decodeMode(mode: number): DecodeMode {
-    return this.#mode(mode)
-  }
-  available(row: Row, mode: number): boolean {
-    return !unavailable(row, mode)
-  }
-  /** From now on compiled code runs in the block's place. `extents`: what it was made from, as offsets in the page. */
-  replace(block: Block, handler: number, extents: Compiled['extents']): void {
+  /**
+   * From now on compiled code runs in the block's place. `extents`: what it was made from, `waysOut`: where it leaves for, as offsets in the page.
+   */
+  replace(block: Block, handler: number, { extents, waysOut, usesTargets }: CompiledRegion): void {
     const page = block.host >>> 12
-    this.#core.i32[block.first >>> 2] = handler
+    const word = block.first >>> 2
+    const { i32 } = this.#core
+    i32[word + (RECORD.waysOut >> 2)] = this.#waysOut(waysOut, block.mode)
+    if (usesTargets) i32[word + (RECORD.targets >> 2)] = this.#targetsOf(page, block.mode)
+    i32[word] = handler
     let regions = this.#compiled.get(page)
     if (!regions) this.#compiled.set(page, (regions = new Set()))
-    this.#entries.add(block)
     regions.add({ block, page, extents, handler })
   }
-  /** A record that goes on at an offset of a page: what compiled code leaves by. Shared by the page's regions. */
-  wayOut(page: number, ip: number, mode: number): number {
-    const at = `${page}/${ip}/${mode}`
-    let record = this.#waysOut.get(at)
-    if (record === undefined) {
-      record = this.#free
+  /** Records that go on at offsets of a page, one after the other: what compiled code leaves by. */
+  #waysOut(offsets: readonly number[], mode: number): number {
+    const first = this.#free
+    for (const ip of offsets) {
+      const record = this.#free
       this.#free += RECORD.size
       this.#special(record, 'goOn', ip)
       this.#immediate(record, ip)
       this.#core.u8[record + RECORD.remaining] = 0
       this.#core.i32[(record + RECORD.link) >>> 2] = this.#linkFor(ip, mode, 0)
-      this.#handlers.flush()
-      this.#waysOut.set(at, record)
     }
-    return record
+    this.#handlers.flush()
+    return first
   }
   /** The table by which compiled code on a page finds computed targets on it. */
-  targets(page: number, mode: number): number {
+  #targetsOf(page: number, mode: number): number {
     const at = `${page}/${mode}`
     let table = this.#targets.get(at)
     if (table === undefined) {
@@ -324,7 +331,6 @@ export class BlockCache implements CodeTracker {
     const { block, page, handler } = compiled
     const regions = this.#compiled.get(page)!
     regions.delete(compiled)
-    this.#entries.delete(block)
     if (!regions.size) this.#compiled.delete(page)
     if (this.isCurrent(block)) {
       this.#core.i32[block.first >>> 2] = this.#handlers.special('enterBlock')
@@ -349,7 +355,7 @@ export class BlockCache implements CodeTracker {
       core.i32[record >>> 2] = this.#handlers.special('undefinedOpcode')
       return false
     }
-    if (unavailable(row, mode)) {
+    if (isUnavailable(row, mode)) {
       core.i32[record >>> 2] = this.#handlers.special('fpuUnavailable')
       return false
     }
@@ -403,6 +409,7 @@ export class BlockCache implements CodeTracker {
     }
     const { flow } = row.attributes
     if (flow === 'conditional' || flow === 'jump' || flow === 'call') {
+      i32[word + (RECORD.farGeneration >> 2)] = NO_GENERATION
       const next = ip + i.length
       const target = next + i.immediate
       this.#immediate(record, target)
@@ -417,6 +424,7 @@ export class BlockCache implements CodeTracker {
   }
 
   #special(record: number, name: Parameters<Handlers['special']>[0], ip: number): void {
+    this.#core.i32[(record + RECORD.farGeneration) >>> 2] = NO_GENERATION
     this.#core.i32[record >>> 2] = this.#handlers.special(name)
     this.#position(record, ip, 0)
   }
@@ -450,7 +458,7 @@ export class BlockCache implements CodeTracker {
 
   #mode(mode: number): DecodeMode {
     let known = this.#modes.get(mode)
-    if (!known) this.#modes.set(mode, (known = { codeSize: codeSizeOf(mode), protectedMode: (mode & MODE.protectedMode) !== 0 }))
+    if (!known) this.#modes.set(mode, (known = decodeModeOf(mode)))
     return known
   }
 
@@ -493,25 +501,15 @@ export class BlockCache implements CodeTracker {
     const hash = Math.imul(host ^ (mode << 20), BLOCK_HASH) >>> (32 - BLOCK_TABLE_BITS)
     return (this.#table >>> 2) + hash * 8
   }
+  /** The hash table and the jump cache. */
   #clearTable(): void {
+    const jumps = this.#core.base + JUMP_CACHE
+    this.#core.i32.fill(-1, jumps >>> 2, (jumps + JUMP_ENTRIES * JUMP.entry) >>> 2)
     this.#core.i32.fill(-1, this.#table >>> 2, (this.#table + BLOCK_TABLE_SIZE) >>> 2)
   }
 }
 
 const key = (host: number, mode: number): number => (host >>> 0) * 0x10000 + mode
-
-/** x87, MMX and SSE instructions that CR0 or CR4 turn off. FXSAVE and the like look for themselves. */
-function unavailable(row: Row, mode: number): boolean {
-  switch (row.attributes.unit) {
-    case 'x87':
-    case 'mmx':
-      return (mode & MODE.noX87) !== 0
-    case 'sse':
-      return (mode & MODE.noSse) !== 0
-    default:
-      return false
-  }
-}
 
 /** Offset in the vCPU block of the register that ModRM.reg or ModRM.rm names, by the operand's register file. */
 function registerOffset(i: Instruction, field: 'reg' | 'rm'): number {

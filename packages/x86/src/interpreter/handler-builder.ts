@@ -5,7 +5,7 @@ import type { Value, Width } from '../ir/nodes.ts'
 import { SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
-import { RECORD } from './record.ts'
+import { FAR, NEVER_LINKED, NOT_LINKED, RECORD } from './record.ts'
 
 /** What the handlers share with the processor that runs them. */
 export interface HandlerContext {
@@ -89,7 +89,7 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   /** Goes on where the record's immediate says, in any mode. */
   goOn(): void {
-    this.#follow(RECORD.link, () => this.#cutByMode(this.add(this.slot(S.ripPage), this.immediate())))
+    this.#followFar(() => this.#cutByMode(this.add(this.slot(S.ripPage), this.immediate())))
   }
   #cutByMode(rip: Value): Value {
     const code = this.and(this.slot(S.mode, 'i32'), MODE.codeSize)
@@ -118,6 +118,17 @@ export class HandlerBuilder extends SemanticsBuilder {
     return which === 'operand' ? this.add(this.cpu, this.#field(RECORD.segment)) : this.add(this.cpu, segment(which))
   }
 
+  protected slowHost(access: 'read' | 'modify', linear: Value, info: number): Value {
+    this.setSlot(S.address, linear)
+    this.ifUnlikely(this.call('i32', access === 'read' ? 'slowRead' : 'slowModify', this.cpu, this.i32(info)), () => this.leave())
+    return access === 'read' ? this.add(this.cpu, S.value) : this.slot(S.modify, 'i32')
+  }
+  protected slowWrite(linear: Value, value: Value, info: number): void {
+    this.setSlot(S.address, linear)
+    this.setSlot(S.value, value)
+    this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.i32(info)), () => this.leave())
+  }
+
   leave(): void {
     this.setSlot(S.record, this.record)
     this.return()
@@ -139,13 +150,27 @@ export class HandlerBuilder extends SemanticsBuilder {
       const limit = this.rawLoad('i64', this.add(this.cpu, segment(SEGMENT.cs)), SEG.limit, 32)
       this.raiseIf(this.gtU(this.relativeTarget(), limit), VECTOR.GP)
     }
+    if (this.codeSize === 64) return this.#followFar(() => this.relativeTarget())
     this.#follow(RECORD.link, () => this.relativeTarget())
   }
   /** Goes to the linked block, or finds it and links. */
   #follow(link: number, rip: () => Value): void {
     const block = this.rawLoad('i32', this.record, link, 32)
-    this.if(this.gtU(block, 1), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
+    this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
     this.setSlot(S.rip, rip())
+    this.tailCall('dispatch', this.cpu, this.add(this.record, link))
+  }
+  /** The same for a target that may lie on another page. */
+  #followFar(rip: () => Value): void {
+    const block = this.rawLoad('i32', this.record, RECORD.link, 32)
+    this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
+    this.if(this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')), () => {
+      const far = this.rawLoad('i32', this.record, RECORD.far, 32)
+      this.setSlot(S.ripPage, this.add(this.slot(S.ripPage), this.and(this.immediate(), -4096)))
+      this.tail(this.rawLoad('i32', far, RECORD.handler, 32), this.cpu, far)
+    })
+    this.setSlot(S.rip, rip())
+    const link = this.select(this.eq(block, NEVER_LINKED), this.i32(RECORD.far | FAR), this.i32(RECORD.link))
     this.tailCall('dispatch', this.cpu, this.add(this.record, link))
   }
   system(name: string, ...args: Value[]): void {

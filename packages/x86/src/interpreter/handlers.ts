@@ -2,24 +2,21 @@
  * The interpreter's handlers: one wasm function for each shape of instruction that was met, made on demand and in batches.
  * A shape is what a handler is specialised on (row, sizes, kind of address); everything else it reads from the record.
  */
-import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
-import type { IrBuilder } from '../ir/builder.ts'
 import type { Body, Value } from '../ir/nodes.ts'
 import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
-import { lower } from '../lower/lower.ts'
+import { SLOW_ACCESSES, slowAccessBodies } from '../compiler/slow-access.ts'
+import { CODE_TYPE, functionModule, type Built, type ModuleContext, type Signature } from '../lower/function-module.ts'
 import { rows } from '../rows/index.ts'
 import { VECTOR } from '../semantics/builder.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
-import { EXIT, S, TLB, TLB_ENTRIES } from '../state/layout.ts'
+import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB, TLB_ENTRIES } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, NOT_LINKED, RECORD } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from './record.ts'
 
 /** A function that handlers may call. */
-export interface HandlerImport {
-  readonly params: readonly ValueType[]
-  readonly results: readonly ValueType[]
+export interface HandlerImport extends Signature {
   readonly function: (...args: never[]) => unknown
 }
 
@@ -29,6 +26,10 @@ export interface HandlersOptions extends HandlerContext {
   readonly maximumPages: number
   readonly imports: Readonly<Record<string, HandlerImport>>
 }
+
+/** Without the functions: what may go to another thread. */
+const typesOnly = (all: Readonly<Record<string, Signature>>): Record<string, Signature> =>
+  Object.fromEntries(Object.entries(all).map(([name, { params, results }]) => [name, { params, results }]))
 
 /** Handlers that belong to no row. */
 type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
@@ -55,6 +56,8 @@ export class Handlers {
   readonly settleFlags: (cpu: number, unused: number) => void
   /** Enters a block: (cpu, address of its first record). */
   readonly enter: (cpu: number, block: number) => void
+  /** What modules of code are made against. Plain data: it may go to another thread. */
+  readonly moduleContext: ModuleContext
   readonly #options: HandlersOptions
   readonly #known = new Map<number, number>()
   readonly #special = new Map<Special, number>()
@@ -65,7 +68,7 @@ export class Handlers {
   /** Index 0 stays empty: a record that was never written traps. */
   #next = 1
   /** Functions of the first module that the others import. */
-  readonly #shared: Record<string, WebAssembly.ExportValue> | undefined
+  #shared: Record<string, WebAssembly.ExportValue> = {}
   readonly #released: number[] = []
   /** Modules of compiled functions that the garbage collector has taken, as none of their functions was in the table any more. */
   modulesCollected = 0
@@ -73,10 +76,13 @@ export class Handlers {
 
   constructor(options: HandlersOptions) {
     this.#options = options
-    const { enter, dispatch, settleFlags } = this.#core()
+    const signatures: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES }
+    for (const [name, type] of Object.entries(options.imports)) signatures[name] = type
+    this.moduleContext = { signatures: typesOnly(signatures), maximumPages: options.maximumPages }
+    const exported = this.#core()
+    const { enter, settleFlags } = exported
     this.enter = enter as (cpu: number, block: number) => void
     this.settleFlags = settleFlags as (cpu: number, unused: number) => void
-    this.#shared = { dispatch: dispatch!, settleFlags: settleFlags! }
   }
 
   /** Table index for an instruction in a mode; the handler exists after the next `flush`. */
@@ -125,27 +131,25 @@ export class Handlers {
       b.next()
       return b
     })
-    const { module, functions } = this.#module(bodies)
+    const { module, functions } = functionModule(bodies, this.moduleContext)
     for (const [i, f] of functions.entries()) module.element(pending[i]!.index, [f])
-    this.#instantiate(module.toBytes())
+    this.#instantiate(new WebAssembly.Module(module.toBytes()))
   }
 
-  /** Puts compiled functions into the table. */
-  install(bodies: readonly Built[]): { indices: number[]; bytes: number } {
+  /** Puts a module's exports, named by number, into the table. */
+  install(module: WebAssembly.Module, count: number): number[] {
     this.flush()
-    const { module, functions } = this.#module(bodies)
-    const indices = functions.map((f) => {
+    const exported = this.#instantiate(module)
+    this.#modules.register(exported, undefined)
+    return Array.from({ length: count }, (_, n) => {
       let index = this.#released.pop()
       if (index === undefined) {
         index = this.#next++
         if (index >= this.table.length) this.table.grow(TABLE_INITIAL)
       }
-      module.element(index, [f])
+      this.table.set(index, exported[n] as WebAssembly.ExportValue)
       return index
     })
-    const bytes = module.toBytes()
-    this.#modules.register(this.#instantiate(bytes), undefined)
-    return { indices, bytes: bytes.length }
   }
   /** The compiled function at this index is no longer entered; its place may be used again. */
   release(index: number): void {
@@ -153,43 +157,30 @@ export class Handlers {
     this.#released.push(index)
   }
 
-  /** A module of functions with these bodies, importing what they call. */
-  #module(bodies: readonly Built[]): { module: ModuleBuilder; functions: number[] } {
-    const module = new ModuleBuilder()
-    module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: this.#options.maximumPages, shared: true })
-    module.importTable('e', 'table', 1)
-    const type = module.type(['i32', 'i32'], [])
-    const callees = new Map<string, number>()
-    for (const name of new Set(bodies.flatMap((body) => [...body.callees]))) {
-      const known = name === 'dispatch' || name === 'settleFlags' ? HANDLER_TYPE : this.#options.imports[name]
-      if (!known) throw new Error(`handlers call ${name}, which is not imported`)
-      callees.set(name, module.importFunction('e', name, module.type(known.params, known.results)))
-    }
-    const functions = bodies.map((body) => {
-      const { code, locals } = lower(body.root, { params: 2, callee: (name) => callees.get(name)!, tailType: type })
-      return module.function(type, locals, code)
-    })
-    return { module, functions }
-  }
-
-  #instantiate(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Exports {
+  #instantiate(module: WebAssembly.Module): WebAssembly.Exports {
     const e: Record<string, WebAssembly.ImportValue> = { memory: this.#options.memory, table: this.table }
     for (const [name, { function: f }] of Object.entries(this.#options.imports)) e[name] = f as WebAssembly.ImportValue
     Object.assign(e, this.#shared)
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports
+    return new WebAssembly.Instance(module, { e }).exports
   }
 
-  /** What every other handler relies on. */
+  /** What every other handler relies on. `dispatch` calls `find`, so that comes first, in a module of its own. */
   #core(): WebAssembly.Exports {
     const body = (build: (b: HandlerBuilder) => void) => {
       const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
       build(b)
       return b
     }
-    const enterBody = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
-    const { module, functions } = this.#module([body(dispatch), enterBody, body(settleFlags)])
-    for (const [i, name] of ['dispatch', 'enter', 'settleFlags'].entries()) module.exportFunction(name, functions[i]!)
-    return this.#instantiate(module.toBytes())
+    const enter = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
+    const first: [string, Built][] = [['find', body(find)], ['enter', enter], ['settleFlags', body(settleFlags)], ...slowAccessBodies()]
+    this.#shared = this.#exports(first)
+    this.#shared = { ...this.#shared, ...this.#exports([['dispatch', body(dispatch)]]) }
+    return this.#shared
+  }
+  #exports(named: readonly [string, Built][]): WebAssembly.Exports {
+    const { module, functions } = functionModule(named.map(([, built]) => built), this.moduleContext)
+    for (const [i, [name]] of named.entries()) module.exportFunction(name, functions[i]!)
+    return this.#instantiate(new WebAssembly.Module(module.toBytes()))
   }
 }
 
@@ -200,12 +191,47 @@ function fetchAddress(b: HandlerBuilder, sum: Value): { linear: Value; entry: Va
   return { linear, entry }
 }
 
-/**
- * Goes on at the RIP slot: instruction TLB, then the hash table of blocks; leaves to the run loop where either does not know.
- * The second parameter is the address of a link field, filled when it says NOT_LINKED.
- */
-function dispatch(b: HandlerBuilder): void {
+/** RIP's entry of the jump cache. Pages of a program differ in low bits of their number, functions begin at multiples of 16. */
+function jumpEntry(b: HandlerBuilder, rip: Value): Value {
+  const low = b.wrap(rip)
+  const index = b.and(b.xor(low, b.shrU(low, JUMP_BITS)), JUMP_ENTRIES - 1)
+  return b.add(b.cpu, b.shl(index, 4))
+}
+
+/** Fills the link that led to dispatch, and enters the block. The second parameter is the link's address; see FAR. */
+function enterFound(b: HandlerBuilder, block: Value): void {
   const link = b.record
+  b.if(
+    b.and(link, FAR),
+    () => {
+      b.rawStore(b.sub(link, FAR), 0, 32, block)
+      b.rawStore(b.sub(link, FAR), RECORD.farGeneration - RECORD.far, 32, b.slot(S.generation, 'i32'))
+    },
+    () => b.if(b.eq(b.rawLoad('i32', link, 0, 32), NOT_LINKED), () => b.rawStore(link, 0, 32, block)),
+  )
+  b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)
+}
+
+/** Goes on at the RIP slot: by the jump cache, else by `find`. */
+function dispatch(b: HandlerBuilder): void {
+  const rip = b.slot(S.rip)
+  const entry = jumpEntry(b, rip)
+  const known = b.and(
+    b.eq(b.rawLoad('i64', entry, JUMP_CACHE + JUMP.rip, 64), rip),
+    b.eq(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.generation, 32), b.slot(S.generation, 'i32')),
+  )
+  b.if(known, () => {
+    const block = b.rawLoad('i32', entry, JUMP_CACHE + JUMP.block, 32)
+    b.if(b.eq(b.rawLoad('i32', block, RECORD.mode, 32), b.slot(S.mode, 'i32')), () => {
+      b.setSlot(S.ripPage, b.and(rip, -4096))
+      enterFound(b, block)
+    })
+  })
+  b.tailCall('find', b.cpu, b.record)
+}
+
+/** Goes on at the RIP slot: instruction TLB, then the hash table of blocks; leaves to the run loop where either does not know. */
+function find(b: HandlerBuilder): void {
   const rip = b.slot(S.rip)
   // RIP is cut to its width already.
   const sum = b.add(rip, b.slot(S.csBase))
@@ -227,8 +253,19 @@ function dispatch(b: HandlerBuilder): void {
   })
   b.setSlot(S.ripPage, b.sub(rip, b.and(linear, 4095)))
   const block = b.rawLoad('i32', b.get(found), 8, 32)
-  b.if(b.eq(b.rawLoad('i32', link, 0, 32), NOT_LINKED), () => b.rawStore(link, 0, 32, block))
-  b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)
+  b.if(
+    b.eq(b.and(mode, MODE.codeSize), 2),
+    () => {
+      const jump = jumpEntry(b, rip)
+      b.rawStore(jump, JUMP_CACHE + JUMP.rip, 64, rip)
+      b.rawStore(jump, JUMP_CACHE + JUMP.generation, 32, b.slot(S.generation, 'i32'))
+      b.rawStore(jump, JUMP_CACHE + JUMP.block, 32, block)
+      enterFound(b, block)
+    },
+    // Links to other pages are for 64-bit code, where linear addresses are RIPs.
+    () => b.if(b.and(b.record, FAR), () => b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)),
+  )
+  enterFound(b, block)
 }
 
 /** Computes the flags that the lazy slots describe. (compiler/lazy-flags.ts) */
@@ -261,7 +298,9 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   // The code here was written over: give back what the block had taken for the rest, and find it anew.
   stale: (b) => {
     b.setSlot(S.budget, b.add(b.slot(S.budget, 'i32'), b.rawLoad('i32', b.record, RECORD.remaining, 8)))
-    b.jump(b.currentRipOfAnyMode())
+    // The jump cache may still lead here.
+    b.setSlot(S.rip, b.currentRipOfAnyMode())
+    b.tailCall('find', b.cpu, b.add(b.cpu, S.zero))
   },
   // After the instruction that an interrupt shadow covers. (STI itself leaves when something waits.)
   endShadow: (b) => {
@@ -281,11 +320,6 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   },
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
 }
-
-const HANDLER_TYPE = { params: ['i32', 'i32'], results: [] } as const
-
-/** A function's body, and the imports it calls. */
-export type Built = Pick<IrBuilder, 'root' | 'callees'>
 
 /** Numbers a shape. Two instructions with the same number run the same handler. */
 function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {

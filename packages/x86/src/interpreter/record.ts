@@ -15,11 +15,18 @@ export const RECORD = {
   reg: 8,
   /** i32: register named by ModRM.rm or the opcode; of a memory operand the base. */
   rm: 12,
+  /** i32, i32, of a block's entry whose place a region has taken: its page's table of computed targets, its records of ways out. */
+  targets: 8,
+  waysOut: 12,
   /** i32: index register, i32: its shift. RIP-relative operands hold the i64 displacement from `ripPage` here instead. */
   index: 16,
   scale: 20,
-  /** i32: segment register's block. */
+  /** i32, i32, of branches and of what goes on behind a block: the block on another page that was gone to, and the generation that this holds for. */
+  far: 16,
+  farGeneration: 20,
+  /** i32: segment register's block. Of a block's entry: its mode key. */
   segment: 24,
+  mode: 24,
   /** i32, sign-extended. */
   displacement: 28,
   /** i64. Relative branches: target minus `ripPage`. Memory offsets (`O`): the offset. Block entry: instruction count. */
@@ -37,6 +44,9 @@ export const RECORD = {
   escape: 44,
   size: 48,
 } as const
+
+/** In the low bit of what `dispatch` is told of a link: it is one to another page. */
+export const FAR = 1
 
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1

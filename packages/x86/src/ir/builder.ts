@@ -24,8 +24,8 @@ export class IrBuilder {
   i32(value: number): Value {
     return this.const(value, 'i32')
   }
-  param(index: number): Value {
-    return this.append({ kind: 'param', type: 'i32', index, uses: 0, local: -1 })
+  param(index: number, type: Type = 'i32'): Value {
+    return this.append({ kind: 'param', type, index, uses: 0, local: -1 })
   }
   /** A mutable variable, living to the end of the function. */
   variable(initial: Value, name = ''): Variable {
@@ -185,8 +185,8 @@ export class IrBuilder {
   continue(label: object = this.#innermost()): void {
     this.effect({ kind: 'continue', label })
   }
-  return(): void {
-    this.effect({ kind: 'return' })
+  return(value?: Value): void {
+    this.effect(value ? { kind: 'return', value: this.use(value) } : { kind: 'return' })
   }
   tail(target: Value, ...args: Value[]): void {
     this.effect({ kind: 'tail', target: this.use(target), args: args.map((a) => this.use(a)) })

@@ -25,7 +25,7 @@ export type Value =
   | (Base & { kind: 'const'; type: Type; value: bigint })
   | (Base & { kind: 'op'; type: Type; op: Op; args: readonly Value[]; lanes: readonly number[] | undefined })
   | (Base & { kind: 'select'; type: Type; args: readonly [Value, Value, Value] })
-  /** Parameter of the function: the vCPU base, or the pre-decoded record. */
+  /** Parameter of the function: the vCPU base, the pre-decoded record, or what a helper is given. */
   | (Base & { kind: 'param'; type: Type; index: number })
   | (Base & { kind: 'get'; type: Type; variable: Variable })
   /** A slot of the vCPU at a constant offset (see state/layout.ts): a wasm local where the lowering keeps it in one. */
@@ -49,7 +49,7 @@ export type Effect =
   | { kind: 'copy'; to: Value; from: Value; count: Value }
   | { kind: 'fill'; to: Value; byte: Value; count: Value }
   /** Ends the function. */
-  | { kind: 'return' }
+  | { kind: 'return'; value?: Value }
   /** Ends the function by calling another one: by its place in the table, or by name. */
   | { kind: 'tail'; target: Value; args: readonly Value[] }
   | { kind: 'tailCall'; callee: string; args: readonly Value[] }

@@ -9,7 +9,7 @@ export interface Signature {
 }
 
 export interface VerifyOptions {
-  /** How many parameters the function has, all of them i32. */
+  /** How many parameters the function has. */
   readonly params: number
   /** The type of an import; undefined: there is none of that name. Absent: calls are not checked. */
   readonly signature?: (callee: string) => Signature | undefined
@@ -149,6 +149,7 @@ class Verifier {
         this.#assigned = undefined
         return
       case 'return':
+        if (node.value) this.#use(node.value)
         this.#assigned = undefined
     }
   }
@@ -159,7 +160,7 @@ class Verifier {
         return this.#constant(value)
       case 'param':
         if (value.index >= this.#options.params) this.#problem(`parameter ${value.index} of a function that has ${this.#options.params}`)
-        return this.#type('a parameter', value.type, 'i32')
+        return
       case 'get': {
         const { variable } = value
         this.#type(`variable '${variable.name}'`, value.type, variable.type)

@@ -100,6 +100,7 @@ class Lowering {
         return
       case 'if':
         this.#value(node.condition)
+        if (node.then.length === 1 && node.then[0]!.kind === 'break' && !node.else.length) return this.#branch(0x0d, node.then[0]!)
         code.byte(0x04)
         code.byte(0x40)
         this.#open.push({ label: undefined, loop: false })
@@ -130,9 +131,7 @@ class Lowering {
         return
       case 'break':
       case 'continue':
-        code.byte(0x0c)
-        code.u32(this.#open.length - 1 - this.#open.findLastIndex((b) => b.label === node.label && b.loop === (node.kind === 'continue')))
-        return
+        return this.#branch(0x0c, node)
       case 'copy':
         this.#value(node.to)
         this.#value(node.from)
@@ -146,6 +145,7 @@ class Lowering {
         for (const byte of [0xfc, 0x0b, 0]) code.byte(byte)
         return
       case 'return':
+        if (node.value) this.#value(node.value)
         code.byte(0x0f)
         return
       case 'tail':
@@ -161,6 +161,12 @@ class Lowering {
         code.u32(this.#options.callee(node.callee))
         return
     }
+  }
+
+  /** A br or br_if. */
+  #branch(opcode: number, { kind, label }: Extract<Node, { kind: 'break' | 'continue' }>): void {
+    this.code.byte(opcode)
+    this.code.u32(this.#open.length - 1 - this.#open.findLastIndex((b) => b.label === label && b.loop === (kind === 'continue')))
   }
 
   /** Evaluates a value now and keeps it in a local. */

@@ -47,7 +47,7 @@ export function slowModify(core: Core, info: number): 0 | 1 {
   const bytes = info & 0xff
   const low = core.get32(S.address)
   const high = core.get32(S.address + 4)
-  core.set32(S.modify, 0)
+  core.set32(S.modify, core.base + S.value)
   count(core, 8)
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
   if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1

@@ -94,11 +94,17 @@ export function probeExecute(core: Core, bank: number, low: number, high: number
   return (low + i32[at + ADDEND]!) >>> 0
 }
 
+/** From now on nothing counts on translations of before: paging-structure caches, jump cache, links from page to page. */
+function nextGeneration(core: Core): void {
+  core.paging.generation++
+  core.set32(S.generation, core.paging.generation)
+}
+
 export function flushAll(core: Core): void {
   const start = bankAddress(core, 0) >>> 2
   core.i32.fill(-1, start, start + TLB_BANK.count * BANK_WORDS)
   const { paging } = core
-  paging.generation = (paging.generation + 1) | 0
+  nextGeneration(core)
   paging.journalCount = 0
   paging.large.fill(0)
   paging.huge.fill(0)
@@ -108,7 +114,7 @@ export function flushAll(core: Core): void {
 export function flushNonGlobal(core: Core): void {
   const { i32, paging } = core
   const count = paging.journalCount
-  paging.generation = (paging.generation + 1) | 0
+  nextGeneration(core)
   paging.journalCount = 0
   if (count <= JOURNAL_SIZE) {
     for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
@@ -133,7 +139,7 @@ function kill(i32: Int32Array, at: number): void {
 export function flushPage(core: Core, low: number, high: number): void {
   const { paging } = core
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
-  paging.generation = (paging.generation + 1) | 0
+  nextGeneration(core)
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
   const slot = largeHash(low, high)
   const key = largeKey(low, high)

@@ -23,6 +23,9 @@ export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | '
 /** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
 export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
 
+/** An access as slow paths are told of it: bytes and segment number. */
+export const accessInfo = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)
+
 /** A place in guest memory that was read and will be written: the write cannot fault. */
 export interface Place {
   readonly value: Value
@@ -92,6 +95,9 @@ export abstract class SemanticsBuilder extends IrBuilder {
   protected abstract effectiveAddress(): Value
   /** i64 base of the segment in use, or undefined where it is 0 by definition. `index`: a segment number, or the operand's own. */
   protected abstract segmentAddress(which: number | 'operand'): Value
+  /** What the TLB does not answer (paging/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `info`: see `accessInfo`. */
+  protected abstract slowHost(access: 'read' | 'modify', linear: Value, info: number): Value
+  protected abstract slowWrite(linear: Value, value: Value, info: number): void
   /** Leaves compiled code or the handler chain at this instruction; `exit` says why. */
   abstract leave(): void
   /** Ends the block: continue at `rip`, already checked. */
@@ -277,62 +283,41 @@ export abstract class SemanticsBuilder extends IrBuilder {
   }
   /** `bytes` 1, 2, 4, 8 give i64 zero-extended, 16 gives v128. */
   load(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Value {
-    const vector = bytes === 16
-    const result = this.variable(vector ? this.const(0, 'v128') : this.const(0), 'loaded')
-    const entry = this.#tlbEntry(linear)
-    this.ifUnlikely(
-      this.ne(this.rawLoad('i64', entry, TLB.read, 64), this.#pageOfLastByte(linear, bytes)),
-      () => {
-        this.setSlot(S.address, linear)
-        this.ifUnlikely(this.call('i32', 'slowRead', this.cpu, this.#info(bytes, which)), () => this.leave())
-        this.assign(result, vector ? this.slot(S.value, 'v128') : this.slot(S.value, 'i64', (bytes * 8) as Width))
-      },
-      () => this.assign(result, this.rawLoad(vector ? 'v128' : 'i64', this.#host(linear, entry), 0, (bytes * 8) as Width)),
-    )
-    return this.get(result)
+    return this.#loadAt(this.#translate('read', linear, bytes, which), bytes)
   }
   store(linear: Value, bytes: number, value: Value, which: number | 'operand' = 'operand'): void {
     const entry = this.#tlbEntry(linear)
     this.ifUnlikely(
       this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
-      () => {
-        this.setSlot(S.address, linear)
-        this.setSlot(S.value, value)
-        this.ifUnlikely(this.call('i32', this.slowCall('slowWrite'), this.cpu, this.#info(bytes, which)), () => this.leave())
-      },
-      () => this.rawStore(this.#host(linear, entry), 0, (bytes * 8) as Width, value),
+      () => this.slowWrite(linear, value, accessInfo(bytes, this.#segmentOf(which))),
+      () => this.#storeAt(this.#host(linear, entry), bytes, value),
     )
   }
   /** Reads `bytes` (1..8: i64, 16: v128) that will be written: write permission is checked now. */
   modify(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Place {
-    const vector = bytes === 16
-    const result = this.variable(vector ? this.const(0, 'v128') : this.const(0), 'loaded')
-    const host = this.variable(this.i32(0), 'host')
+    const host = this.#translate('modify', linear, bytes, which)
+    const write = (value: Value): void => {
+      this.#storeAt(host, bytes, value)
+      // Not memory as it stands: what was read lies in the value slot, and is written the long way.
+      this.ifUnlikely(this.eq(host, this.add(this.cpu, S.value)), () => this.slowWrite(linear, value, accessInfo(bytes, this.#segmentOf(which))))
+    }
+    return { value: this.#loadAt(host, bytes), write }
+  }
+  /** Host address (i32) of what is accessed; of the value slot, holding what was read, where it is not plain memory. Leaves on a fault. */
+  #translate(access: 'read' | 'modify', linear: Value, bytes: number, which: number | 'operand'): Value {
     const entry = this.#tlbEntry(linear)
-    this.ifUnlikely(
-      this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
-      () => {
-        this.setSlot(S.address, linear)
-        this.ifUnlikely(this.call('i32', this.slowCall('slowModify'), this.cpu, this.#info(bytes, which)), () => this.leave())
-        this.assign(result, vector ? this.slot(S.value, 'v128') : this.slot(S.value, 'i64', (bytes * 8) as Width))
-        this.assign(host, this.slot(S.modify, 'i32'))
-      },
-      () => {
-        this.assign(host, this.#host(linear, entry))
-        this.assign(result, this.rawLoad(vector ? 'v128' : 'i64', this.get(host), 0, (bytes * 8) as Width))
-      },
+    const host = this.variable(this.#host(linear, entry), 'host')
+    const tag = this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64)
+    this.ifUnlikely(this.ne(tag, this.#pageOfLastByte(linear, bytes)), () =>
+      this.assign(host, this.slowHost(access, linear, accessInfo(bytes, this.#segmentOf(which)))),
     )
-    const write = (value: Value) =>
-      this.if(
-        this.get(host),
-        () => this.rawStore(this.get(host), 0, (bytes * 8) as Width, value),
-        () => {
-          this.setSlot(S.address, linear)
-          this.setSlot(S.value, value)
-          this.ifUnlikely(this.call('i32', this.slowCall('slowWrite'), this.cpu, this.#info(bytes, which)), () => this.leave())
-        },
-      )
-    return { value: this.get(result), write }
+    return this.get(host)
+  }
+  #loadAt(host: Value, bytes: number): Value {
+    return this.rawLoad(bytes === 16 ? 'v128' : 'i64', host, 0, (bytes * 8) as Width)
+  }
+  #storeAt(host: Value, bytes: number, value: Value): void {
+    this.rawStore(host, 0, (bytes * 8) as Width, value)
   }
   /**
    * HPA (i32) behind a linear address, and how many bytes from there lie on the same page and are plainly accessible; 0 bytes
@@ -342,10 +327,6 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const entry = this.#tlbEntry(linear)
     const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
     return { host: this.#host(linear, entry), plain: hit }
-  }
-  /** Which import does a slow write: compiled code's does not write over code. */
-  protected slowCall(name: 'slowWrite' | 'slowModify'): string {
-    return name
   }
   #tlbEntry(linear: Value): Value {
     const index = this.and(this.wrap(this.shrU(linear, 12 - 5)), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
@@ -358,8 +339,8 @@ export abstract class SemanticsBuilder extends IrBuilder {
   #host(linear: Value, entry: Value): Value {
     return this.add(this.wrap(linear), this.rawLoad('i32', entry, TLB.addend, 32))
   }
-  #info(bytes: number, which: number | 'operand'): Value {
-    return this.i32(bytes | ((which === 'operand' ? this.instruction.segment : which) << 8))
+  #segmentOf(which: number | 'operand'): number {
+    return which === 'operand' ? this.instruction.segment : which
   }
 
   // ------------------------------------------------------------------ stack

@@ -88,7 +88,7 @@ export const S = {
   length: 0xe8,
   /** i32: record at which wasm code was left (RIP = ripPage + its ip), for the exits that say so. */
   record: 0xec,
-  /** i32: HPA that `slowModify` found for the write to come, 0 = go through `slowWrite`. */
+  /** i32: HPA that `slowModify` found for the write to come; the value slot's where it must go through `slowWrite`. */
   modify: 0xf0,
   /** i32: NMI blocking by an NMI in service. */
   nmiBlocked: 0xf4,
@@ -133,6 +133,8 @@ export const S = {
   tscOffset: 0x448,
   /** i32: address of the block hash table (see interpreter/blocks.ts). */
   blockTable: 0x450,
+  /** i32: changes whenever a translation may have become invalid: PagingState's `generation`. */
+  generation: 0x454,
   xss: 0x458,
 
   // x87, SSE
@@ -218,5 +220,16 @@ export const TLB = {
 /** Banks: supervisor with SMAP in force, supervisor with SMAP out of force, user. */
 export const TLB_BANK = { supervisor: 0, supervisorUserAllowed: 1, user: 2, count: 3 } as const
 export const TLB_BANK_SIZE = TLB_ENTRIES * TLB.entry
-/** Bytes one vCPU takes in all: its block and its TLB banks. */
-export const VCPU_TOTAL = VCPU_SIZE + TLB_BANK.count * TLB_BANK_SIZE
+
+/**
+ * Jump cache: blocks by RIP, for 64-bit code; JUMP_ENTRIES entries of 16 bytes behind the TLB banks. An entry holds for its generation, in
+ * which the mapping under which the block was found is still the one in force, and for the block's own mode.
+ */
+export const JUMP_CACHE = VCPU_SIZE + TLB_BANK.count * TLB_BANK_SIZE
+export const JUMP_BITS = 12
+export const JUMP_ENTRIES = 1 << JUMP_BITS
+/** i64 RIP, i32 generation, i32 address of the block. */
+export const JUMP = { rip: 0, generation: 8, block: 12, entry: 16 } as const
+
+/** Bytes one vCPU takes in all: its block, its TLB banks, its jump cache. */
+export const VCPU_TOTAL = JUMP_CACHE + JUMP_ENTRIES * JUMP.entry

@@ -61,6 +61,8 @@ export class Machine {
         slowRead: slow(slowRead),
         slowWrite: slow(slowWrite),
         slowModify: slow(slowModify),
+        slowWriteOfCompiled: slow(slowWrite),
+        slowModifyOfCompiled: slow(slowModify),
         checkSegment: slow(checkSegment),
         system: {
           params: ['i32', 'i32', 'i32'], results: ['i32'],

@@ -1,6 +1,8 @@
 /** Two processors that differ in one option, run on the same program from the same state, and compared. */
 import type { Core } from '../../src/core.ts'
+import { createRegionCompiler } from '../../src/compiler/region-service.ts'
 import { verify } from '../../src/ir/verify.ts'
+import type { Built } from '../../src/lower/function-module.ts'
 import { Processor, type StopReason } from '../../src/processor.ts'
 import { EXIT, gpr, S, SEG, SEGMENT, segment } from '../../src/state/layout.ts'
 import { readFlags } from '../../src/state/flags.ts'
@@ -16,7 +18,7 @@ const CODE_CACHE = 16 << 20
 const MOST_INSTRUCTIONS = 30_000
 
 /** Variables of regions that count on being zero at first. */
-const ZEROED: ReadonlySet<string> = new Set(['leftAt', 'lazyLeft', 'lazyRight', 'lazyResult'])
+const ZEROED: ReadonlySet<string> = new Set(['lazyLeft', 'lazyRight', 'lazyResult', 'next', 'goal'])
 
 /** How a run came to its end. */
 interface Stop {
@@ -26,6 +28,12 @@ interface Stop {
   retired: number
 }
 
+/** Nothing is compiled that the verifier objects to. */
+function verifyRegion({ root }: Built): void {
+  const problems = verify(root, { params: 2, deadCode: true, mayBeUnset: ({ name }) => ZEROED.has(name) })
+  if (problems.length) throw new Error(`a region is not well formed:\n  ${problems.slice(0, 5).join('\n  ')}`)
+}
+
 class Side {
   readonly surroundings = new Surroundings(FRAMES)
   readonly processor: Processor
@@ -33,27 +41,11 @@ class Side {
   #event = ''
 
   constructor(compile: boolean) {
-    this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile })
-    if (compile) {
-      this.processor.blocks.hotness = 2
-      this.#verifyRegions()
-    }
+    this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile, regions: createRegionCompiler(verifyRegion) })
+    if (compile) this.processor.blocks.hotness = 2
     const { core } = this.processor
     this.world = new World(core, this.surroundings)
     core.nonRoot = this.#hooks(core)
-  }
-
-  /** Nothing is compiled that the verifier objects to. */
-  #verifyRegions(): void {
-    const { handlers } = this.processor
-    const install = handlers.install.bind(handlers)
-    handlers.install = (bodies) => {
-      for (const { root } of bodies) {
-        const problems = verify(root, { params: 2, deadCode: true, mayBeUnset: ({ name }) => ZEROED.has(name) })
-        if (problems.length) throw new Error(`a region is not well formed:\n  ${problems.slice(0, 5).join('\n  ')}`)
-      }
-      return install(bodies)
-    }
   }
 
   /** Every exception ends the run. */

@@ -1,0 +1,30 @@
+/** Worker threads for work beside a VM's own thread. */
+
+import { Worker } from 'node:worker_threads'
+import type { ThreadBackend } from '@nonroot/contracts'
+
+/** Of our own options of Node: where packages come from. Others may not suit a thread. */
+export const workerOptions = (): string[] =>
+  process.execArgv.filter(
+    (word, index, all) => /^(--conditions|-C)/.test(word) || /^(--conditions|-C)$/.test(all[index - 1] ?? ''),
+  )
+
+export function createNodeThreads(): ThreadBackend {
+  // Beside this file, from source and from a build.
+  const entry = new URL(`./thread-entry${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+  return {
+    start(module) {
+      const worker = new Worker(entry, { workerData: module.href, execArgv: workerOptions() })
+      worker.unref()
+      return {
+        post: (message) => worker.postMessage(message),
+        onMessage: (listener) => void worker.on('message', listener),
+        onEnd: (listener) => {
+          worker.on('error', (error) => listener(String(error)))
+          worker.on('exit', (status) => listener(`it ended with status ${status}`))
+        },
+        dispose: () => void worker.terminate(),
+      }
+    },
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Regions as they are asked for and as they come back: plain data and a compiled module, so that the work may be done on another thread
+ * (compile-thread.ts). What comes back holds no address: the entry record of the block it stands in for has them.
+ */
+import type { Row } from '../rows/index.ts'
+import { exportedModule, type Built, type ModuleContext } from '../lower/function-module.ts'
+import { buildRegion, type BuiltRegion } from './build-region.ts'
+
+export interface RegionRequest {
+  /** The page that the code is on. */
+  readonly bytes: Uint8Array
+  /** Offset of the block that became hot. */
+  readonly entry: number
+  readonly mode: number
+  /** Offsets at which other regions begin: they are gone to, not compiled once more. */
+  readonly entries: readonly number[]
+}
+
+export interface CompiledRegion {
+  /** The bytes it was made from, as [start, end) offsets in the page. */
+  readonly extents: readonly { readonly start: number; readonly end: number }[]
+  /** Offsets that it leaves for, in the order of its records of ways out. */
+  readonly waysOut: readonly number[]
+  readonly usesTargets: boolean
+  /** Guest instructions in it. */
+  readonly instructions: number
+}
+
+export interface RegionModule {
+  /** Its exports are numbered: one for each region that is there, in order. Undefined: there is none. */
+  readonly module: WebAssembly.Module | undefined
+  readonly bytes: number
+  /** What it took. */
+  readonly milliseconds: number
+  /** By request. Undefined: even its first instruction is not for compiled code. */
+  readonly regions: readonly (CompiledRegion | undefined)[]
+}
+
+export interface RegionService {
+  /** Calls back at once or later, never while guest code runs. */
+  compile(requests: readonly RegionRequest[], context: ModuleContext, done: (result: RegionModule) => void): void
+}
+
+/** Compiles on the caller's thread, at once. `inspect` sees the code of each region: for tests. */
+export function createRegionCompiler(inspect?: (code: Built) => void): RegionService {
+  /** Rows whose semantics were found not to compile. */
+  const refused = new Set<Row>()
+  return { compile: (requests, context, done) => done(compileRegions(requests, context, refused, inspect)) }
+}
+
+function compileRegions(requests: readonly RegionRequest[], context: ModuleContext, refused: Set<Row>, inspect?: (code: Built) => void): RegionModule {
+  const started = performance.now()
+  const built = requests.map(({ bytes, entry, mode, entries }) => buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip) }, entry))
+  const there = built.filter((one) => one !== undefined)
+  if (inspect) for (const { body } of there) inspect(body)
+  const bytes = there.length ? exportedModule(there.map(({ body }) => body), context) : undefined
+  return {
+    module: bytes && new WebAssembly.Module(bytes),
+    bytes: bytes?.length ?? 0,
+    regions: built.map((one) => one && summary(one)),
+    milliseconds: performance.now() - started,
+  }
+}
+
+function summary({ region, body }: BuiltRegion): CompiledRegion {
+  return {
+    extents: region.blocks.map(({ start, end }) => ({ start, end })),
+    waysOut: body.waysOut,
+    usesTargets: body.usesTargets,
+    instructions: region.blocks.reduce((sum, { instructions }) => sum + instructions.length, 0),
+  }
+}
