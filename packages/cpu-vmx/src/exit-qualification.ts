@@ -183,30 +183,32 @@ export function decodeExit(vmcs: Vmcs): VmxExit | undefined {
   }
 }
 
-/**
- * @hot Write the exit-information fields that every exit has. `event`: the one whose delivery the exit cut short; of those that an
- * instruction asked for, the instruction's length is reported.
- */
+/** @hot Write the exit-information fields that every exit has. */
 export function recordExit(
   vmcs: Vmcs,
   reason: ExitReasonName,
   qualificationLow: number,
   qualificationHigh: number,
   instructionLength: number,
-  event?: DeliveredEvent,
 ): void {
   vmcs.write32('exitReason', EXIT_REASONS[reason])
   vmcs.writeHalves('exitQualification', qualificationLow, qualificationHigh)
-  vmcs.write32('exitInterruptionInfo', 0)
-  if (event === undefined) {
-    vmcs.write32('exitInstructionLength', instructionLength)
-    vmcs.write32('idtVectoringInfo', 0)
-    return
-  }
-  recordVectoring(vmcs, event)
+  vmcs.write32('exitInstructionLength', instructionLength)
 }
 
-/** The event whose delivery was under way. (SDM Vol. 3C, "Information for VM Exits That Occur During Event Delivery") */
+/** What the exit before told of events does not hold for this one. */
+export function forgetEvents(vmcs: Vmcs): void {
+  vmcs.write32('exitInterruptionInfo', 0)
+  vmcs.write32('idtVectoringInfo', 0)
+}
+
+/** An exit that an exception causes. */
+export function recordInterruption(vmcs: Vmcs, info: number, errorCode: number): void {
+  vmcs.write32('exitInterruptionInfo', info >>> 0)
+  vmcs.write32('exitInterruptionErrorCode', errorCode)
+}
+
+/** The event whose delivery the exit cut short; of one that an instruction asked for, the instruction's length. (SDM Vol. 3C, "Information for VM Exits That Occur During Event Delivery") */
 export function recordVectoring(vmcs: Vmcs, event: DeliveredEvent): void {
   vmcs.write32('exitInstructionLength', event.length)
   vmcs.write32('idtVectoringInfo', infoOfEvent(event))

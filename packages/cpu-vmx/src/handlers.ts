@@ -9,6 +9,7 @@ import type { SwitchOptions, TaskSwitchSource } from '@nonroot/x86'
 import { ProcessorControl } from './controls.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
 import type { VmxVcpu } from './vcpu.ts'
+import { vmxInstruction } from './vmx-instructions.ts'
 
 /** Results beyond the processor's own: of exits that a memory access causes. */
 export const RETRY = 3
@@ -166,16 +167,15 @@ export const HANDLERS: ExitHandlers = {
   rdtsc: proceed,
   rsm: undefinedOpcode,
   vmcall: hypercall,
-  // VMX is not offered to the guest (CPUID, CR4.VMXE): its instructions are undefined.
-  vmclear: undefinedOpcode,
-  vmlaunch: undefinedOpcode,
-  vmptrld: undefinedOpcode,
-  vmptrst: undefinedOpcode,
-  vmread: undefinedOpcode,
-  vmresume: undefinedOpcode,
-  vmwrite: undefinedOpcode,
-  vmxoff: undefinedOpcode,
-  vmxon: undefinedOpcode,
+  vmclear: vmxInstruction,
+  vmlaunch: vmxInstruction,
+  vmptrld: vmxInstruction,
+  vmptrst: vmxInstruction,
+  vmread: vmxInstruction,
+  vmresume: vmxInstruction,
+  vmwrite: vmxInstruction,
+  vmxoff: vmxInstruction,
+  vmxon: vmxInstruction,
   crAccess,
   movDr: proceed,
   ioInstruction: proceed,
@@ -195,10 +195,10 @@ export const HANDLERS: ExitHandlers = {
   ldtrTrAccess: proceed,
   eptViolation,
   eptMisconfiguration: (vcpu) => vcpu.fail(`EPT misconfiguration at guest-physical ${vcpu.faultPhysical.toString(16)}`),
-  invept: undefinedOpcode,
+  invept: vmxInstruction,
   rdtscp: proceed,
   preemptionTimer,
-  invvpid: undefinedOpcode,
+  invvpid: vmxInstruction,
   wbinvd: proceed,
   xsetbv: proceed,
   apicWrite: notImplemented('apicWrite'),

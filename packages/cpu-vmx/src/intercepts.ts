@@ -173,8 +173,10 @@ const JUDGES: Readonly<Record<string, Judge>> = {
 export interface Intercept {
   readonly reason: ExitReasonName
   readonly exits: Judge
-  /** Low half of the exit qualification, while the arguments are in their slots. */
-  readonly qualification: (core: Core) => number
+  /** Low half of the exit qualification, while the arguments are in their slots; `fixed` is to be given. */
+  readonly qualification: Qualification
+  /** Bits of it that the row gives. */
+  readonly fixed: number
   /** More than that, where the exit tells of operands in memory. Cold. */
   readonly describe: ((core: Core) => Description) | undefined
 }
@@ -257,7 +259,8 @@ export const INTERCEPTS: readonly (Intercept | undefined)[] = EXIT_CAUSES.map(
     return {
       reason,
       exits,
-      qualification: (core) => qualify(core, fixed),
+      qualification: qualify,
+      fixed,
       describe: describe(reason, when, fixed),
     }
   },

@@ -11,7 +11,7 @@ import type {
   SwitchOptions,
   TaskSwitchSource,
 } from '@nonroot/x86'
-import { EptViolationBit, recordExit, recordVectoring } from './exit-qualification.ts'
+import { EptViolationBit, forgetEvents, recordExit, recordInterruption, recordVectoring } from './exit-qualification.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
 import { DEVICE, GUEST_FAULT, RETRY, type ExitResult } from './handlers.ts'
 import { INTERCEPTS, type Intercept } from './intercepts.ts'
@@ -31,6 +31,8 @@ const CR4_PCIDE = 0x2_0000
 
 export class NonRootOperation implements NonRoot {
   private readonly vcpu: VmxVcpu
+  /** The last exit left something in the fields that tell of events. */
+  private toldOfEvents = false
   private cr0 = 0
   private cr3Low = 0
   private cr3High = 0
@@ -47,7 +49,7 @@ export class NonRootOperation implements NonRoot {
     if (!intercept.exits(vcpu.controls, core)) return PROCEED
     core.settleRip()
     if (intercept.describe !== undefined) return this.describedExit(intercept, core)
-    return this.exit(intercept.reason, intercept.qualification(core), 0, core.recordLength()) as
+    return this.exit(intercept.reason, intercept.qualification(core, intercept.fixed), 0, core.recordLength()) as
       Outcome | typeof PROCEED
   }
 
@@ -99,11 +101,11 @@ export class NonRootOperation implements NonRoot {
     vcpu.accounting.begin()
     if (vcpu.timer.isActive) vcpu.timer.stop()
     vcpu.qualification = qualification
-    recordExit(vmcs, reason, qualification, qualificationHigh, length, delivering)
-    if (interruption !== 0) {
-      vmcs.write32('exitInterruptionInfo', interruption >>> 0)
-      vmcs.write32('exitInterruptionErrorCode', errorCode)
-    }
+    recordExit(vmcs, reason, qualification, qualificationHigh, length)
+    if (this.toldOfEvents) forgetEvents(vmcs)
+    this.toldOfEvents = delivering !== undefined || interruption !== 0
+    if (delivering !== undefined) recordVectoring(vmcs, delivering)
+    if (interruption !== 0) recordInterruption(vmcs, interruption, errorCode)
     const result = vcpu.handlers[reason](vcpu)
     vcpu.accounting.end(reason)
     if (vcpu.timer.isActive) vcpu.timer.start()
@@ -143,6 +145,7 @@ export class NonRootOperation implements NonRoot {
     core.set32(S.exit, EXIT.abandoned)
     const { delivering } = core
     if (delivering) recordVectoring(this.vcpu.vmcs, delivering)
+    this.toldOfEvents ||= delivering !== undefined
     this.leftGuest(delivering !== undefined)
     return true
   }

@@ -1,13 +1,15 @@
-/** VMX instructions. Conditions (VMX operation, CR4.VMXE, CPL) are in cpu-vmx; the rows say encoding and exit. (SDM Vol. 3C, "VMX Instruction Reference".) */
+/**
+ * VMX instructions. In non-root operation they exit at every CPL; CR4.VMXE and CPL are for the hypervisor that handles the exit to judge
+ * (cpu-vmx). The rows say encoding and exit. (SDM Vol. 3C, "VMX Instruction Reference".)
+ */
 import { flags } from './flags.ts'
 import { family, row, type RowAttributes, type RowSource } from './row.ts'
 
 /** Success and failure are reported in CF and ZF, the others are cleared. */
 const status = flags('', 'OSZAPC')
-const unconditional = (reason: string): RowAttributes => ({ cpl: 0, flags: status, exit: { reason, when: 'always' } })
+const unconditional = (reason: string): RowAttributes => ({ flags: status, exit: { reason, when: 'always' } })
 /** Exits unless VMCS shadowing lets the access through. */
 const shadowed = (reason: string): RowAttributes => ({
-  cpl: 0,
   flags: status,
   force64: true,
   exit: { reason, when: 'unlessVmcsShadowing' },

@@ -375,11 +375,11 @@ const shadowStacks: Record<string, Semantics> = { rdssp: () => {} }
 for (const name of ['incssp', 'setssbsy', 'saveprevssp', 'rstorssp', 'clrssbsy', 'wrss', 'wruss'])
   shadowStacks[name] = undefinedOpcode
 
-/** VMX instructions exit from non-root operation; elsewhere they are undefined as long as VMX is not advertised. */
+/** VMX instructions exit from non-root operation, before their operands are looked at; elsewhere they are undefined: VMX is not advertised. */
 const vmx: Record<string, Semantics> = {}
-for (const name of ['vmcall', 'vmlaunch', 'vmresume', 'vmxoff', 'vmfunc']) vmx[name] = ending('undefinedOpcode')
-for (const name of ['vmptrld', 'vmptrst', 'vmclear', 'vmread', 'vmwrite']) vmx[name] = plain('undefinedOpcode')
-for (const name of ['vmxon', 'invept', 'invvpid']) vmx[name] = ending('undefinedOpcode')
+for (const name of ['vmcall', 'vmfunc']) vmx[name] = ending('undefinedOpcode')
+for (const name of ['vmlaunch', 'vmresume', 'vmxoff', 'vmxon', 'invept', 'invvpid']) vmx[name] = ending('vmxInstruction')
+for (const name of ['vmptrld', 'vmptrst', 'vmclear', 'vmread', 'vmwrite']) vmx[name] = plain('vmxInstruction')
 
 // ------------------------------------------------------------------ extended state
 

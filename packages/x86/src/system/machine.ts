@@ -4,6 +4,7 @@ import { currentAccess, readLinear, readLinear64 } from '../paging/linear.ts'
 import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb.ts'
 import { cpuid as fillCpuid } from '../state/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
+import { in64BitCode, isLong } from '../state/segments.ts'
 import { isCanonical, readMsr, readTsc, writeMsr } from '../state/msrs.ts'
 import { CR4 } from './control-registers.ts'
 import { VECTOR } from './descriptor.ts'
@@ -173,6 +174,10 @@ function x87Pending(core: Core): Outcome {
   return LEFT
 }
 
+function notInCompatibilityMode(core: Core): void {
+  if (isLong(core) && !in64BitCode(core)) throw new GuestFault(VECTOR.UD)
+}
+
 /** What comes before the routines and the exits of their instructions. */
 export const machineConditions: Record<string, (core: Core) => void> = {
   rdtsc: timeAllowed,
@@ -180,6 +185,7 @@ export const machineConditions: Record<string, (core: Core) => void> = {
   rdpmc: countersAllowed,
   xgetbv: needOsxsave,
   xsetbv: needOsxsave,
+  vmxInstruction: notInCompatibilityMode,
 }
 
 export const machine: Record<string, SystemRoutine> = {
@@ -199,6 +205,7 @@ export const machine: Record<string, SystemRoutine> = {
   mwait,
   nothing,
   undefinedOpcode,
+  vmxInstruction: undefinedOpcode,
   fpuUnavailable,
   x87Pending,
 }
