@@ -1,8 +1,10 @@
 /** This process as the host of the image pipeline: files, programs, disks, and zstd. */
 
 import { execFile } from 'node:child_process'
+import { createReadStream } from 'node:fs'
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { zstdDecompress } from 'node:zlib'
 import type { Decompressors, DiskHost } from '@nonroot/image'
@@ -30,11 +32,14 @@ export const nodeImageHost = (): DiskHost => ({
         env: { ...process.env, LC_ALL: 'C' },
         ...(options?.folder === undefined ? {} : { cwd: options.folder }),
       }
-      execFile(program, [...args], settings, (error, stdout, stderr) => {
+      const child = execFile(program, [...args], settings, (error, stdout, stderr) => {
         if (isMissing(error ?? {})) resolve({ found: false })
         else if (error && typeof error.code !== 'number') reject(error)
         else resolve({ found: true, status: error ? Number(error.code) : 0, stdout, stderr })
       })
+      const { onLine } = options ?? {}
+      if (onLine)
+        for (const stream of [child.stdout, child.stderr]) if (stream) createInterface(stream).on('line', onLine)
     }),
   readFile: async (path) => unlessMissing(readFile(path)),
   async writeFile(path, bytes) {
@@ -46,7 +51,9 @@ export const nodeImageHost = (): DiskHost => ({
   makeFolder: async (path) => void (await mkdir(path, { recursive: true })),
   fileSize: async (path) => (await unlessMissing(stat(path)))?.size,
   removeFile: (path) => rm(path, { force: true }),
+  removeFolder: (path) => rm(path, { recursive: true, force: true }),
   decompressors,
+  openStream: (path) => createReadStream(path, { highWaterMark: 1 << 18 }),
   openSource: (path) => openSource(path, decompressors),
   createDisk,
 })

@@ -1,16 +1,14 @@
 /** `nonroot image debian`: Debian's own kernel and an initramfs out of Debian's packages, made once and kept in a cache. */
 import { Apt, type DebianPackage } from './apt.ts'
 import { type Bytes, decodeText, encodeText, sha256 } from './bytes.ts'
-import { compressionOf, decompress } from './compression.ts'
 import { writeCpio } from './cpio.ts'
 import { openDeb } from './deb.ts'
-import { ImageError, invalidImage } from './errors.ts'
+import { ImageError } from './errors.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
 import type { ImageHost, OnProgress } from './host.ts'
-import { DEFAULT_MODULES, type ModuleFile, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
+import { DEFAULT_MODULES, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
 import { INIT_SCRIPT } from './init-script.ts'
-import { type ModuleInfo, moduleName, readModuleInfo } from './module-info.ts'
-import { parseModulesBuiltin, resolveModules } from './modules.ts'
+import { unpackKernel } from './kernel-files.ts'
 import type { Tree } from './tree.ts'
 import { extractVmlinux } from './vmlinux.ts'
 
@@ -122,9 +120,10 @@ export async function debianImage(host: ImageHost, options: DebianImageOptions):
   await apt.download(packages)
   const tree = createGuestTree()
   for (const one of packages.slice(1)) await unpackInto(tree, host, apt, one, onProgress)
+  const deb = await openDeb(await apt.read(kernelPackage), host.decompressors, kernelPackage.name)
   const kernel = await unpackKernel(
-    host,
-    await apt.read(kernelPackage),
+    deb.files,
+    host.decompressors,
     kernelPackage.name,
     options.modules ?? [],
     onProgress,
@@ -188,76 +187,4 @@ async function unpackInto(
   progress({ step: 'unpack', what: wanted.name, done: 0, total: 1 })
   const deb = await openDeb(bytes, host.decompressors, wanted.name)
   for await (const file of deb.files(isKept)) if (isKept(file)) tree.add(file)
-}
-
-interface Kernel {
-  readonly image: Bytes
-  readonly config: Bytes
-  readonly release: string
-  readonly modules: ModuleFile[]
-  readonly builtin: string
-}
-
-const MODULES = /^(?:usr\/)?lib\/modules\/([^/]+)\/(kernel\/.+\.ko(?:\.xz|\.gz|\.zst)?|modules\.builtin)$/
-
-/** Two passes over the package: what each module needs, then the ones that are wanted. (All at once would be 300 MB.) */
-async function unpackKernel(
-  host: ImageHost,
-  bytes: Bytes,
-  name: string,
-  wanted: readonly string[],
-  progress: OnProgress,
-): Promise<Kernel> {
-  progress({ step: 'unpack', what: name, done: 0, total: 2 })
-  const deb = await openDeb(bytes, host.decompressors, name)
-  const infos = new Map<string, ModuleInfo>()
-  // Compressed modules are read when the package's own stream has ended (decompressChunks).
-  const compressed: { path: string; data: Bytes }[] = []
-  let image: Bytes | undefined
-  let config: Bytes = new Uint8Array(0)
-  let release = ''
-  let builtin = ''
-  const isRead = ({ path }: { path: string }) => MODULES.test(path) || /^boot\/(vmlinuz|config)-/.test(path)
-  for await (const { path, data, kind } of deb.files(isRead)) {
-    if (kind !== 'file') continue
-    if (path.startsWith('boot/vmlinuz-')) {
-      image = data.slice()
-      release = path.slice('boot/vmlinuz-'.length)
-    } else if (path.startsWith('boot/config-')) config = data.slice()
-    else if (MODULES.exec(path)?.[2] === 'modules.builtin') builtin = decodeText(data)
-    else if (compressionOf(data) !== 'none') compressed.push({ path, data: data.slice() })
-    else infos.set(moduleName(path), readModuleInfo(data, path))
-  }
-  for (const { path, data } of compressed) {
-    infos.set(moduleName(path), readModuleInfo(await decompress(data, host.decompressors, path), path))
-  }
-  if (!image)
-    throw invalidImage(name, 'boot/vmlinuz', 'not there', 'the package is no kernel image: give --kernel FILE')
-
-  const builtinNames = parseModulesBuiltin(builtin)
-  const { missing } = resolveModules(wanted, infos, builtinNames)
-  if (missing.length > 0)
-    throw new ImageError(
-      'moduleNotFound',
-      `${name} has no module ${missing.join(', ')}`,
-      'check the spelling, or take another flavour',
-    )
-  const { order } = resolveModules([...DEFAULT_MODULES, ...wanted], infos, builtinNames)
-  const chosen = new Set(order)
-  progress({ step: 'unpack', what: name, done: 1, total: 2 })
-  const isChosen = ({ path }: { path: string }) =>
-    /\.ko(\.|$)/.test(path) && MODULES.test(path) && chosen.has(moduleName(path))
-  const files: { path: string; data: Bytes }[] = []
-  for await (const file of deb.files(isChosen))
-    if (isChosen(file)) files.push({ path: file.path, data: file.data.slice() })
-  const modules: ModuleFile[] = []
-  for (const { path, data } of files) {
-    const under = MODULES.exec(path)![2]!.replace(/\.(xz|gz|zst)$/, '')
-    modules.push({
-      ...infos.get(moduleName(path))!,
-      path: under,
-      data: await decompress(data, host.decompressors, path),
-    })
-  }
-  return { image, config, release, modules, builtin }
 }

@@ -12,7 +12,13 @@ export const invalidImage = (file: string, field: string, value: string, remedy:
   })
 
 export type ImageErrorReason =
-  'noPackageClient' | 'packageClientFailed' | 'packageNotFound' | 'downloadFailed' | 'hashMismatch' | 'moduleNotFound'
+  | 'noPackageClient'
+  | 'noBootstrapTool'
+  | 'packageClientFailed'
+  | 'packageNotFound'
+  | 'downloadFailed'
+  | 'hashMismatch'
+  | 'moduleNotFound'
 
 /** The distribution's packages could not be had. `reason` is what a caller branches on: `noPackageClient` is the cue for the demo guest. */
 export class ImageError extends NonrootError {

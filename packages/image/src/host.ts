@@ -8,9 +8,14 @@ export type RunResult =
   | { readonly found: false }
   | { readonly found: true; readonly status: number; readonly stdout: string; readonly stderr: string }
 
+export interface RunOptions {
+  readonly folder?: string
+  readonly onLine?: (line: string) => void
+}
+
 export interface ImageHost {
-  /** Runs a program found by name on PATH, without a shell, with LC_ALL=C, and waits for its end. */
-  run(program: string, args: readonly string[], options?: { readonly folder?: string }): Promise<RunResult>
+  /** Runs a program found by name on PATH, without a shell, with LC_ALL=C, and waits for its end. `onLine`: what it says meanwhile. */
+  run(program: string, args: readonly string[], options?: RunOptions): Promise<RunResult>
   /** Undefined where there is no such file. */
   readFile(path: string): Promise<Bytes | undefined>
   /** Whole or not at all (write beside, then rename), making folders as needed. */
@@ -19,6 +24,8 @@ export interface ImageHost {
   /** In bytes; undefined where there is no such file. */
   fileSize(path: string): Promise<number | undefined>
   removeFile(path: string): Promise<void>
+  /** With all that is in it. */
+  removeFolder(path: string): Promise<void>
   readonly decompressors?: Decompressors
 }
 
@@ -41,6 +48,8 @@ export interface NewDisk {
 
 /** A host that makes disks. */
 export interface DiskHost extends ImageHost {
+  /** A file's bytes as they are. */
+  openStream(path: string): AsyncIterable<Bytes>
   /** A folder, or a tar archive by whatever compression. */
   openSource(path: string): Promise<DiskSource>
   /** raw, or qcow2 where the name ends in it. Refused where there is such a file. */

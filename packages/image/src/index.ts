@@ -20,6 +20,8 @@ export {
   parseModulesSoftdep,
   resolveModules,
 } from './modules.ts'
+export { bootFromDisk, type DiskBoot } from './rootfs/bootable.ts'
+export { bootFiles, debianRootfs, type DebianRootfsOptions, type RootfsImage } from './rootfs/rootfs.ts'
 export { readTar, readTarStream, type TarEntry, type TarFile, type TarStreamEntry } from './tar.ts'
 export { Tree, type TreeNode } from './tree.ts'
 export { bzImagePayload, extractVmlinux } from './vmlinux.ts'

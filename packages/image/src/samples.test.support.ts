@@ -193,5 +193,6 @@ export async function createFakeHost(
     writeFile: (path, bytes) => Promise.resolve(void files.set(path, bytes.slice())),
     makeFolder: () => Promise.resolve(),
     removeFile: (path) => Promise.resolve(void files.delete(path)),
+    removeFolder: () => Promise.resolve(),
   }
 }

@@ -24,6 +24,7 @@ import type { VmOutcome } from '../run/vm-handle.ts'
 
 export interface RunOptions {
   readonly set: readonly string[]
+  readonly disk?: string
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string
@@ -54,13 +55,14 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
 }
 
 function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunJob {
-  const { set, kernel, initrd, cmdline, memory, command } = options
+  const { set, disk, kernel, initrd, cmdline, memory, command } = options
   const size = terminal.interactive ? terminal.size() : undefined
   const name = process.env['TERM']
   const limit = loadLimitMs()
   return {
     stackFile: file ?? defaultStack(),
     set: [...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]), ...set],
+    ...(disk === undefined ? {} : { disk }),
     ...(kernel === undefined ? {} : { kernel }),
     ...(initrd === undefined ? {} : { initrd }),
     ...(cmdline === undefined ? {} : { cmdline }),

@@ -9,6 +9,8 @@ import { loadConfig } from '@nonroot/hypervisor'
 import type { StackConfig } from '@nonroot/hypervisor'
 import type { Progress } from '@nonroot/image'
 import type { Announced } from './guest-input.ts'
+import { planDisk, withRoot } from './disk-plan.ts'
+import type { DiskPlan } from './disk-plan.ts'
 import type { RunJob } from './protocol.ts'
 
 export interface BootPlan {
@@ -29,37 +31,55 @@ const LINUX_PARAMETERS = 'console=ttyS0'
 
 export async function planBoot(job: RunJob, source: ModuleSource, tell: Tell): Promise<BootPlan> {
   const { config } = await loadConfig(job.stackFile, source, job.set)
-  const { set, ours } = await choose(job, config, source, tell)
-  if (set === undefined) {
+  const disk = job.disk === undefined ? undefined : await planDisk(job.disk, config, source)
+  const chosen = await choose(job, config, disk, source, tell)
+  if (chosen === undefined) {
     if (job.command) throw noCommandInDemo()
     const { demoGuest } = await import('@nonroot/image')
     const image = { kernel: demoGuest(), cmdline: job.cmdline ?? '' }
     return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined }
   }
-  const announced = job.command ? 'command' : ours && !job.interactive ? 'shell' : undefined
-  if (!announced && !(ours && job.terminal)) return { set, announced }
+  const { ours, image: found } = chosen
+  const set = [...(disk?.set ?? []), ...chosen.set]
+  // The system on a disk takes over from our init, which then announces nothing.
+  const isOurs = ours && (disk === undefined || job.command !== undefined)
+  const announced = job.command ? 'command' : isOurs && !job.interactive ? 'shell' : undefined
+  if (!announced && !(isOurs && job.terminal) && !disk) return { set, announced, ...(found ? { image: found } : {}) }
   const { guestParameters } = await import('@nonroot/image')
   const { parameters, overlay } = guestParameters({
     ...(job.command ? { command: job.command } : {}),
     ...(announced ? { marks: true } : {}),
-    ...(ours && job.terminal ? { rows: job.terminal.rows, columns: job.terminal.columns } : {}),
-    ...(ours && job.terminal?.name ? { term: job.terminal.name } : {}),
+    ...(isOurs && job.terminal ? { rows: job.terminal.rows, columns: job.terminal.columns } : {}),
+    ...(isOurs && job.terminal?.name ? { term: job.terminal.name } : {}),
   })
-  const image = (configured: BootImage): BootImage => ({
-    ...configured,
-    cmdline: [configured.cmdline ?? '', ...parameters].join(' ').trim(),
-    ...(overlay ? { initrd: concat(configured.initrd ?? new Uint8Array(), overlay) } : {}),
-  })
-  return { set, announced, image }
+  const finish = (configured: BootImage): BootImage => {
+    const { cmdline = '', initrd } = configured
+    const whole = disk ? withRoot(cmdline, disk, initrd !== undefined) : cmdline
+    return {
+      ...configured,
+      cmdline: [whole, ...parameters].join(' ').trim(),
+      ...(overlay ? { initrd: concat(initrd ?? new Uint8Array(), overlay) } : {}),
+    }
+  }
+  return { set, announced, image: found ? finish(found) : finish }
 }
 
-/** `ours`: the guest's init is ours and knows our parameters. No settings: the demo guest it is. */
+interface Chosen {
+  readonly set: readonly string[]
+  /** The guest's init is ours and knows our parameters. */
+  readonly ours: boolean
+  /** In place of files. */
+  readonly image?: BootImage
+}
+
+/** Nothing: the demo guest it is. */
 async function choose(
   job: RunJob,
   config: StackConfig,
+  disk: DiskPlan | undefined,
   source: ModuleSource,
   tell: Tell,
-): Promise<{ set: readonly string[] | undefined; ours: boolean }> {
+): Promise<Chosen | undefined> {
   const { kernel, initrd, cmdline } = job
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
   if (kernel !== undefined) return { set: [await kernelSetting(kernel, job, source)], ours: false }
@@ -68,7 +88,15 @@ async function choose(
     const set = Object.entries(extra).map(([key, value]) => `boot.${configured}.${key}=${JSON.stringify(value)}`)
     return { set, ours: false }
   }
-  const [{ DEBIAN_PARAMETERS, debianImage, ImageError }, { nodeImageHost }] = await Promise.all([
+  const { DEBIAN_PARAMETERS } = await import('@nonroot/image')
+  // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
+  const usual = [...DEBIAN_PARAMETERS, ...(job.command ? ['quiet'] : [])].join(' ')
+  // Only our own init runs commands.
+  if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !job.command)) {
+    const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
+    return { set: [bootSetting('linux', { kernel: disk.file })], ours: disk.ours, image }
+  }
+  const [{ debianImage, ImageError }, { nodeImageHost }] = await Promise.all([
     import('@nonroot/image'),
     import('../image-host.ts'),
   ])
@@ -77,18 +105,12 @@ async function choose(
       cacheFolder: cacheFolder(),
       onProgress: (progress) => tell(progressText(progress), progress.done >= progress.total),
     })
-    const options = {
-      kernel: image.vmlinux,
-      initrd: image.initrd,
-      // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
-      cmdline: [...DEBIAN_PARAMETERS, ...(job.command ? ['quiet'] : [])].join(' '),
-      ...extra,
-    }
+    const options = { kernel: image.vmlinux, initrd: image.initrd, cmdline: usual, ...extra }
     return { set: [bootSetting('linux', options)], ours: true }
   } catch (error) {
-    if (!(error instanceof ImageError) || job.command) throw error
+    if (!(error instanceof ImageError) || job.command || disk) throw error
     tell(`no Debian image: ${error.message}; running the built-in demo guest`, true)
-    return { set: undefined, ours: false }
+    return undefined
   }
 }
 

@@ -9,6 +9,8 @@ export interface RunJob {
   readonly stackFile: string
   /** `KEY=VALUE`, as after `--set`. */
   readonly set: readonly string[]
+  /** A disk to attach, and to boot from. */
+  readonly disk?: string
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string

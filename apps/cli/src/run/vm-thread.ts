@@ -1,7 +1,7 @@
 /** The VM's thread: makes the host and the VM of one run, and runs it. The guest's code and all its devices are here. */
 
 import { parentPort, workerData } from 'node:worker_threads'
-import type { ConsoleBackend, Log } from '@nonroot/contracts'
+import type { BootImage, ConsoleBackend, Log } from '@nonroot/contracts'
 import { createNodeBackends, createThreadConsole } from '@nonroot/host-node'
 import { diskParts } from '@nonroot/image'
 import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
@@ -90,12 +90,13 @@ async function main(): Promise<void> {
     : undefined
   const profiler = job.profile ? new Profiler() : undefined
   const tracers = [tracer, profiler].filter((one) => one !== undefined)
+  const profiled = async (image: BootImage): Promise<BootImage> => {
+    if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, image.kernel, source)
+    return typeof plan.image === 'function' ? plan.image(image) : image
+  }
   vm = await hypervisor.createVm({
     console,
-    image: async (configured) => {
-      if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, configured.kernel, source)
-      return typeof plan.image === 'function' ? plan.image(configured) : (plan.image ?? configured)
-    },
+    image: typeof plan.image === 'object' ? await profiled(plan.image) : (configured) => profiled(configured),
     ...(tracers.length ? { tracer: tracers.length === 1 ? tracers[0]! : both(tracers) } : {}),
   })
   send({ type: 'started' })

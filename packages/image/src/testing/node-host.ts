@@ -40,5 +40,6 @@ export const nodeImageHost: ImageHost = {
   },
   makeFolder: async (path) => void (await mkdir(path, { recursive: true })),
   removeFile: (path) => rm(path, { force: true }),
+  removeFolder: (path) => rm(path, { recursive: true, force: true }),
   decompressors: { zstd: (bytes) => zstdDecompressSync(bytes) },
 }

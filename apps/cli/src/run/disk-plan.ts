@@ -1,0 +1,41 @@
+/** `run --disk FILE`: the disk as a device of the machine, and the kernel that is on it. */
+
+import { createNodeBackends } from '@nonroot/host-node'
+import type { ModuleSource } from '@nonroot/contracts'
+import type { StackConfig } from '@nonroot/hypervisor'
+import { bootFromDisk, diskParts } from '@nonroot/image'
+import type { DiskBoot } from '@nonroot/image'
+
+const VIRTIO = '@nonroot/io-virtio'
+
+export interface DiskPlan extends DiskBoot {
+  /** Where it is, from the root of the host. */
+  readonly file: string
+  /** Changes of the configuration that attach it: the I/O model too, where the stack has it not. */
+  readonly set: readonly string[]
+}
+
+export async function planDisk(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
+  const file = source.resolvePath(source.workingFolder, name)
+  const disk = await createNodeBackends({ block: diskParts }).open('block', { image: file, readOnly: true })
+  try {
+    const { io } = config.stack
+    const set = [`devices.${config.devices.length}=${JSON.stringify({ kind: 'virtio-blk', image: file })}`]
+    if (!io.some(({ use }) => use === VIRTIO)) set.push(`stack.io.${io.length}=${JSON.stringify({ use: VIRTIO })}`)
+    return { ...(await bootFromDisk(disk, file)), file, set }
+  } finally {
+    await disk.close()
+  }
+}
+
+/** Of a disk that has no file system we know: the first, which it is on a machine that has no other. */
+const FIRST_DISK = '/dev/vda'
+
+/**
+ * What makes a system of the disk the guest's, unless the command line says already. Without an initramfs only the kernel itself looks, and knows
+ * no UUIDs.
+ */
+export function withRoot(cmdline: string, { uuid }: Pick<DiskBoot, 'uuid'>, hasInitrd: boolean): string {
+  if (/(^|\s)root=/.test(cmdline)) return cmdline
+  return `${cmdline} root=${hasInitrd && uuid !== undefined ? `UUID=${uuid}` : FIRST_DISK} ro`.trim()
+}
