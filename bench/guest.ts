@@ -1,4 +1,4 @@
-/** The guest that every machine runs: Debian's kernel, and an initramfs of busybox, guestbench and a short /init. Kept in the cache. */
+/** The guest of the mechanisms: Debian's kernel, and an initramfs of busybox, guestbench and a short /init. Kept in the cache. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -9,10 +9,9 @@ import { gzipSync } from 'node:zlib'
 import { debianImage, readCpio, Tree, writeCpio } from '@nonroot/image'
 import { nodeImageHost } from '../apps/cli/src/image-host.ts'
 import { cacheFolder } from '../apps/cli/src/run/boot-plan.ts'
+import type { Guest } from './packaged-guest.ts'
 
-export interface BenchGuest {
-  readonly kernel: string
-  readonly initrd: string
+export interface BenchGuest extends Guest {
   /** The same program, to be run here for its checksums. */
   readonly guestbench: string
 }
@@ -26,13 +25,13 @@ echo "GUEST-INIT uptime $(cat /proc/uptime)"
 guestbench $(echo $tests | tr , ' ')
 poweroff -f
 `
-const SOURCE = fileURLToPath(new URL('guestbench.c', import.meta.url))
+export const GUESTBENCH_SOURCE = fileURLToPath(new URL('guestbench.c', import.meta.url))
 
 /** Builds what is not there. Throws with what to do where a tool is missing. */
 export async function benchGuest(say: (text: string) => void): Promise<BenchGuest> {
   const cache = cacheFolder()
   const image = await debianImage(nodeImageHost(), { cacheFolder: cache })
-  const source = await readFile(SOURCE)
+  const source = await readFile(GUESTBENCH_SOURCE)
   const key = createHash('sha256').update(source).update(INIT).update(image.release).digest('hex').slice(0, 12)
   const folder = join(cache, 'bench', key)
   const guest = { kernel: image.kernel, initrd: join(folder, 'initrd.gz'), guestbench: join(folder, 'guestbench') }
@@ -40,7 +39,9 @@ export async function benchGuest(say: (text: string) => void): Promise<BenchGues
   say(`building the guest in ${folder}`)
   await mkdir(folder, { recursive: true })
   try {
-    execFileSync('gcc', ['-O2', '-static', '-o', guest.guestbench, SOURCE], { stdio: ['ignore', 'ignore', 'inherit'] })
+    execFileSync('gcc', ['-O2', '-static', '-o', guest.guestbench, GUESTBENCH_SOURCE], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
   } catch (error) {
     throw new Error('guestbench did not compile: gcc with a static libc is needed (Debian: gcc, libc6-dev)', {
       cause: error,

@@ -1,5 +1,6 @@
 /** One machine under measurement: started by a shell, timed from outside by the lines that its guest prints. */
 import { spawn, spawnSync } from 'node:child_process'
+import { processorTime } from './processor-time.ts'
 
 export interface Machine {
   readonly name: string
@@ -10,16 +11,20 @@ export interface Machine {
   problem?: string
 }
 
+/** What a time is taken of: the wall's clock, or the processor's over all threads of a machine, which other work disturbs less. */
+export type ClockName = 'wall' | 'cpu'
+
 export const machine = (name: string, command: string): Machine => ({ name, command, times: {}, checks: {} })
 
-const MARK = /BENCH (\S+) (begin|end|done)(?: (\d+) ([0-9a-f]+))?/
+const MARK = /BENCH (\S+) (?:(begin|end|done)(?: (\d+) ([0-9a-f]+))?|check (\S+))/
 
 /** One run; the machine is ended when its guest says that all is done, or when the limit has passed. */
-export function runOnce(of: Machine, limitMs: number): Promise<void> {
+export function runOnce(of: Machine, limitMs: number, clock: ClockName = 'wall'): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
-  const started = performance.now()
   // A group of its own: the shell's children end with it.
   const child = spawn('/bin/sh', ['-c', of.command], { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const time = (): number => (clock === 'wall' ? performance.now() : processorTime(child.pid!))
+  const started = time()
   const begun = new Map<string, number>()
   let rest = ''
   let last = ''
@@ -45,20 +50,21 @@ export function runOnce(of: Machine, limitMs: number): Promise<void> {
     if (text.includes('GUEST-INIT')) keep('boot', now - started)
     const mark = MARK.exec(text)
     if (!mark) return
-    const [, test, what, , check] = mark
-    if (what === 'begin') begun.set(test!, now)
+    const [, test, what, , check, late] = mark
+    if (late !== undefined) of.checks[test!] = late
+    else if (what === 'begin') begun.set(test!, now)
     else if (what === 'end') {
       keep(test!, now - begun.get(test!)!)
-      of.checks[test!] = check!
+      if (check !== undefined) of.checks[test!] = check
     } else {
       keep('all', now - started)
       stop()
     }
   }
   child.stdout.on('data', (data: Buffer) => {
-    const now = performance.now()
     const lines = (rest + data.toString('latin1')).split('\n')
     rest = lines.pop()!
+    const now = lines.some((text) => MARK.test(text) || text.includes('GUEST-INIT')) ? time() : 0
     for (const text of lines) line(text.trim(), now)
   })
   child.stderr.on('data', (data: Buffer) => {

@@ -22,10 +22,16 @@ export function rowsOf(machines: readonly Machine[], expected: Readonly<Record<s
       test,
       times,
       ratios: times.map((time) => (time === undefined || times[0] === undefined ? undefined : times[0] / time)),
-      wrong: machines.map(({ checks }) => right !== undefined && checks[test] !== undefined && checks[test] !== right),
+      wrong: machines.map(
+        ({ checks }) =>
+          isFailed(checks[test]) || (right !== undefined && checks[test] !== undefined && checks[test] !== right),
+      ),
     }
   })
 }
+
+/** What a guest says of a program that did not succeed. */
+const isFailed = (check: string | undefined): boolean => check?.startsWith('failed') === true
 
 /** Over the mechanisms; undefined where there is none. */
 export function geometricMean(rows: readonly Row[], machine: number): number | undefined {
