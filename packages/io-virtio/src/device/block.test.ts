@@ -86,6 +86,24 @@ describe('virtio-blk', () => {
     expect(driver.registers.deviceId).toBe(2)
   })
 
+  it('MUST initialize padding bytes unused0 and unused1 to 0, and all that it does not offer', async () => {
+    const { driver } = await start(memoryDisk(1 << 20), { queues: 3 })
+    const { registers } = driver
+    expect([registers.readConfig(33, 1), registers.readConfig(56, 4) >>> 8]).toEqual([0, 0])
+    for (let offset = 60; offset < 100; offset += 4) expect(registers.readConfig(offset, 4)).toBe(0)
+  })
+
+  it('SHOULD clear write_zeroes_may_unmap if and only if a write zeroes request cannot deallocate', async () => {
+    const able = memoryDisk()
+    const unable = memoryDisk()
+    delete unable.writeZeroes
+    for (const [disk, wanted] of [
+      [able, 1],
+      [unable, 0],
+    ] as const)
+      expect((await start(disk)).driver.registers.readConfig(56, 1)).toBe(wanted)
+  })
+
   it('gives its serial number', async () => {
     const { driver } = await start(memoryDisk(), { serial: 'nonroot-0001' })
     const { parts, written } = await driver.request(0, [header(BlockType.getId)], [20, 1])
@@ -115,7 +133,7 @@ describe('virtio-blk', () => {
     expect(disk.calls).toEqual([])
   })
 
-  it.each([2, 3, 5, 9, 14, 15, 16, 26, 99, 0x8000_0000])(
+  it.each([2, 3, 5, 9, 10, 14, 15, 16, 26, 99, 0x8000_0000])(
     'MUST reject request type %i with VIRTIO_BLK_S_UNSUPP',
     async (type) => {
       const { driver } = await start()

@@ -247,6 +247,29 @@ describe('virtio-balloon', () => {
     expect(driver.registers.readConfig(8, 4)).toBe(id + 1)
   })
 
+  it('free page hints: MUST NOT reuse a command ID until it has received STOP, MUST NOT modify a page after DONE', async () => {
+    const { driver, balloon, bench } = await start()
+    const command = () => driver.registers.readConfig(8, 4)
+    const [first, again] = [balloon.freePages(), balloon.freePages()]
+    const id = command()
+    bench.guestMemory.fill(0x52000, FRAME_SIZE, 0x77)
+    await driver.request(3, [pages(id)])
+    driver.send(3, [{ address: 0x52000, length: FRAME_SIZE, writable: true }])
+    expect(command()).toBe(id)
+    await driver.request(3, [pages(0)])
+    expect(await first).toEqual(await again)
+    expect([command(), bench.guestMemory.readU8(0x52000)]).toEqual([1, 0x77])
+    const later = new Set([id])
+    for (let round = 0; round < 5; round++) {
+      const asked = balloon.freePages()
+      expect(later.has(command())).toBe(false)
+      later.add(command())
+      await driver.request(3, [pages(command())])
+      await driver.request(3, [pages(0)])
+      await asked
+    }
+  })
+
   it('unbounded hints: keeps no more of them than there is memory', async () => {
     const { driver, balloon } = await start()
     const asked = balloon.freePages()

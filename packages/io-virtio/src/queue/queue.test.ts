@@ -250,6 +250,25 @@ describe.each(FORMATS)('$format ring', ({ format }) => {
     }
   })
 
+  it('MUST set len, and write at least len bytes, prior to updating the used idx', () => {
+    const used = format === 'split' ? ring.areas.device + 2 : ring.areas.descriptors + 14
+    const seen: unknown[] = []
+    const write = memory.writeU16.bind(memory)
+    Object.assign(memory, {
+      writeU16(address: number, value: number) {
+        const length = memory.readU32(format === 'split' ? ring.areas.device + 8 : ring.areas.descriptors + 8)
+        if (address === used) seen.push([length, memory.readU8(DATA), memory.readU8(DATA + 7)])
+        return write(address, value)
+      },
+    })
+    ring.add([{ address: DATA, length: 64, writable: true }])
+    seen.length = 0
+    const chain = queue.pop()!
+    chain.fill(0, 8, 0x5a)
+    queue.push(chain, 8)
+    expect(seen).toEqual([[8, 0x5a, 0x5a]])
+  })
+
   it('uses buffers in the order in which they were made available (IN_ORDER)', () => {
     setUp(format, { inOrder: true })
     for (let round = 0; round < 9; round++) {
@@ -447,6 +466,81 @@ describe('hostile split ring', () => {
     memory.writeU16(ring.areas.driver + 2, 2)
     expect([1, 2, 3, 4].map(() => queue.pop()?.readable)).toEqual([1, 2, 3, 4])
     expect(reasons).toEqual([])
+  })
+})
+
+describe('split ring', () => {
+  const useOne = (): void => {
+    ring.add([{ address: DATA, length: 1 }])
+    queue.push(queue.pop()!, 0)
+    queue.signal()
+    ring.takeUsed()
+  }
+
+  it('MUST ignore the used_event value (no EVENT_IDX)', () => {
+    setUp('split')
+    for (const value of [0, 1, 7, 0x8000, 0xffff]) {
+      memory.writeU16(ring.areas.driver + 4 + 2 * SIZE, value)
+      const before = notified
+      useOne()
+      expect(notified).toBe(before + 1)
+    }
+  })
+
+  it('MUST ignore the lower bit of flags (EVENT_IDX)', () => {
+    setUp('split', { eventIndex: true })
+    memory.writeU16(ring.areas.driver, 1)
+    memory.writeU16(ring.areas.driver + 4 + 2 * SIZE, 0)
+    useOne()
+    expect(notified).toBe(1)
+    useOne()
+    expect(notified).toBe(1)
+  })
+
+  it.each([false, true])('MUST set flags to 0 or 1, with EVENT_IDX to 0: EVENT_IDX %s', (eventIndex) => {
+    setUp('split', { eventIndex })
+    for (let round = 0; round < 20; round++) {
+      useOne()
+      queue.pop()
+      expect(memory.readU16(ring.areas.device)).toBe(0)
+    }
+  })
+})
+
+describe('packed ring', () => {
+  beforeEach(() => setUp('packed'))
+
+  it.each([
+    { name: 'as it was at first', flags: 0 },
+    { name: 'used already', flags: 0x8080 },
+    { name: 'of the other round', flags: 0x8000 },
+  ])('MUST NOT use a descriptor unless it observes AVAIL being changed: $name', ({ flags }) => {
+    writeDescriptor(memory, AT, { address: DATA, length: 4, flags: 0, next: flags })
+    expect([queue.pop(), reasons]).toEqual([undefined, []])
+  })
+
+  it('MUST NOT change a descriptor after changing its USED bit', () => {
+    const writes: number[] = []
+    for (const [name, size] of [
+      ['writeU16', 2],
+      ['writeU32', 4],
+    ] as const) {
+      const write = memory[name].bind(memory)
+      Object.assign(memory, {
+        [name]: (address: number, value: number) => {
+          writes.push(address + size)
+          return write(address, value)
+        },
+      })
+    }
+    ring.add([{ address: DATA, length: 4 }])
+    ring.add([{ address: DATA, length: 4, writable: true }])
+    writes.length = 0
+    queue.push(queue.pop()!, 0)
+    queue.push(queue.pop()!, 4)
+    queue.signal()
+    // The flags are a descriptor's last two bytes, and nothing of it is written after them.
+    expect(writes).toEqual([AT + 12, AT + 14, AT + 16, AT + 28, AT + 30, AT + 32])
   })
 })
 

@@ -203,6 +203,12 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     return this.queues[this.queueSelect]
   }
 
+  /** "a value of 0 or a power of 2", unless packed rings were negotiated: whatever the driver wrote. */
+  get queueSize(): number {
+    const size = this.selected?.size ?? 0
+    return this.#wrote(Feature.ringPacked) || (size & (size - 1)) === 0 ? size : 0
+  }
+
   /** The driver chose a size. What is no size is refused when the queue is enabled. */
   writeQueueSize(size: number): void {
     const queue = this.selected
@@ -255,6 +261,11 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     this.selected.size = this.selected.most
     this.selected.vector = NO_VECTOR
     this.selected.areas.fill(0)
+  }
+
+  /** The selected queue's reset is not over. */
+  get resetting(): boolean {
+    return this.selected?.enabled === false && !this.settled
   }
 
   #dropRing(queue: QueueRegisters): void {

@@ -123,6 +123,8 @@ class MmioTransport implements TransportLink, IoHandler {
         return this.#pending
       case Register.status:
         return core.status
+      case Register.queueReset:
+        return core.resetting ? 1 : 0
       case Register.generation:
         return core.generation
       default:

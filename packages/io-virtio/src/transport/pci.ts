@@ -120,12 +120,10 @@ class PciTransport implements TransportLink, IoHandler {
   #signal(cause: number, vector: number): void {
     const pciFunction = this.#function
     if (!pciFunction) return
-    if (pciFunction.msixEnabled) {
-      if (vector !== NO_VECTOR) pciFunction.signal(vector)
-      return
-    }
-    this.#isr |= cause
-    pciFunction.interrupt.raise()
+    // "MUST set the Device Configuration Interrupt bit in ISR status before sending a device configuration change notification"
+    if (cause === Cause.configuration || !pciFunction.msixEnabled) this.#isr |= cause
+    if (!pciFunction.msixEnabled) pciFunction.interrupt.raise()
+    else if (vector !== NO_VECTOR) pciFunction.signal(vector)
   }
 
   #takeIsr(): number {
@@ -197,7 +195,7 @@ class PciTransport implements TransportLink, IoHandler {
       { at: 0x14, size: 1, read: () => core.status, write: (value) => core.writeStatus(value) },
       { at: 0x15, size: 1, read: () => core.generation },
       { at: 0x16, size: 2, read: () => core.queueSelect, write: (value) => (core.queueSelect = value) },
-      { at: 0x18, size: 2, read: () => queue()?.size ?? 0, write: (value) => core.writeQueueSize(value) },
+      { at: 0x18, size: 2, read: () => core.queueSize, write: (value) => core.writeQueueSize(value) },
       {
         at: 0x1a,
         size: 2,
@@ -228,7 +226,7 @@ class PciTransport implements TransportLink, IoHandler {
       {
         at: 0x3a,
         size: 2,
-        read: () => (queue()?.enabled === false && !core.settled ? 1 : 0),
+        read: () => (core.resetting ? 1 : 0),
         write: (value) => {
           if (value === 1) core.resetQueue()
         },

@@ -2,7 +2,7 @@ import type { IoSize, PciCapability } from '@nonroot/contracts'
 import { VirtioFeature, VirtioStatus } from '@nonroot/testkit'
 import type { DeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { subject, WAYS } from '../virtio.test.support.ts'
+import { memoryDisk, subject, WAYS } from '../virtio.test.support.ts'
 
 const capabilitiesOf = (bench: DeviceBench) =>
   bench.functions[0]!.description.capabilities!.map((capability) => {
@@ -115,6 +115,29 @@ describe('PCI', () => {
     write(0x1a, 2, 1)
     await driver.request(0, [], [8])
     expect(bench.functions[0]!.signals).toEqual([1])
+  })
+
+  it('MUST set the Device Configuration Interrupt bit in ISR status before it sends a change notification, with MSI-X, too', async () => {
+    const disk = memoryDisk()
+    const { driver, bench } = await subject('virtio-blk', { image: 'disk' }, {}, { backends: { block: disk } })
+    driver.start()
+    const isr = () => bench.readMmio(bench.mmio[0]!.base + 0x1000, 1)
+    expect(isr()).toBe(0)
+    disk.resize(1024)
+    const [pciFunction] = bench.functions
+    expect([pciFunction!.signals, pciFunction!.line.raised, isr(), isr()]).toEqual([[0], false, 2, 0])
+  })
+
+  it('MUST present a value of 0 or a power of 2 in queue_size, whatever was written, unless rings are packed', async () => {
+    for (const ring of ['split', 'packed'] as const) {
+      const { driver, read, write } = await start('virtio-rng', {}, { ring })
+      driver.reset()
+      driver.negotiate(driver.offered())
+      write(0x18, 2, 3)
+      expect(read(0x18, 2)).toBe(ring === 'split' ? 0 : 3)
+      write(0x18, 2, 16)
+      expect(read(0x18, 2)).toBe(16)
+    }
   })
 
   it('fields can be read in parts', async () => {
@@ -286,6 +309,56 @@ describe.each(WAYS)('over $way', ({ transport, ring }) => {
     for (let round = 0; round < 70; round++) expect((await ask()).written).toBe(513)
     expect(() => other.device.restore!({ ...saved, type: 'virtio-net' })).toThrow(/another device/)
     await other.device.dispose!()
+  })
+
+  it('MUST present 1 in queue_reset as long as the queue reset is ongoing, 0 in it and in queue_enable when it has completed', async () => {
+    const disk = memoryDisk()
+    const made = await subject(
+      'virtio-blk',
+      { image: 'disk', queues: 2 },
+      { transport, ring },
+      { backends: { block: disk } },
+    )
+    const { driver, device } = made
+    const { registers } = driver
+    driver.start()
+    disk.hold = true
+    const [header, data] = [driver.allocate(16), driver.allocate(513)]
+    driver.send(1, [
+      { address: header, length: 16 },
+      { address: data, length: 513, writable: true },
+    ])
+    registers.selectQueue(1)
+    expect([registers.queueEnabled(), registers.queueResetting()]).toEqual([true, false])
+    registers.resetQueue()
+    expect(registers.queueResetting()).toBe(true)
+    disk.go()
+    await device.quiesce!()
+    expect([registers.queueEnabled(), registers.queueResetting()]).toEqual([false, false])
+    driver.enable(1, driver.makeRing(1, 16))
+    expect([registers.queueEnabled(), registers.queueResetting()]).toEqual([true, false])
+    expect((await driver.request(1, [new Uint8Array(16)], [512, 1])).written).toBe(513)
+    registers.writeStatus(0)
+    expect(registers.queueResetting()).toBe(false)
+  })
+
+  it('MUST present a changed config_generation after a change that the driver may have seen half of', async () => {
+    const disk = memoryDisk()
+    const { driver } = await subject(
+      'virtio-blk',
+      { image: 'disk' },
+      { transport, ring },
+      { backends: { block: disk } },
+    )
+    driver.start()
+    const { registers } = driver
+    // Many more than a byte counts.
+    for (let round = 1; round < 600; round++) {
+      const generation = registers.generation()
+      registers.readConfig(0, 4)
+      disk.resize(512 * round)
+      expect(registers.generation()).not.toBe(generation)
+    }
   })
 
   it('a broken device is saved and restored as one', async () => {

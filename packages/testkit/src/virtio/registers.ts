@@ -21,6 +21,8 @@ export interface VirtioRegisters {
   enableQueue(): void
   queueEnabled(): boolean
   resetQueue(): void
+  /** The reset of the selected queue is not over. */
+  queueResetting(): boolean
   notify(index: number, offset?: number): void
   readConfig(offset: number, size: IoSize): number
   writeConfig(offset: number, size: IoSize, value: number): void
@@ -94,6 +96,7 @@ function pciRegisters(bench: DeviceBench): VirtioRegisters {
     },
     queueEnabled: () => read(0x1c, 2) === 1,
     resetQueue: () => write(0x3a, 2, 1),
+    queueResetting: () => read(0x3a, 2) === 1,
     notify(index, offset) {
       write(0x16, 2, index)
       const at = notify.at + read(0x1e, 2) * notify.extra
@@ -152,6 +155,7 @@ function mmioRegisters(bench: DeviceBench): VirtioRegisters {
     enableQueue: () => write(0x44, 1),
     queueEnabled: () => read(0x44) === 1,
     resetQueue: () => write(0xc0, 1),
+    queueResetting: () => read(0xc0) === 1,
     notify: (index, offset = 0) => write(0x50, index + offset * 2 ** 16),
     readConfig: (offset, size) => bench.readMmio(region.base + 0x100 + offset, size),
     writeConfig: (offset, size, value) => bench.writeMmio(region.base + 0x100 + offset, value, size),

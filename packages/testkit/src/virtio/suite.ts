@@ -27,15 +27,31 @@ export function testVirtioDevice(name: string, create: () => Promise<VirtioSubje
     checkSame(registers.status(), 0, 'status after a reset')
   })
 
+  test('MUST offer VIRTIO_F_VERSION_1', ({ driver }) => {
+    check(driver.offered().has(VirtioFeature.version1), 'VIRTIO_F_VERSION_1 is not offered')
+  })
+
   test('MUST NOT offer a feature which requires another feature which was not offered', ({ driver }) => {
-    check(driver.offered().has(VirtioFeature.version1), 'VIRTIO_F_VERSION_1 is offered')
+    const offered = driver.offered()
+    for (const { deviceId, feature, needs } of REQUIREMENTS)
+      if (deviceId === driver.registers.deviceId && offered.has(feature))
+        check(
+          needs.some((bit) => offered.has(bit)),
+          `feature ${feature} is offered without ${needs.join(' or ')}`,
+        )
   })
 
   test('SHOULD accept any valid subset of features', ({ driver }) => {
-    driver.reset()
-    check(driver.negotiate([VirtioFeature.version1]), 'the least subset')
-    driver.reset()
-    check(driver.negotiate(driver.offered()), 'all of them')
+    const random = createRandom(0xfea7)
+    const offered = [...driver.offered()]
+    const accept = (features: readonly number[]): void => {
+      driver.reset()
+      check(driver.negotiate(features), `features ${features.join()} were not accepted`)
+    }
+    accept([VirtioFeature.version1])
+    accept(offered)
+    for (let round = 0; round < 20; round++)
+      accept(offered.filter((bit) => bit === VirtioFeature.version1 || random(2) === 0))
   })
 
   test('MUST fail to set FEATURES_OK for features that it did not offer', ({ driver }) => {
@@ -59,6 +75,8 @@ export function testVirtioDevice(name: string, create: () => Promise<VirtioSubje
     driver.kick(0)
     checkSame(driver.ring(0).takeUsed(), [], 'buffers used before DRIVER_OK')
     checkSame(bench.functions[0]?.signals ?? [], [], 'notifications before DRIVER_OK')
+    const { registers } = driver
+    checkSame([registers.queueInterrupts(0), registers.configInterrupts()], [0, 0], 'interrupts before DRIVER_OK')
   })
 
   test('MUST allow reading of any device-specific configuration field before FEATURES_OK is set', ({ driver }) => {
@@ -79,6 +97,55 @@ export function testVirtioDevice(name: string, create: () => Promise<VirtioSubje
     driver.registers.writeStatus(0)
     driver.registers.selectQueue(0)
     check(!driver.registers.queueEnabled(), 'queue 0 is still enabled')
+  })
+
+  test('MUST present either 0 or a power of 2 in queue_size', ({ driver: { registers } }) => {
+    for (let index = 0; index < 70; index++) {
+      registers.selectQueue(index)
+      const size = registers.queueSize()
+      check((size & (size - 1)) === 0, `size ${size} of queue ${index}`)
+    }
+  })
+
+  test('SHOULD support at least 2 and at most 0x800 MSI-X vectors', ({ bench }) => {
+    const vectors = bench.functions[0]?.description.msixVectors ?? 2
+    check(vectors >= 2 && vectors <= 0x800, `${vectors} vectors`)
+  })
+
+  test('after a virtqueue reset MUST NOT execute any requests from that virtqueue, or notify the driver for it', async ({
+    driver,
+    device,
+  }) => {
+    driver.start()
+    const { registers } = driver
+    registers.selectQueue(0)
+    registers.resetQueue()
+    driver.ring(0).add([{ address: driver.allocate(64), length: 64, writable: true }])
+    const interrupts = registers.queueInterrupts(0)
+    registers.notify(0)
+    await device.quiesce?.()
+    checkSame(driver.ring(0).takeUsed(), [], 'buffers used after the reset')
+    checkSame(registers.queueInterrupts(0), interrupts, 'interrupts after the reset')
+  })
+
+  test('after a virtqueue reset MUST observe any queue configuration that was changed by the driver', async ({
+    driver,
+    device,
+  }) => {
+    driver.start({ queueSize: 16 })
+    const { registers } = driver
+    for (const size of [4, 8, 2]) {
+      registers.selectQueue(0)
+      registers.resetQueue()
+      await device.quiesce?.()
+      check(!registers.queueResetting() && !registers.queueEnabled(), 'the reset is over and the queue disabled')
+      // "MUST reset any state of a virtqueue to the default state": a fresh ring starts at its beginning.
+      driver.enable(0, driver.makeRing(0, size))
+      registers.selectQueue(0)
+      check(registers.queueEnabled() && !registers.queueResetting(), 'the queue is enabled again')
+      registers.notify(0)
+      check(!driver.needsReset, `the device broke over a ring of ${size}`)
+    }
   })
 
   test('keeps rings where they are while they are in use', ({ driver }) => {
@@ -137,6 +204,16 @@ export function testVirtioDevice(name: string, create: () => Promise<VirtioSubje
     checkSame(driver.registers.status() & VirtioStatus.needsReset, 0, 'NEEDS_RESET after a reset')
   })
 }
+
+/** Device types' features that make no sense alone. ("Feature bits" of each device type) */
+const REQUIREMENTS: readonly { readonly deviceId: number; readonly feature: number; readonly needs: number[] }[] = [
+  // Network: offloads need checksums, everything about the control queue needs it.
+  ...[7, 8, 9, 10].map((feature) => ({ deviceId: 1, feature, needs: [1] })),
+  ...[11, 12, 13, 14].map((feature) => ({ deviceId: 1, feature, needs: [0] })),
+  ...[18, 19, 20, 22, 23].map((feature) => ({ deviceId: 1, feature, needs: [17] })),
+  // Block: a switchable write cache can be flushed.
+  { deviceId: 2, feature: 11, needs: [9] },
+]
 
 /** Devices take from a queue when told, or when they have something to say: tell all, twice. */
 function drawIn(driver: MockVirtioDriver): void {

@@ -169,6 +169,28 @@ describe.each(WAYS)('virtio-vsock over $way', ({ transport, ring }) => {
 })
 
 describe('virtio-vsock', () => {
+  it.each([
+    { accepted: 'no feature', features: [], streams: true },
+    { accepted: 'STREAM', features: [0], streams: true },
+    { accepted: 'NO_IMPLIED_STREAM and STREAM', features: [0, 2], streams: true },
+    { accepted: 'NO_IMPLIED_STREAM alone', features: [2], streams: false },
+  ])(
+    'SHOULD act as if STREAM had been negotiated unless it is not implied: $accepted',
+    async ({ features, streams }) => {
+      const { guest, sockets, driver } = await start()
+      expect(driver.offered().has(2)).toBe(true)
+      driver.start({ accept: (bit) => bit > 2 || features.includes(bit) })
+      sockets.serve(80)
+      await guest.send(1000, 80, Operation.request)
+      expect((await guest.next()).operation).toBe(streams ? Operation.response : Operation.reset)
+      expect(sockets.dial(22).destroyed).toBe(!streams)
+    },
+  )
+
+  it.each([0, 1, 2, 0xffff_ffff, 2 ** 32])('guest_cid MUST NOT contain a reserved CID: %i', async (cid) => {
+    await expect(subject('virtio-vsock', { path: 'x', cid })).rejects.toThrow()
+  })
+
   it('MUST send data packets only when the peer has sufficient free buffer space', async () => {
     let forwarded = 0
     const { guest, sockets } = await start({}, () => forwarded)

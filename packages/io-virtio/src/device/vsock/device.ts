@@ -18,7 +18,7 @@ const RECEIVE = 0
 const TRANSMIT = 1
 const EVENT = 2
 const QUEUE_SIZE = 128
-const STREAM_FEATURE = 0
+export const SocketFeature = { stream: 0, noImpliedStream: 2 } as const
 const MOST_CONNECTIONS = 1024
 /** Control packets that wait for the guest; beyond that it is not listened to either. */
 const MOST_CONTROL = 1024
@@ -31,7 +31,7 @@ const key = (guestPort: number, hostPort: number): string => `${guestPort}:${hos
 export class Vsock implements VirtioDevice {
   readonly deviceId = 19
   readonly pciClass = 0x078000
-  readonly features = [STREAM_FEATURE]
+  readonly features = [SocketFeature.stream, SocketFeature.noImpliedStream]
   readonly queueSizes = [QUEUE_SIZE, QUEUE_SIZE, 16]
   readonly config = new Uint8Array(8)
   readonly #port: VirtioPort
@@ -65,6 +65,11 @@ export class Vsock implements VirtioDevice {
     this.#pump()
   }
 
+  /** Streams are implied unless the driver says that it knows better. */
+  get #streams(): boolean {
+    return this.#port.accepted(SocketFeature.stream) || !this.#port.accepted(SocketFeature.noImpliedStream)
+  }
+
   // From the guest
 
   #receive(queue: Virtqueue): void {
@@ -84,7 +89,7 @@ export class Vsock implements VirtioDevice {
     const connection = this.#connections.get(key(guestPort, hostPort))
     if (operation === Operation.reset) return connection && this.#drop(connection)
     // "A VIRTIO_VSOCK_OP_RST reply MUST be sent if a packet is received with an unknown type value."
-    if (packet.type !== STREAM) return this.#refuse(packet)
+    if (packet.type !== STREAM || !this.#streams) return this.#refuse(packet)
     if (operation === Operation.request) return connection ? this.#abort(connection) : this.#open(packet)
     if (!connection) return this.#refuse(packet)
     connection.peerSize = packet.bufferSize
@@ -150,7 +155,7 @@ export class Vsock implements VirtioDevice {
   // From the host
 
   #incoming(guestPort: number, stream: IncomingStream): void {
-    if (!this.#started || this.#connections.size >= MOST_CONNECTIONS) return stream.destroy()
+    if (!this.#started || !this.#streams || this.#connections.size >= MOST_CONNECTIONS) return stream.destroy()
     while (this.#connections.has(key(guestPort, this.#nextPort))) this.#nextPort++
     const connection = new Connection(guestPort, this.#nextPort)
     this.#nextPort = this.#nextPort === 0x7fff_ffff ? FIRST_PORT : this.#nextPort + 1
