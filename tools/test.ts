@@ -27,6 +27,7 @@ const step = async (name: string, args: readonly string[]): Promise<void> => {
 
 await step('tsc', ['-b'])
 await step('node', ['tools/copy-stacks.js'])
+await step('node', ['tools/bundle.js'])
 await step('oxlint', ['--type-aware', '--quiet'])
 // The boundary rule is silent without a project graph: nx makes it.
 await step('nx', ['show', 'projects'])

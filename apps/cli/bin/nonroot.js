@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 // Starts the command. On a Node that is too old (V8 before 13.6 compiles WebAssembly many times slower) it starts itself again on the
-// Node that came with this package. Plain JavaScript that Node 12 can still parse.
-import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+// Node that came with this package. Plain JavaScript that Node 12 can still parse; what not every start needs is imported where it is needed.
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import module, { createRequire } from 'node:module'
+import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -24,20 +24,54 @@ function bundledNode() {
   }
 }
 
+/** When a file was written, in milliseconds; 0: it is not there. */
+function written(path) {
+  try {
+    return statSync(new URL(path, import.meta.url)).mtimeMs
+  } catch {
+    return 0
+  }
+}
+
+/** The command in few files; or, where packages were built since those were made, as the compiler wrote it. */
+function entry() {
+  const bundle = written('../bundle/start.js')
+  // Only in the workspace does the compiler keep notes.
+  const built = written('../dist/.tsbuildinfo')
+  if (bundle === 0 || built > bundle) return '../dist/start.js'
+  const packages = built ? readdirSync(new URL('../../../packages/', import.meta.url)) : []
+  const behind = packages.some((name) => written(`../../../packages/${name}/dist/.tsbuildinfo`) > bundle)
+  return behind ? '../dist/start.js' : '../bundle/start.js'
+}
+
+/** V8's compiled code from one start to the next: this thread's and, by the environment, that of the threads it starts. */
+function keepCompiledCode() {
+  const { env } = process
+  const cache = env.NONROOT_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'nonroot')
+  if (!env.NODE_COMPILE_CACHE) env.NODE_COMPILE_CACHE = join(cache, 'compiled')
+  // Where the folder cannot be written, nothing is kept.
+  module.enableCompileCache(env.NODE_COMPILE_CACHE)
+}
+
 const argv = process.argv.slice(2)
 if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
   // Scripts ask it often: nothing else is loaded for it.
   console.log(JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version)
 } else if (recent) {
-  const { main } = await import('../dist/main.js')
-  process.exitCode = await main(argv)
+  keepCompiledCode()
+  const { start } = await import(entry())
+  process.exitCode = await start(argv)
 } else {
   const node = bundledNode()
   if (!node) {
     console.error(`nonroot needs Node 24.11 or newer; this is ${process.versions.node}, and none came with the package`)
     process.exitCode = 3
   } else {
-    const child = spawn(node, [fileURLToPath(import.meta.url), ...argv], { stdio: 'inherit' })
+    const { spawn } = await import('node:child_process')
+    const child = spawn(node, [fileURLToPath(import.meta.url), ...argv], {
+      stdio: 'inherit',
+      env: { ...process.env, NONROOT_STARTED: String(performance.timeOrigin) },
+    })
     // The terminal sends its signals to both: the child decides, its end is ours.
     for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {})
     for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))

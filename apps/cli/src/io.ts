@@ -19,7 +19,7 @@ export const json = (io: CommandIo, value: unknown): void => io.out(`${JSON.stri
 
 /** Tell an error and give its exit status. Never a stack trace, unless NONROOT_DEBUG asks for it. */
 export function report(error: unknown, io: CommandIo, asJson: boolean): number {
-  if (!isNonrootError(error)) {
+  if (!(error instanceof NonrootError)) {
     const { message, stack } = error instanceof Error ? error : { message: String(error), stack: undefined }
     if (asJson) json(io, { error: { code: 'internal', message } })
     else io.err(`error: ${message}\n  this is a bug in nonroot: please report it (NONROOT_DEBUG=1 shows where)\n`)
@@ -31,7 +31,3 @@ export function report(error: unknown, io: CommandIo, asJson: boolean): number {
   if (process.env['NONROOT_DEBUG']) io.err(`${error.stack}\n`)
   return error.exitCode
 }
-
-/** By name: a plugin may bring its own copy of the contracts. */
-export const isNonrootError = (error: unknown): error is NonrootError =>
-  error instanceof NonrootError || (error instanceof Error && error.name === 'NonrootError' && 'exitCode' in error)

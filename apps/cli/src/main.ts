@@ -1,6 +1,5 @@
 /** The `nonroot` command: its words and options. What a command does is imported when it is called. */
 
-import { readFileSync } from 'node:fs'
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
 import type { ImageOptions } from './commands/image.ts'
@@ -10,9 +9,7 @@ import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
 import { splitCommand } from './run/split-command.ts'
-
-const version = (): string =>
-  (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
+import { version } from './version.ts'
 
 const collect = (value: string, before: string[]): string[] => [...before, value]
 

@@ -49,6 +49,8 @@ export interface Vcpu extends Saveable {
   run(budget: number): VcpuExit
   /** Instructions retired since creation. */
   readonly instructionsRetired: number
+  /** When its first instruction was about to begin: milliseconds of its thread's `performance.now()`. Undefined before. */
+  readonly firstInstructionAt?: number | undefined
   /** Brings metrics up to date that are not counted as they happen: about to be read. */
   sampleMetrics?(): void
   /** Make `run` return `budget` soon. From any thread, any time; a kick between two runs ends the next one at once. */

@@ -32,6 +32,24 @@ describe('errors', () => {
     expect(JSON.parse(JSON.stringify(error))).toEqual({ code: 'internal', message: 'x', value: '7' })
   })
 
+  it('are told by name: of another copy of this package, and of a class of their own', () => {
+    class Other extends Error {
+      override readonly name = 'NonrootError'
+      readonly exitCode = 2
+    }
+    class Special extends NonrootError {}
+    const plain = new NonrootError({ code: 'usage', message: 'x' })
+    const special = new Special({ code: 'usage', message: 'x' })
+    const is = (value: unknown) => [value instanceof NonrootError, value instanceof Special]
+    expect([new Other(), plain, special, new Error('x'), { name: 'NonrootError', exitCode: 2 }].map(is)).toEqual([
+      [true, false],
+      [true, false],
+      [true, true],
+      [false, false],
+      [false, false],
+    ])
+  })
+
   it('invariant throws when we are wrong', () => {
     expect(() => invariant(false, 'empty region')).toThrow('empty region')
     expect(() => invariant(true, '')).not.toThrow()

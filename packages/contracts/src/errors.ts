@@ -99,6 +99,12 @@ export class NonrootError extends Error {
     this.errors = init.errors ?? []
   }
 
+  /** By name: a plugin may bring its own copy of this package. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    if (this !== NonrootError) return Function.prototype[Symbol.hasInstance].call(this, value)
+    return value instanceof Error && value.name === 'NonrootError' && 'exitCode' in value
+  }
+
   get exitCode(): ExitCode {
     if (this.code === 'guest.crashed') return ExitCode.guestCrashed
     if (this.code === 'guest.timeout') return ExitCode.timeout

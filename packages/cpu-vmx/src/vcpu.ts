@@ -356,6 +356,10 @@ export class VmxVcpu implements Vcpu {
     return this.processor.retired
   }
 
+  get firstInstructionAt(): number | undefined {
+    return this.processor.firstBlockAt
+  }
+
   kick(): void {
     this.kicked = true
     this.yield()

@@ -57,6 +57,8 @@ export class Processor {
   /** Frames of the host that hold the vCPU block, its TLB and its code: [address, bytes]. */
   readonly #taken: [number, number][] = []
   readonly #unwatch: () => void
+  /** When the first block had been decoded and its handlers made, by `performance.now()`. Undefined before. */
+  firstBlockAt: number | undefined
 
   constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
     const codeCache = options.codeCache ?? 32 << 20
@@ -229,6 +231,7 @@ export class Processor {
       }
     }
     const block = this.blocks.decode(host, mode, () => this.#fetchNextPage(), limit)
+    this.firstBlockAt ??= performance.now()
     if (block && !limit) this.blocks.publish(block)
     return block
   }

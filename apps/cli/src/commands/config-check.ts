@@ -1,7 +1,7 @@
 /** `nonroot config check`. */
 
-import { ExitCode } from '@nonroot/contracts'
-import { isNonrootError, json, report } from '../io.ts'
+import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { json, report } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { load } from './load.ts'
 
@@ -16,7 +16,7 @@ export async function configCheck(
     else io.out(`${file}: ok\n`)
     return ExitCode.ok
   } catch (error) {
-    if (!options.json || !isNonrootError(error)) return report(error, io, options.json === true)
+    if (!options.json || !(error instanceof NonrootError)) return report(error, io, options.json === true)
     json(io, { valid: false, file, errors: (error.errors.length ? error.errors : [error]).map((one) => one.toJSON()) })
     return error.exitCode
   }

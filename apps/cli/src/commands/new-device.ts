@@ -1,6 +1,6 @@
 /** `nonroot new device`. */
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { ExitCode, NonrootError } from '@nonroot/contracts'
@@ -8,6 +8,7 @@ import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { deviceTemplate } from '../scaffold/device-template.ts'
 import { virtioTemplate } from '../scaffold/virtio-template.ts'
+import { version } from '../version.ts'
 
 export async function newDevice(
   name: string,
@@ -35,11 +36,8 @@ export async function newDevice(
     })
   }
   const className = kind.replaceAll(/(?:^|[-.])(\w)/g, (_, letter: string) => letter.toUpperCase())
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string
-  }
   const template = options.virtio ? virtioTemplate : deviceTemplate
-  const files = template({ name, kind, className, version })
+  const files = template({ name, kind, className, version: version() })
   for (const [path, content] of Object.entries(files)) {
     const file = join(folder, path)
     await mkdir(dirname(file), { recursive: true })

@@ -1,10 +1,10 @@
 /** `nonroot plugins`: from manifests only, no plugin is imported. */
 
-import { ExitCode } from '@nonroot/contracts'
+import { ExitCode, NonrootError } from '@nonroot/contracts'
 import type { FoundPackage, ModuleSource } from '@nonroot/contracts'
 import { loadConfig, packagesOf, readManifest } from '@nonroot/hypervisor'
 import { moduleSource } from '../host.ts'
-import { isNonrootError, json } from '../io.ts'
+import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 
 interface Row {
@@ -50,7 +50,7 @@ function toRow(found: FoundPackage): Row {
     const { provides } = readManifest(found, { specifier: name, thing: name, location: { file: found.manifestFile } })
     return { name, version, folder, provides }
   } catch (error) {
-    if (!isNonrootError(error)) throw error
+    if (!(error instanceof NonrootError)) throw error
     return { name, version, folder, provides: [], problem: error.message }
   }
 }

@@ -17,6 +17,8 @@ import { PanicWatch } from '../run/panic-watch.ts'
 import type { RunJob } from '../run/protocol.ts'
 import { runEnd } from '../run/run-end.ts'
 import type { StopReason } from '../run/run-end.ts'
+import { mark, startText, startTimes } from '../run/start-times.ts'
+import type { StartTimes } from '../run/start-times.ts'
 import { statsJson, statsText } from '../run/stats.ts'
 import { TraceFile } from '../run/trace-file.ts'
 import { VmHandle } from '../run/vm-handle.ts'
@@ -112,6 +114,7 @@ class Session {
     this.#terminal = terminal
     this.#io = io
     if (job.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
+    mark('program')
     this.#vm = new VmHandle(job, {
       onOutput: (bytes, done) => this.#output(bytes, done),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
@@ -211,14 +214,14 @@ class Session {
 
   // The end
 
-  async #finish({ end, stats, info, profile }: VmOutcome): Promise<number> {
+  async #finish({ end, stats, info, marks, profile }: VmOutcome): Promise<number> {
     if (this.#monitor.open) this.#monitor.toggle()
     await this.#written
     await this.#terminal.drain()
     this.#terminal.close()
     const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
     if (words) this.#say(words)
-    this.#tellStats(stats)
+    this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)
     return this.#commandStatus(status, end.state)
   }
@@ -233,10 +236,11 @@ class Session {
     return status === ExitCode.ok ? ExitCode.guestCrashed : status
   }
 
-  #tellStats(stats: VmOutcome['stats']): void {
+  #tellStats(stats: VmOutcome['stats'], start: StartTimes | undefined): void {
     const { stats: wanted } = this.#options
     if (wanted === undefined || wanted === false) return
-    this.#io.err(wanted === 'json' ? `${JSON.stringify(statsJson(stats))}\n` : statsText(stats))
+    if (wanted === 'json') this.#io.err(`${JSON.stringify({ ...statsJson(stats), ...start })}\n`)
+    else this.#io.err(`${start ? `${startText(start)}\n` : ''}${statsText(stats)}`)
   }
 
   async #failed(error: unknown): Promise<number> {

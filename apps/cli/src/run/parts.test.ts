@@ -7,6 +7,7 @@ import { Marks } from './marks.ts'
 import { Monitor } from './monitor.ts'
 import { PanicWatch } from './panic-watch.ts'
 import { splitCommand } from './split-command.ts'
+import { startText, startTimes } from './start-times.ts'
 import { statsJson, statsText } from './stats.ts'
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
@@ -111,6 +112,27 @@ describe('statistics', () => {
       { reason: 'cpuid', count: 30, ns: 6000 },
       { reason: 'hlt', count: 10, ns: 1e6 },
     ]))
+})
+
+describe('the way to the first instruction', () => {
+  const own = { began: 1000, node: 1040, program: 1090 }
+  const marks = { thread: 1080, stack: 1150.25, machine: 1160, guest: 1162.5 }
+  it.each([
+    {
+      name: 'in parts, which add up; where threads overlap, what was done last counts',
+      marks,
+      parts: { node: 40, program: 50, thread: 0, stack: 60.25, image: 0, machine: 9.75, guest: 2.5 },
+      ms: 162.5,
+    },
+    { name: 'to what another thread did first', marks: { guest: 1080 }, parts: { program: 50, guest: 0 }, ms: 90 },
+  ])('$name', ({ marks: of, parts, ms }) => {
+    const times = startTimes(of, own)!
+    expect(times.startMs).toBe(ms)
+    expect(times.startParts).toMatchObject(parts)
+    expect(Object.values(times.startParts).reduce((sum, part) => sum + part, 0)).toBeCloseTo(ms)
+  })
+  it('is not told of a guest that never got there', () => expect(startTimes({ thread: 1080 }, own)).toBeUndefined())
+  it('as a table', () => expect(startText(startTimes(marks, own)!)).toMatch(/^start +162\.5 ms .*\n {2}node +40\.0 ms/))
 })
 
 describe('the monitor', () => {

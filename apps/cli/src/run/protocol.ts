@@ -3,6 +3,7 @@
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
 import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
+import type { StartMarks } from './start-times.ts'
 
 /** What to run. */
 export interface RunJob {
@@ -49,6 +50,7 @@ export interface Requests {
 }
 export type RequestName = keyof Requests
 
+/** What the thread is told after the first message, the job. */
 export type ToVm =
   | { readonly type: 'input'; readonly bytes: Uint8Array }
   /** No more input will come. */
@@ -70,6 +72,7 @@ export type FromVm =
       readonly end: VmEnd
       readonly stats: readonly MetricSample[]
       readonly info: VmInfo
+      readonly marks: StartMarks
       readonly profile?: readonly FoldedStack[]
     }
   | { readonly type: 'failed'; readonly error: SentError }

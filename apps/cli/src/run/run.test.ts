@@ -85,10 +85,18 @@ describe('what a run tells', { timeout: 60_000 }, () => {
   it('statistics for programs, on standard error', async () => {
     const { out, err } = await run(hello, '--stats=json')
     expect(out).toBe('hello\n')
-    const stats = JSON.parse(err) as { exits: { reason: string; count: number }[]; metrics: { name: string }[] }
+    const stats = JSON.parse(err) as {
+      exits: { reason: string; count: number }[]
+      metrics: { name: string }[]
+      startMs: number
+      startParts: Record<string, number>
+    }
     expect(stats.exits.reduce((sum, { count }) => sum + count, 0)).toBeGreaterThan(10)
     expect(stats.metrics.map(({ name }) => name)).toContain('vcpu0.instructions')
     expect(stats.metrics.map(({ name }) => name)).toContain('vcpu0.tiers.interpreted')
+    const { node, stack, machine, guest } = stats.startParts
+    for (const part of [node, stack, machine, guest, stats.startMs]) expect(part).toBeGreaterThan(0)
+    expect(node! + stack! + machine! + guest!).toBeLessThanOrEqual(stats.startMs)
   })
 
   it('a trace that is JSON', async () => {

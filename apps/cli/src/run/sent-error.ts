@@ -2,11 +2,10 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import type { NonrootErrorInit } from '@nonroot/contracts'
-import { isNonrootError } from '../io.ts'
 import type { SentError } from './protocol.ts'
 
 export const sendError = (error: unknown): SentError => ({
-  known: isNonrootError(error) ? error.toJSON() : undefined,
+  known: error instanceof NonrootError ? error.toJSON() : undefined,
   message: error instanceof Error ? error.message : String(error),
   stack: error instanceof Error ? error.stack : undefined,
 })

@@ -1,12 +1,14 @@
 /** The VM's thread as the main thread sees it. */
 
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
-import { shown, tuneWasm, workerOptions } from '@nonroot/host-node'
+import { shown } from '@nonroot/host-node'
 import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm, TraceEvents } from './protocol.ts'
 import { receiveError } from './sent-error.ts'
+import type { StartMarks } from './start-times.ts'
+import { takeThread } from '../thread.ts'
 
 export interface VmEvents {
   /** Call `done` when the bytes were shown: the guest waits for a slow reader. */
@@ -21,6 +23,7 @@ export interface VmOutcome {
   readonly end: VmEnd
   readonly stats: readonly MetricSample[]
   readonly info: VmInfo
+  readonly marks: StartMarks
   readonly profile?: readonly FoldedStack[]
 }
 
@@ -36,10 +39,8 @@ export class VmHandle {
   #stopping: NodeJS.Timeout | undefined
 
   constructor(job: RunJob, events: VmEvents) {
-    tuneWasm()
-    // Beside this file, from source and from a build.
-    const file = new URL(`./vm-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    this.#worker = new Worker(file, { workerData: job, execArgv: workerOptions() })
+    this.#worker = takeThread()
+    this.#worker.postMessage(job)
     this.ended = new Promise((resolve, reject) => {
       this.#worker.on('message', (message: FromVm) => {
         switch (message.type) {

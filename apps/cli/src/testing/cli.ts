@@ -22,7 +22,7 @@ export interface CliOptions {
 }
 
 export const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url))
-const mainFile = new URL('../main.ts', import.meta.url).href
+const startFile = new URL('../start.ts', import.meta.url).href
 
 export async function cli(...argv: string[]): Promise<CliResult> {
   let [out, err] = ['', '']
@@ -36,7 +36,7 @@ export async function cli(...argv: string[]): Promise<CliResult> {
 
 /** From source, in a process: for what must not happen in ours. */
 export function spawnCli(argv: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const script = `import { main } from '${mainFile}'; process.exitCode = await main(process.argv.slice(1))`
+  const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
   return exec(
     process.execPath,
     ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--', ...argv],

@@ -24,13 +24,21 @@ import type { Tracer } from './tracer.ts'
 /** What a VM is doing. `created` → `running` ⇄ `paused` → `ended`. */
 export type VmState = 'created' | 'running' | 'paused' | 'ended'
 
+export interface VcpuInfo {
+  readonly rip: bigint
+  readonly activity: string
+  readonly instructions: number
+  /** `Vcpu.firstInstructionAt`. */
+  readonly firstInstructionAt?: number
+}
+
 export interface VmInfo {
   readonly name: string
   readonly state: VmState
   readonly clock: 'wall' | 'deterministic'
   readonly guestNs: number
   readonly memory: { readonly size: number; readonly residentFrames: number }
-  readonly vcpus: readonly { readonly rip: bigint; readonly activity: string; readonly instructions: number }[]
+  readonly vcpus: readonly VcpuInfo[]
   readonly devices: readonly string[]
   /** What the boot protocol placed where. */
   readonly placed: BootState['placed']
@@ -214,7 +222,8 @@ export class KernelVm implements Vm {
       memory: { size: guestMemory.size, residentFrames: guestMemory.residentFrames },
       vcpus: vcpus.map((vcpu) => {
         const { rip, activity } = vcpu.readState()
-        return { rip, activity, instructions: vcpu.instructionsRetired }
+        const { instructionsRetired: instructions, firstInstructionAt } = vcpu
+        return { rip, activity, instructions, ...(firstInstructionAt === undefined ? {} : { firstInstructionAt }) }
       }),
       devices: [...parts.io.flatMap((model) => [...(model.devices?.keys() ?? [])]), ...parts.devices.keys()],
       placed: this.#placed,

@@ -1,5 +1,5 @@
 /** The compiler tier on a thread of its own: what is served there, and the service that asks it. */
-import type { ServeThread, ThreadBackend } from '@nonroot/contracts'
+import type { HostThread, ServeThread, ThreadBackend } from '@nonroot/contracts'
 import type { ModuleContext } from '../lower/function-module.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 
@@ -29,38 +29,43 @@ export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
-/** Regions from a thread. Before it is there, and should it end, they are made by the caller's own. */
+/** Regions from a thread, which starts when the first are wanted. Before it is there, and should it end, they are made by the caller's own. */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
   const waiting = new Map<number, { requests: readonly RegionRequest[]; context: ModuleContext; done: (result: RegionModule) => void }>()
-  let state: 'starting' | 'ready' | 'ended' = 'starting'
+  let state: 'idle' | 'starting' | 'ready' | 'ended' = 'idle'
   let count = 0
-  const thread = threads.start(new URL(import.meta.url))
-  thread.onMessage((message) => {
-    const { id, result } = message as Delivery
-    if (id === READY) state = 'ready'
-    const order = waiting.get(id)
-    waiting.delete(id)
-    order?.done(result!)
-  })
-  thread.onEnd((reason) => {
-    if (state === 'ended') return
-    state = 'ended'
-    report(`the thread that compiles guest code is gone (${reason}): from now on the vCPU's own does it`)
-    for (const { requests, context, done } of waiting.values()) here.compile(requests, context, done)
-    waiting.clear()
-  })
+  let thread: HostThread | undefined
+  const start = (): void => {
+    state = 'starting'
+    thread = threads.start(new URL(import.meta.url))
+    thread.onMessage((message) => {
+      const { id, result } = message as Delivery
+      if (id === READY) state = 'ready'
+      const order = waiting.get(id)
+      waiting.delete(id)
+      order?.done(result!)
+    })
+    thread.onEnd((reason) => {
+      if (state === 'ended') return
+      state = 'ended'
+      report(`the thread that compiles guest code is gone (${reason}): from now on the vCPU's own does it`)
+      for (const { requests, context, done } of waiting.values()) here.compile(requests, context, done)
+      waiting.clear()
+    })
+  }
   return {
     compile(requests, context, done) {
+      if (state === 'idle') start()
       if (state !== 'ready') return here.compile(requests, context, done)
       const id = count++
       waiting.set(id, { requests, context, done })
-      thread.post({ id, requests, context } satisfies Order)
+      thread!.post({ id, requests, context } satisfies Order)
     },
     dispose() {
       state = 'ended'
       waiting.clear()
-      thread.dispose()
+      thread?.dispose()
     },
   }
 }

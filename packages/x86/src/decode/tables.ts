@@ -124,25 +124,33 @@ function matches({ form }: Row, modrm: number): boolean {
 const modrmMatters = ({ form }: Row): boolean =>
   form.mod === 'memory' || form.mod === 'register' || form.reg >= 0 || form.rm >= 0
 
-/** The winner among the rows of one cell. */
-function choose(candidates: readonly Row[]): Row | undefined {
-  const best = candidates.reduce<Row | undefined>(
-    (winner, row) => (winner && precedence(winner) >= precedence(row) ? winner : row),
-    undefined,
-  )
-  const rival = candidates.find((row) => best && row !== best && precedence(row) === precedence(best))
-  if (best && rival)
-    throw new Error(`'${rival.mnemonic}' (${rival.encoding}) and '${best.mnemonic}' (${best.encoding}) overlap`)
+/** The winner among the rows of one cell, for one ModRM byte if given; candidates come in order of precedence. */
+function choose(candidates: readonly Row[], modrm?: number): Row | undefined {
+  let best: Row | undefined
+  for (const row of candidates) {
+    if (modrm !== undefined && !matches(row, modrm)) continue
+    if (!best) best = row
+    else if (precedence(row) < precedence(best)) break
+    else throw new Error(`'${row.mnemonic}' (${row.encoding}) and '${best.mnemonic}' (${best.encoding}) overlap`)
+  }
   return best
 }
 
-/** Rows by cell of the top table. */
-function distribute(included: readonly Row[]): Map<number, Row[]> {
-  const cells = new Map<number, Row[]>()
+/**
+ * Rows by cell of the top table: for each cell the number of its list. Most cells have a list in common with others, so
+ * that what follows from a list is worked out once. List 0 is empty.
+ */
+function distribute(included: readonly Row[]): { cells: Uint16Array; lists: readonly (readonly Row[])[] } {
+  const cells = new Uint16Array(2 * MAPS * 256 * 8)
+  const lists: (readonly Row[])[] = [[]]
+  /** The list that another becomes with one more row. */
+  const longer = new Map<number, number>()
   const add = (index: number, row: Row) => {
-    const cell = cells.get(index)
-    if (cell) cell.push(row)
-    else cells.set(index, [row])
+    const list = cells[index]!
+    const key = list * rows.length + row.id
+    let next = longer.get(key)
+    if (next === undefined) longer.set(key, (next = lists.push([...lists[list]!, row]) - 1))
+    cells[index] = next
   }
   for (const row of included) {
     const { form, attributes } = row
@@ -162,37 +170,40 @@ function distribute(included: readonly Row[]): Map<number, Row[]> {
           for (const prefix of PREFIX_INDEX[form.prefix])
             for (const w of widths) add(topIndex(long, map, opcode, prefix, w), row)
   }
-  return cells
+  return { cells, lists }
 }
 
 /** Tables of a processor that has the features for which `has` answers true; rows of others do not exist for it. */
 export function buildTables(has: (feature: Feature) => boolean): DecodeTables {
   const included = rows.filter(({ attributes }) => attributes.cpuid === undefined || has(attributes.cpuid))
-  const top = new Int16Array(2 * MAPS * 256 * 8)
+  const { cells, lists } = distribute(included)
   const withRexB = new Int16Array(rows.length).fill(-1)
   const modrmTables: Int16Array[] = []
   const known = new Map<string, number>()
-  for (const [index, cell] of distribute(included)) {
-    if (cell.some(modrmMatters)) {
-      const table = Int16Array.from(
-        { length: 256 },
-        (_, modrm) => (choose(cell.filter((row) => matches(row, modrm)))?.id ?? -1) + 1,
-      )
-      const key = table.join()
-      let at = known.get(key)
-      if (at === undefined) {
-        at = modrmTables.push(table) - 1
-        known.set(key, at)
-      }
-      top[index] = -at - 1
-    } else {
-      const row = choose(cell)
-      const register = cell.find(({ form }) => form.plusRegister)
+  /** What the top table says of a cell with these rows. */
+  const entryOf = (list: readonly Row[]): number => {
+    const candidates = list.toSorted((left, right) => precedence(right) - precedence(left))
+    if (!list.some(modrmMatters)) {
+      const row = choose(candidates)
+      const register = list.find(({ form }) => form.plusRegister)
       // F3 90 with REX.B too: F3 is then a prefix without meaning, as silicon shows.
       if (row && register && row !== register) withRexB[row.id] = register.id
-      top[index] = row ? row.id + 1 : 0
+      return row ? row.id + 1 : 0
     }
+    const table = new Int16Array(256)
+    for (let modrm = 0; modrm < 256; modrm++) table[modrm] = (choose(candidates, modrm)?.id ?? -1) + 1
+    const key = String.fromCharCode(...table)
+    let at = known.get(key)
+    if (at === undefined) known.set(key, (at = modrmTables.push(table) - 1))
+    return -at - 1
   }
+  const entries = new Map<number, number>([[0, 0]])
+  const top = new Int16Array(cells.length)
+  cells.forEach((list, index) => {
+    let entry = entries.get(list)
+    if (entry === undefined) entries.set(list, (entry = entryOf(lists[list]!)))
+    top[index] = entry
+  })
   const byModrm = new Int16Array(modrmTables.length * 256)
   modrmTables.forEach((table, at) => byModrm.set(table, at * 256))
   return {

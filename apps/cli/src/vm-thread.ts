@@ -1,22 +1,27 @@
 /** The VM's thread: makes the host and the VM of one run, and runs it. The guest's code and all its devices are here. */
 
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import type { BootImage, ConsoleBackend, Log } from '@nonroot/contracts'
-import { createNodeBackends, createThreadConsole } from '@nonroot/host-node'
+import { createNodeBackends, createThreadConsole, tuneWasm } from '@nonroot/host-node'
 import { diskParts } from '@nonroot/image'
 import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
 import type { Vm } from '@nonroot/hypervisor'
-import { moduleSource } from '../host.ts'
-import { profileSymbols } from '../profile/profile-symbols.ts'
-import { Profiler } from '../profile/profiler.ts'
-import { planBoot } from './boot-plan.ts'
-import { GuestInput } from './guest-input.ts'
-import type { FromVm, RequestName, Requests, RunJob, ToVm } from './protocol.ts'
-import { sendError } from './sent-error.ts'
-import { both, createThreadTracer } from './thread-tracer.ts'
+import { moduleSource } from './host.ts'
+import { profileSymbols } from './profile/profile-symbols.ts'
+import { Profiler } from './profile/profiler.ts'
+import { planBoot } from './run/boot-plan.ts'
+import { GuestInput } from './run/guest-input.ts'
+import type { FromVm, RequestName, Requests, RunJob, ToVm } from './run/protocol.ts'
+import { sendError } from './run/sent-error.ts'
+import { now } from './run/start-times.ts'
+import type { StartMarks } from './run/start-times.ts'
+import { both, createThreadTracer } from './run/thread-tracer.ts'
 
-const job = workerData as RunJob
 const port = parentPort!
+const marks: StartMarks = { thread: now() }
+// The thread is started, and all of this loaded, before it is known what it shall run.
+const job = await new Promise<RunJob>((resolve) => port.once('message', resolve))
+
 const send = (message: FromVm, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 
 const screen = createThreadConsole(
@@ -76,6 +81,9 @@ async function main(): Promise<void> {
   const plan = await planBoot(job, source, (text, done) => send({ type: 'progress', text, done }))
   const limit = job.loadLimitMs === undefined ? {} : { loadLimitMs: job.loadLimitMs }
   const stack = await loadStack(job.stackFile, { source, set: [...job.set, ...plan.set], ...limit })
+  marks.stack = now()
+  // V8 has compiled what is needed until here, and kept it.
+  tuneWasm()
   const log = createLog((level, message) => send({ type: 'log', level, message }), job.logLevel)
   const hypervisor = await createHypervisor(stack, {
     backends: createNodeBackends({ block: diskParts }),
@@ -91,6 +99,7 @@ async function main(): Promise<void> {
   const profiler = job.profile ? new Profiler() : undefined
   const tracers = [tracer, profiler].filter((one) => one !== undefined)
   const profiled = async (image: BootImage): Promise<BootImage> => {
+    marks.image = now()
     if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, image.kernel, source)
     return typeof plan.image === 'function' ? plan.image(image) : image
   }
@@ -99,6 +108,7 @@ async function main(): Promise<void> {
     image: typeof plan.image === 'object' ? await profiled(plan.image) : (configured) => profiled(configured),
     ...(tracers.length ? { tracer: tracers.length === 1 ? tracers[0]! : both(tracers) } : {}),
   })
+  marks.machine = now()
   send({ type: 'started' })
   input.start(plan.announced)
   if (stack.config.machine.clock === 'deterministic' && !job.interactive) await allInput(log)
@@ -107,7 +117,10 @@ async function main(): Promise<void> {
   screen.flush()
   tracer?.flush()
   const profile = profiler && { profile: profiler.stacks() }
-  send({ type: 'ended', end, stats: vm.samples(), info: vm.info(), ...profile })
+  const info = vm.info()
+  const first = info.vcpus[0]?.firstInstructionAt
+  if (first !== undefined) marks.guest = performance.timeOrigin + first
+  send({ type: 'ended', end, stats: vm.samples(), info, marks, ...profile })
   await hypervisor.dispose()
 }
 

@@ -1,0 +1,16 @@
+/** The command's first code: what the process begins with, and in which order. */
+
+import { markStart } from './run/start-times.ts'
+import { dropThread, startThread } from './thread.ts'
+
+/** Runs the command line of this process and gives its exit status. */
+export async function start(argv: readonly string[]): Promise<number> {
+  markStart()
+  if (argv[0] === 'run') startThread()
+  try {
+    const { main } = await import('./main.ts')
+    return await main(argv)
+  } finally {
+    await dropThread()
+  }
+}

@@ -1,0 +1,31 @@
+/** The VM's thread is started as early as can be: it has more to load than the rest of the command. Knows nothing of what it runs. */
+
+import { Worker } from 'node:worker_threads'
+import { workerOptions } from '@nonroot/host-node'
+
+let spare: Worker | undefined
+
+function start(): Worker {
+  // Beside this file, from source and from a build.
+  const file = new URL(`./vm-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+  return new Worker(file, { execArgv: workerOptions() })
+}
+
+/** For whoever takes it next. */
+export function startThread(): void {
+  spare ??= start()
+}
+
+/** A thread that waits for its first message. It is the caller's from here on. */
+export function takeThread(): Worker {
+  const thread = spare ?? start()
+  spare = undefined
+  return thread
+}
+
+/** Nobody took it: what was asked for cannot be run. */
+export async function dropThread(): Promise<void> {
+  const thread = spare
+  spare = undefined
+  await thread?.terminate()
+}

@@ -1,0 +1,74 @@
+// The command and the VM's thread in few files, with the plugins that came with it: apps/cli/bundle/. Node takes a millisecond for each
+// file that it finds, reads and compiles, and the packages have some four hundred. Made of what was built; the packages stay what they are.
+import { readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { rolldown } from 'rolldown'
+
+const root = new URL('../', import.meta.url)
+const app = new URL('apps/cli/', root)
+const path = (name) => fileURLToPath(new URL(name, app))
+const manifestOf = (name) => JSON.parse(readFileSync(createRequire(app).resolve(`${name}/package.json`), 'utf8'))
+
+/** In place of src/shipped.ts: every dependency of the command that is a plugin, with its version. */
+function shipped() {
+  const { dependencies } = JSON.parse(readFileSync(path('package.json'), 'utf8'))
+  const plugins = Object.keys(dependencies)
+    .filter((name) => name.startsWith('@nonroot/'))
+    .map(manifestOf)
+    .filter(({ nonroot }) => nonroot !== undefined)
+  const imports = plugins.map(({ name }, index) => `import plugin${index} from '${name}'`)
+  const rows = plugins.map(
+    ({ name, version }, index) => `['${name}', { version: '${version}', plugin: plugin${index} }],`,
+  )
+  return [...imports, 'export const shipped = new Map([', ...rows, '])'].join('\n')
+}
+
+/** What every run of a guest needs of the command: one file, but for what starts the thread. */
+const RUN =
+  /apps\/cli\/dist\/(main|host|io|shipped|version|size-option|profile\/profile-file|commands\/run|run\/(?!start-times|boot-plan).*)\.js|packages\/(contracts|host-node)\/|node_modules\/(commander|import-meta-resolve)\//
+const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run', test: RUN }] }
+
+const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile-thread.js', root))
+/** A module that a thread is started for names itself; in a bundle, the file that has it. */
+const ownFile = {
+  name: 'own-file',
+  transform: {
+    filter: { id: COMPILE_THREAD },
+    handler(code) {
+      const named = code.replace('new URL(import.meta.url)', "new URL('./compile-thread.js', import.meta.url)")
+      if (named === code) throw new Error(`${COMPILE_THREAD} no longer names itself as this expects`)
+      return named
+    },
+  },
+}
+const fromList = { name: 'shipped', load: { filter: { id: path('dist/shipped.js') }, handler: shipped } }
+
+/** What both of two files need is in both, and neither reads what only the other needs. */
+async function bundle(name, input, plugins, codeSplitting) {
+  const build = await rolldown({
+    cwd: path('.'),
+    platform: 'node',
+    preserveEntrySignatures: 'allow-extension',
+    input: { [name]: input },
+    plugins,
+    // A thread has in one file what the command imports when it needs it.
+    checks: { ineffectiveDynamicImport: false },
+  })
+  await build.write({
+    dir: path('bundle'),
+    format: 'esm',
+    // Flat: code asks for what is beside it and above it.
+    entryFileNames: '[name].js',
+    chunkFileNames: '[name]-[hash].js',
+    comments: false,
+    ...(codeSplitting ? { codeSplitting } : {}),
+  })
+}
+
+rmSync(path('bundle'), { recursive: true, force: true })
+await bundle('thread-entry', fileURLToPath(new URL('packages/host-node/dist/thread-entry.js', root)), [])
+await bundle('compile-thread', COMPILE_THREAD, [ownFile])
+await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile])
+// Last: by its time it is known whether all of it is new.
+await bundle('start', path('dist/start.js'), [], RUN_CHUNK)
