@@ -2,6 +2,7 @@
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
 import { Ahci } from './ahci/device.ts'
+import { Ide } from './ide/device.ts'
 import { diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
 import { Gsi, SERIAL_PORTS } from './platform.ts'
@@ -38,6 +39,16 @@ export default definePlugin({
       create: async ({ serial, format, ...disk }, context) => {
         const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
         return new Ahci(context, backend, { serial: serial ?? context.name })
+      },
+    }),
+    defineDevice({
+      kind: 'ide',
+      summary: 'an emulated disk: a parallel ATA drive on a PIIX4; one a machine',
+      options: diskOptions,
+      needs: ['pci'],
+      create: async ({ serial, format, ...disk }, context) => {
+        const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
+        return new Ide(context, backend, { serial: serial ?? context.name })
       },
     }),
   ],

@@ -1,7 +1,8 @@
 /** What a guest's command list says: the one checked way to its headers, tables and regions. Knows no register and no disk. */
 
 import type { GuestMemory, MemoryPiece } from '@nonroot/contracts'
-import { DataBuffer } from '../ata/buffer.ts'
+import { GuestBuffer } from '../ata/buffer.ts'
+import type { DataBuffer } from '../ata/buffer.ts'
 import type { Registers } from '../ata/disk.ts'
 import { FisType, Header, HeaderFlag, HEADER_SIZE, HostFis, IS_COMMAND, REGION_BYTES, Table } from './registers.ts'
 
@@ -45,7 +46,7 @@ export class CommandList {
       isCommand: (fis[HostFis.flags]! & IS_COMMAND) !== 0,
       control: fis[HostFis.control]!,
       registers: registersOf(fis),
-      data: new DataBuffer(this.#memory, pieces),
+      data: new GuestBuffer(this.#memory, pieces),
       transferredAt: at + Header.transferred,
     }
   }

@@ -3,6 +3,7 @@
 import { readScattered, writeGathered } from '@nonroot/contracts'
 import type { BlockBackend, Counter, Log, Metrics, Snapshot } from '@nonroot/contracts'
 import { restoreState, saveState } from '../state.ts'
+import { bufferBytes, fillBuffer } from './buffer.ts'
 import type { DataBuffer } from './buffer.ts'
 import { AtaError, AtaFeature, AtaLog, AtaStatus, BLOCK, COMMANDS, LBA_MODE, QUEUED_FUA, READY } from './facts.ts'
 import type { Action, CommandRow } from './facts.ts'
@@ -102,6 +103,20 @@ export class AtaDisk {
     return Math.floor(this.#backend.size / this.#backend.sectorSize)
   }
 
+  /** Bytes of data that a command has, as far as its registers say. */
+  dataLength(registers: Registers): number {
+    const row = COMMANDS.get(registers.command)
+    if (!row || row.protocol === 'none') return 0
+    if (row.action === 'read' || row.action === 'write')
+      return this.#sectorsOf(row, registers) * this.#backend.sectorSize
+    return row.extended ? registers.count * BLOCK : BLOCK
+  }
+
+  #sectorsOf(row: CommandRow, { count, features }: Registers): number {
+    const counted = row.queued ? features : row.extended ? count : count & 0xff
+    return counted || (row.extended ? MOST.extended : MOST.short)
+  }
+
   /** At once for what needs no back end. Never rejects. */
   execute(registers: Registers, data: DataBuffer): Outcome | Promise<Outcome> {
     const row = COMMANDS.get(registers.command)
@@ -139,11 +154,10 @@ export class AtaDisk {
 
   /** Where a command's sectors are, in bytes; undefined if the disk ends before. */
   #range(row: CommandRow, registers: Registers): { offset: number; length: number } | undefined {
-    const { count, features, device } = registers
+    const { device } = registers
     // 28 bits: the highest four are in the device register.
     const lba = row.extended ? registers.lba : (registers.lba % 2 ** 24) + (device & 0xf) * 2 ** 24
-    const counted = row.queued ? features : row.extended ? count : count & 0xff
-    const sectors = counted || (row.extended ? MOST.extended : MOST.short)
+    const sectors = this.#sectorsOf(row, registers)
     const { sectorSize } = this.#backend
     // Cylinders and heads are of another age.
     if (!(device & LBA_MODE) || lba + sectors > this.sectors) return undefined
@@ -220,7 +234,7 @@ export class AtaDisk {
   async #trim(registers: Registers, data: DataBuffer): Promise<Outcome> {
     const { count, features } = registers
     const refused = !this.#canTrim || !(features & AtaFeature.trim) || count === 0 || count > TRIM_BLOCKS
-    const ranges = refused ? undefined : data.read(count * BLOCK)
+    const ranges = refused ? undefined : bufferBytes(data, count * BLOCK)
     if (!ranges) return this.#failed(registers, AtaError.aborted, !refused)
     const view = new DataView(ranges.buffer)
     const { sectorSize } = this.#backend
@@ -242,7 +256,7 @@ export class AtaDisk {
   // What a drive says of itself
 
   #give(registers: Registers, data: DataBuffer, bytes: Uint8Array): Outcome {
-    return data.write(bytes) ? done(registers, bytes.length) : this.#failed(registers, AtaError.aborted, true)
+    return fillBuffer(data, bytes) ? done(registers, bytes.length) : this.#failed(registers, AtaError.aborted, true)
   }
 
   #identify(): Uint8Array {
