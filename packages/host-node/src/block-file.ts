@@ -16,8 +16,10 @@ class Patience {
   /** Longest that a request in place should take: so many ms, and so many for each MiB. */
   static readonly #MOST_MS = 0.25
   static readonly #MOST_MS_EACH = 1
-  /** Requests after a slow one that are not tried in place. */
-  static readonly #PAUSE = 256
+  /** Requests after a slow one that are not tried in place: at first, and at most when the one tried after them was slow as well. */
+  static readonly #FIRST_PAUSE = 16
+  static readonly #LONGEST_PAUSE = 1024
+  #pause = Patience.#FIRST_PAUSE
   #skip = 0
 
   try(views: readonly Uint8Array[], move: () => void): boolean {
@@ -29,7 +31,11 @@ class Patience {
     move()
     const bytes = views.reduce((sum, view) => sum + view.length, 0)
     const most = Patience.#MOST_MS + (bytes / 2 ** 20) * Patience.#MOST_MS_EACH
-    if (performance.now() - started > most) this.#skip = Patience.#PAUSE
+    if (performance.now() - started <= most) this.#pause = Patience.#FIRST_PAUSE
+    else {
+      this.#skip = this.#pause
+      this.#pause = Math.min(this.#pause * 2, Patience.#LONGEST_PAUSE)
+    }
     return true
   }
 }
