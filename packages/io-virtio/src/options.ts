@@ -38,7 +38,8 @@ export const blockOptions = z.strictObject({
   /** What the guest reads as its serial number, up to 20 characters. The device's name where absent. */
   serial: z.string().max(20).optional(),
   queues: z.number().int().min(1).max(16).default(1),
-  queueSize: queueSize.default(256),
+  /** A request takes two entries and one for each stretch of memory: 1 MiB in pages is one request, as 254 stretches would make two. */
+  queueSize: queueSize.default(512),
 })
 
 const port = z.strictObject({

@@ -145,7 +145,7 @@ describe('PCI', () => {
     write(0x16, 2, 3)
     expect([read(0x12, 2), read(0x12, 1), read(0x13, 1), read(0x14, 4)]).toEqual([4, 4, 0, 3 << 16])
     expect([read(0x38, 2), read(0x3000, 4)]).toEqual([0, 0])
-    expect([read(0x18, 4), read(0x3c, 4), read(0x1ffc, 4)]).toEqual([(0xffff_0000 | 256) >>> 0, 0, 0])
+    expect([read(0x18, 4), read(0x3c, 4), read(0x1ffc, 4)]).toEqual([(0xffff_0000 | 512) >>> 0, 0, 0])
   })
 
   it('MUST allow independent access to high and low 32-bit parts of 64-bit fields', async () => {
@@ -169,7 +169,7 @@ describe('PCI', () => {
     expect([read(0x18, 2), read(0x1c, 2)]).toEqual([16, 1])
     driver.registers.resetQueue()
     // MUST present 0 in both queue_reset and queue_enable when queue reset has completed
-    expect([read(0x3a, 2), read(0x1c, 2), read(0x18, 2)]).toEqual([0, 0, 256])
+    expect([read(0x3a, 2), read(0x1c, 2), read(0x18, 2)]).toEqual([0, 0, 512])
     driver.enable(1, driver.makeRing(1, 32))
     expect([read(0x1c, 2), read(0x3a, 2)]).toEqual([1, 0])
     const { parts } = await driver.request(1, [new Uint8Array(16)], [512, 1])
