@@ -1,7 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, vi } from 'vitest'
 import { createNodeBackends, openBlockFile } from './index.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-block-'))
@@ -57,6 +57,22 @@ describe('a disk in a raw file', () => {
   it('opened read-only it cannot be written', async () => {
     const disk = await openBlockFile(image('ro.img', 512), true)
     await expect(disk.write(0, new Uint8Array(512))).rejects.toThrow()
+    await disk.close()
+  })
+
+  it('tells of a new size, and can be used up to it', async () => {
+    const path = image('grows.img', 1024)
+    const disk = await openBlockFile(path)
+    const sizes: number[] = []
+    const unlisten = disk.onResize!((size) => void sizes.push(size))
+    truncateSync(path, 4096 + 100)
+    await vi.waitFor(() => expect(sizes).toEqual([4096]), 20_000)
+    expect(disk.size).toBe(4096)
+    await disk.write(3584, new Uint8Array(512).fill(7))
+    truncateSync(path, 512)
+    await vi.waitFor(() => expect(sizes).toEqual([4096, 512]), 20_000)
+    await expect(disk.read(3584, new Uint8Array(512))).rejects.toThrow('ends at')
+    unlisten()
     await disk.close()
   })
 

@@ -84,10 +84,25 @@ function after(path: string, views: Views, offset: number, moved: number): Views
   return []
 }
 
-/** The file's size must be a multiple of a sector (512 bytes). */
+/** How often a file is looked at that somebody may resize while a guest has it: who does that can wait so long. */
+const LOOK_MS = 1000
+
+/** Tells of a file's new sizes, in whole sectors. */
+function watchSize(file: FileHandle, tell: (size: number) => void): () => void {
+  const look = async (): Promise<void> => {
+    const { size } = await file.stat()
+    tell(size - (size % SECTOR))
+  }
+  // A file that is closed meanwhile has nothing to tell.
+  const timer = setInterval(() => void look().catch(() => clearInterval(timer)), LOOK_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
+
+/** The file's size must be a multiple of a sector (512 bytes). Whoever truncates or extends it while it is open resizes the disk. */
 export async function openBlockFile(path: string, readOnly = false): Promise<BlockBackend> {
   const file = await openFile(path, readOnly)
-  const { size } = await file.stat()
+  let { size } = await file.stat()
   if (size === 0 || size % SECTOR) {
     await file.close()
     throw new NonrootError({
@@ -101,9 +116,17 @@ export async function openBlockFile(path: string, readOnly = false): Promise<Blo
   const { fd } = file
   const now = new Patience()
   return {
-    size,
+    get size() {
+      return size
+    },
     sectorSize: SECTOR,
     readOnly,
+    onResize: (listener) =>
+      watchSize(file, (found) => {
+        if (found === size || found === 0) return
+        size = found
+        listener(found)
+      }),
     read: (offset, into) => moveAll(path, fd, fs.readv, offset, [into]),
     write: (offset, from) => moveAll(path, fd, fs.writev, offset, [from]),
     readVector: (offset, into) => moveAll(path, fd, fs.readv, offset, into),

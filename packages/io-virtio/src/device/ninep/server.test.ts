@@ -311,6 +311,30 @@ describe('9P2000.L', () => {
 })
 
 describe('hostile 9P', () => {
+  it.each(['open', 'create'])('a fid that is given back while %s is under way keeps nothing open', async (what) => {
+    const before = held()
+    await walk(0, 1, ...(what === 'open' ? ['hello'] : []))
+    const create = () => call(Message.create, (request) => request.u32(1).text('made').u32(2).u32(0o644).u32(0))
+    const opening = expect(what === 'open' ? open(1) : create()).rejects.toThrow('EBADF')
+    await clunk(1)
+    await opening
+    expect(held()).toBe(before)
+  })
+
+  it('folders without end: keeps no more names than it may', async () => {
+    const names = Array.from({ length: 300_000 }, (_, index) => [`n${index}`, thing('file')] as const)
+    rootThing.names.set('huge', Object.assign(thing('folder'), { names: new Map(names) }))
+    const list = (fid: number) => call(Message.readdir, (request) => request.u32(fid).u64(0).u32(4000))
+    for (const fid of [1, 2, 3, 4]) {
+      await walk(0, fid, 'huge')
+      await open(fid)
+    }
+    for (const fid of [1, 2, 3, 3, 3]) await list(fid)
+    await expect(list(4)).rejects.toThrow('ENOMEM')
+    await clunk(1)
+    await list(4)
+  })
+
   it.each([
     { name: 'an unknown fid', run: () => read(77, 0n, 10), error: 'EBADF' },
     { name: 'reading what is not open', run: () => read(0, 0n, 10), error: 'EBADF' },
