@@ -20,13 +20,17 @@ export async function planDisk(name: string, config: StackConfig, source: Module
   const disk = await createNodeBackends({ block: diskParts }).open('block', { image: file, readOnly: true })
   try {
     const { io } = config.stack
-    const set = [`devices.${config.devices.length}=${JSON.stringify({ kind: 'virtio-blk', image: file })}`]
-    if (!io.some(({ use }) => use === VIRTIO)) set.push(`stack.io.${io.length}=${JSON.stringify({ use: VIRTIO })}`)
+    const set = [appended('devices', config.devices, { kind: 'virtio-blk', image: file })]
+    if (!io.some(({ use }) => use === VIRTIO)) set.push(appended('stack.io', io, { use: VIRTIO }))
     return { ...(await bootFromDisk(disk, file)), file, set }
   } finally {
     await disk.close()
   }
 }
+
+/** A list that is not there cannot grow. */
+const appended = (key: string, list: readonly unknown[], item: object): string =>
+  list.length === 0 ? `${key}=${JSON.stringify([item])}` : `${key}.${list.length}=${JSON.stringify(item)}`
 
 /** Of a disk that has no file system we know: the first, which it is on a machine that has no other. */
 const FIRST_DISK = '/dev/vda'

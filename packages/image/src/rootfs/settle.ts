@@ -6,8 +6,13 @@ import type { DiskEntries, DiskEntry } from '../disk/entry.ts'
 
 export const HOSTNAME = 'nonroot'
 
-/** Packages and lists of the archive: what can be had again. */
-const LEFT_OUT = [/^var\/cache\/apt\/.+\.(deb|bin)$/, /^var\/lib\/apt\/lists\/.+/, /^var\/log\/(bootstrap|dpkg)\.log$/]
+/** Packages and lists of the archive, which can be had again; who the machine was that this was made on. */
+const LEFT_OUT = [
+  /^var\/lib\/dbus\/machine-id$/,
+  /^var\/cache\/apt\/.+\.(deb|bin)$/,
+  /^var\/lib\/apt\/lists\/.+/,
+  /^var\/log\/(bootstrap|dpkg)\.log$/,
+]
 
 /** A processor in software takes its time: nothing is wrong after 90 seconds. (systemd-system.conf(5)) */
 const PATIENCE = `[Manager]
