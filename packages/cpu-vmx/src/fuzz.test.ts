@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { allowed, CONTROLS, EntryControl, ExitControl, ProcessorControl, SecondaryControl } from './controls.ts'
 import { createBench } from './testing/bench.ts'
 
 /** xorshift32: the same on every run. */
@@ -61,4 +62,75 @@ describe('guests that run whatever bytes there are', () => {
     },
     60_000,
   )
+})
+
+describe('whatever implemented controls there are', () => {
+  /** Bits that a guest in real mode on these tables cannot do without, or must not have. */
+  const KEPT = {
+    pin: 0,
+    processor: ProcessorControl.activateSecondaryControls | ProcessorControl.useMsrBitmaps,
+    secondary: SecondaryControl.enableEpt | SecondaryControl.unrestrictedGuest,
+    exit: ExitControl.hostAddressSpaceSize,
+    entry: EntryControl.ia32eModeGuest,
+  } as const
+
+  it('a guest of random bytes ends in a neutral exit, and only consistent controls are entered', () => {
+    const reasons: Record<string, number> = {}
+    const bench = createBench([])
+    const { vcpu, guestMemory, host } = bench
+    const { vmcs } = vcpu
+    Object.assign(bench.ports.clock, { tsc: () => BigInt(vcpu.instructionsRetired) })
+    const frame = (): bigint => BigInt(host.allocateFrame()!)
+    const pages = { virtualApicAddress: frame(), pmlAddress: frame(), ioBitmapA: frame(), ioBitmapB: frame() } as const
+    const code = new Uint8Array(0x2000)
+    for (let run = 0; run < RUNS; run++) {
+      const random = createRandom(0x1357_9bdf ^ (run * 0x2468_ace1))
+      for (let i = 0; i < code.length; i++) code[i] = random() >>> 24
+      for (let i = 0; i < code.length; i += 32)
+        code.set([[0xf3, 0x90], [0x0f, 0x31], [0xfb, 0x90], [0xf3, 0xaa], [0xcd, 0x40], [0xcf]][random() % 6]!, i)
+      vcpu.reset('powerUp')
+      guestMemory.writeBytes(0x1000, code)
+      for (let vector = 0; vector < 256; vector++) guestMemory.writeU32(vector * 4, 0x1000 + (random() & 0x1fff))
+      for (const kind of ['pin', 'processor', 'secondary', 'exit'] as const) {
+        const { field, implemented } = CONTROLS[kind]
+        const kept = KEPT[kind]
+        const bits = (random() & implemented & ~kept) | (vmcs.read32(field) & kept) | allowed(kind).mustBeOne
+        vmcs.write(field, bits >>> 0)
+      }
+      for (const [field, address] of Object.entries(pages)) vmcs.write(field as keyof typeof pages, address)
+      vmcs.write('preemptionTimer', random() % 3000)
+      vmcs.write('tscMultiplier', BigInt(random()) << 20n)
+      vmcs.write('pmlIndex', random() % 512)
+      vmcs.write('exceptionBitmap', random())
+      vmcs.write('pleGap', random() % 100)
+      vmcs.write('pleWindow', random() % 1000)
+      vcpu.writeState({
+        rip: 0x1000n,
+        rsp: 0x8000n,
+        rdi: 0x6000n,
+        cs: { selector: 0, base: 0n, limit: 0xffff, attributes: 0x9b },
+      })
+      if (random() & 1) bench.pending.push(random() & 0xff)
+      if (random() & 1) vcpu.inject({ kind: 'nmi' })
+      for (let slice = 0; slice < 20; slice++) {
+        const exit = vcpu.run(1000)
+        const name = exit.reason === 'failure' ? exit.message : exit.reason
+        reasons[name] = (reasons[name] ?? 0) + 1
+        if (exit.reason === 'failure') expect(exit.message).toMatch(/VM entry failed its check/)
+        if (exit.reason === 'failure' || exit.reason === 'shutdown') break
+      }
+      bench.pending.length = 0
+    }
+    const failures = Object.keys(reasons).filter((name) => name.startsWith('VM entry'))
+    for (const name of failures)
+      expect(name).toMatch(/'(tprShadow|nmiExiting|virtualNmis|exit.preemptionTimer|virtualizeX2apic)/)
+    // Every second of them must be entered, or nothing was tried.
+    expect((reasons['budget'] ?? 0) + (reasons['halt'] ?? 0) + (reasons['shutdown'] ?? 0)).toBeGreaterThan(RUNS / 2)
+    expect(vcpu.accounting.counts()).toMatchObject({
+      monitorTrapFlag: expect.any(Number),
+      preemptionTimer: expect.any(Number),
+      exceptionOrNmi: expect.any(Number),
+      pause: expect.any(Number),
+    })
+  }, 60_000)
 })
