@@ -1,7 +1,12 @@
 /** What a check on VM entry is, and what checks are written with. Knows no check. (SDM Vol. 3C, "VM Entries") */
 
 import { EntryControl, ProcessorControl, SecondaryControl } from './controls.ts'
-import { interruptionType, interruptionVector, InterruptionType, isInterruptionValid } from './interruption-info.ts'
+import {
+  interruptionType,
+  interruptionVector,
+  isInterruptionValid,
+  type InterruptionType,
+} from './interruption-info.ts'
 import type { Vmcs } from './vmcs.ts'
 import type { VmcsFieldOf } from './vmcs-fields.ts'
 

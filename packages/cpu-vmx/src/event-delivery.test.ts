@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { ProcessorControl } from './controls.ts'
 import { HANDLERS } from './handlers.ts'
 import { InterruptionBit, interruptionInfo } from './interruption-info.ts'
+import { settleControls } from './settle-controls.ts'
 import { createBench } from './testing/bench.ts'
 import { recordExits } from './testing/record-exits.ts'
 
@@ -242,7 +243,7 @@ describe('the exception bitmap', () => {
       vcpu.vmcs.write('exceptionBitmap', bit ? 1 << 14 : 0)
       vcpu.vmcs.write('pageFaultErrorCodeMask', mask)
       vcpu.vmcs.write('pageFaultErrorCodeMatch', match)
-      vcpu.controlsChanged()
+      settleControls(vcpu)
       expect(vcpu.controls.exceptionExits(vcpu.core, 14, 2)).toBe(exits)
     })
   })
@@ -300,7 +301,7 @@ describe('windows', () => {
     let left = false
     const seen = recordExits(vcpu, ['eptViolation'], {
       eptViolation: (v) => {
-        if (v.faultPhysical >> 12 !== 6 || left) return HANDLERS.eptViolation(v)
+        if (v.current.physical >> 12 !== 6 || left) return HANDLERS.eptViolation(v)
         left = true
         return v.leave()
       },

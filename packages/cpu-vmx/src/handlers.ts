@@ -55,7 +55,7 @@ function settle(vcpu: VmxVcpu, outcome: PagingOutcome, address: number): ExitRes
       return GUEST_FAULT
     case 'emulate': {
       // The access goes to guest memory past the hardware's tables; writes are told to the strategy (Surroundings).
-      const physical = address >= 0 ? address : vcpu.translate(vcpu.faultAddress)
+      const physical = address >= 0 ? address : vcpu.translate(vcpu.current.linear)
       if (physical === undefined) return vcpu.fail('an access to be emulated has no translation')
       vcpu.core.paging.frame = Math.floor(physical / 4096)
       return DEVICE
@@ -68,15 +68,15 @@ function settle(vcpu: VmxVcpu, outcome: PagingOutcome, address: number): ExitRes
 const eptViolation: ExitHandler = (vcpu) =>
   settle(
     vcpu,
-    vcpu.ports.paging.onSecondStageFault(vcpu.pagingPort, vcpu.faultPhysical as Gpa, vcpu.qualification & 7),
-    vcpu.faultPhysical,
+    vcpu.ports.paging.onSecondStageFault(vcpu.pagingPort, vcpu.current.physical as Gpa, vcpu.current.qualification & 7),
+    vcpu.current.physical,
   )
 
 /** A page fault under a hardware root is the paging strategy's. Every other exception that the bitmap names is given back to the guest. */
 const exceptionOrNmi: ExitHandler = (vcpu) => {
-  if (!vcpu.faultIsHidden) return PROCEED
-  const { pagingPort, faultAddress, core } = vcpu
-  return settle(vcpu, vcpu.ports.paging.onPageFault(pagingPort, faultAddress as Gva, core.paging.errorCode), -1)
+  if (!vcpu.current.isHidden) return PROCEED
+  const { pagingPort, current, core } = vcpu
+  return settle(vcpu, vcpu.ports.paging.onPageFault(pagingPort, current.linear as Gva, core.paging.errorCode), -1)
 }
 
 const endWindow =
@@ -98,12 +98,12 @@ const invpcid: ExitHandler = (vcpu) => {
 
 /** Only writes of CR3 that exit are the guest's root writes: even of the value that is there. The strategy hears through `pagingChanged`. */
 const crAccess: ExitHandler = (vcpu) => {
-  vcpu.expectRootWrite((vcpu.qualification & 0x3f) === 3)
+  vcpu.current.expectRootWrite((vcpu.current.qualification & 0x3f) === 3, vcpu.core)
   return PROCEED
 }
 
 const taskSwitch: ExitHandler = (vcpu) => {
-  const { selector, source, options } = vcpu.taskSwitch!
+  const { selector, source, options } = vcpu.current.taskSwitch!
   return switchTask(vcpu.core, selector, source, { ...options, emulated: true }) ? LEFT : NEXT
 }
 
@@ -194,7 +194,8 @@ export const HANDLERS: ExitHandlers = {
   gdtrIdtrAccess: proceed,
   ldtrTrAccess: proceed,
   eptViolation,
-  eptMisconfiguration: (vcpu) => vcpu.fail(`EPT misconfiguration at guest-physical ${vcpu.faultPhysical.toString(16)}`),
+  eptMisconfiguration: (vcpu) =>
+    vcpu.fail(`EPT misconfiguration at guest-physical ${vcpu.current.physical.toString(16)}`),
   invept: vmxInstruction,
   rdtscp: proceed,
   preemptionTimer,

@@ -1,5 +1,5 @@
 /** Exits that instructions cause: reason, qualification, instruction information, and what comes before an exit. */
-import { PROCEED } from '@nonroot/x86'
+import { NEXT, PROCEED } from '@nonroot/x86'
 import { describe, expect, it } from 'vitest'
 import { ProcessorControl as P, SecondaryControl as X } from './controls.ts'
 import type { ExitReasonName } from './exit-reasons.ts'
@@ -195,6 +195,30 @@ describe('of 64-bit code', () => {
     vcpu.run(1000)
     expect(seen.map(({ qualification }) => qualification)).toEqual([0x1f_0030n, 0x1f_0070n])
     expect(vcpu.vmcs.read('guestLinearAddress')).toBe(0x5000n)
+  })
+
+  it('MONITOR, MWAIT: the latter tells whether the hardware is armed', () => {
+    const MONITOR = [0x0f, 0x01, 0xc8]
+    const MWAIT = [0x0f, 0x01, 0xc9]
+    const { vcpu } = createLongModeBench([...MWAIT, ...MONITOR, ...MWAIT, HLT])
+    vcpu.writeState({ rax: 0x5000n, rcx: 0n, rdx: 0n })
+    const seen = recordExits(vcpu, ['monitor', 'mwait'])
+    for (let n = 0; n < 3; n++) {
+      expect(vcpu.run(100)).toEqual({ reason: 'halt' })
+      vcpu.writeState({ activity: 'active' })
+    }
+    expect(seen.map(({ exit, qualification }) => [exit.reason, qualification])).toEqual([
+      ['mwait', 0n],
+      ['monitor', 0n],
+      ['mwait', 1n],
+    ])
+  })
+  it('MONITOR exits before it looks at its address', () => {
+    const { vcpu } = createLongModeBench([0x0f, 0x01, 0xc8, HLT])
+    vcpu.writeState({ rax: 0x4000_0000n, rcx: 0n })
+    const seen = recordExits(vcpu, ['monitor'], { monitor: () => NEXT })
+    vcpu.run(100)
+    expect([seen.length, vcpu.readState().rip]).toEqual([1, 0x1004n])
   })
 
   it('CR3 targets are loaded without an exit, as many as count', () => {

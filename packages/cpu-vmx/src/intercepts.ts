@@ -207,6 +207,8 @@ const QUALIFICATIONS: Readonly<Record<string, Qualification>> = {
   crStoreControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movFromCr', core.arg32(1) & 15),
   cltsControls: () => crAccessQualification(0, 'clts'),
   movDrExiting: movDr,
+  // Whether MONITOR has armed the hardware.
+  mwaitExiting: (core) => (core.monitors ? 1 : 0),
   ioControls: ioQualificationOf,
 }
 

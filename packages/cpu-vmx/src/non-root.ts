@@ -100,7 +100,7 @@ export class NonRootOperation implements NonRoot {
     const { delivering } = core
     vcpu.accounting.begin()
     if (vcpu.timer.isActive) vcpu.timer.stop()
-    vcpu.qualification = qualification
+    vcpu.current.qualification = qualification
     recordExit(vmcs, reason, qualification, qualificationHigh, length)
     if (this.toldOfEvents) forgetEvents(vmcs)
     this.toldOfEvents = delivering !== undefined || interruption !== 0
@@ -129,7 +129,7 @@ export class NonRootOperation implements NonRoot {
     const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0_PE) !== 0
     const info = interruptionInfo(kind, vector, hasErrorCode) | this.nmiUnblocking(vector)
     const { faultLow, faultHigh } = core.paging
-    vcpu.faultIsHidden = false
+    vcpu.current.isHidden = false
     const result =
       vector === PAGE_FAULT
         ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
@@ -160,7 +160,7 @@ export class NonRootOperation implements NonRoot {
     const { vcpu } = this
     const { vmcs } = vcpu
     const { linearLow, linearHigh } = core.paging
-    vcpu.faultPhysical = guestPhysical
+    vcpu.current.physical = guestPhysical
     vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
     vmcs.writeHalves('guestLinearAddress', linearLow >>> 0, linearHigh >>> 0)
     const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
@@ -170,7 +170,7 @@ export class NonRootOperation implements NonRoot {
 
   eptMisconfiguration(_core: Core, guestPhysical: number): SecondStageAnswer {
     const { vcpu } = this
-    vcpu.faultPhysical = guestPhysical
+    vcpu.current.physical = guestPhysical
     vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
     this.exit('eptMisconfiguration', 0, 0, 0)
     return SECOND_STAGE.left
@@ -178,8 +178,8 @@ export class NonRootOperation implements NonRoot {
 
   pageFault(core: Core, low: number, high: number, access: number): HiddenFaultAnswer {
     const { vcpu } = this
-    vcpu.setFaultAddress(low, high)
-    vcpu.faultIsHidden = true
+    vcpu.current.setLinear(low, high)
+    vcpu.current.isHidden = true
     vcpu.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
     const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
     switch (this.exit('exceptionOrNmi', low, high, 0, info, core.paging.errorCode)) {
@@ -208,7 +208,7 @@ export class NonRootOperation implements NonRoot {
     const efer = core.get32(S.efer) & EFER_PAGING
     const cr3Low = core.get32(S.cr3)
     const cr3High = core.get32(S.cr3 + 4)
-    const rootWritten = vcpu.takeRootWrite() || cr3Low !== this.cr3Low || cr3High !== this.cr3High
+    const rootWritten = vcpu.current.takeRootWrite() || cr3Low !== this.cr3Low || cr3High !== this.cr3High
     const modeChanged = cr0 !== this.cr0 || cr4 !== this.cr4 || efer !== this.efer
     this.cr0 = cr0
     this.cr4 = cr4
@@ -219,7 +219,7 @@ export class NonRootOperation implements NonRoot {
     if (modeChanged) vcpu.heed(ports.paging.onModeChange(pagingPort))
     // PAE loads its PDPTEs again with some writes of CR0 and CR4, too.
     else if (pagingPort.intercepts.rootWrite && (rootWritten || pagingPort.guest.format === 'pae')) {
-      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && vcpu.keepsTranslations
+      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && vcpu.current.keepsTranslations
       vcpu.heed(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))
     }
     pagingPort.changing = false
@@ -227,7 +227,7 @@ export class NonRootOperation implements NonRoot {
 
   taskSwitch(_core: Core, selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome {
     const { vcpu } = this
-    vcpu.taskSwitch = { selector, source, options }
+    vcpu.current.taskSwitch = { selector, source, options }
     return this.exit(
       'taskSwitch',
       (selector | (source << 30)) >>> 0,

@@ -3,7 +3,6 @@
  * vm-entry.ts and event-injection.ts, how an exit is recorded in non-root.ts, what is done about it in handlers.ts.
  */
 
-import { NonrootError } from '@nonroot/contracts'
 import type {
   ActivityState,
   GuestAbiVcpu,
@@ -11,7 +10,6 @@ import type {
   Hpa,
   PagingOutcome,
   Snapshot,
-  SnapshotValue,
   Vcpu,
   VcpuEvent,
   VcpuExit,
@@ -36,12 +34,13 @@ import {
 import type { Core, RegionService, StopReason, TierMetric } from '@nonroot/x86'
 import { createAbiVcpu } from './abi-vcpu.ts'
 import { ExitAccounting } from './accounting.ts'
-import { ProcessorControl, SecondaryControl } from './controls.ts'
+import { ProcessorControl } from './controls.ts'
+import { CurrentExit } from './current-exit.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
 import { EventInjection } from './event-injection.ts'
 import { GuestState } from './guest-state.ts'
 import { guestTranslate } from './guest-translate.ts'
-import { HANDLERS, type ExitHandlers, type TaskSwitchRequest } from './handlers.ts'
+import { HANDLERS, type ExitHandlers } from './handlers.ts'
 import { initialiseVmcs } from './initial-vmcs.ts'
 import { ControlCache } from './intercepts.ts'
 import { NeutralExits } from './neutral-exits.ts'
@@ -50,8 +49,10 @@ import { PageModificationLog } from './page-modification-log.ts'
 import { VmxPagingPort } from './paging-port.ts'
 import { PauseLoop } from './pause-loop.ts'
 import { PreemptionTimer } from './preemption-timer.ts'
+import { settleControls } from './settle-controls.ts'
 import { Surroundings } from './surroundings.ts'
 import { TaskPriorityShadow } from './task-priority.ts'
+import { restoreVcpu, saveVcpu } from './vcpu-snapshot.ts'
 import { VmEntry } from './vm-entry.ts'
 import { Vmcs } from './vmcs.ts'
 
@@ -81,22 +82,11 @@ export class VmxVcpu implements Vcpu {
   handlers: ExitHandlers = HANDLERS
   activity: ActivityState
 
-  // The exit being handled.
-  /** Low half of its qualification. */
-  qualification = 0
-  faultPhysical = 0
-  /** The page fault that exits is one of the hypervisor's own tables. */
-  faultIsHidden = false
-  taskSwitch: TaskSwitchRequest | undefined
-  /** The guest's MOV to CR3 has bit 63 set. */
-  keepsTranslations = false
-  private rootWritten = false
-  private readonly faultWords = new Uint32Array(2)
-  private readonly fault = new BigUint64Array(this.faultWords.buffer)
+  readonly current = new CurrentExit()
+  readonly guestState: GuestState
 
   private readonly host: HostMemory
   private readonly processor: Processor
-  private readonly guestState: GuestState
   private readonly entry: VmEntry
   private readonly exits = new NeutralExits()
   private running = false
@@ -139,12 +129,12 @@ export class VmxVcpu implements Vcpu {
     this.modificationLog = new PageModificationLog(host, this.vmcs)
     this.entry = new VmEntry(this, context)
     initialiseVmcs(this.vmcs, host, index)
-    this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => this.controlsChanged())
+    this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => settleControls(this))
     this.nonRoot = new NonRootOperation(this)
     this.core.nonRoot = this.nonRoot
     this.identify()
     ports.paging.attach(this.pagingPort)
-    this.controlsChanged()
+    settleControls(this)
   }
 
   // --- the loop ---
@@ -305,22 +295,6 @@ export class VmxVcpu implements Vcpu {
     this.core.set32(S.exit, EXIT.abandoned)
     return LEFT
   }
-  expectRootWrite(expected: boolean): void {
-    this.rootWritten = expected
-    this.keepsTranslations = expected && this.core.arg(1) >> 63n === 1n
-  }
-  takeRootWrite(): boolean {
-    const { rootWritten } = this
-    this.rootWritten = false
-    return rootWritten
-  }
-  setFaultAddress(low: number, high: number): void {
-    this.faultWords[0] = low
-    this.faultWords[1] = high
-  }
-  get faultAddress(): bigint {
-    return this.fault[0]!
-  }
   /** A window or the like: no other control depends on it, so that nothing need be checked again. */
   setProcessorControl(bit: number, on: boolean): void {
     const { controls } = this
@@ -331,23 +305,6 @@ export class VmxVcpu implements Vcpu {
   /** What bytes decode to has changed. Not while the guest runs. */
   forgetCode(): void {
     this.processor.blocks.reset()
-  }
-
-  /** The controls are settled: read once after each change, not at every instruction. */
-  controlsChanged(): void {
-    const { controls, vmcs, surroundings } = this
-    controls.refresh(vmcs)
-    this.core.set32(S.pauseExits, controls.pauseMayExit ? 1 : 0)
-    this.taskPriority.settle(controls)
-    this.modificationLog.settle(controls)
-    const offsetting = (controls.processor & ProcessorControl.useTscOffsetting) !== 0
-    const scaling = offsetting && (controls.secondary & SecondaryControl.useTscScaling) !== 0
-    this.guestState.setTscOffsetting(vmcs, offsetting)
-    surroundings.tscMultiplier = scaling ? vmcs.read('tscMultiplier') : undefined
-    // Writes to memory come past the hardware's tables only where those are the hypervisor's.
-    surroundings.onTableWrite = this.pagingPort.intercepts.pageFault
-      ? (address, size) => this.heed(this.ports.paging.onTableUpdate(this.pagingPort, address, size))
-      : undefined
   }
 
   // --- the Vcpu contract ---
@@ -410,35 +367,10 @@ export class VmxVcpu implements Vcpu {
   }
 
   save(): Snapshot {
-    const { msrs, dr, ...rest } = this.readState()
-    const plain = rest as unknown as Record<string, SnapshotValue>
-    return {
-      type: 'vcpu.vmx',
-      version: 2,
-      data: {
-        state: { ...plain, dr: [...dr], msrs: [...msrs].map(([index, value]) => [index, value]) },
-        tscOffset: this.vmcs.read('tscOffset'),
-        events: this.events.save(),
-      },
-    }
+    return saveVcpu(this)
   }
-
   restore(snapshot: Snapshot): void {
-    if (snapshot.type !== 'vcpu.vmx' || snapshot.version !== 2) {
-      throw new NonrootError({
-        code: 'snapshot.mismatch',
-        message: `a VMX vCPU cannot restore ${snapshot.type} version ${snapshot.version}`,
-      })
-    }
-    const { state, tscOffset, events } = snapshot.data as unknown as {
-      state: Omit<VcpuState, 'msrs'> & { msrs: [number, bigint][] }
-      tscOffset: bigint
-      events: SnapshotValue
-    }
-    this.reset('powerUp')
-    this.writeState({ ...state, msrs: new Map(state.msrs) })
-    this.vmcs.write('tscOffset', tscOffset)
-    this.events.restore(events)
+    restoreVcpu(this, snapshot)
   }
 
   /** Bring the VMCS region up to date with the processor. */

@@ -8,6 +8,7 @@ import { S, SEGMENT, setRealSegment } from '@nonroot/x86'
 import { EntryControl, SecondaryControl } from './controls.ts'
 import { failedEntryCheck, type EntryCheckContext } from './entry-checks.ts'
 import { recordEntryFailure } from './exit-qualification.ts'
+import { settleControls } from './settle-controls.ts'
 import type { VmxVcpu } from './vcpu.ts'
 
 const EFER_LMA = 0x400
@@ -46,7 +47,7 @@ export class VmEntry {
       vcpu.fail(`VM entry failed its check '${failed.id}' (SDM, "${failed.sdm}")`)
       return false
     }
-    vcpu.controlsChanged()
+    settleControls(vcpu)
     vcpu.timer.settle()
     this.settleInstructions()
     this.checkedGeneration = vmcs.generation

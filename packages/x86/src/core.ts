@@ -90,6 +90,8 @@ export class Core {
   unblocksNmi = false
   /** Breakpoints are armed (DR7): the run loop runs one instruction at a time, as it does while TF is set. */
   debugging = false
+  /** MONITOR has armed the hardware, and MWAIT has not used it yet. */
+  monitors = false
   /** DR6 bits of debug exceptions met and not delivered yet. */
   pendingDebug = 0
   /** MSRs that are kept but mean nothing to the processor itself (MTRRs and the like), by index. */

@@ -332,8 +332,7 @@ const machine: Record<string, Semantics> = {
   hlt: ending('hlt'),
   mwait: ending('mwait'),
   monitor: (b) => {
-    b.setSlot(S.temp, b.load(b.linear('operand', b.slot(gpr(0), 'i64', b.addressSize), 1, 'read'), 1))
-    b.system('monitor')
+    b.system('monitor', b.linear('operand', b.slot(gpr(0), 'i64', b.addressSize), 1, 'read'))
   },
   cpuid: plain('cpuid'),
   rdmsr: plain('rdmsr'),

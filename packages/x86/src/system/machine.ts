@@ -121,14 +121,17 @@ function xsetbv(core: Core): Outcome {
   return NEXT
 }
 
-/** ECX must be 0: no extensions. */
+/** (linear address). ECX must be 0: no extensions. The byte is read as by a load. */
 function monitor(core: Core): Outcome {
   if (low32(core, RCX) !== 0) fail()
+  readLinear(core, core.get32(S.args), core.get32(S.args + 4), 1, currentAccess(core))
+  core.monitors = true
   return NEXT
 }
 /** ECX bit 0: interrupts wake even when masked; it is not advertised. Waits as HLT does. */
 function mwait(core: Core): Outcome {
   if (low32(core, RCX) & ~1) fail()
+  core.monitors = false
   return leaveAfter(core, EXIT.halt)
 }
 
