@@ -2,7 +2,10 @@
  * guestbench and real programs under this project, under QEMU's TCG where it is installed, and under any other machine named, side by side.
  *
  *     npm run bench -- [--suite mechanisms,programs] [--runs 3] [--tests alu,gzip] [--json FILE] [--plot FILE.svg] [--limit SECONDS]
- *                      [--cpu max] [--clock wall] [NAME='COMMAND' ...]
+ *                      [--cpu max] [--clock wall] [--interpreter] [NAME='COMMAND' ...]
+ *
+ * `--interpreter` adds this project with its interpreter tier alone; `--tests none` takes the boot alone. Debian's boot by the
+ * interpreter beside QEMU's in one run: npm run bench -- --suite mechanisms --interpreter --tests none
  *
  * A COMMAND shows the guest's console on its standard output; $KERNEL, $INITRD, $CMDLINE and $MEMORY in it stand for the guest. Figures
  * are the best of the runs; `--clock cpu` counts the processor's time in place of the wall's. Machines take turns run by run, so that what else the computer does meets all of them.
@@ -32,6 +35,7 @@ const { values, positionals } = parseArgs({
     limit: { type: 'string', default: '420' },
     cpu: { type: 'string', default: 'max' },
     clock: { type: 'string', default: 'wall' },
+    interpreter: { type: 'boolean', default: false },
   },
 })
 const runs = Number(values.runs)
@@ -109,10 +113,9 @@ function machinesFor({ guest: { kernel, initrd }, memory, tests, others }: Prepa
     list.push(machine('qemu', `${command} -kernel '${kernel}' -initrd '${initrd}' -append '${cmdline}'`))
   }
   const ours = `'${process.execPath}' '${CLI}bin/nonroot.js' run --memory ${memory}`
-  list.push(
-    machine('nonroot', `${ours} --kernel '${kernel}' --initrd '${initrd}' --cmdline '${cmdline}'`),
-    ...others(cmdline),
-  )
+  const image = `--kernel '${kernel}' --initrd '${initrd}' --cmdline '${cmdline}'`
+  list.push(machine('nonroot', `${ours} ${image}`), ...others(cmdline))
+  if (values.interpreter) list.push(machine('interpreter', `${ours} --set stack.cpu.tiers=interpreter ${image}`))
   for (const argument of positionals) {
     const cut = argument.indexOf('=')
     if (cut < 1) throw new Error(`a machine is given as NAME='COMMAND', not as ${argument}`)

@@ -3,7 +3,7 @@
  * bytes, under EPT and shadow paging. Each must end in a clear refusal, in a fault of the guest, or go on until it is stopped; an error
  * of ours or a thread that does not answer is a bug, and is named by its seed.
  *
- *   node --conditions=@nonroot/source tools/fuzz-guests.ts --minutes 10 --seed 1 [--linux FILE] [--multiboot FILE] [--pvh FILE] [--firmware FILE]
+ *   node --conditions=@nonroot/source tools/fuzz-guests.ts --minutes 10 --seed 1 [--linux FILE] [--multiboot FILE] [--pvh FILE] [--firmware FILE] [--initrd FILE]
  */
 
 import { parseArgs } from 'node:util'
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     multiboot: file,
     pvh: file,
     firmware: file,
+    initrd: file,
   },
 })
 const own = fileURLToPath(new URL('../../../guests/demo/demo.elf', import.meta.url))
@@ -29,7 +30,7 @@ const files = PROTOCOLS.flatMap((protocol) => values[protocol].map((path) => ({ 
 files.push({ protocol: 'multiboot', path: own }, { protocol: 'pvh', path: own })
 
 /** Over a guest's own limit: how long making a host and giving way may take on a loaded machine. */
-const GRACE_MS = 30_000
+const GRACE_MS = 120_000
 
 const end = Date.now() + Number(values.minutes) * 60_000
 const lastSeed = Number(values.seed) + Number(values.cases)
@@ -41,7 +42,7 @@ let count = 0
 function runFrom(first: number): Promise<number> {
   return new Promise((resolve) => {
     const worker = new Worker(new URL('./fuzz/worker.ts', import.meta.url), {
-      workerData: { first, files } satisfies FuzzJob,
+      workerData: { first, files, initrds: values.initrd } satisfies FuzzJob,
     })
     let watchdog: NodeJS.Timeout | undefined
     let [seed, family] = [first, '']

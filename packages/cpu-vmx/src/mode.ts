@@ -11,9 +11,12 @@ import { VMCS_HEADER, VMCS_REVISION } from './vmcs-fields.ts'
 export interface VmxModeOptions {
   /** MiB for decoded code of each vCPU. Default 32. */
   readonly codeCacheMiB?: number | undefined
+  /** Default `both`. */
+  readonly tiers?: 'interpreter' | 'both' | undefined
 }
 
 export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, log }: HostContext): CpuMode {
+  const { tiers = 'both' } = options
   const context: EntryCheckContext = {
     physicalAddressBits: MAX_PHYSICAL_BITS,
     cr4Fixed1: BigInt(CR4_VALID) | CR4_VMXE,
@@ -39,12 +42,13 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, lo
       const repeats = ports.clock.kind === 'deterministic'
       return new VmxVcpu(index, hostMemory, ports, family, context, {
         codeCache,
+        compile: tiers === 'both',
         regions: repeats ? undefined : regions,
       })
     },
     describe: () => ({
       processor: 'nonroot software processor',
-      tiers: regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
+      tiers: tiers === 'interpreter' ? tiers : regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
       vmx: 'EPT, VPID, unrestricted guest',
     }),
     dispose: () => regions?.dispose(),

@@ -19,6 +19,10 @@ export default definePlugin({
           .max(512)
           .optional()
           .describe('MiB for decoded code of each vCPU (default 32)'),
+        tiers: z
+          .enum(['interpreter', 'both'])
+          .optional()
+          .describe('tiers of the processor: the interpreter alone, or the compiler behind it (default both)'),
       }),
       gives: ['secondStage', 'hardwareRoot', 'unmodifiedKernel'],
       create: createVmxMode,

@@ -61,6 +61,8 @@ export interface VmxVcpuOptions {
   readonly codeCache?: number | undefined
   /** Who compiles hot code. Default: the vCPU's own thread. */
   readonly regions?: RegionService | undefined
+  /** False: the interpreter tier alone. */
+  readonly compile?: boolean
 }
 
 export class VmxVcpu implements Vcpu {
@@ -114,6 +116,7 @@ export class VmxVcpu implements Vcpu {
     this.surroundings.onAccess = () => this.noticeInterrupts()
     this.surroundings.onExitBehind = () => this.core.set32(S.attention, 1)
     this.processor = new Processor(this.surroundings, {
+      compile: options.compile ?? true,
       ...(options.codeCache === undefined ? {} : { codeCache: options.codeCache }),
       regions: options.regions,
     })

@@ -19,6 +19,9 @@ export interface FuzzCase {
   readonly limitMs: number
 }
 
+/** Debian's kernel takes that long to unpack its initramfs on a machine that has other things to do. */
+const BOOT_MS = 20_000
+
 const SIZES = [
   '0',
   '0 B',
@@ -49,7 +52,8 @@ const SIZES = [
   'true',
 ] as const
 
-export function fuzzCase(seed: number, files: readonly FuzzFile[]): FuzzCase {
+/** `initrds`: initramfs archives that the Linux kernels among the files boot with. */
+export function fuzzCase(seed: number, files: readonly FuzzFile[], initrds: readonly Uint8Array[]): FuzzCase {
   const random = createRandom(seed)
   const stack = [
     'machine.memory=64 MiB',
@@ -59,10 +63,21 @@ export function fuzzCase(seed: number, files: readonly FuzzFile[]): FuzzCase {
     `machine.vcpus=${random.of([1, 1, 1, 2])}`,
     `machine.clock=${random.of(['wall', 'deterministic'])}`,
   ]
-  const choice = random.below(10)
+  const choice = random.below(11)
   const guest = { set: stack, protocol: 'multiboot', limitMs: 1500 } as const
   if (choice < 4) return { ...guest, family: 'probe', image: { kernel: probingGuest(random) } }
   if (choice < 7) return { ...guest, family: 'random', image: { kernel: randomGuest(random) } }
+  const kernels = files.filter(({ protocol }) => protocol === 'linux' || protocol === 'pvh')
+  if (choice === 10 && initrds.length > 0 && kernels.length > 0) {
+    const { protocol, bytes } = random.of(kernels)
+    const image = {
+      kernel: bytes,
+      initrd: spoiltArchive(random.of(initrds), random),
+      // A panic resets at once, which ends the guest.
+      cmdline: 'console=ttyS0 cryptomgr.notests quiet panic=-1',
+    }
+    return { family: 'initrd', protocol, limitMs: BOOT_MS, set: [...stack, 'machine.memory=256 MiB'], image }
+  }
   const file = random.of(files)
   const key = file.protocol === 'firmware' ? 'firmware' : 'kernel'
   const of = { protocol: file.protocol, limitMs: 2500 } as const
@@ -77,9 +92,44 @@ export function fuzzCase(seed: number, files: readonly FuzzFile[]): FuzzCase {
   return { ...of, family: 'image', set: [...stack, 'machine.memory=256 MiB'], image }
 }
 
+/** An initramfs as it should not be: also none, noise, or more than fits. */
+function spoiltArchive(archive: Uint8Array, random: Random): Uint8Array {
+  switch (random.below(8)) {
+    case 0:
+      return new Uint8Array()
+    case 1:
+      return Uint8Array.from({ length: 1 + random.below(100_000) }, () => random() >>> 24)
+    case 2: {
+      // Noise behind what is right, up to more than the machine has.
+      const longer = new Uint8Array(archive.length + random.below(1 << 28))
+      longer.fill(random() >>> 24)
+      longer.set(archive)
+      return longer
+    }
+    case 3: {
+      // The lengths of a file and of its name are the fields that an unpacker trusts. (initramfs buffer format)
+      const copy = archive.slice()
+      for (let count = 1 + random.below(4); count > 0; count--)
+        copy.set(
+          new TextEncoder().encode(random.of(['FFFFFFFF', '7FFFFFFF', '00000000', 'zzzzzzzz'])),
+          random.of([54, 94]),
+        )
+      return copy
+    }
+    default:
+      return spoilt(archive, random)
+  }
+}
+
 /** Cut off, lengthened, or with wrong bytes in its headers or anywhere. */
 function spoilt(bytes: Uint8Array, random: Random): Uint8Array {
-  switch (random.below(5)) {
+  switch (random.below(6)) {
+    case 5: {
+      // More than any memory that the machine has.
+      const longer = new Uint8Array((256 << 20) + random.below(64 << 20))
+      longer.set(bytes)
+      return longer
+    }
     case 0:
       return bytes.slice(0, random.below(bytes.length))
     case 1:

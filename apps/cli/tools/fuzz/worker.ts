@@ -12,19 +12,22 @@ import type { FuzzCase, FuzzFile } from './cases.ts'
 export interface FuzzJob {
   readonly first: number
   readonly files: readonly { readonly protocol: FuzzFile['protocol']; readonly path: string }[]
+  readonly initrds: readonly string[]
 }
 
 export type FuzzMessage =
   | { readonly type: 'begin'; readonly seed: number; readonly family: string; readonly limitMs: number }
   | { readonly type: 'end'; readonly seed: number; readonly outcome: string; readonly bug: boolean }
 
-const { first, files: paths } = workerData as FuzzJob
+const { first, files: paths, initrds: archives } = workerData as FuzzJob
 const port = parentPort!
 const source = moduleSource()
 
 const files: FuzzFile[] = await Promise.all(
   paths.map(async ({ protocol, path }) => ({ name: path, protocol, bytes: new Uint8Array(await readFile(path)) })),
 )
+
+const initrds = await Promise.all(archives.map(async (path) => new Uint8Array(await readFile(path))))
 
 async function play({ protocol, image, set, limitMs }: FuzzCase): Promise<string> {
   const key = protocol === 'firmware' ? 'image' : 'kernel'
@@ -44,7 +47,7 @@ async function play({ protocol, image, set, limitMs }: FuzzCase): Promise<string
 }
 
 for (let seed = first; ; seed++) {
-  const case_ = fuzzCase(seed, files)
+  const case_ = fuzzCase(seed, files, initrds)
   port.postMessage({ type: 'begin', seed, family: case_.family, limitMs: case_.limitMs } satisfies FuzzMessage)
   let outcome: string
   let bug = false
