@@ -48,7 +48,12 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, lo
     },
     describe: () => ({
       processor: 'nonroot software processor',
-      tiers: tiers === 'interpreter' ? tiers : regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
+      tiers:
+        tiers === 'interpreter'
+          ? tiers
+          : regions
+            ? 'interpreter, compiler on a thread of its own'
+            : 'interpreter, compiler',
       vmx: 'EPT, VPID, unrestricted guest',
     }),
     dispose: () => regions?.dispose(),

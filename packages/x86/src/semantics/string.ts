@@ -35,17 +35,26 @@ function repeated(b: SemanticsBuilder, once: () => void, options: { bulk?: (coun
       })
     } else once()
     advance(b, RCX, b.sub(0, b.get(done)))
+    // Elements are paid for, so that a long string cannot hold interrupts off: by what rCX crosses, not by rounds. How it
+    // is cut into rounds depends on what is in the TLB, and time must not.
+    const after = b.sub(count, b.get(done))
+    const paid = bulk ? b.wrap(b.sub(b.shrU(count, BULK_SHIFT), b.shrU(after, BULK_SHIFT))) : b.i32(1)
+    const left = b.sub(b.slot(S.budget, 'i32'), paid)
+    b.setSlot(S.budget, left)
     if (options.until) b.if(options.until(), () => b.break())
     b.if(b.eqz(pointer(b, RCX)), () => b.break())
-    // Every round is paid for, a bulk one by its size, so that a long string cannot hold interrupts off.
-    const left = b.sub(b.slot(S.budget, 'i32'), b.add(b.wrap(b.shrU(b.get(done), 3)), 1))
-    b.setSlot(S.budget, left)
-    b.ifUnlikely(b.ltS(left, 0), () => {
+    b.ifUnlikely(b.ltS(left, 1), () => {
       b.setSlot(S.exit, b.i32(EXIT.budget))
       b.leave()
     })
   })
 }
+
+/** Elements of a bulk instruction that cost as much as an instruction: 8. */
+const BULK_SHIFT = 3
+/** Elements until the budget is used up: as many as one by one would come to. */
+const affordable = (b: SemanticsBuilder, count: Value): Value =>
+  b.add(b.add(b.and(count, (1 << BULK_SHIFT) - 1), b.shl(b.extendU(b.sub(b.slot(S.budget, 'i32'), 1)), BULK_SHIFT)), 1)
 
 /** How many elements from `linear` on lie wholly on its page. */
 const elementsOnPage = (b: SemanticsBuilder, linear: Value, bytes: number): Value =>
@@ -65,7 +74,8 @@ function bulkMove(b: SemanticsBuilder, bytes: number): ((count: Value) => Value)
     const reading = b.plainHost(from, 'read')
     const writing = b.plainHost(to, 'write')
     b.if(b.and(b.and(reading.plain, writing.plain), inBulk(b)), () => {
-      const onPages = least(b, least(b, count, elementsOnPage(b, from, bytes)), elementsOnPage(b, to, bytes))
+      const wanted = least(b, count, affordable(b, count))
+      const onPages = least(b, least(b, wanted, elementsOnPage(b, from, bytes)), elementsOnPage(b, to, bytes))
       // Copying forward over itself repeats a pattern: never further at once than the two are apart.
       const apart = b.divU(b.extendU(b.sub(writing.host, reading.host)), bytes)
       const n = least(b, onPages, b.select(b.eqz(apart), b.const(0), apart))
@@ -90,7 +100,7 @@ function bulkStore(b: SemanticsBuilder, bytes: number, width: Width): ((count: V
     const byte = b.and(value, 0xff)
     const uniform = b.eq(value, b.truncate(b.mul(byte, 0x0101010101010101n), width))
     b.if(b.and(b.and(writing.plain, uniform), inBulk(b)), () => {
-      const n = least(b, count, elementsOnPage(b, to, bytes))
+      const n = least(b, least(b, count, affordable(b, count)), elementsOnPage(b, to, bytes))
       const stored = b.mul(n, bytes)
       b.rawFill(writing.host, b.wrap(byte), b.wrap(stored))
       b.assign(done, n)
