@@ -42,6 +42,37 @@ const ownFile = {
     },
   },
 }
+/**
+ * Node's own modules that few starts need, with what is called of them: each is loaded by the first call. An import of anything else of
+ * theirs fails here; a function goes into the table, for what is no function the module leaves it.
+ */
+const LATER = {
+  child_process: ['execFile', 'spawn'],
+  crypto: ['createHash', 'randomFillSync'],
+  net: ['connect', 'createServer'],
+  readline: ['createInterface'],
+  zlib: ['gunzipSync', 'inflateRaw', 'inflateRawSync', 'zstdDecompress', 'zstdDecompressSync'],
+}
+/** Of assertions only those that fail need it. */
+const ASSERT = `export default { ok(value, message) { if (!value) process.getBuiltinModule('assert').ok(value, message) } }`
+const calledLater = {
+  name: 'called-later',
+  resolveId: {
+    filter: { id: new RegExp(`^(node:)?(assert|${Object.keys(LATER).join('|')})$`) },
+    handler: (id) => `\0later:${id.replace('node:', '')}`,
+  },
+  load: {
+    filter: { id: /^\0later:/ },
+    handler(id) {
+      const module = id.slice('\0later:'.length)
+      if (module === 'assert') return ASSERT
+      const calls = LATER[module].map(
+        (name) => `export const ${name} = (...args) => process.getBuiltinModule('${module}').${name}(...args)`,
+      )
+      return [...calls, `export default { ${LATER[module].join(', ')} }`].join('\n')
+    },
+  },
+}
 const fromList = { name: 'shipped', load: { filter: { id: path('dist/shipped.js') }, handler: shipped } }
 
 /** What both of two files need is in both, and neither reads what only the other needs. */
@@ -51,7 +82,7 @@ async function bundle(name, input, plugins, codeSplitting) {
     platform: 'node',
     preserveEntrySignatures: 'allow-extension',
     input: { [name]: input },
-    plugins,
+    plugins: [...plugins, calledLater],
     // A thread has in one file what the command imports when it needs it.
     checks: { ineffectiveDynamicImport: false },
   })
