@@ -8,10 +8,12 @@ import { rows } from '../rows/index.ts'
 import { canDropFlags, hidesFlags, isQuiet } from '../semantics/dead-flags.ts'
 import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
 import { dropWriteTags } from '../paging/tlb.ts'
-import { fpr, gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment, xmm } from '../state/layout.ts'
+import { gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment } from '../state/layout.ts'
 import type { CodeTracker, Core } from '../core.ts'
 import type { CompiledRegion } from '../compiler/region-service.ts'
+import { CodePages } from './code-pages.ts'
 import type { Handlers } from './handlers.ts'
+import { operandFields, registerOffset } from './operand-fields.ts'
 import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
@@ -54,17 +56,16 @@ export class BlockCache implements CodeTracker {
   readonly #arenaEnd: number
   #free: number
   readonly #table: number
-  readonly #blocks = new Map<number, Block>()
-  /** Blocks that have bytes on a page, by frame number. */
-  readonly #pages = new Map<number, Set<Block>>()
-  readonly #hasCode: Uint8Array
+  readonly #pages: CodePages
   /** How often bytes of a page with code changed, by frame number. */
   readonly #generations: Uint32Array
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
   readonly #byFirst = new Map<number, Block>()
   readonly #targets = new Map<string, number>()
-  readonly #instruction = createInstruction(rows[0]!)
+  /** The one being decoded, and one that holds the last writer of flags. */
+  readonly #scratch = [createInstruction(rows[0]!), createInstruction(rows[0]!)] as const
+  #instruction: Instruction = this.#scratch[0]
   readonly #modes = new Map<number, DecodeMode>()
   readonly #joined = new Uint8Array(32)
   /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
@@ -87,35 +88,33 @@ export class BlockCache implements CodeTracker {
     this.#arena = this.#free = arena.start
     this.#arenaEnd = arena.start + arena.size
     this.#table = table
-    this.#hasCode = new Uint8Array(core.u8.length >>> 12)
+    this.#pages = new CodePages(core.u8.length >>> 12)
     this.#generations = new Uint32Array(core.u8.length >>> 12)
     core.set32(S.blockTable, table)
     this.#clearTable()
   }
 
   hasCode(host: number): boolean {
-    return this.#hasCode[host >>> 12] !== 0
+    return this.#pages.hasCode(host)
   }
 
   find(host: number, mode: number): Block | undefined {
-    return this.#blocks.get(key(host, mode))
+    return this.#pages.find(host, mode)
   }
 
   /** Bytes at [host, host + length) were or will be written: what was decoded from them is gone. */
   invalidate(host: number, length: number): void {
     const last = (host + length - 1) >>> 12
     for (let page = host >>> 12; page <= last; page++) {
-      const blocks = this.#pages.get(page)
-      if (!blocks) continue
+      if (!this.#pages.hasCode(page << 12)) continue
       this.#generations[page]!++
-      const from = host - page * 0x1000
+      const from = Math.max(0, host - page * 0x1000)
+      const to = Math.min(0x1000, host + length - page * 0x1000)
+      if (!this.#pages.isCode(page, from, to)) continue
       for (const compiled of this.#compiled.get(page) ?? []) {
-        if (compiled.extents.some(({ start, end }) => start < from + length && end > from)) this.#dropCompiled(compiled)
+        if (compiled.extents.some(({ start, end }) => start < to && end > from)) this.#dropCompiled(compiled)
       }
-      for (const block of blocks) {
-        const crosses = block.nextPage >= 0 && block.nextPage >>> 12 === page
-        if (crosses || (block.host < host + length && block.host + block.length > host)) this.#drop(block)
-      }
+      for (const block of this.#pages.blocksIn(page, from, to)) this.#drop(block)
     }
   }
 
@@ -125,7 +124,7 @@ export class BlockCache implements CodeTracker {
    */
   get interpreted(): number {
     let sum = this.#interpreted - this.givenBack
-    for (const { first } of this.#blocks.values()) sum += this.#ran(first)
+    for (const { first } of this.#pages.all()) sum += this.#ran(first)
     return sum
   }
   /** Instructions of a block's runs since its heat was set. The run that found it hot has not begun. */
@@ -142,7 +141,7 @@ export class BlockCache implements CodeTracker {
 
   /** Blocks that may still run, the regions in place of some of them, and bytes of the arena that are taken. */
   get size(): number {
-    return this.#blocks.size
+    return this.#pages.size
   }
   get regions(): number {
     let count = 0
@@ -160,14 +159,12 @@ export class BlockCache implements CodeTracker {
   /** Drops everything. Only when no wasm code is running. */
   reset(): void {
     this.resets++
-    for (const { first } of this.#blocks.values()) this.#interpreted += this.#ran(first)
-    this.#blocks.clear()
+    for (const { first } of this.#pages.all()) this.#interpreted += this.#ran(first)
     this.#pages.clear()
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
     this.#compiled.clear()
     this.#byFirst.clear()
     this.#targets.clear()
-    this.#hasCode.fill(0)
     this.#free = this.#arena
     this.#clearTable()
   }
@@ -179,7 +176,6 @@ export class BlockCache implements CodeTracker {
   decode(host: number, mode: number, nextPage: FetchNextPage, limit = 0): Block | undefined {
     if (!this.hasRoom) this.reset()
     const { u8, i32 } = this.#core
-    const instruction = this.#instruction
     const decodeMode = this.#mode(mode)
     const first = this.#free
     const page = (host & ~0xfff) >>> 0
@@ -193,6 +189,7 @@ export class BlockCache implements CodeTracker {
     let covered = false
     this.#candidate = undefined
     while (count < most && open && ip < 0x1000) {
+      const instruction = (this.#instruction = this.#unused())
       let result = decode(u8, page + ip, 0x1000 - ip, decodeMode, instruction)
       if (result === 'truncated') {
         if (count) break
@@ -236,10 +233,8 @@ export class BlockCache implements CodeTracker {
     this.decoded++
     const block: Block = { host, mode, first, end: record, length: ip - (host & 0xfff), nextPage: crossing }
     if (limit) return block
-    this.#blocks.set(key(host, mode), block)
     this.#byFirst.set(first, block)
-    this.#register(block, host)
-    if (crossing >= 0) this.#register(block, crossing)
+    this.#register(block)
     return block
   }
 
@@ -249,7 +244,7 @@ export class BlockCache implements CodeTracker {
     const set = this.#set(block.host, block.mode)
     const { i32 } = this.#core
     if (i32[set + 2] === block.first && i32[set] !== -1) return
-    i32.copyWithin(set + 4, set, set + 4)
+    for (let word = 0; word < 3; word++) i32[set + 4 + word] = i32[set + word]!
     i32[set] = block.host
     i32[set + 1] = block.mode
     i32[set + 2] = block.first
@@ -268,7 +263,7 @@ export class BlockCache implements CodeTracker {
     return this.#byFirst.get(first)
   }
   isCurrent(block: Block): boolean {
-    return this.#blocks.get(key(block.host, block.mode)) === block
+    return this.#byFirst.get(block.first) === block
   }
   /** Changes with every write to the code of this page. */
   generation(host: number): number {
@@ -300,6 +295,7 @@ export class BlockCache implements CodeTracker {
     let regions = this.#compiled.get(page)
     if (!regions) this.#compiled.set(page, (regions = new Set()))
     regions.add({ block, page, extents, handler })
+    for (const { start, end } of extents) this.#pages.mark(page * 0x1000 + start, end - start)
   }
   /** Records that go on at offsets of a page, one after the other: what compiled code leaves by. */
   #waysOut(offsets: readonly number[], mode: number): number {
@@ -341,6 +337,12 @@ export class BlockCache implements CodeTracker {
 
   // --- records ---
 
+  /** The one of the two that does not hold the candidate. */
+  #unused(): Instruction {
+    const [first, second] = this.#scratch
+    return this.#candidate?.instruction === first ? second : first
+  }
+
   /** Writes one record; true when the block can go on behind it. */
   #append(record: number, result: DecodeResult, mode: number, ip: number, limit: number): boolean {
     const instruction = this.#instruction
@@ -380,7 +382,7 @@ export class BlockCache implements CodeTracker {
     if (candidate && quiet && hidesFlags(instruction, candidate.instruction)) {
       this.#core.i32[candidate.record >>> 2] = this.#handlers.of(candidate.instruction, mode, true)
     }
-    if (writes) this.#candidate = canDropFlags(instruction) ? { record, instruction: { ...instruction } } : undefined
+    if (writes) this.#candidate = canDropFlags(instruction) ? { record, instruction } : undefined
     else if (!quiet || reads) this.#candidate = undefined
   }
 
@@ -388,7 +390,8 @@ export class BlockCache implements CodeTracker {
     const { i32 } = this.#core
     const word = record >>> 2
     const { row } = i
-    i32[word + 2] = registerOffset(i, 'reg')
+    const fields = operandFields(row)
+    i32[word + 2] = registerOffset(fields.reg, i.reg, i)
     if (i.isMemory) {
       i32[word + 3] = i.base >= 0 && i.base !== BASE_RIP ? gpr(i.base) : S.zero
       if (i.base === BASE_RIP) this.#wide(word + 4, ip + i.length + i.displacement)
@@ -396,14 +399,14 @@ export class BlockCache implements CodeTracker {
         i32[word + 4] = i.index >= 0 ? gpr(i.index) : S.zero
         i32[word + 5] = i.scale
       }
-    } else i32[word + 3] = registerOffset(i, 'rm')
+    } else i32[word + 3] = registerOffset(fields.rm, i.rm, i)
     i32[word + 6] = segment(i.segment)
     i32[word + 7] = i.displacement
     i32[word + 8] = i.immediate
     i32[word + 9] = i.immediateHigh
     i32[word + 10] = NEVER_LINKED
     i32[word + 11] = i.vex ? gpr(i.vvvv) : row.attributes.unit === 'x87' ? escapeOf(i) : i.immediate2
-    if (row.operands.some((o) => o.kind === 'O')) {
+    if (fields.hasOffset) {
       i32[word + 8] = i.displacement
       i32[word + 9] = i.displacementHigh
     }
@@ -462,15 +465,11 @@ export class BlockCache implements CodeTracker {
     return known
   }
 
-  #register(block: Block, host: number): void {
-    const page = host >>> 12
-    let blocks = this.#pages.get(page)
-    if (!blocks) this.#pages.set(page, (blocks = new Set()))
-    blocks.add(block)
-    if (!this.#hasCode[page]) {
-      this.#hasCode[page] = 1
-      dropWriteTags(this.#core, page << 12)
+  #register(block: Block): void {
+    for (const host of block.nextPage >= 0 ? [block.host, block.nextPage] : [block.host]) {
+      if (!this.#pages.hasCode(host)) dropWriteTags(this.#core, (host & ~0xfff) >>> 0)
     }
+    this.#pages.add(block)
   }
 
   #drop(block: Block): void {
@@ -482,18 +481,9 @@ export class BlockCache implements CodeTracker {
     for (let record = block.first; record < block.end; record += RECORD.size) i32[record >>> 2] = stale
     const set = this.#set(block.host, block.mode)
     for (const entry of [set, set + 4]) if (i32[entry + 2] === block.first) i32[entry] = i32[entry + 1] = -1
-    this.#blocks.delete(key(block.host, block.mode))
     this.#byFirst.delete(block.first)
     for (const compiled of this.#compiled.get(block.host >>> 12) ?? []) if (compiled.block === block) this.#dropCompiled(compiled)
-    for (const host of block.nextPage >= 0 ? [block.host, block.nextPage] : [block.host]) {
-      const page = host >>> 12
-      const blocks = this.#pages.get(page)
-      blocks?.delete(block)
-      if (blocks && !blocks.size) {
-        this.#pages.delete(page)
-        this.#hasCode[page] = 0
-      }
-    }
+    this.#pages.remove(block)
   }
 
   /** Index of a set's first word. The same hash as `dispatch` in handlers.ts. */
@@ -507,27 +497,4 @@ export class BlockCache implements CodeTracker {
     this.#core.i32.fill(-1, jumps >>> 2, (jumps + JUMP_ENTRIES * JUMP.entry) >>> 2)
     this.#core.i32.fill(-1, this.#table >>> 2, (this.#table + BLOCK_TABLE_SIZE) >>> 2)
   }
-}
-
-const key = (host: number, mode: number): number => (host >>> 0) * 0x10000 + mode
-
-/** Offset in the vCPU block of the register that ModRM.reg or ModRM.rm names, by the operand's register file. */
-function registerOffset(i: Instruction, field: 'reg' | 'rm'): number {
-  const number = i[field]
-  for (const { kind, size } of i.row.operands) {
-    const named = field === 'reg' ? 'GVPSCD' : 'ERZWUQN'
-    if (!named.includes(kind)) continue
-    switch (kind) {
-      case 'G': case 'E': case 'R': case 'Z':
-        // Without REX, byte registers 4..7 are AH, CH, DH and BH.
-        return size === 'b' && !i.rexPresent && number >= 4 ? gpr(number - 4) + 1 : gpr(number)
-      case 'V': case 'W': case 'U':
-        return xmm(number)
-      case 'P': case 'Q': case 'N':
-        return fpr(number & 7)
-      case 'S':
-        return segment(number)
-    }
-  }
-  return gpr(number)
 }

@@ -59,7 +59,8 @@ export class Handlers {
   /** What modules of code are made against. Plain data: it may go to another thread. */
   readonly moduleContext: ModuleContext
   readonly #options: HandlersOptions
-  readonly #known = new Map<number, number>()
+  /** By row and the rest of the shape: numbers that stay small, which maps hash fast. */
+  readonly #known: (Map<number, number> | undefined)[] = []
   readonly #special = new Map<Special, number>()
   #pending: Pending[] = []
   /** All handlers that there are, and how many of them stand in small modules of their own. */
@@ -88,13 +89,14 @@ export class Handlers {
   /** Table index for an instruction in a mode; the handler exists after the next `flush`. */
   of(instruction: Instruction, mode: number, flagsDead: boolean): number {
     const key = shapeKey(instruction, mode, flagsDead)
-    const known = this.#known.get(key)
-    if (known !== undefined) return known
     const { row } = instruction
+    const shapes = (this.#known[row.id] ??= new Map())
+    const known = shapes.get(key)
+    if (known !== undefined) return known
     const meaning = semantics[row.semantics]
     if (!meaning) return this.special('undefinedOpcode')
     const index = this.#queue((b) => meaning(b, ...b.operands), { ...instruction }, stackSizeOf(mode), flagsDead)
-    this.#known.set(key, index)
+    shapes.set(key, index)
     return index
   }
 
@@ -321,7 +323,7 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
 }
 
-/** Numbers a shape. Two instructions with the same number run the same handler. */
+/** Numbers the shapes of a row. Two instructions with the same number run the same handler. */
 function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   const { row } = i
   const operands = (i.operandSize >> 5) | ((i.addressSize >> 5) << 2) // 16, 32, 64 → 0, 1, 2
@@ -330,8 +332,7 @@ function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   const segment = i.segment === SS ? 1 : i.segment === FS || i.segment === GS ? 2 : 0
   const repeat = row.attributes.rep && i.rep ? (i.rep === 0xf3 ? 1 : 2) : 0
   const size = mode & (MODE.codeSize | MODE.stack32)
-  let key = row.id
-  key = key * 16 + operands
+  let key = operands
   key = key * 16 + address * 2 + fromStack
   key = key * 4 + segment
   key = key * 4 + repeat

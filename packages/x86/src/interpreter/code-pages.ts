@@ -1,0 +1,108 @@
+/** Which decoded blocks have bytes on which page of the host. Knows nothing of records. @hot: asked for every block and every write near code. */
+import type { Block } from './blocks.ts'
+
+/** Bytes of code that a page's map tells apart. */
+const GRANULE_BITS = 3
+
+interface Page {
+  /** Blocks that begin here, by offset and mode. */
+  readonly blocks: Map<number, Block>
+  /** Blocks whose last instruction reaches into the page. */
+  readonly reaching: Set<Block>
+  /** For each granule 1 where code was decoded from it; it may be gone since. */
+  readonly granules: Uint8Array
+}
+
+/** Within a page; a small integer, which maps hash fast. */
+const key = (host: number, mode: number): number => ((host & 0xfff) << 10) | mode
+/** Bytes of a block on the page that its last instruction reaches into. */
+const reach = ({ host, length }: Block): number => (host & 0xfff) + length - 0x1000
+
+export class CodePages {
+  readonly #pages = new Map<number, Page>()
+  readonly #hasCode: Uint8Array
+  size = 0
+
+  /** `frames`: how many the host has. */
+  constructor(frames: number) {
+    this.#hasCode = new Uint8Array(frames)
+  }
+
+  hasCode(host: number): boolean {
+    return this.#hasCode[host >>> 12] !== 0
+  }
+  find(host: number, mode: number): Block | undefined {
+    return this.#pages.get(host >>> 12)?.blocks.get(key(host, mode))
+  }
+  *all(): Iterable<Block> {
+    for (const { blocks } of this.#pages.values()) yield* blocks.values()
+  }
+
+  add(block: Block): void {
+    const { host, mode, length, nextPage } = block
+    const page = this.#page(host >>> 12)
+    page.blocks.set(key(host, mode), block)
+    this.size++
+    this.mark(host, Math.min(length, 0x1000 - (host & 0xfff)))
+    if (nextPage < 0) return
+    this.#page(nextPage >>> 12).reaching.add(block)
+    this.mark(nextPage, reach(block))
+  }
+  /** Notes that something was made from these bytes, of a page that has code. */
+  mark(host: number, length: number): void {
+    const { granules } = this.#pages.get(host >>> 12)!
+    granules.fill(1, (host & 0xfff) >>> GRANULE_BITS, (((host & 0xfff) + length - 1) >>> GRANULE_BITS) + 1)
+  }
+  remove(block: Block): void {
+    const { host, mode, nextPage } = block
+    const page = this.#pages.get(host >>> 12)!
+    page.blocks.delete(key(host, mode))
+    this.size--
+    this.#forgetIfEmpty(host >>> 12, page)
+    const next = nextPage < 0 ? undefined : this.#pages.get(nextPage >>> 12)
+    if (!next) return
+    next.reaching.delete(block)
+    this.#forgetIfEmpty(nextPage >>> 12, next)
+  }
+  clear(): void {
+    this.#pages.clear()
+    this.#hasCode.fill(0)
+    this.size = 0
+  }
+
+  /** Whether code may have been made from bytes [from, to) of a frame. */
+  isCode(frame: number, from: number, to: number): boolean {
+    const granules = this.#pages.get(frame)?.granules
+    if (!granules) return false
+    const last = (to - 1) >>> GRANULE_BITS
+    for (let n = from >>> GRANULE_BITS; n <= last; n++) if (granules[n]) return true
+    return false
+  }
+  /** Blocks with bytes in [from, to) of a frame. */
+  blocksIn(frame: number, from: number, to: number): Block[] {
+    const page = this.#pages.get(frame)
+    if (!page) return []
+    const found: Block[] = []
+    for (const block of page.blocks.values()) {
+      const start = block.host & 0xfff
+      if (start < to && start + block.length > from) found.push(block)
+    }
+    for (const block of page.reaching) if (reach(block) > from) found.push(block)
+    return found
+  }
+
+  #page(frame: number): Page {
+    let page = this.#pages.get(frame)
+    if (!page) {
+      page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS) }
+      this.#pages.set(frame, page)
+      this.#hasCode[frame] = 1
+    }
+    return page
+  }
+  #forgetIfEmpty(frame: number, { blocks, reaching }: Page): void {
+    if (blocks.size || reaching.size) return
+    this.#pages.delete(frame)
+    this.#hasCode[frame] = 0
+  }
+}
