@@ -56,9 +56,9 @@ export const TARGETS = 256
 
 /**
  * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least processor time
- * near 3000: below, compiling what runs little costs more than it saves (docs/performance.md).
+ * near 2000 to 3000: below, compiling what runs little costs more than it saves (docs/performance.md).
  */
-export const HOT = 2500
+export const HOT = 2000
 export const NEVER_HOT = 0x7fff_ffff
 
 /**
