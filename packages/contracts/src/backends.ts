@@ -177,5 +177,7 @@ export interface HostBackends {
   open<K extends keyof BackendKinds>(kind: K, request: BackendKinds[K]['request']): Promise<BackendKinds[K]['backend']>
   /** Absent: the host has no threads to give. */
   readonly threads?: ThreadBackend
+  /** Bytes that were made when this build was, by name: what would otherwise be made anew at each start. Undefined: there are none. */
+  readonly prebuilt?: ((name: string) => Uint8Array | undefined) | undefined
 }
 export const HostBackends = token<HostBackends>('HostBackends')

@@ -1,5 +1,6 @@
 /** Plugins: how strategies and devices enter a stack. Ours and third parties' alike; there is no other door. */
 
+import type { HostBackends } from './backends.ts'
 import type { BootImage, BootProtocol } from './boot-protocol.ts'
 import type { Capability } from './capabilities.ts'
 import type { CpuMode } from './cpu-mode.ts'
@@ -27,6 +28,8 @@ export interface HostContext {
   readonly log: Log
   /** Absent: what could go to another thread is done on the caller's. */
   readonly threads?: ThreadBackend | undefined
+  /** Absent, or nothing of that name: what was not made ahead is made when it is needed. */
+  readonly prebuilt?: HostBackends['prebuilt']
 }
 
 /** For strategies that live as long as one VM. */

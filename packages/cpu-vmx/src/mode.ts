@@ -1,7 +1,7 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
 import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/contracts'
-import { CR4_VALID, createThreadedRegionService, MAX_PHYSICAL_BITS } from '@nonroot/x86'
+import { CR4_VALID, createThreadedRegionService, MAX_PHYSICAL_BITS, PREBUILT_HANDLERS, readPrebuilt } from '@nonroot/x86'
 import { CR4_VMXE } from './capability-msrs.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
 import { VTPR } from './task-priority.ts'
@@ -15,7 +15,7 @@ export interface VmxModeOptions {
   readonly tiers?: 'interpreter' | 'both' | undefined
 }
 
-export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, log }: HostContext): CpuMode {
+export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, prebuilt, log }: HostContext): CpuMode {
   const { tiers = 'both' } = options
   const context: EntryCheckContext = {
     physicalAddressBits: MAX_PHYSICAL_BITS,
@@ -32,6 +32,8 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, lo
   /** vCPUs of each VM, for the topology that CPUID shows. */
   const siblings = new WeakMap<GuestMemory, { count: number }>()
   const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
+  const file = prebuilt?.(PREBUILT_HANDLERS)
+  const handlers = file && readPrebuilt(file)
   return {
     createVcpu(index: number, ports: VcpuPorts) {
       let family = siblings.get(ports.guestMemory)
@@ -44,6 +46,7 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, lo
         codeCache,
         compile: tiers === 'both',
         regions: repeats ? undefined : regions,
+        prebuilt: handlers,
       })
     },
     describe: () => ({

@@ -31,7 +31,7 @@ import {
   tierStatistics,
   writeRegisters,
 } from '@nonroot/x86'
-import type { Core, RegionService, StopReason, TierMetric } from '@nonroot/x86'
+import type { Core, PrebuiltHandlers, RegionService, StopReason, TierMetric } from '@nonroot/x86'
 import { createAbiVcpu } from './abi-vcpu.ts'
 import { ExitAccounting } from './accounting.ts'
 import { ProcessorControl } from './controls.ts'
@@ -63,6 +63,7 @@ export interface VmxVcpuOptions {
   readonly regions?: RegionService | undefined
   /** False: the interpreter tier alone. */
   readonly compile?: boolean
+  readonly prebuilt?: PrebuiltHandlers | undefined
 }
 
 export class VmxVcpu implements Vcpu {
@@ -119,6 +120,7 @@ export class VmxVcpu implements Vcpu {
       compile: options.compile ?? true,
       ...(options.codeCache === undefined ? {} : { codeCache: options.codeCache }),
       regions: options.regions,
+      prebuilt: options.prebuilt,
     })
     this.core = this.processor.core
     this.vmcs = Vmcs.create(host)

@@ -1,8 +1,10 @@
 /** The usual back ends of a Node process: raw disk files, its terminal, its random numbers, its files. */
 
 import { randomFillSync } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { NonrootError } from '@nonroot/contracts'
 import type { BackendKinds, HostBackends } from '@nonroot/contracts'
 import { openBlock } from './block.ts'
@@ -23,6 +25,8 @@ export interface NodeBackendsOptions {
   readonly block?: BlockParts
   /** In place of the usual ones. */
   readonly openers?: Openers
+  /** Folder, ending in `/`, of files that were made with the build (`HostBackends.prebuilt`). */
+  readonly prebuilt?: URL
 }
 
 export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
@@ -38,6 +42,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
   }
   return {
     threads: createNodeThreads(),
+    prebuilt: options.prebuilt && findIn(options.prebuilt),
     open(kind, request) {
       const opener = openers[kind]
       if (opener) return opener(request)
@@ -51,5 +56,12 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
         }),
       )
     },
+  }
+}
+
+function findIn(folder: URL): HostBackends['prebuilt'] {
+  return (name) => {
+    const file = fileURLToPath(new URL(name, folder))
+    return existsSync(file) ? readFileSync(file) : undefined
   }
 }

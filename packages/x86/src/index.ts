@@ -1,6 +1,7 @@
 /** The software processor: what CPU modes build on. Nothing in it knows a hypervisor. */
 export { Processor, type ProcessorOptions, type StopReason } from './processor.ts'
 export { createThreadedRegionService, type ThreadedRegionService } from './compiler/compile-thread.ts'
+export { buildPrebuilt, exampleLine, PREBUILT_HANDLERS, readPrebuilt, type PrebuiltHandlers } from './interpreter/prebuilt.ts'
 export { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
 export { DUMP_MODES, dumpCode, type CodeDump } from './compiler/dump.ts'
 export { TIER_METRICS, tierStatistics, type TierMetric } from './compiler/statistics.ts'

@@ -10,6 +10,7 @@ import { deliverException, deliverInterrupt, type Delivery } from './events/deli
 import { floatImports } from './float/imports.ts'
 import { BlockCache, type Block } from './interpreter/blocks.ts'
 import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
+import type { PrebuiltHandlers } from './interpreter/prebuilt.ts'
 import { BLOCK_TABLE_SIZE, RECORD } from './interpreter/record.ts'
 import { fetchPage, flushAll, slowModify, slowRead, slowWrite } from './paging/index.ts'
 import { checkSegment } from './state/segments.ts'
@@ -28,6 +29,8 @@ export interface ProcessorOptions {
   readonly codeCache?: number
   /** Use the compiler tier. Default true. */
   readonly compile?: boolean
+  /** Handlers made ahead (interpreter/prebuilt.ts). */
+  readonly prebuilt?: PrebuiltHandlers | undefined
   /** Who makes regions. Default: the caller's own thread, at once. */
   readonly regions?: RegionService | undefined
 }
@@ -88,7 +91,7 @@ export class Processor {
     })
     this.handlers = new Handlers({
       memory: host.memory.memory,
-      maximumPages: host.memory.memory.buffer.byteLength >>> 16,
+      prebuilt: options.prebuilt,
       systemRoutine: systemRoutineNumber,
       exitOf: (instruction) => exitOf(instruction.row),
       imports: {

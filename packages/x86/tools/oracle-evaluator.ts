@@ -75,7 +75,7 @@ const context = {
   },
   exitOf: (instruction: { row: Row }) => exitOf(instruction.row),
 }
-const handlers = new Handlers({ memory: memory.memory, maximumPages: memory.memory.buffer.byteLength >>> 16, imports, ...context })
+const handlers = new Handlers({ memory: memory.memory, imports, ...context })
 const table = memory.allocateFrames(BLOCK_TABLE_SIZE / 4096, 1)!
 const blocks = new BlockCache(core, handlers, { start: memory.allocateFrames(ARENA / 4096, 1)!, size: ARENA }, table)
 core.code = blocks

@@ -85,6 +85,7 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
       metrics: metrics.scope(role),
       log,
       threads: services.threads,
+      prebuilt: services.prebuilt,
     })
   const layers = stack.layers.filter((layer) => ['cpu', 'reclaim', 'scheduler'].includes(layer.role))
   const created = await bindAll(

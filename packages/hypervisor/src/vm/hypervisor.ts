@@ -65,6 +65,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     metrics: metrics.scope('host'),
     log,
     threads: options.backends.threads,
+    prebuilt: options.backends.prebuilt,
   })
   const vms = new Set<KernelVm>()
   let count = 0

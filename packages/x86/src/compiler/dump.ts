@@ -85,7 +85,7 @@ const SLOW = { params: ['i32', 'i32'], results: ['i32'] } as const
 function moduleOf(body: RegionBuilder): Uint8Array<ArrayBuffer> {
   const float = floatImports(new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true }))
   const signatures = Object.fromEntries([...body.callees].map((name) => [name, name === 'dispatch' || name === 'settleFlags' ? CODE_TYPE : (SLOW_ACCESSES[name] ?? float[name] ?? SLOW)]))
-  return exportedModule([body], { signatures, maximumPages: 65536 })
+  return exportedModule([body], { signatures })
 }
 
 /** Scalar slots and where arrays begin, highest first. */

@@ -20,6 +20,9 @@ export function floatImports(memory: WebAssembly.Memory): Record<string, WasmFun
   return functions
 }
 
+/** The types of these functions, without an instance. */
+export const floatSignatures = (): Record<string, Pick<WasmFunction, 'params' | 'results'>> => Object.fromEntries(exportTypes(floatBinary()))
+
 /** Exported functions' types. The module imports a memory only, so function numbers start at its own functions. */
 function exportTypes(bytes: Uint8Array): Map<string, Pick<WasmFunction, 'params' | 'results'>> {
   let at = 8

@@ -102,6 +102,11 @@ export class BlockCache implements CodeTracker {
     return this.#pages.find(host, mode)
   }
 
+  /** All blocks that may still run. */
+  get live(): Iterable<Block> {
+    return this.#pages.all()
+  }
+
   /** Bytes at [host, host + length) were or will be written: what was decoded from them is gone. */
   invalidate(host: number, length: number): void {
     const last = (host + length - 1) >>> 12

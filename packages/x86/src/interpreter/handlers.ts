@@ -13,6 +13,7 @@ import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
 import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB, TLB_ENTRIES } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
+import type { PrebuiltHandlers } from './prebuilt.ts'
 import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from './record.ts'
 
 /** A function that handlers may call. */
@@ -22,17 +23,19 @@ export interface HandlerImport extends Signature {
 
 export interface HandlersOptions extends HandlerContext {
   readonly memory: WebAssembly.Memory
-  /** Pages of 64 KiB that the memory can have: what the modules declare. */
-  readonly maximumPages: number
   readonly imports: Readonly<Record<string, HandlerImport>>
+  /** Made by this very code for this very context. */
+  readonly prebuilt?: PrebuiltHandlers | undefined
 }
 
-/** Without the functions: what may go to another thread. */
-const typesOnly = (all: Readonly<Record<string, Signature>>): Record<string, Signature> =>
-  Object.fromEntries(Object.entries(all).map(([name, { params, results }]) => [name, { params, results }]))
+/** Types alone, without functions: what may go to another thread. */
+export function moduleContext(imports: Readonly<Record<string, Signature>>): ModuleContext {
+  const all = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES, ...imports }
+  return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results }]) => [name, { params, results }])) }
+}
 
 /** Handlers that belong to no row. */
-type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
+export type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
 
 /**
  * Code strewn over many small modules runs slower (by a fifth, with some hundred of them): once so many handlers stand alone, and they
@@ -44,10 +47,7 @@ const TABLE_INITIAL = 1 << 14
 
 interface Pending {
   readonly index: number
-  readonly build: (b: HandlerBuilder) => void
-  readonly instruction: Instruction
-  readonly stackSize: 16 | 32 | 64
-  readonly flagsDead: boolean
+  readonly build: () => Built
 }
 
 export class Handlers {
@@ -77,13 +77,12 @@ export class Handlers {
 
   constructor(options: HandlersOptions) {
     this.#options = options
-    const signatures: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES }
-    for (const [name, type] of Object.entries(options.imports)) signatures[name] = type
-    this.moduleContext = { signatures: typesOnly(signatures), maximumPages: options.maximumPages }
+    this.moduleContext = moduleContext(options.imports)
     const exported = this.#core()
     const { enter, settleFlags } = exported
     this.enter = enter as (cpu: number, block: number) => void
     this.settleFlags = settleFlags as (cpu: number, unused: number) => void
+    if (options.prebuilt) this.#take(options.prebuilt)
   }
 
   /** Table index for an instruction in a mode; the handler exists after the next `flush`. */
@@ -93,9 +92,9 @@ export class Handlers {
     const shapes = (this.#known[row.id] ??= new Map())
     const known = shapes.get(key)
     if (known !== undefined) return known
-    const meaning = semantics[row.semantics]
-    if (!meaning) return this.special('undefinedOpcode')
-    const index = this.#queue((b) => meaning(b, ...b.operands), { ...instruction }, stackSizeOf(mode), flagsDead)
+    if (!semantics[row.semantics]) return this.special('undefinedOpcode')
+    const copy = { ...instruction }
+    const index = this.#queue(() => handlerOf(copy, mode, flagsDead, this.#options)!)
     shapes.set(key, index)
     return index
   }
@@ -103,17 +102,32 @@ export class Handlers {
   special(name: Special): number {
     let index = this.#special.get(name)
     if (index === undefined) {
-      index = this.#queue(SPECIAL[name], createInstruction(rows[0]!), 64, false)
+      index = this.#queue(() => specialHandler(name, this.#options))
       this.#special.set(name, index)
     }
     return index
   }
 
-  #queue(build: Pending['build'], instruction: Instruction, stackSize: 16 | 32 | 64, flagsDead: boolean): number {
+  #queue(build: Pending['build']): number {
+    const index = this.#newIndex()
+    this.#pending.push({ index, build })
+    return index
+  }
+  #newIndex(): number {
     const index = this.#next++
     if (index >= this.table.length) this.table.grow(TABLE_INITIAL)
-    this.#pending.push({ index, build, instruction, stackSize, flagsDead })
     return index
+  }
+
+  /** Puts handlers in the table that were made ahead. Before any is asked for. */
+  #take({ module, names }: PrebuiltHandlers): void {
+    const exported = this.#instantiate(module)
+    for (const [n, name] of names.entries()) {
+      const index = this.#newIndex()
+      this.table.set(index, exported[n] as WebAssembly.ExportValue)
+      if (typeof name === 'string') this.#special.set(name, index)
+      else (this.#known[name[0]] ??= new Map()).set(name[1], index)
+    }
   }
 
   /** Compiles what was asked for since the last time, as one module; now and then everything. */
@@ -127,12 +141,7 @@ export class Handlers {
       pending = this.#compiled
       this.#scattered = 0
     }
-    const bodies = pending.map((one) => {
-      const b = new HandlerBuilder(one.instruction, one.stackSize, one.flagsDead, this.#options)
-      one.build(b)
-      b.next()
-      return b
-    })
+    const bodies = pending.map(({ build }) => build())
     const { module, functions } = functionModule(bodies, this.moduleContext)
     for (const [i, f] of functions.entries()) module.element(pending[i]!.index, [f])
     this.#instantiate(new WebAssembly.Module(module.toBytes()))
@@ -144,11 +153,7 @@ export class Handlers {
     const exported = this.#instantiate(module)
     this.#modules.register(exported, undefined)
     return Array.from({ length: count }, (_, n) => {
-      let index = this.#released.pop()
-      if (index === undefined) {
-        index = this.#next++
-        if (index >= this.table.length) this.table.grow(TABLE_INITIAL)
-      }
+      const index = this.#released.pop() ?? this.#newIndex()
       this.table.set(index, exported[n] as WebAssembly.ExportValue)
       return index
     })
@@ -291,7 +296,7 @@ function settleFlags(b: HandlerBuilder): void {
   b.return()
 }
 
-const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
+const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
   enterBlock: (b) => b.enterBlock(),
   // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
   goOn: (b) => b.goOn(),
@@ -323,8 +328,27 @@ const SPECIAL: Record<Special, (b: HandlerBuilder) => void> = {
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
 }
 
+export const SPECIAL_NAMES = Object.keys(SPECIAL) as Special[]
+
+export function specialHandler(name: Special, context: HandlerContext): Built {
+  const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, context)
+  SPECIAL[name](b)
+  b.next()
+  return b
+}
+
+/** Undefined: the row has no semantics. */
+export function handlerOf(instruction: Instruction, mode: number, flagsDead: boolean, context: HandlerContext): Built | undefined {
+  const meaning = semantics[instruction.row.semantics]
+  if (!meaning) return undefined
+  const b = new HandlerBuilder(instruction, stackSizeOf(mode), flagsDead, context)
+  meaning(b, ...b.operands)
+  b.next()
+  return b
+}
+
 /** Numbers the shapes of a row. Two instructions with the same number run the same handler. */
-function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
+export function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   const { row } = i
   const operands = (i.operandSize >> 5) | ((i.addressSize >> 5) << 2) // 16, 32, 64 → 0, 1, 2
   const address = !i.isMemory ? 0 : i.base === BASE_RIP ? 1 : 2 + (i.base >= 0 ? 1 : 0) + (i.index >= 0 ? 2 : 0)
@@ -342,10 +366,4 @@ function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
 }
 
 /** For reviewers and tests: the IR of one instruction's handler. */
-export function handlerIr(instruction: Instruction, mode: number, context: HandlerContext): Body {
-  const b = new HandlerBuilder(instruction, stackSizeOf(mode), false, context)
-  semantics[instruction.row.semantics]!(b, ...b.operands)
-  b.next()
-  return b.root
-}
-
+export const handlerIr = (instruction: Instruction, mode: number, context: HandlerContext): Body => handlerOf(instruction, mode, false, context)!.root

@@ -14,17 +14,18 @@ export type Built = Pick<IrBuilder, 'root' | 'callees'> & { readonly signature?:
 export interface ModuleContext {
   /** Types of the functions that bodies may call, by name. */
   readonly signatures: Readonly<Record<string, Signature>>
-  /** Pages of 64 KiB that the memory can have: what the modules declare. */
-  readonly maximumPages: number
 }
+
+/** Pages of 64 KiB: any memory will do. */
+const MOST_PAGES = 65536
 
 /** Every handler and region is one of these: (cpu, record). A body that says nothing else is of this type. */
 export const CODE_TYPE: Signature = { params: ['i32', 'i32'], results: [] }
 
 /** The functions are neither exported nor in the table yet: that is the caller's. */
-export function functionModule(bodies: readonly Built[], { signatures, maximumPages }: ModuleContext): { module: ModuleBuilder; functions: number[] } {
+export function functionModule(bodies: readonly Built[], { signatures }: ModuleContext): { module: ModuleBuilder; functions: number[] } {
   const module = new ModuleBuilder()
-  module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: maximumPages, shared: true })
+  module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: MOST_PAGES, shared: true })
   module.importTable('e', 'table', 1)
   const type = module.type(CODE_TYPE.params, CODE_TYPE.results)
   const callees = new Map<string, number>()

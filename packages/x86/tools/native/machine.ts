@@ -51,7 +51,6 @@ export class Machine {
     })
     this.#handlers = new Handlers({
       memory: memory.memory,
-      maximumPages: memory.memory.buffer.byteLength >>> 16,
       systemRoutine: (name) => {
         const known = this.#routines.indexOf(name)
         return known >= 0 ? known : this.#routines.push(name) - 1

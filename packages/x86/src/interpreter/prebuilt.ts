@@ -1,0 +1,86 @@
+/**
+ * Handlers made ahead of a run: those of the shapes that operating systems use anyway, in one module with a list of what is in it. Valid
+ * only for the very code it was made by. What is missing is made on demand (handlers.ts).
+ */
+import { decode } from '../decode/decoder.ts'
+import { createInstruction, type Instruction } from '../decode/instruction.ts'
+import { floatSignatures } from '../float/imports.ts'
+import { exportedModule, type Signature } from '../lower/function-module.ts'
+import { rows } from '../rows/index.ts'
+import { canDropFlags } from '../semantics/dead-flags.ts'
+import { decodeModeOf } from '../state/mode.ts'
+import { systemRoutineNumber } from '../system/index.ts'
+import { exitOf } from '../system/intercept.ts'
+import { handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
+
+/** What a host keeps the file under. */
+export const PREBUILT_HANDLERS = 'x86-handlers.bin'
+
+/** A handler's name in the list: row and shape, or that of a special one. */
+export type HandlerName = readonly [row: number, shape: number] | Special
+
+export interface PrebuiltHandlers {
+  /** Functions are exported by number. */
+  readonly module: WebAssembly.Module
+  readonly names: readonly HandlerName[]
+}
+
+/** One line of the list: `mode bytes`, both hexadecimal: an instruction and the mode key it was met in. */
+export const exampleLine = (mode: number, bytes: Uint8Array): string =>
+  `${mode.toString(16)} ${[...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
+
+/** Makes the handlers of a list of examples. The result goes to a file, and comes back by `readPrebuilt`. */
+export function buildPrebuilt(list: string): Uint8Array<ArrayBuffer> {
+  const names: HandlerName[] = [...SPECIAL_NAMES]
+  const bodies = SPECIAL_NAMES.map((name) => specialHandler(name, CONTEXT))
+  const seen = new Set<string>()
+  for (const [instruction, mode] of examples(list))
+    for (const flagsDead of canDropFlags(instruction) ? [false, true] : [false]) {
+      const shape = shapeKey(instruction, mode, flagsDead)
+      const id = `${instruction.row.id}/${shape}`
+      if (seen.has(id)) continue
+      seen.add(id)
+      const body = handlerOf(instruction, mode, flagsDead, CONTEXT)
+      if (!body) continue
+      names.push([instruction.row.id, shape])
+      bodies.push(body)
+    }
+  const wasm = exportedModule(bodies, moduleContext({ ...PROCESSOR_IMPORTS, ...floatSignatures() }))
+  const head = new TextEncoder().encode(JSON.stringify(names))
+  const file = new Uint8Array(4 + head.length + wasm.length)
+  new DataView(file.buffer).setUint32(0, head.length, true)
+  file.set(head, 4)
+  file.set(wasm, 4 + head.length)
+  return file
+}
+
+export function readPrebuilt(file: Uint8Array): PrebuiltHandlers {
+  const length = new DataView(file.buffer, file.byteOffset).getUint32(0, true)
+  const names = JSON.parse(new TextDecoder().decode(file.subarray(4, 4 + length))) as HandlerName[]
+  return { module: new WebAssembly.Module(file.slice(4 + length)), names }
+}
+
+const SLOW: Signature = { params: ['i32', 'i32'], results: ['i32'] }
+/** What a processor gives its handlers, floating point aside (processor.ts). */
+const PROCESSOR_IMPORTS: Readonly<Record<string, Signature>> = {
+  slowRead: SLOW,
+  slowWrite: SLOW,
+  slowModify: SLOW,
+  checkSegment: SLOW,
+  system: { params: ['i32', 'i32', 'i32'], results: ['i32'] },
+}
+const CONTEXT = {
+  systemRoutine: systemRoutineNumber,
+  exitOf: (instruction: Instruction) => exitOf(instruction.row),
+}
+
+function* examples(list: string): Iterable<[Instruction, number]> {
+  for (const line of list.split('\n')) {
+    const [key, code] = line.split(' ')
+    if (!key || !code) continue
+    const bytes = Uint8Array.from(code.match(/../g)!, (byte) => parseInt(byte, 16))
+    const mode = parseInt(key, 16)
+    const instruction = createInstruction(rows[0]!)
+    if (decode(bytes, 0, bytes.length, decodeModeOf(mode), instruction) === 'ok') yield [instruction, mode]
+  }
+}
