@@ -1,6 +1,7 @@
 // The command and the VM's thread in few files, with the plugins that came with it: apps/cli/bundle/. Node takes a millisecond for each
 // file that it finds, reads and compiles, and the packages have some four hundred. Made of what was built; the packages stay what they are.
-import { readFileSync, rmSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { globSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { rolldown } from 'rolldown'
@@ -73,6 +74,24 @@ const calledLater = {
     },
   },
 }
+
+// Handlers of common instructions are made here and now, and are good for this very code only: both carry a digest of it.
+const X86 = fileURLToPath(new URL('packages/x86/', root))
+const PREBUILT = `${X86}dist/interpreter/prebuilt.js`
+const digest = createHash('sha256')
+for (const file of globSync('dist/**/*.js', { cwd: X86 }).toSorted()) digest.update(readFileSync(`${X86}${file}`))
+const build = digest.digest('hex').slice(0, 32)
+const ownBuild = {
+  name: 'own-build',
+  transform: {
+    filter: { id: PREBUILT },
+    handler(code) {
+      const told = code.replace("BUILD = ''", `BUILD = '${build}'`)
+      if (told === code) throw new Error(`${PREBUILT} no longer has a place for its build`)
+      return told
+    },
+  },
+}
 const fromList = { name: 'shipped', load: { filter: { id: path('dist/shipped.js') }, handler: shipped } }
 
 /** What both of two files need is in both, and neither reads what only the other needs. */
@@ -100,6 +119,8 @@ async function bundle(name, input, plugins, codeSplitting) {
 rmSync(path('bundle'), { recursive: true, force: true })
 await bundle('thread-entry', fileURLToPath(new URL('packages/host-node/dist/thread-entry.js', root)), [])
 await bundle('compile-thread', COMPILE_THREAD, [ownFile])
-await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile])
+await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile, ownBuild])
+const { buildPrebuilt, PREBUILT_HANDLERS } = await import(new URL('packages/x86/dist/index.js', root).href)
+writeFileSync(path(`bundle/${PREBUILT_HANDLERS}`), buildPrebuilt(readFileSync(`${X86}common-shapes.txt`, 'utf8'), build))
 // Last: by its time it is known whether all of it is new.
 await bundle('start', path('dist/start.js'), [], RUN_CHUNK)

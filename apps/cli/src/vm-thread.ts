@@ -86,7 +86,7 @@ async function main(): Promise<void> {
   tuneWasm()
   const log = createLog((level, message) => send({ type: 'log', level, message }), job.logLevel)
   const hypervisor = await createHypervisor(stack, {
-    backends: createNodeBackends({ block: diskParts }),
+    backends: createNodeBackends({ block: diskParts, prebuilt: new URL('./', import.meta.url) }),
     log,
     resolvePath: (folder, path) => source.resolvePath(folder, path),
   })

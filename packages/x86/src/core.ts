@@ -68,10 +68,12 @@ export interface ProcessorHost {
 export interface CodeTracker {
   /** Code was decoded from the page at this (page-aligned) HPA. The cache calls `dropWriteTags` when that becomes so. */
   hasCode(page: number): boolean
+  /** Whether code may have been decoded from these bytes, which lie on one page. */
+  isCode(hpa: number, length: number): boolean
   /** Bytes of a page with code were written: drop what was decoded from them. */
   invalidate(hpa: number, length: number): void
 }
-const NO_CODE: CodeTracker = { hasCode: () => false, invalidate: () => {} }
+const NO_CODE: CodeTracker = { hasCode: () => false, isCode: () => false, invalidate: () => {} }
 
 export class Core {
   readonly host: ProcessorHost

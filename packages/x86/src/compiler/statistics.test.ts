@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
+import { HOT } from '../interpreter/record.ts'
 import { BareMetal, PLACE } from '../testing/bare-metal.ts'
 import { TIER_METRICS, tierStatistics } from './statistics.ts'
 
@@ -25,8 +26,8 @@ describe('statistics of the tiers', () => {
     expect(statistics).toMatchObject({ regions: 1, modules: 1, regionInstructions: 2, interpreted: blocks.interpreted })
     expect(statistics.interpreted + statistics.compiled).toBe(retired)
     // MOV, HLT, and the runs of the loop before it was hot, with some until the batch was compiled.
-    expect(statistics.interpreted).toBeGreaterThanOrEqual(2 + 2 * 2499)
-    expect(statistics.interpreted).toBeLessThan(2 + 2 * 3000)
+    expect(statistics.interpreted).toBeGreaterThanOrEqual(2 + 2 * (HOT - 1))
+    expect(statistics.interpreted).toBeLessThan(2 + 2 * (HOT + 500))
     expect(statistics.wasmBytes).toBeGreaterThan(100)
     // Blocks that are dropped are still counted.
     machine.write(PLACE.code, LOOP)

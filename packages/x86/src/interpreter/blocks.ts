@@ -98,6 +98,10 @@ export class BlockCache implements CodeTracker {
     return this.#pages.hasCode(host)
   }
 
+  isCode(host: number, length: number): boolean {
+    return this.#pages.isCode(host >>> 12, host & 0xfff, (host & 0xfff) + length)
+  }
+
   find(host: number, mode: number): Block | undefined {
     return this.#pages.find(host, mode)
   }

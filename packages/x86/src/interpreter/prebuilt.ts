@@ -13,11 +13,21 @@ import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../system/intercept.ts'
 import { handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
 
+/**
+ * Which build this is. Empty where nobody can tell; a bundle puts a digest of the code here (tools/bundle.js), and files say the same.
+ */
+const BUILD: string = ''
+
 /** What a host keeps the file under. */
 export const PREBUILT_HANDLERS = 'x86-handlers.bin'
 
 /** A handler's name in the list: row and shape, or that of a special one. */
 export type HandlerName = readonly [row: number, shape: number] | Special
+
+interface Head {
+  readonly build: string
+  readonly names: readonly HandlerName[]
+}
 
 export interface PrebuiltHandlers {
   /** Functions are exported by number. */
@@ -29,8 +39,8 @@ export interface PrebuiltHandlers {
 export const exampleLine = (mode: number, bytes: Uint8Array): string =>
   `${mode.toString(16)} ${[...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
 
-/** Makes the handlers of a list of examples. The result goes to a file, and comes back by `readPrebuilt`. */
-export function buildPrebuilt(list: string): Uint8Array<ArrayBuffer> {
+/** Makes the handlers of a list of examples, for this code of this build. The result goes to a file, and comes back by `readPrebuilt`. */
+export function buildPrebuilt(list: string, build: string): Uint8Array<ArrayBuffer> {
   const names: HandlerName[] = [...SPECIAL_NAMES]
   const bodies = SPECIAL_NAMES.map((name) => specialHandler(name, CONTEXT))
   const seen = new Set<string>()
@@ -46,7 +56,7 @@ export function buildPrebuilt(list: string): Uint8Array<ArrayBuffer> {
       bodies.push(body)
     }
   const wasm = exportedModule(bodies, moduleContext({ ...PROCESSOR_IMPORTS, ...floatSignatures() }))
-  const head = new TextEncoder().encode(JSON.stringify(names))
+  const head = new TextEncoder().encode(JSON.stringify({ build, names } satisfies Head))
   const file = new Uint8Array(4 + head.length + wasm.length)
   new DataView(file.buffer).setUint32(0, head.length, true)
   file.set(head, 4)
@@ -54,9 +64,11 @@ export function buildPrebuilt(list: string): Uint8Array<ArrayBuffer> {
   return file
 }
 
-export function readPrebuilt(file: Uint8Array): PrebuiltHandlers {
+/** Undefined: the file is another build's. */
+export function readPrebuilt(file: Uint8Array, own = BUILD): PrebuiltHandlers | undefined {
   const length = new DataView(file.buffer, file.byteOffset).getUint32(0, true)
-  const names = JSON.parse(new TextDecoder().decode(file.subarray(4, 4 + length))) as HandlerName[]
+  const { build, names } = JSON.parse(new TextDecoder().decode(file.subarray(4, 4 + length))) as Head
+  if (own === '' || build !== own) return undefined
   return { module: new WebAssembly.Module(file.slice(4 + length)), names }
 }
 

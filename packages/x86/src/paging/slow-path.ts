@@ -35,8 +35,8 @@ export function slowWrite(core: Core, info: number): 0 | 1 {
   count(core, 8)
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
   if (page & STATUS) return page === DEVICE ? writeDevice(core, low, bytes) : 1
-  if (core.compiled && core.code.hasCode(page)) return interpretInstead(core)
   const offset = low & 0xfff
+  if (core.compiled && core.code.isCode((page + offset) >>> 0, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
   if (offset + bytes > 4096) return writeAcross(core, low, high, bytes, page)
   storeValue(core, page, offset, bytes, 0)
   return 0
@@ -51,12 +51,12 @@ export function slowModify(core: Core, info: number): 0 | 1 {
   count(core, 8)
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
   if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
-  if (core.compiled && core.code.hasCode(page)) return interpretInstead(core)
   const offset = low & 0xfff
+  if (core.compiled && core.code.isCode((page + offset) >>> 0, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
   if (offset + bytes > 4096) {
     const second = secondPage(core, low, high, bytes, ACCESS.write)
     if (second & STATUS && second !== DEVICE) return 1
-    if (core.compiled && second !== DEVICE && core.code.hasCode(second)) return interpretInstead(core)
+    if (core.compiled && second !== DEVICE && core.code.isCode(second, (low & 0xfff) + bytes - 4096)) return interpretInstead(core)
     return readAcross(core, low, high, bytes, page)
   }
   loadValue(core, (page + offset) >>> 0, bytes, 0)
@@ -127,7 +127,7 @@ function writeAcross(core: Core, low: number, high: number, bytes: number, first
   const head = 4096 - (low & 0xfff)
   const second = secondPage(core, low, high, bytes, ACCESS.write)
   if (second & STATUS && second !== DEVICE) return 1
-  if (core.compiled && second !== DEVICE && core.code.hasCode(second)) return interpretInstead(core)
+  if (core.compiled && second !== DEVICE && core.code.isCode(second, (low & 0xfff) + bytes - 4096)) return interpretInstead(core)
   storeValue(core, first, low & 0xfff, head, 0)
   if (second !== DEVICE) storeValue(core, second, 0, bytes - head, head)
   else

@@ -320,7 +320,7 @@ describe('slow paths', () => {
     const dropped: number[] = []
     machine.core.code = {
       hasCode: (page) => page === host(0x20_0000),
-      invalidate: (hpa, length) => void dropped.push(hpa, length),
+      isCode: () => false, invalidate: (hpa, length) => void dropped.push(hpa, length),
     }
     at(0x1010, 0x40)
     expect(slowWrite(machine.core, 2)).toBe(0)

@@ -1,6 +1,7 @@
 /** A machine of nothing but a processor and memory, for tests of the system side. No devices: ports are a log, MMIO is an array. */
 import type { HostMemory } from '@nonroot/contracts'
 import type { ProcessorHost } from '../core.ts'
+import type { PrebuiltHandlers } from '../interpreter/prebuilt.ts'
 import { Processor, type StopReason } from '../processor.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { flushAll } from '../paging/tlb.ts'
@@ -76,7 +77,7 @@ export class BareMetal {
   readonly deviceLog: [number, number, number | undefined][] = []
   tsc = 0n
 
-  constructor(options: { compile?: boolean } = {}) {
+  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined } = {}) {
     const machine = this
     const host: ProcessorHost = {
       memory: this.memory,
@@ -96,7 +97,7 @@ export class BareMetal {
       readTaskPriority: () => 0,
       writeTaskPriority: () => {},
     }
-    this.processor = new Processor(host, { codeCache: 4 << 20, compile: options.compile ?? false })
+    this.processor = new Processor(host, { codeCache: 4 << 20, compile: options.compile ?? false, prebuilt: options.prebuilt })
   }
 
   get core() {
