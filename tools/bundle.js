@@ -121,6 +121,9 @@ await bundle('thread-entry', fileURLToPath(new URL('packages/host-node/dist/thre
 await bundle('compile-thread', COMPILE_THREAD, [ownFile])
 await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile, ownBuild])
 const { buildPrebuilt, PREBUILT_HANDLERS } = await import(new URL('packages/x86/dist/index.js', root).href)
-writeFileSync(path(`bundle/${PREBUILT_HANDLERS}`), buildPrebuilt(readFileSync(`${X86}common-shapes.txt`, 'utf8'), build))
+writeFileSync(
+  path(`bundle/${PREBUILT_HANDLERS}`),
+  buildPrebuilt(readFileSync(`${X86}common-shapes.txt`, 'utf8'), build),
+)
 // Last: by its time it is known whether all of it is new.
 await bundle('start', path('dist/start.js'), [], RUN_CHUNK)

@@ -29,7 +29,12 @@ const stack = await loadStack(fileURLToPath(new URL('../../../stacks/kvm-like.ya
 const hypervisor = await createHypervisor(stack, { backends: createNodeBackends({ block: diskParts }) })
 let processor: Processor | undefined
 const vm = await hypervisor.createVm({
-  console: { write: (bytes) => void process.stderr.write(bytes), onInput: () => () => {}, size: () => undefined, onResize: () => () => {} },
+  console: {
+    write: (bytes) => void process.stderr.write(bytes),
+    onInput: () => () => {},
+    size: () => undefined,
+    onResize: () => () => {},
+  },
   tracer: {
     slice: () => {},
     attach: ({ vcpus }) => (processor = (vcpus[0] as unknown as { processor: Processor }).processor),
@@ -48,11 +53,14 @@ function note(bytes: Uint8Array, mode: number): number {
 const before = readFileSync(list, { encoding: 'utf8', flag: 'a+' }).split('\n').filter(Boolean)
 for (const line of before) {
   const [mode, code] = line.split(' ')
-  note(Uint8Array.from(code!.match(/../g)!, (byte) => parseInt(byte, 16)), parseInt(mode!, 16))
+  note(
+    Uint8Array.from(code!.match(/../g)!, (byte) => parseInt(byte, 16)),
+    parseInt(mode!, 16),
+  )
 }
 for (const { host, length, mode } of processor!.blocks.live) {
   const end = Math.min(host + length, (host | 0xfff) + 1)
-  for (let at = host; at < end; ) at += note(processor!.core.u8.slice(at, Math.min(at + 15, end)), mode)
+  for (let at = host; at < end;) at += note(processor!.core.u8.slice(at, Math.min(at + 15, end)), mode)
 }
 writeFileSync(list, `${[...shapes.values()].toSorted().join('\n')}\n`)
 console.log(`${shapes.size} shapes, ${shapes.size - before.length} of them new`)

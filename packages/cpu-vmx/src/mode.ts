@@ -1,7 +1,13 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
 import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/contracts'
-import { CR4_VALID, createThreadedRegionService, MAX_PHYSICAL_BITS, PREBUILT_HANDLERS, readPrebuilt } from '@nonroot/x86'
+import {
+  CR4_VALID,
+  createThreadedRegionService,
+  MAX_PHYSICAL_BITS,
+  PREBUILT_HANDLERS,
+  readPrebuilt,
+} from '@nonroot/x86'
 import { CR4_VMXE } from './capability-msrs.ts'
 import type { EntryCheckContext } from './entry-checks.ts'
 import { VTPR } from './task-priority.ts'
