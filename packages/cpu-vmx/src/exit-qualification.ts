@@ -216,7 +216,11 @@ export function recordVectoring(vmcs: Vmcs, event: DeliveredEvent): void {
 }
 
 /** A failed entry looks like an exit with bit 31 set. */
-export function recordEntryFailure(vmcs: Vmcs, cause: number): void {
-  vmcs.write32('exitReason', (EXIT_REASONS.entryFailureGuestState | ExitReasonBit.entryFailure) >>> 0)
-  vmcs.writeHalves('exitQualification', cause, 0)
+export function recordEntryFailure(
+  vmcs: Vmcs,
+  reason: 'entryFailureGuestState' | 'entryFailureMsrLoading',
+  qualification: number,
+): void {
+  vmcs.write32('exitReason', (EXIT_REASONS[reason] | ExitReasonBit.entryFailure) >>> 0)
+  vmcs.writeHalves('exitQualification', qualification, 0)
 }

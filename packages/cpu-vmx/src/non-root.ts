@@ -99,7 +99,7 @@ export class NonRootOperation implements NonRoot {
     const { vmcs, core } = vcpu
     const { delivering } = core
     vcpu.accounting.begin()
-    if (vcpu.timer.isActive) vcpu.timer.stop()
+    if (vcpu.switchesState) vcpu.switchOut()
     vcpu.current.qualification = qualification
     recordExit(vmcs, reason, qualification, qualificationHigh, length)
     if (this.toldOfEvents) forgetEvents(vmcs)
@@ -108,7 +108,7 @@ export class NonRootOperation implements NonRoot {
     if (interruption !== 0) recordInterruption(vmcs, interruption, errorCode)
     const result = vcpu.handlers[reason](vcpu)
     vcpu.accounting.end(reason)
-    if (vcpu.timer.isActive) vcpu.timer.start()
+    if (vcpu.switchesState) vcpu.switchIn()
     if (result === LEFT) this.leftGuest(delivering !== undefined)
     return result
   }

@@ -31,7 +31,6 @@ export class PreemptionTimer {
   settle(): void {
     this.isActive = this.vmcs.has('pinControls', PinControl.activatePreemptionTimer)
     this.isSaved = this.vmcs.has('exitControls', ExitControl.savePreemptionTimer)
-    if (this.isActive) this.start()
   }
 
   /** VM entry: loaded from its field. */

@@ -43,6 +43,7 @@ import { guestTranslate } from './guest-translate.ts'
 import { HANDLERS, type ExitHandlers } from './handlers.ts'
 import { initialiseVmcs } from './initial-vmcs.ts'
 import { ControlCache } from './intercepts.ts'
+import { MsrAreas } from './msr-areas.ts'
 import { NeutralExits } from './neutral-exits.ts'
 import { NonRootOperation } from './non-root.ts'
 import { PageModificationLog } from './page-modification-log.ts'
@@ -81,6 +82,9 @@ export class VmxVcpu implements Vcpu {
   readonly timer: PreemptionTimer
   readonly taskPriority: TaskPriorityShadow
   readonly modificationLog: PageModificationLog
+  readonly msrAreas: MsrAreas
+  /** Settled at entry: something is to be done at each exit and each entry. */
+  switchesState = false
   /** The hypervisor's part. A test or a nested hypervisor may put its own in. */
   handlers: ExitHandlers = HANDLERS
   activity: ActivityState
@@ -132,6 +136,7 @@ export class VmxVcpu implements Vcpu {
     this.timer = new PreemptionTimer(this.vmcs, ports.clock)
     this.taskPriority = this.surroundings.taskPriority = new TaskPriorityShadow(host, this.vmcs)
     this.modificationLog = new PageModificationLog(host, this.vmcs)
+    this.msrAreas = new MsrAreas(host, this.vmcs, this.core)
     this.entry = new VmEntry(this, context)
     initialiseVmcs(this.vmcs, host, index)
     this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => settleControls(this))
@@ -152,12 +157,12 @@ export class VmxVcpu implements Vcpu {
     }
     const end = this.processor.retired + budget
     this.running = true
-    if (this.timer.isActive) this.timer.start()
+    if (this.switchesState) this.switchIn()
     try {
       return this.loop(end)
     } finally {
       this.running = false
-      if (this.timer.isActive) this.timer.stop()
+      if (this.switchesState) this.switchOut()
     }
   }
 
@@ -257,6 +262,19 @@ export class VmxVcpu implements Vcpu {
     return this.activity === 'halted' ? this.exits.halt : undefined
   }
 
+  /** VM exit: what goes back into the VMCS and its areas. */
+  switchOut(): void {
+    if (this.timer.isActive) this.timer.stop()
+    const failed = this.msrAreas.isActive ? this.msrAreas.store() : 0
+    if (failed) this.fail(`VMX abort: entry ${failed} of the VM-exit MSR-store area cannot be stored`)
+  }
+  /** VM entry: what comes out of them. */
+  switchIn(): void {
+    const failed = this.msrAreas.isActive ? this.msrAreas.load() : 0
+    if (failed) this.entry.failLoading(failed)
+    if (this.timer.isActive) this.timer.start()
+  }
+
   /** @hot Something may be pending since the last look: see to it that the guest comes out once it can take it. */
   private noticeInterrupts(): void {
     if (!this.ports.interrupts.hasPending(this.index) && this.ports.interrupts.signals(this.index) === 0) return
@@ -277,6 +295,9 @@ export class VmxVcpu implements Vcpu {
     if (!this.running) return
     this.yielded = true
     this.processor.yield()
+  }
+  get hasFailed(): boolean {
+    return this.failure !== undefined
   }
   private failed(): VcpuExit {
     return this.exits.failure(this.core, this.failure!)

@@ -43,16 +43,25 @@ export class VmEntry {
     vmcs.write32('entryControls', long ? control | EntryControl.ia32eModeGuest : control & ~EntryControl.ia32eModeGuest)
     const failed = failedEntryCheck(vmcs, this.context)
     if (failed) {
-      recordEntryFailure(vmcs, 0)
+      recordEntryFailure(vmcs, 'entryFailureGuestState', 0)
       vcpu.fail(`VM entry failed its check '${failed.id}' (SDM, "${failed.sdm}")`)
       return false
     }
     settleControls(vcpu)
     vcpu.timer.settle()
+    vcpu.msrAreas.settle()
+    vcpu.switchesState = vcpu.timer.isActive || vcpu.msrAreas.isActive
     this.settleInstructions()
     this.checkedGeneration = vmcs.generation
     vmcs.launchState = 'launched'
-    return true
+    if (vcpu.switchesState) vcpu.switchIn()
+    return !vcpu.hasFailed
+  }
+
+  /** Entry `entry` of the MSR-load area cannot be loaded. (SDM Vol. 3C, "VM-Entry Failures During or After Loading Guest State") */
+  failLoading(entry: number): void {
+    recordEntryFailure(this.vcpu.vmcs, 'entryFailureMsrLoading', entry)
+    this.vcpu.fail(`VM entry failed: entry ${entry} of the VM-entry MSR-load area cannot be loaded`)
   }
 
   /** Code is decoded with the instructions that these controls leave undefined. */
