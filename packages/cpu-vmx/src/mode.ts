@@ -15,7 +15,7 @@ import { VmxVcpu } from './vcpu.ts'
 import { VMCS_HEADER, VMCS_REVISION } from './vmcs-fields.ts'
 
 export interface VmxModeOptions {
-  /** MiB for decoded code of each vCPU. Default 32. */
+  /** MiB for decoded code of each vCPU. Default 128. */
   readonly codeCacheMiB?: number | undefined
   /** Default `both`. */
   readonly tiers?: 'interpreter' | 'both' | undefined

@@ -18,7 +18,7 @@ export default definePlugin({
           .min(4)
           .max(512)
           .optional()
-          .describe('MiB for decoded code of each vCPU (default 32)'),
+          .describe('MiB for decoded code of each vCPU (default 128)'),
         tiers: z
           .enum(['interpreter', 'both'])
           .optional()

@@ -25,7 +25,7 @@ import { system, systemRoutineNumber } from './system/index.ts'
 export type StopReason = 'budget' | 'halt' | 'shutdown' | 'stop' | 'attention'
 
 export interface ProcessorOptions {
-  /** Bytes for decoded blocks; all of them are dropped when it is full. Default 32 MiB. */
+  /** Bytes for decoded blocks; all of them are dropped when it is full. Default 128 MiB. */
   readonly codeCache?: number
   /** Use the compiler tier. Default true. */
   readonly compile?: boolean
@@ -64,7 +64,7 @@ export class Processor {
   firstBlockAt: number | undefined
 
   constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
-    const codeCache = options.codeCache ?? 32 << 20
+    const codeCache = options.codeCache ?? 128 << 20
     const take = (bytes: number): number => {
       const start = takeFrames(host, bytes)
       this.#taken.push([start, bytes])

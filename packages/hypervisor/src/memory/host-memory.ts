@@ -10,7 +10,7 @@ const MOST_PAGES = 65535
 const FIRST_FRAME = WASM_PAGE / FRAME_SIZE
 /** What a host needs beside its guests' memory: tables of paging strategies, and for each vCPU a cache of decoded code. */
 const OVERHEAD = 56 * 2 ** 20
-const VCPU_OVERHEAD = 40 * 2 ** 20
+const VCPU_OVERHEAD = 136 * 2 ** 20
 
 /** Bytes of host memory for one guest. */
 export const defaultHostSize = (guestBytes: number, vcpus = 1): number =>

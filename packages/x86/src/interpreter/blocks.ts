@@ -14,7 +14,7 @@ import type { CompiledRegion } from '../compiler/region-service.ts'
 import { CodePages } from './code-pages.ts'
 import type { Handlers } from './handlers.ts'
 import { operandFields, registerOffset } from './operand-fields.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, escapeOf } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, CROWD, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -61,6 +61,7 @@ export class BlockCache implements CodeTracker {
   readonly #generations: Uint32Array
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
+  #regions = 0
   readonly #byFirst = new Map<number, Block>()
   readonly #targets = new Map<string, number>()
   /** The one being decoded, and one that holds the last writer of flags. */
@@ -143,6 +144,10 @@ export class BlockCache implements CodeTracker {
     const runs = i32[(first + RECORD.heatAtStart) >>> 2]! - heat - (heat === 0 ? 1 : 0)
     return runs * i32[(first + RECORD.immediate) >>> 2]!
   }
+  /** Runs before a new block is worth compiling: the more regions there are, the less they stay in the processor's caches. */
+  #heat(): number {
+    return this.hotness ? this.hotness * (1 + Math.floor(this.#regions / CROWD)) : NEVER_HOT
+  }
   #startHeat(first: number, heat: number): void {
     const { i32 } = this.#core
     i32[(first + RECORD.heat) >>> 2] = i32[(first + RECORD.heatAtStart) >>> 2] = heat
@@ -153,9 +158,7 @@ export class BlockCache implements CodeTracker {
     return this.#pages.size
   }
   get regions(): number {
-    let count = 0
-    for (const regions of this.#compiled.values()) count += regions.size
-    return count
+    return this.#regions
   }
   get arenaUsed(): number {
     return this.#free - this.#arena
@@ -172,6 +175,7 @@ export class BlockCache implements CodeTracker {
     this.#pages.clear()
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
     this.#compiled.clear()
+    this.#regions = 0
     this.#byFirst.clear()
     this.#targets.clear()
     this.#free = this.#arena
@@ -235,7 +239,7 @@ export class BlockCache implements CodeTracker {
     this.#special(first, 'enterBlock', host & 0xfff)
     i32[(first + RECORD.immediate) >>> 2] = count
     i32[(first + RECORD.mode) >>> 2] = mode
-    this.#startHeat(first, limit || !this.hotness ? NEVER_HOT : this.hotness)
+    this.#startHeat(first, limit ? NEVER_HOT : this.#heat())
     this.#count(first, record, count)
     this.#handlers.flush()
     this.#free = record
@@ -304,6 +308,7 @@ export class BlockCache implements CodeTracker {
     let regions = this.#compiled.get(page)
     if (!regions) this.#compiled.set(page, (regions = new Set()))
     regions.add({ block, page, extents, handler })
+    this.#regions++
     for (const { start, end } of extents) this.#pages.mark(page * 0x1000 + start, end - start)
   }
   /** Records that go on at offsets of a page, one after the other: what compiled code leaves by. */
@@ -336,10 +341,11 @@ export class BlockCache implements CodeTracker {
     const { block, page, handler } = compiled
     const regions = this.#compiled.get(page)!
     regions.delete(compiled)
+    this.#regions--
     if (!regions.size) this.#compiled.delete(page)
     if (this.isCurrent(block)) {
       this.#core.i32[block.first >>> 2] = this.#handlers.special('enterBlock')
-      this.setHeat(block, this.hotness || NEVER_HOT)
+      this.setHeat(block, this.#heat())
     }
     this.#handlers.release(handler)
   }
