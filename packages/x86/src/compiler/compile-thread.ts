@@ -6,7 +6,9 @@ import { createRegionCompiler, type RegionModule, type RegionRequest, type Regio
 interface Order {
   readonly id: number
   readonly requests: readonly RegionRequest[]
-  readonly context: ModuleContext
+  /** Number of the processor's module context, and, the first time, what it is. */
+  readonly contextId: number
+  readonly context: ModuleContext | undefined
 }
 /** `id` -1 and nothing else: the thread is ready. */
 interface Delivery {
@@ -18,9 +20,11 @@ const READY = -1
 /** Runs on the thread. */
 export const serve: ServeThread = (port) => {
   const compiler = createRegionCompiler()
+  const contexts: ModuleContext[] = []
   port.onMessage((message) => {
-    const { id, requests, context } = message as Order
-    compiler.compile(requests, context, (result) => port.post({ id, result } satisfies Delivery))
+    const { id, requests, contextId, context } = message as Order
+    if (context) contexts[contextId] = context
+    compiler.compile(requests, contexts[contextId]!, (result) => port.post({ id, result } satisfies Delivery))
   })
   port.post({ id: READY } satisfies Delivery)
 }
@@ -29,10 +33,11 @@ export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
-/** Regions from a thread, which starts when the first are wanted. Before it is there, and should it end, they are made by the caller's own. */
+/** Regions from a thread. Before it is there, and should it end, they are made by the caller's own. */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
   const waiting = new Map<number, { requests: readonly RegionRequest[]; context: ModuleContext; done: (result: RegionModule) => void }>()
+  const contextIds = new Map<ModuleContext, number>()
   let state: 'idle' | 'starting' | 'ready' | 'ended' = 'idle'
   let count = 0
   let thread: HostThread | undefined
@@ -55,12 +60,17 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
     })
   }
   return {
-    compile(requests, context, done) {
+    prepare() {
       if (state === 'idle') start()
+    },
+    compile(requests, context, done) {
       if (state !== 'ready') return here.compile(requests, context, done)
       const id = count++
       waiting.set(id, { requests, context, done })
-      thread!.post({ id, requests, context } satisfies Order)
+      const known = contextIds.get(context)
+      const contextId = known ?? contextIds.size
+      contextIds.set(context, contextId)
+      thread!.post({ id, requests, contextId, context: known === undefined ? context : undefined } satisfies Order)
     },
     dispose() {
       state = 'ended'

@@ -41,6 +41,7 @@ export class Compiler {
   /** Blocks that were sent off or will be. */
   readonly #waiting = new Set<Block>()
   #waited = 0
+  #prepared = false
   /** One batch is away at a time: what becomes hot meanwhile makes the next one. */
   #away = false
 
@@ -64,6 +65,8 @@ export class Compiler {
 
   /** A slice has ended: what has waited for company long enough is compiled. */
   tick(): void {
+    if (!this.#prepared) this.#service.prepare?.()
+    this.#prepared = true
     if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
   }
 

@@ -37,6 +37,8 @@ export interface RegionModule {
 }
 
 export interface RegionService {
+  /** The guest runs: there will be something to compile. */
+  prepare?(): void
   /** Calls back at once or later, never while guest code runs. */
   compile(requests: readonly RegionRequest[], context: ModuleContext, done: (result: RegionModule) => void): void
 }
