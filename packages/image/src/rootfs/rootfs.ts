@@ -50,7 +50,7 @@ export const bootFiles = (release: string) => ({
   initrd: `${BOOT_FOLDER}/initrd-${release}`,
 })
 
-const FORMAT = 1 // changes when the same packages would make another disk; the init script counts by itself
+const FORMAT = 2 // changes when the same packages would make another disk; the init script counts by itself
 
 interface Manifest {
   readonly uuid: string

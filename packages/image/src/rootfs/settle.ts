@@ -16,9 +16,13 @@ const LEFT_OUT = [
 
 /** A processor in software takes its time: nothing is wrong after 90 seconds. (systemd-system.conf(5)) */
 const PATIENCE = `[Manager]
-DefaultTimeoutStartSec=10min
-DefaultTimeoutStopSec=10min
-DefaultDeviceTimeoutSec=10min
+DefaultTimeoutStartSec=30min
+DefaultTimeoutStopSec=30min
+DefaultDeviceTimeoutSec=30min
+`
+/** Of services that say themselves how long they may take, for every one of them. (systemd.unit(5), "top-level drop-in") */
+const PATIENCE_WITH_SERVICES = `[Service]
+TimeoutStartSec=30min
 `
 
 const files = (uuid: string): Readonly<Record<string, string>> => ({
@@ -29,6 +33,7 @@ const files = (uuid: string): Readonly<Record<string, string>> => ({
   'etc/machine-id': '',
   'etc/default/locale': 'LANG=C.UTF-8\n',
   'etc/systemd/system.conf.d/nonroot.conf': PATIENCE,
+  'etc/systemd/system/service.d/nonroot.conf': PATIENCE_WITH_SERVICES,
 })
 
 /** Root comes in without a password. (shadow(5)) */
