@@ -24,7 +24,7 @@ tuneWasm()
 const source = createNodeModuleSource()
 const stack = await loadStack(fileURLToPath(new URL('../../../stacks/kvm-like.yaml', import.meta.url)), {
   source,
-  set: [`boot=${JSON.stringify({ linux: { kernel, initrd, cmdline } })}`],
+  set: ['machine.memory=1 GiB', `boot=${JSON.stringify({ linux: { kernel, initrd, cmdline } })}`],
 })
 const hypervisor = await createHypervisor(stack, { backends: createNodeBackends({ block: diskParts }) })
 let processor: Processor | undefined
