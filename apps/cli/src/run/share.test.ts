@@ -42,8 +42,8 @@ for round in 1 2 3 4; do
 done
 git checkout -q -b side HEAD~2; git mv d1/e d1/moved; git commit -q -a -m moved
 git checkout -q main; git merge -q -m merged side; git tag -a -m tag v1
-git gc -q; git fsck --full --strict 2>&1
-git clone -q /mnt/host/repo ../clone; git -C ../clone fsck --full 2>&1; git -C ../clone rev-parse HEAD
+git gc -q; git fsck --full --strict --no-progress 2>&1
+git clone -q /mnt/host/repo ../clone; git -C ../clone fsck --full --no-progress 2>&1; git -C ../clone rev-parse HEAD
 git -C ../clone checkout -q v1~1; rm -rf ../clone
 git status --short; git rev-parse HEAD; git count-objects -v | grep -E '^(count|packs|garbage)'
 `
@@ -56,7 +56,7 @@ rm -f up/secret; mkdir up/new; mv inner/file up/stolen; ln inner/absolute hard; 
 ln -s ../../outside/secret made; cat made; ln made made2; chmod 777 made; touch -h made
 mkdir race race/d; echo mine > race/d/secret
 ( while [ ! -e race/stop ]; do mv race/d race/e; ln -s ../../outside race/d; rm race/d; mv race/e race/d; done ) 2>/dev/null &
-i=0; while [ $i -lt 300 ]; do cat race/d/secret; echo changed > race/d/secret; rm -f race/d/stolen; touch race/d/stolen; i=$((i + 1)); done 2>/dev/null | sort | uniq -c | sed 's/^ *[0-9]* //'
+i=0; while [ $i -lt 100 ]; do cat race/d/secret; echo changed > race/d/secret; rm -f race/d/stolen; touch race/d/stolen; i=$((i + 1)); done 2>/dev/null | sort | uniq -c | sed 's/^ *[0-9]* //'
 touch race/stop; wait
 mknod device b 8 0; mknod pipe p; cp /bin/busybox suid && chmod 4755 suid; ls -l suid | cut -c1-10
 `

@@ -122,6 +122,19 @@ describe('qcow2', () => {
     expect((await bytesOf(await open(store, true), 11 * MIB, 64 * KIB)).every((byte) => byte === 3)).toBe(true)
   }, 60_000)
 
+  it('a disk in memory, and an overlay, give back what is discarded', async () => {
+    const base = createMemoryDisk(MIB)
+    await base.write(0, new Uint8Array(MIB).fill(1))
+    const over = createOverlay(base)
+    await over.write(0, new Uint8Array(MIB).fill(2))
+    await over.discard!(512, MIB / 2)
+    const bytes = await bytesOf(over, 0, MIB)
+    // Up to whole pages, whatever size those have.
+    expect([bytes[0], bytes[511], bytes[MIB / 4], bytes[MIB - 1]]).toEqual([2, 2, 1, 2])
+    await base.discard!(0, MIB)
+    expect((await bytesOf(base, 0, MIB)).every((byte) => byte === 0)).toBe(true)
+  })
+
   it('reuses what was given up', async () => {
     const store = await create(4 * MIB, 12)
     const disk = await open(store)

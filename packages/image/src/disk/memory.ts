@@ -136,6 +136,13 @@ export function createOverlay(base: BlockBackend): BlockBackend {
     async writeZeroes(offset, length) {
       for (const { page, from, size } of partsOf(offset, length)) (await bring(page)).fill(0, from, from + size)
     },
+    /** Whole pages are as the base has them again, and cost nothing. */
+    async discard(offset, length) {
+      for (const { page, from, size } of partsOf(offset, length)) {
+        const whole = from === 0 && size === Math.min(PAGE, base.size - page * PAGE)
+        if (whole && !coming.has(page)) pages.delete(page)
+      }
+    },
     flush: async () => {},
     close: () => base.close(),
   }
