@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { openFileStore } from '@nonroot/host-node'
 import { createQcow2 } from '@nonroot/image'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -21,14 +21,14 @@ let image: { disk: string; uuid: string; release: string }
 let folder: string
 
 /** A disk of its own over the one that was made: qcow2, as long as the test. */
-async function overlay(name: string): Promise<string> {
-  const file = join(folder, `${name}.qcow2`)
+async function overlay(name: string, where = folder): Promise<string> {
+  const file = join(where, `${name}.qcow2`)
   writeFileSync(file, '')
   const store = await openFileStore(file)
   const base = spawnSync('stat', ['-c', '%s', image.disk], { encoding: 'utf8' })
   await createQcow2(store, {
     size: Number(base.stdout),
-    backing: { file: `../${basename(image.disk)}`, format: 'raw' },
+    backing: { file: relative(where, image.disk), format: 'raw' },
   })
   await store.close()
   return file
@@ -119,11 +119,8 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2
   })
 
   it('run --disk boots it in one command; killed while it writes, nothing is lost that was said to be safe', async () => {
-    const disk = join(dirname(image.disk), 'killed.qcow2')
-    rmSync(disk, { force: true })
-    const over = await overlay('unused')
-    spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', image.disk, '-F', 'raw', disk])
-    rmSync(over)
+    // A backing file may be beside the disk without anybody saying so.
+    const disk = await overlay('killed', dirname(image.disk))
     try {
       const guest = new GuestConsole(['run', '--memory', '1G', '--disk', disk], env)
       await guest.logIn(BOOT_SECONDS)
@@ -133,7 +130,6 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2
       await guest.shell(
         '(while :; do for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=w$i bs=64k count=40 status=none; mv w$i v$i; rm -f v$((i-1)); done; sync; done) &',
       )
-      await guest.expect(/$/, 20).catch(() => {})
       await new Promise((resolve) => setTimeout(resolve, 20_000))
       await guest.kill()
       expect(fsck(disk)).toMatchObject({ check: 0 })
@@ -150,7 +146,7 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2
   it('says what it cannot boot', async () => {
     const empty = join(folder, 'empty.img')
     writeFileSync(empty, new Uint8Array(1 << 20))
-    const { status, out } = await spawnCli(['run', '--timeout', '30m', '--disk', empty, '--', 'true'], { env })
-    expect([status, out]).not.toEqual([0, ''])
+    const { status, err } = await spawnCli(['run', '--disk', empty, '--', 'true'], { env })
+    expect([status, err]).toEqual([4, expect.stringContaining('nonroot: cannot mount /dev/vda')])
   })
 })
