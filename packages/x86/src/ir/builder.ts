@@ -251,10 +251,64 @@ export class IrBuilder {
 
 /** Identities that come up because operands are constants in compiled code: x+0, x&-1, x<<0, ... */
 function simplify(name: string, [a, b]: readonly Value[]): Value | undefined {
+  if (name === 'i32.wrap_i64' && a?.kind === 'op' && /^i64.extend_i32_[su]$/.test(a.op.name)) return a.args[0]
   if (b?.kind !== 'const' || !a) return undefined
   const operation = name.slice(4)
   const ones = a.type === 'i32' ? 0xffff_ffffn : 0xffff_ffff_ffff_ffffn
   if (b.value === 0n && /^(add|sub|or|xor|shl|shr_u|shr_s|rotl|rotr)$/.test(operation) && name[0] === 'i' && name[3] === '.') return a
-  if (b.value === ones && operation === 'and') return a
+  if (operation !== 'and') return undefined
+  if (b.value === ones) return a
+  // A mask of low bits only, over a value that has no others: guest integers are cut again and again.
+  if (((b.value + 1n) & b.value) === 0n && bitsOf(a) <= bitLength(b.value)) return a
   return undefined
+}
+
+/** How deep to look for what is known of a value: enough for what one instruction does with another's result. */
+const DEEP = 6
+
+/** Bits of a scalar integer that may be other than 0, counted from the lowest. */
+function bitsOf(value: Value, deep = DEEP): number {
+  const all = value.type === 'i32' ? 32 : 64
+  switch (value.kind) {
+    case 'const':
+      return bitLength(value.value)
+    case 'load':
+      return value.signed ? all : Math.min(all, value.width)
+    case 'slot':
+      return Math.min(all, value.width)
+    case 'select':
+      return deep ? Math.max(bitsOf(value.args[0], deep - 1), bitsOf(value.args[1], deep - 1)) : all
+    case 'op': {
+      const rule = deep ? BITS[value.op.name] : undefined
+      return rule ? Math.min(all, rule(value.args, deep - 1)) : all
+    }
+    default:
+      return all
+  }
+}
+const bitLength = (value: bigint): number => (value === 0n ? 0 : value.toString(2).length)
+
+type BitsRule = (args: readonly Value[], deep: number) => number
+const most: BitsRule = ([a, b], deep) => Math.max(bitsOf(a!, deep), bitsOf(b!, deep))
+const truth: BitsRule = () => 1
+const BITS: Readonly<Record<string, BitsRule>> = {
+  'i64.and': ([a, b], deep) => Math.min(bitsOf(a!, deep), bitsOf(b!, deep)),
+  'i64.or': most,
+  'i64.xor': most,
+  'i64.shr_u': ([a, b], deep) => Math.max(0, bitsOf(a!, deep) - (b!.kind === 'const' ? Number(b!.value & 63n) : 0)),
+  'i64.shl': ([a, b], deep) => (b!.kind === 'const' ? bitsOf(a!, deep) + Number(b!.value & 63n) : 64),
+  'i64.rem_u': ([, b], deep) => bitsOf(b!, deep),
+  'i64.extend_i32_u': ([a], deep) => bitsOf(a!, deep),
+  'i32.and': ([a, b], deep) => Math.min(bitsOf(a!, deep), bitsOf(b!, deep)),
+  'i32.or': most,
+  'i32.xor': most,
+  'i32.shr_u': ([a, b], deep) => Math.max(0, bitsOf(a!, deep) - (b!.kind === 'const' ? Number(b!.value & 31n) : 0)),
+  'i32.wrap_i64': ([a], deep) => bitsOf(a!, deep),
+  ...Object.fromEntries(
+    ['i32', 'i64'].flatMap((type) => [
+      [`${type}.eqz`, truth],
+      ...['eq', 'ne', 'lt_u', 'lt_s', 'gt_u', 'gt_s', 'le_u', 'le_s', 'ge_u', 'ge_s'].map((name) => [`${type}.${name}`, truth]),
+      ...['clz', 'ctz', 'popcnt'].map((name) => [`${type}.${name}`, () => 7]),
+    ]),
+  ),
 }

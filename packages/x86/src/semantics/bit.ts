@@ -50,6 +50,7 @@ const rotate = (compute: (b: SemanticsBuilder, width: Width, left: Value, count:
 /** left rotated left by `count` (already below `width`). */
 function rotateLeft(b: SemanticsBuilder, width: Width, left: Value, count: Value): Value {
   if (width === 64) return b.rotl(left, count)
+  if (width === 32) return b.extendU(b.rotl(b.wrap(left), b.wrap(count)))
   return b.truncate(b.or(b.shl(left, count), b.shrU(left, b.sub(width, count))), width)
 }
 

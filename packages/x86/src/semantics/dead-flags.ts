@@ -17,16 +17,26 @@ export const isQuiet = (instruction: Instruction): boolean => !instruction.isMem
 /** Whether the instruction can be built without its flags. */
 export const canDropFlags = ({ row }: Instruction): boolean => WRITES_FLAGS_LAST.has(row.semantics)
 
+/** Shifts and rotates by a constant change their flags, unless it is 0: then none. */
+const COUNTED = new Set('shl shr sar rol ror'.split(' '))
+function countsSurely({ row, immediate }: Instruction): boolean {
+  if (!COUNTED.has(row.semantics) || row.operands.at(-1)!.kind === 'gpr') return false
+  // Of 64-bit operands the count has a bit more; that alone is not asked about.
+  return (immediate & 31) !== 0
+}
+const readsFlags = (instruction: Instruction): boolean => instruction.row.flags.reads !== '' && !countsSurely(instruction)
+
 /** Flags that the instruction writes in any case. */
-function replacedBy({ semantics, flags: { writes, undefined: left } }: Row): string {
+function replacedBy({ semantics, flags: { writes, undefined: left, count } }: Row): string {
+  // What is called with a count has found that it is not 0; the rotates then write OF, too.
+  if (count) return writes
   if (WRITES_FLAGS_LAST.has(semantics) && !LEAVES_UNDEFINED.has(semantics)) return writes
   return [...writes].filter((letter) => !left.includes(letter)).join('')
 }
 
 /** Whether `later`, which is quiet, overwrites every flag that `earlier` writes, and reads none. */
 export function hidesFlags(later: Instruction, earlier: Instruction): boolean {
-  const { reads, count } = later.row.flags
-  if (reads || count) return false
+  if (readsFlags(later) || (later.row.flags.count && !countsSurely(later))) return false
   const replaced = replacedBy(later.row)
   for (const flag of earlier.row.flags.writes) if (!replaced.includes(flag)) return false
   return true
@@ -36,7 +46,7 @@ export function hidesFlags(later: Instruction, earlier: Instruction): boolean {
 export function flagsAreDead(instruction: Instruction, following: Iterable<Instruction>): boolean {
   if (!instruction.row.flags.writes || !canDropFlags(instruction)) return false
   for (const next of following) {
-    if (!isQuiet(next) || next.row.flags.reads) return false
+    if (!isQuiet(next) || readsFlags(next)) return false
     if (hidesFlags(next, instruction)) return true
   }
   return false
