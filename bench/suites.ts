@@ -1,6 +1,6 @@
 /** What there is to measure: guestbench's mechanisms and the real programs, each with its guest, its tests and what is known to be right. */
 import { benchGuest } from './guest.ts'
-import { nativeChecks, type Machine } from './machine.ts'
+import { nativeChecks } from './machine.ts'
 import type { Guest } from './packaged-guest.ts'
 import { programGuest } from './program-guest.ts'
 import { PROGRAMS } from './programs.ts'
@@ -13,8 +13,6 @@ export interface PreparedSuite {
   readonly tests: readonly string[]
   /** By test; where there is none the first machine's is taken to be right. */
   readonly checks: Readonly<Record<string, string>>
-  /** Machines beyond QEMU and this project that are installed here. */
-  readonly others: (cmdline: string) => Machine[]
 }
 
 type Say = (text: string) => void
@@ -31,12 +29,12 @@ export const SUITES: Readonly<
     const checks = nativeChecks(guest.guestbench, tests)
     if (!Object.keys(checks).length)
       say('no checksums: guestbench does not run on this computer, so machines are only compared with the first')
-    return { guest, memory: '512M', tests, checks, others: () => [] }
+    return { guest, memory: '512M', tests, checks }
   },
   programs: async (wanted, say) => {
     const tests = PROGRAMS.map(({ name }) => name).filter((name) => wanted.includes(name))
     if (wanted.length && !tests.length) return undefined
     // The root is in memory: the guest needs room for it twice while it is unpacked.
-    return { guest: await programGuest(say), memory: '1G', tests, checks: {}, others: () => [] }
+    return { guest: await programGuest(say), memory: '1G', tests, checks: {} }
   },
 }
