@@ -14,7 +14,7 @@ import type { CompiledRegion } from '../compiler/region-service.ts'
 import { CodePages } from './code-pages.ts'
 import type { Handlers } from './handlers.ts'
 import { operandFields, registerOffset } from './operand-fields.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, CROWD, escapeOf } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -165,7 +165,7 @@ export class BlockCache implements CodeTracker {
   }
   /** False: the next block to be decoded drops all others first. */
   get hasRoom(): boolean {
-    return this.#arenaEnd - this.#free >= ARENA_RESERVE
+    return this.#arenaEnd - this.#free >= ARENA_RESERVE && this.#regions < MOST_REGIONS
   }
 
   /** Drops everything. Only when no wasm code is running. */

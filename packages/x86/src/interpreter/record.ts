@@ -62,6 +62,8 @@ export const HOT = 2000
 export const NEVER_HOT = 0x7fff_ffff
 /** So many regions are some 10 MiB of machine code: with each such crowd blocks must run HOT times more. gcc -O2 makes 26,000 otherwise. */
 export const CROWD = 4096
+/** With so many all code is dropped and made anew: what bounds the machine code of a process that never rests. */
+export const MOST_REGIONS = 8 * CROWD
 
 /**
  * Block hash table: sets of two entries, the later published one first. An entry is 16 bytes: i32 HPA of the first byte, i32 mode key,
