@@ -16,6 +16,7 @@ export type ClockName = 'wall' | 'cpu'
 
 export const machine = (name: string, command: string): Machine => ({ name, command, times: {}, checks: {} })
 
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 const MARK = /BENCH (\S+) (?:(begin|end|done)(?: (\d+) ([0-9a-f]+))?|check (\S+))/
 
 /** One run; the machine is ended when its guest says that all is done, or when the limit has passed. */
@@ -36,6 +37,7 @@ export function runOnce(of: Machine, limitMs: number, clock: ClockName = 'wall')
     if (done) return
     done = true
     clearTimeout(timer)
+    for (const signal of SIGNALS) process.off(signal, interrupted)
     try {
       process.kill(-child.pid!, 'SIGKILL')
     } catch {
@@ -44,6 +46,12 @@ export function runOnce(of: Machine, limitMs: number, clock: ClockName = 'wall')
     if (why !== undefined) of.problem = `${why}; its last line: ${last}`
     resolve()
   }
+  // The machine has a group of its own, so nobody else ends it with us.
+  const interrupted = (): void => {
+    stop('interrupted')
+    process.exit(130)
+  }
+  for (const signal of SIGNALS) process.on(signal, interrupted)
   const timer = setTimeout(() => stop(`not done after ${limitMs / 1000} s`), limitMs)
   const line = (text: string, now: number): void => {
     if (text) last = text
