@@ -32,6 +32,8 @@ const GIT = `
 export HOME=/tmp GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
 export GIT_AUTHOR_DATE='2024-01-01T00:00:00Z' GIT_COMMITTER_DATE='2024-01-01T00:00:00Z' GIT_CONFIG_NOSYSTEM=1
 git config --global init.defaultBranch main; git config --global gc.auto 0
+# What it says counts only if it fails.
+check() { git -C $1 fsck --full --strict >/tmp/fsck 2>&1 || { cat /tmp/fsck; exit 1; }; }
 set -e
 git init -q repo; cd repo
 for round in 1 2 3 4; do
@@ -42,8 +44,8 @@ for round in 1 2 3 4; do
 done
 git checkout -q -b side HEAD~2; git mv d1/e d1/moved; git commit -q -a -m moved
 git checkout -q main; git merge -q -m merged side; git tag -a -m tag v1
-git gc -q; git fsck --full --strict --no-progress 2>&1
-git clone -q /mnt/host/repo ../clone; git -C ../clone fsck --full --no-progress 2>&1; git -C ../clone rev-parse HEAD
+git gc -q; check .
+git clone -q /mnt/host/repo ../clone; check ../clone; git -C ../clone rev-parse HEAD
 git -C ../clone checkout -q v1~1; rm -rf ../clone
 git status --short; git rev-parse HEAD; git count-objects -v | grep -E '^(count|packs|garbage)'
 `
