@@ -1,4 +1,5 @@
 /** The disk benchmark as bars in SVG: a row of panels for each test, one panel each for throughput, exits and processor time. */
+import { TESTS } from './disk-report.ts'
 import type { DiskResult, DiskTest } from './disk-run.ts'
 
 const COLOURS = ['#9498a0', '#efb118', '#ff725c', '#a1c9f4', '#4269d0', '#c9e7a5', '#3ca951']
@@ -13,24 +14,17 @@ const METRICS: readonly { title: string; of: (test: DiskTest) => number | undefi
   { title: 'VM exits for a MiB', of: ({ exits }) => exits, digits: 1 },
   { title: 'CPU ms for a MiB', of: ({ cpuMs }) => cpuMs, digits: 2 },
 ]
-const TITLES: Readonly<Record<string, string>> = {
-  'random-read': 'Read 4 KiB at random, 16 in flight',
-  'random-write': 'Write 4 KiB at random, 16 in flight',
-  'sequential-read': 'Read 1 MiB in order',
-  'sequential-write': 'Write 1 MiB in order',
-}
-
-export function diskPlot(results: readonly DiskResult[], tests: readonly string[]): string {
+export function diskPlot(results: readonly DiskResult[]): string {
   const height = results.length * BAR + GAP
   const width = LABELS + METRICS.length * PANEL + 20
   const parts = [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${TOP + tests.length * height}" font-family="sans-serif" font-size="11">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${TOP + TESTS.length * height}" font-family="sans-serif" font-size="11">`,
     '<rect width="100%" height="100%" fill="white"/>',
     '<text x="10" y="20" font-size="14">One disk image under each of our devices, and under QEMU TCG</text>',
   ]
-  for (const [row, test] of tests.entries()) {
+  for (const [row, { test, title: heading }] of TESTS.entries()) {
     const top = TOP + row * height + 30
-    parts.push(`<text x="10" y="${top - 12}" font-weight="bold">${TITLES[test] ?? test}</text>`)
+    parts.push(`<text x="10" y="${top - 12}" font-weight="bold">${heading}</text>`)
     for (const [index, { says }] of results.entries())
       parts.push(`<text x="${LABELS - 8}" y="${top + index * BAR + 11}" text-anchor="end">${says}</text>`)
     for (const [column, { title, of, digits }] of METRICS.entries()) {

@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util'
 import { diskGuest } from './disk-guest.ts'
 import { checkImage, writeImage } from './disk-image.ts'
 import { diskPlot } from './disk-plot.ts'
+import { diskTables } from './disk-report.ts'
 import { measure, type DiskResult } from './disk-run.ts'
 import { isInstalled } from './machine.ts'
 
@@ -100,6 +101,10 @@ for (let run = 1; run <= runs; run++) {
     writeImage(image, size)
     const result = results[index]!
     const sums = await measure(command(), result, limit * 1000)
+    for (const [test, { rate, exits, cpuMs }] of Object.entries(result.tests))
+      say(
+        `  ${test}: ${rate.toFixed(1)} MiB/s, ${exits?.toFixed(1) ?? 'no count of'} exits and ${cpuMs.toFixed(2)} ms a MiB`,
+      )
     const problem = result.problem ?? checkImage(image, { size, requests, passes, sums })
     if (problem === undefined) continue
     say(`${name}: ${problem}`)
@@ -108,22 +113,11 @@ for (let run = 1; run <= runs; run++) {
   }
 }
 
-const TESTS = ['random-read', 'random-write', 'sequential-read', 'sequential-write'] as const
-const cell = (value: number | undefined, digits: number): string => value?.toFixed(digits) ?? '–'
-for (const test of TESTS) {
-  const what = test.startsWith('random')
-    ? `${test.slice(7)} 4 KiB at random, 16 in flight`
-    : `${test.slice(11)} 1 MiB in order`
-  console.log(`\n| ${what} | MiB/s | exits/MiB | CPU ms/MiB |\n|---|---:|---:|---:|`)
-  for (const { says, tests } of results) {
-    const of = tests[test]
-    console.log(`| ${says} | ${cell(of?.rate, 1)} | ${cell(of?.exits, 1)} | ${cell(of?.cpuMs, 2)} |`)
-  }
-}
+console.log(diskTables(results))
 if (values.json !== undefined) {
   const processor = `${availableParallelism()} × ${cpus()[0]?.model ?? 'unknown'}`
   const report = { version: 1, runs, size, requests, passes, node: process.version, processor, results }
   writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`)
 }
-if (values.plot !== undefined) writeFileSync(values.plot, diskPlot(results, TESTS))
+if (values.plot !== undefined) writeFileSync(values.plot, diskPlot(results))
 if (wrong) process.exitCode = 1

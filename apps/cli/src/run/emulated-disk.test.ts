@@ -4,7 +4,7 @@
  */
 
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -19,15 +19,16 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 /** Each line is checked below. What the kernel says of a disk at level warning or worse comes last, and is nothing. */
 const SCRIPT = `
 for i in /sys/class/scsi_host/*; do cat $i/proc_name; done | sort -u
-sha256sum < /dev/sda
+# Controllers are probed side by side: which disk is which, its size says.
+for d in /sys/block/sd*; do [ $(cat $d/size) = 8192 ] && disk=\${d##*/} || other=\${d##*/}; done
+sha256sum < /dev/$disk
 dd if=/dev/urandom of=/tmp/random bs=64k count=8 2>/dev/null
-dd if=/tmp/random of=/dev/sda bs=4k seek=100 conv=fsync 2>/dev/null
+dd if=/tmp/random of=/dev/$disk bs=4k seek=100 conv=fsync 2>/dev/null
 echo 3 > /proc/sys/vm/drop_caches
 sha256sum < /tmp/random
-dd if=/dev/sda bs=4k skip=100 count=128 2>/dev/null | sha256sum
-dd if=/tmp/random of=/dev/sda bs=1M seek=100 count=1 conv=fsync 2>&1 | grep -c 'No space'
-cat /sys/block/sda/size /sys/block/sda/queue/physical_block_size /sys/block/sda/device/queue_depth | tr '\\n' ' '; echo
-[ -e /dev/sdb ] && blkdiscard -o 4096 -l 65536 /dev/sdb && echo discarded
+dd if=/dev/$disk bs=4k skip=100 count=128 2>/dev/null | sha256sum
+cat /sys/block/$disk/queue/physical_block_size /sys/block/$disk/device/queue_depth | tr '\\n' ' '; echo
+[ -n "$other" ] && blkdiscard -o 4096 -l 65536 /dev/$other && echo discarded
 dmesg -r | grep '^<[0-4]>' | grep -iE 'ata[0-9. ]|ahci|piix|sd[a-z]|scsi|I/O error'
 `
 const CASES = [
@@ -41,22 +42,37 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on emulated disks', { ti
     const guest = await guestOf(one.flavour)
     const disk = randomBytes(4 << 20)
     writeFileSync(join(folder, 'disk.img'), disk)
+    mkdirSync(join(folder, 'empty'), { recursive: true })
+    // A raw file has no way to be told of what does not matter; qcow2 has.
+    const made = await spawnCli([
+      'image',
+      'disk',
+      '--from',
+      join(folder, 'empty'),
+      '--size',
+      '8MiB',
+      join(folder, 'trim.qcow2'),
+    ])
+    expect(made.status, made.err).toBe(0)
     const stack = {
       apiVersion: 'nonroot/v1',
       extends: join(import.meta.dirname, '../../../../stacks/kvm-like.yaml'),
       devices: [
         { kind: one.kind, image: './disk.img' },
-        ...(one.disks > 1 ? [{ kind: one.kind, image: 'memory://1MiB' }] : []),
+        ...(one.disks > 1 ? [{ kind: one.kind, image: './trim.qcow2' }] : []),
       ],
     }
     writeFileSync(join(folder, 'stack.yaml'), JSON.stringify(stack))
     const run = ['run', join(folder, 'stack.yaml'), ...guest, '--timeout', '20m', '--', 'sh', '-c', SCRIPT]
     const { out, err } = await spawnCli(run, { env })
-    const lines = out.trim().split('\n')
+    const lines = out
+      .trim()
+      .split('\n')
+      .map((line) => line.trim())
     expect(lines.splice(0, 2), out + err).toEqual([one.driver, `${sha256(disk)}  -`])
     const [written, read] = lines.splice(0, 2)
     expect(read).toBe(written)
-    expect(lines.splice(0, 2)).toEqual(['1', `8192 4096 ${one.depth} `])
+    expect(lines.shift()).toBe(`4096 ${one.depth}`)
     if (one.disks > 1) expect(lines.shift()).toBe('discarded')
     // Nothing else: no complaint.
     expect(lines).toEqual([])
