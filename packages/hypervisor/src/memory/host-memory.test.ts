@@ -66,7 +66,7 @@ describe('host memory', () => {
   })
 
   it('has a size that leaves room beside the guest', () => {
-    expect(defaultHostSize(512 * MIB)).toBe(608 * MIB)
+    expect(defaultHostSize(512 * MIB)).toBe(704 * MIB)
     expect(defaultHostSize(2 ** 32)).toBeLessThan(2 ** 32)
   })
 })

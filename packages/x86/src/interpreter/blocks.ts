@@ -5,7 +5,7 @@
 import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
 import { rows } from '../rows/index.ts'
-import { canDropFlags, hidesFlags, isQuiet } from '../semantics/dead-flags.ts'
+import { canDropFlags, hidesFlags, isQuiet, mayWriteCode } from '../semantics/dead-flags.ts'
 import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
 import { dropWriteTags } from '../paging/tlb.ts'
 import { gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment } from '../state/layout.ts'
@@ -397,7 +397,7 @@ export class BlockCache implements CodeTracker {
     if (candidate && quiet && hidesFlags(instruction, candidate.instruction)) {
       this.#core.i32[candidate.record >>> 2] = this.#handlers.of(candidate.instruction, mode, true)
     }
-    if (writes) this.#candidate = canDropFlags(instruction) ? { record, instruction } : undefined
+    if (writes) this.#candidate = canDropFlags(instruction) && !mayWriteCode(instruction) ? { record, instruction } : undefined
     else if (!quiet || reads) this.#candidate = undefined
   }
 

@@ -26,6 +26,10 @@ function countsSurely({ row, immediate }: Instruction): boolean {
 }
 const readsFlags = (instruction: Instruction): boolean => instruction.row.flags.reads !== '' && !countsSurely(instruction)
 
+const ONLY_READS = new Set(['cmp', 'test'])
+/** Whether it may write over the code behind it, which then may show flags that it would have hidden. */
+export const mayWriteCode = ({ isMemory, row }: Instruction): boolean => isMemory && row.operands[0]?.kind === 'E' && !ONLY_READS.has(row.semantics)
+
 /** Flags that the instruction writes in any case. */
 function replacedBy({ semantics, flags: { writes, undefined: left, count } }: Row): string {
   // What is called with a count has found that it is not 0; the rotates then write OF, too.
