@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
 import { createNodeBackends, openBlockFile } from './index.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-block-'))
@@ -12,6 +12,8 @@ const image = (name: string, bytes: number): string => {
 }
 
 describe('a disk in a raw file', () => {
+  afterEach(() => void vi.restoreAllMocks())
+
   it('reads back what was written, and the file has it', async () => {
     const path = image('disk.img', 8 * 512)
     const disk = await openBlockFile(path)
@@ -27,6 +29,8 @@ describe('a disk in a raw file', () => {
   })
 
   it('reads and writes several places of shared memory, now or beside', async () => {
+    // No time passes: a request in place is never slow.
+    vi.spyOn(performance, 'now').mockReturnValue(0)
     const path = image('parts.img', 8 * 512)
     const disk = await openBlockFile(path)
     const memory = new Uint8Array(new SharedArrayBuffer(4096))
@@ -44,6 +48,18 @@ describe('a disk in a raw file', () => {
     expect([memory[699], memory[700], memory[2000], memory[2323], memory[2324]]).toEqual([1, 0, 2, 2, 0])
     await expect(disk.readVector!(4096 - 512, parts)).rejects.toThrow('ends at 4096')
     expect(() => disk.readNow!(4096 - 512, parts)).toThrow('ends at 4096')
+    await disk.close()
+  })
+
+  it('leaves requests to a thread for a while after one in place was slow', async () => {
+    const disk = await openBlockFile(image('slow.img', 8 * 512))
+    const parts = [new Uint8Array(new SharedArrayBuffer(512))]
+    let now = 0
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 5))
+    expect(disk.readNow!(0, parts)).toBe(true)
+    const tries = Array.from({ length: 17 }, () => disk.readNow!(0, parts))
+    expect(tries.lastIndexOf(false)).toBe(15)
+    expect(tries[16]).toBe(true)
     await disk.close()
   })
 
