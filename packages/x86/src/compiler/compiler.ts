@@ -41,7 +41,6 @@ export class Compiler {
   /** Blocks that were sent off or will be. */
   readonly #waiting = new Set<Block>()
   #waited = 0
-  #prepared = false
   /** One batch is away at a time: what becomes hot meanwhile makes the next one. */
   #away = false
 
@@ -54,9 +53,9 @@ export class Compiler {
 
   /** A block has become hot. It is compiled with the next batch, or at once where it has run on and on while it waited for that. */
   add(block: Block): void {
+    if (block.mode & MODE.csLimited || block.nextPage >= 0) return this.#blocks.setHeat(block, NEVER_HOT)
     const late = this.#waiting.has(block)
     this.#blocks.setHeat(block, late ? NEVER_HOT : LATE)
-    if (block.mode & MODE.csLimited || block.nextPage >= 0) return this.#blocks.setHeat(block, NEVER_HOT)
     if (late) return this.#send(this.#here, [block])
     this.#waiting.add(block)
     this.#queue.push(block)
@@ -65,8 +64,7 @@ export class Compiler {
 
   /** A slice has ended: what has waited for company long enough is compiled. */
   tick(): void {
-    if (!this.#prepared) this.#service.prepare?.()
-    this.#prepared = true
+    this.#service.prepare?.()
     if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
   }
 
@@ -74,7 +72,12 @@ export class Compiler {
   flush(): void {
     if (!this.#queue.length || this.#away) return
     this.#waited = 0
-    const blocks = this.#queue.filter((block) => this.#isWanted(block))
+    const blocks: Block[] = []
+    for (const block of this.#queue) {
+      if (this.#isWanted(block)) blocks.push(block)
+      // What was dropped meanwhile comes back to nobody.
+      else this.#waiting.delete(block)
+    }
     this.#queue = []
     if (!blocks.length) return
     this.#away = true

@@ -37,7 +37,7 @@ export interface RegionModule {
 }
 
 export interface RegionService {
-  /** The guest runs: there will be something to compile. */
+  /** The guest runs: there will be something to compile. Called after every slice. */
   prepare?(): void
   /** Calls back at once or later, never while guest code runs. */
   compile(requests: readonly RegionRequest[], context: ModuleContext, done: (result: RegionModule) => void): void
