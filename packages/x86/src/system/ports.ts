@@ -51,9 +51,6 @@ function output(core: Core): Outcome {
   return core.get32(S.attention) ? leaveAfter(core, EXIT.attention) : NEXT
 }
 
-/** Elements of a repeated string before the run loop has a look. */
-const ROUNDS = 256
-
 /** Sets the `address` slot to the linear address of an offset. Throws where the segment forbids it. */
 function locate(core: Core, n: number, low: number, high: number, bytes: number, write: boolean): void {
   core.set32(S.address, low)
@@ -95,20 +92,22 @@ const stringIo =
     const repeated = core.arg32(2) !== 0
     const size = core.arg32(3)
     const step = core.get32(S.flags) & FLAG.DF ? -bytes : bytes
-    // A single step ends behind each element.
-    const rounds = core.get32(S.budget) > 0 ? ROUNDS : 1
-    for (let round = 0; round < rounds; round++) {
+    for (;;) {
       if (repeated && countIsZero(core, size)) return NEXT
       if (!(write ? outputElement(core, port, bytes, size, core.arg32(4)) : inputElement(core, port, bytes, size)))
         return LEFT
       advance(core, write ? RSI : RDI, step, size)
       if (!repeated) return NEXT
       advance(core, RCX, -1, size)
+      // Elements are paid for as those of other strings (semantics/string.ts). A single step has no budget beyond its instruction.
+      const left = core.get32(S.budget) - 1
+      core.set32(S.budget, left)
       if (countIsZero(core, size)) return NEXT
+      if (left < 1) {
+        core.set32(S.exit, EXIT.budget)
+        return LEFT
+      }
     }
-    core.set64(S.rip, core.recordRip())
-    core.set32(S.exit, EXIT.none)
-    return LEFT
   }
 
 /** Write permission is found out before the port is read. */

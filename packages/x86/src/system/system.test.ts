@@ -408,6 +408,14 @@ describe('ports', () => {
       [0x1f0, 1, 0x5a],
     ])
   })
+  it.each([7, 64, 1000])('REP OUTS costs its elements, in slices of %i', (slice) => {
+    m.enter('long')
+    const before = m.processor.retired
+    let stop = m.run(asm(64, 'mov dx, 0x60; mov rsi, 0x20000; mov ecx, 300; rep outsb; nop; nop; nop; hlt'), slice)
+    // A slice shorter than the block that comes next gets nowhere.
+    while (stop === 'budget') stop = m.processor.step() ?? m.go(slice)
+    expect([stop, m.written.length, m.processor.retired - before]).toEqual(['halt', 300, 8 + 300])
+  })
 })
 
 describe('SMAP and SMEP', () => {

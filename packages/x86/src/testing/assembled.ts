@@ -87,6 +87,7 @@ export const CODE: Readonly<Record<string, string>> = {
   "64 mov dword ptr [0x20200], 4; mov eax, 3; xor edx, edx; xrstor [0x20000]; hlt": 'c704250002020004000000b80300000031d20fae2c2500000200f4',
   "64 mov dx, 0x4000; in al, dx; ud2": '66ba0040ec0f0b',
   "64 mov dx, 0x6000; in al, dx": '66ba0060ec',
+  "64 mov dx, 0x60; mov rsi, 0x20000; mov ecx, 300; rep outsb; nop; nop; nop; hlt": '66ba600048c7c600000200b92c010000f36e909090f4',
   "64 mov eax, 16; mov cr8, rax": 'b810000000440f22c0',
   "64 mov eax, 16; mov cr8, rax; hlt": 'b810000000440f22c0f4',
   "64 mov eax, 1; cpuid; mov r8, rcx; mov rax, 0x406a0; mov cr4, rax; mov eax, 1; cpuid; mov r9, rcx; mov eax, 0x15; cpuid; mov r10, rcx; hlt": 'b8010000000fa24989c848c7c0a00604000f22e0b8010000000fa24989c9b8150000000fa24989caf4',
