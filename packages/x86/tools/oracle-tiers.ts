@@ -6,13 +6,10 @@
  */
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
-import { decode } from '../src/decode/decoder.ts'
-import { disassemble } from '../src/decode/disassemble.ts'
-import { createInstruction } from '../src/decode/instruction.ts'
-import { rows } from '../src/rows/index.ts'
 import { Pair, type Mismatch } from './tiers/pair.ts'
 import { watchdog } from './tiers/watchdog.ts'
-import { layOut, randomProgram, type Program } from './tiers/program.ts'
+import { randomProgram, type Program } from './tiers/program.ts'
+import { circumstances, minimise, print } from './tiers/report.ts'
 
 // Programs are short-lived: V8's baseline tier does.
 setFlagsFromString('--liftoff-only')
@@ -58,48 +55,13 @@ function fails(program: Program): Mismatch | undefined {
   }
 }
 
-/** How long one failure may be worked on, in ms. */
-const PATIENCE = 20_000
-
-/** Leaves out one item after another, and whole chunks, as long as it still fails. */
-function minimise(program: Program): Program {
-  let best = program
-  const end = performance.now() + PATIENCE
-  for (let size = Math.ceil(program.items.length / 2); size >= 1; size = size > 1 ? Math.ceil(size / 2) : 0) {
-    for (let at = 0; at < best.items.length; at += size) {
-      const items = best.items.map((item, n) => (n >= at && n < at + size ? undefined : item))
-      if (items.every((item, n) => item === best.items[n])) continue
-      const candidate = { ...best, items }
-      if (performance.now() > end) return best
-      if (fails(candidate)) best = candidate
-    }
-  }
-  return best
-}
-
-function print(program: Program): string {
-  const { bytes, addresses } = layOut(program)
-  const instruction = createInstruction(rows[0]!)
-  const lines: string[] = []
-  for (const [n, item] of program.items.entries()) {
-    if (!item) continue
-    const at = addresses[n]! - program.start
-    const result = decode(bytes, at, bytes.length - at, { codeSize: program.codeSize, protectedMode: true }, instruction)
-    const text = result === 'ok' ? disassemble(instruction, BigInt(addresses[n]!)) : `(${result})`
-    const chunk = program.chunks.indexOf(n)
-    lines.push(`${chunk >= 0 ? `chunk ${chunk}:\n` : ''}  ${addresses[n]!.toString(16)}: ${Buffer.from(item.bytes).toString('hex').padEnd(24)} ${text}`)
-  }
-  return lines.join('\n')
-}
-
 function report(program: Program, mismatch: Mismatch): void {
   renew()
   const again = fails(program)
-  const least = again ? minimise(program) : program
+  const least = again ? minimise(program, fails) : program
   const final = again ? fails(least) : mismatch
-  const { codeSize, user, alignment, stack16 } = program
   console.error(
-    `seed ${program.seed}: ${codeSize}-bit, ring ${user ? 3 : 0}${alignment ? ', alignment checks' : ''}${stack16 ? ', 16-bit stack' : ''}` +
+    `seed ${program.seed}: ${circumstances(program)}` +
       `${again ? '' : ' (does not fail on fresh processors)'}\n${print(least)}\n  pass ${final?.pass}, chunk ${final?.chunk}\n  ${(final ?? mismatch).differences.join('\n  ')}\n`,
   )
 }

@@ -101,20 +101,28 @@ const REST = rows.filter((row) => plain(row) && ![...INTEGER, ...STRING, ...FLOA
 /** Privileged, sensitive, far, trapping: now and then. */
 const ODD = rows.filter((row) => usable(row) && !plain(row) && !['conditional', 'jump', 'call', 'return', 'indirectJump', 'indirectCall'].includes(row.attributes.flow ?? ''))
 
-const UD2 = [0x0f, 0x0b]
+/** What sequences and chunks end with. */
+export const UD2 = [0x0f, 0x0b]
 const POINTERS = [3, 5, 6, 7]
 const item = (bytes: number[], ...fixups: Fixup[]): Item => ({ bytes, fixups, repeats: false })
 const little = (value: number, size: number): number[] => Array.from({ length: size }, (_, n) => (value >> (8 * n)) & 0xff)
 
-class Writer {
+export interface WriterOptions {
+  /** Instructions that change the mode, stop or leave for elsewhere, and stores into the code, too. Default true. */
+  readonly odd?: boolean
+}
+
+export class Writer {
   readonly items: Item[] = []
   readonly random: Random
   readonly codeSize: CodeSize
+  readonly odd: boolean
   readonly #word: 2 | 4
   #counters = 0
 
-  constructor(random: Random, codeSize: CodeSize) {
+  constructor(random: Random, codeSize: CodeSize, { odd = true }: WriterOptions = {}) {
     this.random = random
+    this.odd = odd
     this.codeSize = codeSize
     this.#word = codeSize === 16 ? 2 : 4
   }
@@ -138,7 +146,7 @@ class Writer {
   instruction(): void {
     const { random, codeSize } = this
     const kind = random.below(100)
-    const pool = kind < 52 ? INTEGER : kind < 60 ? STRING : kind < 70 ? FLOAT : kind < 90 ? VECTOR : kind < 97 ? REST : ODD
+    const pool = kind < 52 ? INTEGER : kind < 60 ? STRING : kind < 70 ? FLOAT : kind < 90 ? VECTOR : kind < 97 || !this.odd ? REST : ODD
     for (;;) {
       const row = random.pick(pool)
       let wanted: Addressing | undefined
@@ -154,6 +162,11 @@ class Writer {
       this.items.push({ bytes: [...encoded.code], fixups, repeats: rep !== 0 && row.attributes.rep !== undefined })
       return
     }
+  }
+  /** So many, up to UD2. */
+  straight(count: number): void {
+    for (let left = count; left > 0; left--) this.instruction()
+    this.#push(UD2)
   }
   #register(count: number): number {
     const n = this.random.below(this.random.below(3) ? 8 : count)
@@ -250,12 +263,12 @@ export function randomProgram(seed: number): Program {
   }
 }
 
-/** Code up to UD2, and behind it what it calls. */
-function chunk(writer: Writer): void {
+/** Code up to UD2, and behind it what it calls. `count`, `depth`: of instructions, and of loops and calls within each other, at most. */
+export function chunk(writer: Writer, count = 3 + writer.random.below(30), depth = 2): void {
   const { random } = writer
   /** Calls whose routine is not written yet: written as branches to the end for now. */
   const calls: number[] = []
-  sequence(writer, 3 + random.below(30), 2, calls)
+  sequence(writer, count, depth, calls)
   writer.items.push(item(UD2))
   for (let left = calls.length ? 1 + random.below(2) : 0; left > 0; left--) {
     const start = writer.items.length
@@ -286,7 +299,7 @@ function sequence(writer: Writer, count: number, depth: number, calls: number[])
     } else if (kind === 5 && depth) {
       calls.push(writer.items.length)
       writer.call(0)
-    } else if (kind === 6 && random.below(2)) {
+    } else if (kind === 6 && writer.odd && random.below(2)) {
       const to = first + random.below(writer.items.length - first + 3)
       writer.modify(to, writer.items[to]?.bytes.length ?? 3)
     } else if (kind === 7) writer.pointer(random.pick(POINTERS))

@@ -31,7 +31,7 @@ export const GS_BASE = DATA + 0x3000
 
 const DEVICE = 0xfe00_0000
 
-const P = 1, W = 2, U = 4
+const P = 1, W = 2, U = 4, D = 0x40
 const NX = 1n << 63n
 /** Rights of the pages of data that are not plain. */
 const ODD_DATA: Record<number, bigint> = { 11: 0n, 12: BigInt(P | U), 14: NX | BigInt(P | W | U), 15: BigInt(P | W) }
@@ -100,7 +100,10 @@ export class World {
   readonly start: number
   readonly end: number
   readonly #root: number
-  readonly #tables: number
+  /** Words of the page table with entries for memory. */
+  #leaves: readonly number[] = []
+  /** HPA of the page tables, behind all that a program can reach. */
+  readonly tables: number
 
   constructor(core: Core, surroundings: Surroundings) {
     this.core = core
@@ -110,8 +113,8 @@ export class World {
     this.code = this.start
     this.data = this.start + AREA
     this.#gdt = this.data + AREA
-    this.#tables = this.#gdt + 4096
-    this.#root = this.#tables
+    this.tables = this.#gdt + 4096
+    this.#root = this.tables
     surroundings.guest = this
   }
 
@@ -138,9 +141,22 @@ export class World {
     flushAll(this.core)
   }
 
+  /**
+   * HPAs of the pages that were written since `markClean`, by the dirty flags of the page tables: what the walks behind all accesses say.
+   * (SDM Vol. 3A, "Accessed and Dirty Flags")
+   */
+  dirtyPages(): number[] {
+    const { i32 } = this.core
+    return this.#leaves.filter((word) => i32[word]! & D).map((word) => i32[word]! & ~0xfff)
+  }
+  /** The TLB must be flushed with it: it holds what is dirty. */
+  markClean(): void {
+    for (const word of this.#leaves) this.core.i32[word]! &= ~D
+  }
+
   #writeTables(): void {
     const { view, u8 } = this.core
-    const [pml4, pdpt, pd, table] = [0, 1, 2, 3].map((n) => this.#tables + n * 4096) as [number, number, number, number]
+    const [pml4, pdpt, pd, table] = [0, 1, 2, 3].map((n) => this.tables + n * 4096) as [number, number, number, number]
     u8.fill(0, pml4, pml4 + 4 * 4096)
     const entry = (at: number, index: number, value: bigint) => view.setBigUint64(at + 8 * index, value, true)
     const all = BigInt(P | W | U)
@@ -155,6 +171,9 @@ export class World {
     entry(table, index(DATA) + 9, BigInt(DEVICE) | all)
     entry(table, index(ALIAS), BigInt(this.code) | all)
     entry(table, index(GDT), BigInt(this.#gdt) | BigInt(P | W))
+    this.#leaves = [CODE, DATA].flatMap((area) => Array.from({ length: PAGES }, (_, page) => index(area) + page)).concat(index(GDT))
+      .map((n) => (table + 8 * n) >>> 2)
+      .filter((word) => this.core.i32[word]! & P && this.core.i32[word]! >>> 0 < DEVICE)
   }
 
   #writeGdt(): void {

@@ -1,0 +1,281 @@
+/**
+ * Sequences of one mode, each run by the interpreter and then by its compiled region, on one processor from the same random states, and
+ * compared. All regions of a batch are one module, as making one costs more than what is in it.
+ */
+import { createRegionCompiler, type CompiledRegion, type RegionModule } from '../../src/compiler/region-service.ts'
+import { decode } from '../../src/decode/decoder.ts'
+import { createInstruction } from '../../src/decode/instruction.ts'
+import type { Block } from '../../src/interpreter/blocks.ts'
+import { flushNonGlobal } from '../../src/paging/tlb.ts'
+import { readFlags } from '../../src/state/flags.ts'
+import { rows } from '../../src/rows/index.ts'
+import { canDropFlags } from '../../src/semantics/dead-flags.ts'
+import { S, VCPU_SIZE } from '../../src/state/layout.ts'
+import { updateMode } from '../../src/state/update-mode.ts'
+import { Random } from '../float/operands.ts'
+import { STATE, STATE_WORDS } from './architectural.ts'
+import type { Mismatch } from './pair.ts'
+import { layOut, type Program } from './program.ts'
+import { hex, show, Side, type Stop } from './side.ts'
+import { randomState } from './state.ts'
+import { verifyRegion } from './verify-region.ts'
+import { codeBase, PAGES } from './world.ts'
+
+/** A sequence that runs longer has no end. */
+const MOST_INSTRUCTIONS = 2000
+/** Each from another state. First the region finds in the TLB what the interpreter used, then nothing, and its slices are short. */
+const PASSES = [{ cold: false }, { cold: true }] as const
+const SLICE = 1000
+const VERIFY_EVERY = 16
+
+const CODE_BYTES = PAGES << 12
+/** Slots that a run may leave changed and that more hangs on than the vCPU block. */
+const CONTROL = [S.cr0, S.cr3, S.cr4, S.efer, S.cpl, S.mode, S.dr7].map((offset) => offset >>> 2)
+
+/** What a run left behind, but for memory and the vCPU block. */
+interface Outcome {
+  readonly stop: Stop
+  readonly flags: number
+  readonly pendingDebug: number
+  readonly devices: string
+}
+
+export interface Failure extends Mismatch {
+  readonly program: Program
+}
+
+export class BatchStatistics {
+  /** Passes by how the interpreter ended them. */
+  readonly endings = new Map<string, number>()
+  sequences = 0
+  /** Of the sequences, and of their regions. */
+  instructions = 0
+  inRegions = 0
+  /** Sequences that begin with an instruction that is not for compiled code. */
+  refused = 0
+  /** By the interpreter. */
+  retired = 0
+
+  end(ending: string): void {
+    this.endings.set(ending, (this.endings.get(ending) ?? 0) + 1)
+  }
+}
+
+export class BatchRunner {
+  readonly #side = new Side(false, MOST_INSTRUCTIONS)
+  /** Verifying takes as long as building: one batch in VERIFY_EVERY is. */
+  readonly #verifying = createRegionCompiler(verifyRegion)
+  readonly #trusting = createRegionCompiler()
+  #batches = 0
+  readonly #statistics: BatchStatistics
+  readonly #begin: (program: Program) => void
+  /** Memory as every batch finds it, the same with the batch's code in it, and what the interpreter made of that. */
+  readonly #blank: Uint8Array
+  readonly #memory: Uint8Array
+  readonly #memoryAfter: Uint8Array
+  /** The vCPU block in the mode of this batch, as both runs of a pass find it, and as the interpreter left it. */
+  readonly #vcpuBlank = new Int32Array(VCPU_SIZE >>> 2)
+  readonly #vcpuBefore = new Int32Array(VCPU_SIZE >>> 2)
+  readonly #vcpuAfter = new Int32Array(VCPU_SIZE >>> 2)
+
+  /** `begin` hears of each sequence before it runs. */
+  constructor(statistics: BatchStatistics, begin: (program: Program) => void) {
+    this.#statistics = statistics
+    this.#begin = begin
+    this.#side.world.fill(new Random(1))
+    this.#blank = this.#bytes.slice()
+    this.#memory = this.#blank.slice()
+    this.#memoryAfter = this.#blank.slice()
+  }
+
+  /** Code and data. The tables behind them, which walks mark, are no part of a state. */
+  get #bytes(): Uint8Array {
+    const { core, start, tables } = this.#side.world
+    return core.u8.subarray(start, tables)
+  }
+  get #vcpu(): Int32Array {
+    const { i32, base } = this.#side.processor.core
+    return i32.subarray(base >>> 2, (base + VCPU_SIZE) >>> 2)
+  }
+
+  /** They lie apart, and are of one mode. */
+  run(programs: readonly Program[]): Failure[] {
+    const { processor, world } = this.#side
+    const statistics = this.#statistics
+    processor.blocks.reset()
+    this.#memory.set(this.#blank)
+    for (const program of programs) this.#memory.set(layOut(program).bytes, world.host(program.start) - world.start)
+    this.#memoryAfter.set(this.#memory)
+    this.#bytes.set(this.#memory)
+    this.#enter(programs[0]!)
+    this.#makeHandlers(programs)
+    const { module, regions } = this.#compile(programs)
+    const handlers = module ? processor.handlers.install(module, regions.filter(Boolean).length) : []
+    const failures: Failure[] = []
+    for (const [n, program] of programs.entries()) {
+      const region = regions[n]
+      statistics.sequences++
+      statistics.instructions += program.items.length
+      if (!region) {
+        statistics.refused++
+        continue
+      }
+      statistics.inRegions += region.instructions
+      this.#begin(program)
+      const mismatch = this.#compare(program, region, handlers.shift()!)
+      if (mismatch) failures.push({ program, ...mismatch })
+    }
+    if (Buffer.compare(this.#bytes, this.#memory) !== 0) throw new Error('memory changed that no page table entry says is dirty')
+    return failures
+  }
+
+  #enter({ codeSize, user, alignment, stack16 }: Program): void {
+    this.#side.world.enter(codeSize, user, { alignment, stack16 })
+    this.#vcpuBlank.set(this.#vcpu)
+  }
+
+  /** The interpreter's handlers for all of a batch as one module, rather than block by block. */
+  #makeHandlers(programs: readonly Program[]): void {
+    const { handlers, core } = this.#side.processor
+    const mode = core.get32(S.mode)
+    const instruction = createInstruction(rows[0]!)
+    for (const { items, codeSize } of programs)
+      for (const item of items) {
+        if (!item || decode(Uint8Array.from(item.bytes), 0, item.bytes.length, { codeSize, protectedMode: true }, instruction) !== 'ok') continue
+        handlers.of(instruction, mode, false)
+        if (canDropFlags(instruction)) handlers.of(instruction, mode, true)
+      }
+    handlers.flush()
+  }
+
+  #compile(programs: readonly Program[]): RegionModule {
+    const { processor, world } = this.#side
+    const mode = processor.core.get32(S.mode)
+    const requests = programs.map(({ start }) => {
+      const at = world.host(start) - world.start
+      return { bytes: this.#memory.subarray(at & ~0xfff, (at & ~0xfff) + 0x1000), entry: at & 0xfff, mode, entries: [] }
+    })
+    let made: RegionModule | undefined
+    const service = this.#batches++ % VERIFY_EVERY ? this.#trusting : this.#verifying
+    service.compile(requests, processor.handlers.moduleContext, (result) => (made = result))
+    return made!
+  }
+
+  /** Runs a sequence by the interpreter and by the region, whose function is `handler`. */
+  #compare(program: Program, region: CompiledRegion, handler: number): Mismatch | undefined {
+    const { world, processor: { blocks, handlers, core } } = this.#side
+    const statistics = this.#statistics
+    const random = new Random(program.seed ^ 0x5_11ce)
+    let block: Block | undefined
+    for (const [pass, { cold }] of PASSES.entries()) {
+      const slice = cold ? 8 + random.below(56) : SLICE
+      this.#randomise(program, pass)
+      this.#clean()
+      const interpreted = this.#run(slice)
+      statistics.retired += interpreted.stop.retired
+      for (const page of world.dirtyPages()) this.#memoryAfter.set(this.#page(page), page - world.start)
+      this.#vcpuAfter.set(this.#vcpu)
+      const overwritten = this.#restore(program)
+      // Where a run without an end is cut off is not the same place; and what is done of code that is written over while it is repeated depends on slices.
+      const ending = overwritten ? 'wrote over code' : interpreted.stop.retired > MOST_INSTRUCTIONS / 2 ? 'endless' : interpreted.stop.event.replace(/\(.*/, '') || interpreted.stop.reason
+      statistics.end(ending)
+      if (overwritten || ending === 'endless') {
+        if (!block) handlers.release(handler)
+        return undefined
+      }
+      if (!block) {
+        block = blocks.find(world.host(program.start), core.get32(S.mode))!
+        blocks.replace(block, handler, region)
+      }
+      core.i32[block.first >>> 2] = handler
+      if (cold) flushNonGlobal(core)
+      const compiled = this.#run(slice)
+      core.i32[block.first >>> 2] = handlers.special('enterBlock')
+      const differences = this.#differences(interpreted, compiled)
+      const lost = this.#restore(program)
+      if (differences.length) return { pass, chunk: 0, differences }
+      if (lost) throw new Error('code differs that was found alike')
+    }
+    return undefined
+  }
+
+  /** The state that both runs of a pass begin with. */
+  #randomise({ seed, start, codeSize, user }: Program, pass: number): void {
+    const { core } = this.#side.processor
+    this.#vcpu.set(this.#vcpuBlank)
+    randomState(new Random(seed * PASSES.length + pass), core, codeSize, user)
+    core.set64(S.rip, BigInt(start - codeBase(codeSize)))
+    this.#vcpuBefore.set(this.#vcpu)
+    this.#settle()
+  }
+  /** What lies outside the vCPU block follows. */
+  #settle(): void {
+    const { core } = this.#side.processor
+    core.set32(S.generation, core.paging.generation)
+    core.pendingDebug = 0
+    updateMode(core)
+  }
+
+  #run(slice: number): Outcome {
+    const { surroundings: { writes }, processor: { core } } = this.#side
+    writes.length = 0
+    const stop = this.#side.run(slice)
+    return { stop, flags: readFlags(core), pendingDebug: core.pendingDebug, devices: writes.length ? JSON.stringify(writes) : '' }
+  }
+
+  /** Back to what the pass began with. True: code was written over, and is to be decoded anew. */
+  #restore(program: Program): boolean {
+    const { core } = this.#side.processor
+    const { start } = this.#side.world
+    const vcpu = this.#vcpu
+    const changed = CONTROL.some((word) => vcpu[word] !== this.#vcpuBlank[word])
+    if (changed) this.#enter(program)
+    vcpu.set(this.#vcpuBefore)
+    this.#settle()
+    let overwritten = false
+    for (const page of this.#side.world.dirtyPages()) {
+      const found = this.#page(page), before = this.#page(page, this.#memory)
+      overwritten ||= page < start + CODE_BYTES && Buffer.compare(found, before) !== 0
+      found.set(before)
+    }
+    if (overwritten) core.code.invalidate(start, CODE_BYTES)
+    return overwritten
+  }
+  /** Nothing is dirty, nothing in the TLB. */
+  #clean(): void {
+    const { world } = this.#side
+    for (const page of world.dirtyPages()) this.#memoryAfter.set(this.#page(page, this.#memory), page - world.start)
+    flushNonGlobal(world.core)
+    world.markClean()
+  }
+  /** The page at an HPA, in memory or a copy of it. */
+  #page(page: number, of: Uint8Array = this.#bytes): Uint8Array {
+    const at = page - this.#side.world.start
+    return of.subarray(at, at + 4096)
+  }
+
+  #differences(interpreted: Outcome, compiled: Outcome): string[] {
+    const differences: string[] = []
+    const check = (name: string, x: string | number | bigint, y: string | number | bigint) => {
+      if (x !== y) differences.push(`${name}: interpreter ${x}, compiler ${y}`)
+    }
+    check('end', show(interpreted.stop), show(compiled.stop))
+    check('retired', interpreted.stop.retired, compiled.stop.retired)
+    check('rflags', hex(interpreted.flags), hex(compiled.flags))
+    check('pending debug exceptions', interpreted.pendingDebug, compiled.pendingDebug)
+    check('devices', interpreted.devices, compiled.devices)
+    const [left, right] = [this.#vcpuAfter, this.#vcpu]
+    if (STATE_WORDS.some((word) => left[word] !== right[word])) {
+      const value = (words: Int32Array, { offset, bytes }: { offset: number; bytes: number }) =>
+        `0x${(bytes === 8 ? [1, 0] : [0]).map((n) => (words[(offset >>> 2) + n]! >>> 0).toString(16).padStart(8, '0')).join('')}`
+      for (const { name, slot } of STATE) if (slot) check(name, value(left, slot), value(right, slot))
+    }
+    for (const page of this.#side.world.dirtyPages()) {
+      const after = this.#page(page, this.#memoryAfter), found = this.#page(page)
+      if (Buffer.compare(after, found) === 0) continue
+      const at = after.findIndex((byte, n) => byte !== found[n])
+      check(`memory at +0x${(page - this.#side.world.start + at).toString(16)}`, after[at]!, found[at]!)
+    }
+    return differences
+  }
+}

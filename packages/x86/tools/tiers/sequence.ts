@@ -1,0 +1,42 @@
+/**
+ * Random instruction sequences: short code up to UD2, one in each slot of the world's pages of code, all of a batch in the same mode. A number
+ * says which sequence it is, whatever ran before.
+ */
+import { Random } from '../float/operands.ts'
+import { chunk, layOut, Writer, type Program } from './program.ts'
+import { CODE, PAGES } from './world.ts'
+
+/** The longest sequence, in bytes. */
+const SLOT = 256
+const SLOTS_A_PAGE = 4096 / SLOT
+/** The first page is shown among the data, and one of the others is not there. (world.ts) */
+const CODE_PAGES = Array.from({ length: PAGES }, (_, page) => page).filter((page) => page !== 0 && page !== 9)
+/** Sequences that share a mode, and a module of regions. */
+export const BATCH = 200
+
+const MOST_INSTRUCTIONS = 12
+
+/** All sequences of the batch that this one is of have the same. */
+function circumstancesOf(number: number): Pick<Program, 'codeSize' | 'user' | 'alignment' | 'stack16'> {
+  const random = new Random(Math.floor(number / BATCH) + 1)
+  const codeSize = random.pick([64, 64, 64, 32, 32, 16] as const)
+  const user = random.below(2) === 1
+  return { codeSize, user, alignment: user && random.below(8) === 0, stack16: codeSize === 32 && random.below(6) === 0 }
+}
+
+/** Half of them straight lines, the others with branches, and loops and calls in some. */
+export function randomSequence(number: number): Program {
+  const circumstances = circumstancesOf(number)
+  const random = new Random(number)
+  const slot = number % BATCH
+  const start = CODE + CODE_PAGES[Math.floor(slot / SLOTS_A_PAGE)]! * 0x1000 + (slot % SLOTS_A_PAGE) * SLOT
+  for (;;) {
+    const writer = new Writer(random, circumstances.codeSize, { odd: false })
+    const count = 1 + random.below(1 + random.below(MOST_INSTRUCTIONS))
+    if (random.below(2)) writer.straight(count)
+    else chunk(writer, count, random.below(2))
+    const program = { ...circumstances, seed: number, start, items: writer.items, chunks: [0] }
+    const { length } = layOut(program).bytes
+    if (length <= SLOT) return { ...program, start: start + random.below(SLOT - length + 1) }
+  }
+}
