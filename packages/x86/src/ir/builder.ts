@@ -1,7 +1,7 @@
 /** Builds IR: appends nodes in order of evaluation and folds constants. Knows WebAssembly's operations, nothing of x86. */
 import { EVALUATE } from './evaluate-op.ts'
 import type { Body, Node, Value, Variable, Width } from './nodes.ts'
-import { OPS, type Type } from './ops.ts'
+import { OPS, OPS_OF, type Op, type Type } from './ops.ts'
 
 /** A value, or a number that becomes a constant of the type that fits. */
 export type Operandish = Value | number | bigint
@@ -51,14 +51,17 @@ export class IrBuilder {
   lane(name: string, lanes: readonly number[] | undefined, ...args: Operandish[]): Value {
     const op = OPS[name]
     if (!op) throw new Error(`no IR operation ${name}`)
-    const values = op.params.map((type, i) => this.as(args[i]!, type))
-    const evaluate = EVALUATE[name]
-    if (evaluate && values.every((v) => v.kind === 'const')) {
-      const [a, b] = values as Extract<Value, { kind: 'const' }>[]
-      const divides = /div|rem/.test(name) && b!.value === 0n
-      if (!divides) return this.const(evaluate(a!.value, b?.value ?? 0n), op.result)
+    return this.#apply(op, op.params.map((type, i) => this.as(args[i]!, type)), lanes)
+  }
+  #apply(op: Op, values: readonly Value[], lanes: readonly number[] | undefined): Value {
+    const [a, b] = values
+    if (a?.kind === 'const' && values.every((value) => value.kind === 'const')) {
+      const evaluate = EVALUATE[op.name]
+      const right = b as typeof a | undefined
+      const divides = /div|rem/.test(op.name) && right!.value === 0n
+      if (evaluate && !divides) return this.const(evaluate(a.value, right?.value ?? 0n), op.result)
     }
-    const simple = simplify(name, values)
+    const simple = simplify(op.name, a, b)
     if (simple) return simple
     for (const value of values) this.use(value)
     return this.append({ kind: 'op', type: op.result, op, args: values, lanes, uses: 0, local: -1 })
@@ -218,7 +221,9 @@ export class IrBuilder {
   }
   #binary(name: string, a: Operandish, b: Operandish): Value {
     const type = typeof a === 'object' ? a.type : typeof b === 'object' ? b.type : 'i64'
-    return this.op(`${type}.${name}`, a, b)
+    const op = OPS_OF[type][name]
+    if (!op) throw new Error(`no IR operation ${type}.${name}`)
+    return this.#apply(op, [this.as(a, op.params[0]!), this.as(b, op.params[1]!)], undefined)
   }
   /** How deep in `if`, `loop` and `block` the builder stands. */
   protected depth = 0
@@ -249,14 +254,15 @@ export class IrBuilder {
   }
 }
 
+const KEEPS_LEFT_OF_ZERO: ReadonlySet<string> = new Set(['i32', 'i64'].flatMap((type) => ['add', 'sub', 'or', 'xor', 'shl', 'shr_u', 'shr_s', 'rotl', 'rotr'].map((name) => `${type}.${name}`)))
+
 /** Identities that come up because operands are constants in compiled code: x+0, x&-1, x<<0, ... */
-function simplify(name: string, [a, b]: readonly Value[]): Value | undefined {
-  if (name === 'i32.wrap_i64' && a?.kind === 'op' && /^i64.extend_i32_[su]$/.test(a.op.name)) return a.args[0]
+function simplify(name: string, a: Value | undefined, b: Value | undefined): Value | undefined {
+  if (name === 'i32.wrap_i64' && a?.kind === 'op' && (a.op.name === 'i64.extend_i32_u' || a.op.name === 'i64.extend_i32_s')) return a.args[0]
   if (b?.kind !== 'const' || !a) return undefined
-  const operation = name.slice(4)
+  if (b.value === 0n && KEEPS_LEFT_OF_ZERO.has(name)) return a
+  if (name !== 'i64.and' && name !== 'i32.and') return undefined
   const ones = a.type === 'i32' ? 0xffff_ffffn : 0xffff_ffff_ffff_ffffn
-  if (b.value === 0n && /^(add|sub|or|xor|shl|shr_u|shr_s|rotl|rotr)$/.test(operation) && name[0] === 'i' && name[3] === '.') return a
-  if (operation !== 'and') return undefined
   if (b.value === ones) return a
   // A mask of low bits only, over a value that has no others: guest integers are cut again and again.
   if (((b.value + 1n) & b.value) === 0n && bitsOf(a) <= bitLength(b.value)) return a

@@ -114,3 +114,14 @@ define(0xfd, [V, 'f32'], V, { 'f32x4.replace_lane': 32 }, 1)
 define(0xfd, [V, 'f64'], V, { 'f64x2.replace_lane': 34 }, 1)
 
 export const OPS: Readonly<Record<string, Op>> = ops
+/** The same by the type that a name begins with, and the rest of it. */
+export const OPS_OF: Readonly<Record<Type, Readonly<Record<string, Op>>>> = byType()
+
+function byType(): Record<Type, Record<string, Op>> {
+  const types: Record<Type, Record<string, Op>> = { i32: {}, i64: {}, f32: {}, f64: {}, v128: {} }
+  for (const [name, op] of Object.entries(ops)) {
+    const [type, rest] = name.split('.') as [Type, string]
+    if (types[type]) types[type][rest] = op
+  }
+  return types
+}
