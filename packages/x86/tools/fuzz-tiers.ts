@@ -65,9 +65,14 @@ function report({ program, pass, differences }: Failure): void {
   )
 }
 
+let told = { at: started, sequences: 0 }
+/** A line now and then, with the speed since the last one: handlers are made at first. */
 function progress(): void {
-  const seconds = (performance.now() - started) / 1000
-  console.error(`${statistics.sequences} sequences, ${failed.length} failures, ${Math.round(statistics.sequences / seconds)} sequences/s, ${Math.round(process.memoryUsage().rss / 2 ** 20)} MiB`)
+  const now = performance.now()
+  if (now - told.at < PROGRESS_EVERY) return
+  const speed = ((statistics.sequences - told.sequences) / (now - told.at)) * 1000
+  console.error(`${statistics.sequences} sequences, ${failed.length} differences, ${Math.round(speed)} sequences/s, ${Math.round(process.memoryUsage().rss / 2 ** 20)} MiB`)
+  told = { at: now, sequences: statistics.sequences }
 }
 
 if (values.only) {
@@ -76,14 +81,9 @@ if (values.only) {
   run([program])
 } else {
   const first = seed * SEQUENCES_A_SEED
-  let told = started
   for (let n = 0; n < wanted && failed.length < mostFailures; n += BATCH) {
-    const now = performance.now()
-    if (minutes && now - started > minutes * 60_000) break
-    if (now - told > PROGRESS_EVERY) {
-      progress()
-      told = now
-    }
+    if (minutes && performance.now() - started > minutes * 60_000) break
+    progress()
     run(Array.from({ length: Math.min(BATCH, wanted - n) }, (_, i) => randomSequence(first + n + i)))
   }
 }

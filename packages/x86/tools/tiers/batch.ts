@@ -26,7 +26,9 @@ const MOST_INSTRUCTIONS = 2000
 /** Each from another state. First the region finds in the TLB what the interpreter used, then nothing, and its slices are short. */
 const PASSES = [{ cold: false }, { cold: true }] as const
 const SLICE = 1000
-const VERIFY_EVERY = 16
+const VERIFY_EVERY = 64
+/** Of records, in bytes: half of what the cache of blocks has. */
+const MOST_CODE = 8 << 20
 
 const CODE_BYTES = PAGES << 12
 /** Slots that a run may leave changed and that more hangs on than the vCPU block. */
@@ -102,7 +104,9 @@ export class BatchRunner {
   run(programs: readonly Program[]): Failure[] {
     const { processor, world } = this.#side
     const statistics = this.#statistics
-    processor.blocks.reset()
+    // The last batch's code goes. A reset clears all the cache's tables: only when there must be room.
+    if (processor.blocks.arenaUsed > MOST_CODE) processor.blocks.reset()
+    else processor.blocks.invalidate(world.start, CODE_BYTES)
     this.#memory.set(this.#blank)
     for (const program of programs) this.#memory.set(layOut(program).bytes, world.host(program.start) - world.start)
     this.#memoryAfter.set(this.#memory)

@@ -6,13 +6,14 @@ import { Random } from '../float/operands.ts'
 import { chunk, layOut, Writer, type Program } from './program.ts'
 import { CODE, PAGES } from './world.ts'
 
-/** The longest sequence, in bytes. */
-const SLOT = 256
+/** The longest sequence, and the room that it lies in, in bytes. */
+const LONGEST = 256
+const SLOT = 1024
 const SLOTS_A_PAGE = 4096 / SLOT
 /** The first page is shown among the data, and one of the others is not there. (world.ts) */
 const CODE_PAGES = Array.from({ length: PAGES }, (_, page) => page).filter((page) => page !== 0 && page !== 9)
-/** Sequences that share a mode, and a module of regions. */
-export const BATCH = 200
+/** Sequences that share a mode, and a module of regions. With more of them the garbage collector has more to copy while they are made. */
+export const BATCH = 50
 
 const MOST_INSTRUCTIONS = 12
 
@@ -37,6 +38,6 @@ export function randomSequence(number: number): Program {
     else chunk(writer, count, random.below(2))
     const program = { ...circumstances, seed: number, start, items: writer.items, chunks: [0] }
     const { length } = layOut(program).bytes
-    if (length <= SLOT) return { ...program, start: start + random.below(SLOT - length + 1) }
+    if (length <= LONGEST) return { ...program, start: start + random.below(SLOT - length + 1) }
   }
 }
