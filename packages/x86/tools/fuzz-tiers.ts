@@ -7,9 +7,8 @@
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { BatchRunner, BatchStatistics, type Failure } from './tiers/batch.ts'
-import type { Program } from './tiers/program.ts'
 import { circumstances, minimise, print } from './tiers/report.ts'
-import { BATCH, randomSequence } from './tiers/sequence.ts'
+import { BATCH, randomSequence, type Sequence } from './tiers/sequence.ts'
 import { watchdog } from './tiers/watchdog.ts'
 
 // Regions are short-lived: V8's baseline tier does.
@@ -37,31 +36,31 @@ const failed: number[] = []
 
 /** A sequence by itself, beside the statistics. */
 const alone = new BatchRunner(new BatchStatistics(), ({ seed }) => begin(seed))
-function fails(program: Program): Failure | undefined {
+function fails(sequence: Sequence): Failure | undefined {
   try {
-    return alone.run([program])[0]
+    return alone.run([sequence])[0]
   } catch (error) {
-    return { program, pass: -1, chunk: -1, differences: [String((error as Error).stack)] }
+    return { sequence, pass: -1, chunk: -1, differences: [String((error as Error).stack)] }
   }
 }
 
-function run(programs: readonly Program[]): void {
+function run(sequences: readonly Sequence[]): void {
   let failures: readonly Failure[]
   try {
-    failures = runner.run(programs)
+    failures = runner.run(sequences)
   } catch {
-    failures = programs.map(fails).filter((failure) => failure !== undefined)
+    failures = sequences.map(fails).filter((failure) => failure !== undefined)
   }
   for (const failure of failures) report(failure)
 }
 
-function report({ program, pass, differences }: Failure): void {
-  failed.push(program.seed)
-  const again = fails(program)
-  const least = again ? minimise(program, fails) : program
+function report({ sequence, pass, differences }: Failure): void {
+  failed.push(sequence.seed)
+  const again = fails(sequence)
+  const least = again ? minimise(sequence, fails) : sequence
   const last = again ? fails(least) : undefined
   console.error(
-    `--only ${program.seed}: ${circumstances(program)}${again ? '' : ' (does not fail by itself)'}\n${print(least)}\n  pass ${last?.pass ?? pass}\n  ${(last?.differences ?? differences).join('\n  ')}\n`,
+    `--only ${sequence.seed}: ${circumstances(sequence)}${again ? '' : ' (does not fail by itself)'}\n${print(least)}\n  pass ${last?.pass ?? pass}\n  ${(last?.differences ?? differences).join('\n  ')}\n`,
   )
 }
 
@@ -76,9 +75,9 @@ function progress(): void {
 }
 
 if (values.only) {
-  const program = randomSequence(Number(values.only))
-  console.log(print(program))
-  run([program])
+  const sequence = randomSequence(Number(values.only))
+  console.log(print(sequence))
+  run([sequence])
 } else {
   const first = seed * SEQUENCES_A_SEED
   for (let n = 0; n < wanted && failed.length < mostFailures; n += BATCH) {

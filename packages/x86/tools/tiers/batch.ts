@@ -15,7 +15,8 @@ import { updateMode } from '../../src/state/update-mode.ts'
 import { Random } from '../float/operands.ts'
 import { STATE, STATE_WORDS } from './architectural.ts'
 import type { Mismatch } from './pair.ts'
-import { layOut, type Program } from './program.ts'
+import { layOut } from './program.ts'
+import type { Sequence } from './sequence.ts'
 import { hex, show, Side, type Stop } from './side.ts'
 import { randomState } from './state.ts'
 import { verifyRegion } from './verify-region.ts'
@@ -43,14 +44,21 @@ interface Outcome {
 }
 
 export interface Failure extends Mismatch {
-  readonly program: Program
+  readonly sequence: Sequence
+}
+
+/** Code from an address on that a region was made of, whose function is `handler`. */
+interface Part {
+  readonly host: number
+  readonly region: CompiledRegion
+  readonly handler: number
 }
 
 export class BatchStatistics {
   /** Passes by how the interpreter ended them. */
   readonly endings = new Map<string, number>()
   sequences = 0
-  /** Of the sequences, and of their regions. */
+  /** Of the sequences, without their UD2, and of their regions. */
   instructions = 0
   inRegions = 0
   /** Sequences that begin with an instruction that is not for compiled code. */
@@ -70,7 +78,7 @@ export class BatchRunner {
   readonly #trusting = createRegionCompiler()
   #batches = 0
   readonly #statistics: BatchStatistics
-  readonly #begin: (program: Program) => void
+  readonly #begin: (sequence: Sequence) => void
   /** Memory as every batch finds it, the same with the batch's code in it, and what the interpreter made of that. */
   readonly #blank: Uint8Array
   readonly #memory: Uint8Array
@@ -81,7 +89,7 @@ export class BatchRunner {
   readonly #vcpuAfter = new Int32Array(VCPU_SIZE >>> 2)
 
   /** `begin` hears of each sequence before it runs. */
-  constructor(statistics: BatchStatistics, begin: (program: Program) => void) {
+  constructor(statistics: BatchStatistics, begin: (sequence: Sequence) => void) {
     this.#statistics = statistics
     this.#begin = begin
     this.#side.world.fill(new Random(1))
@@ -101,49 +109,45 @@ export class BatchRunner {
   }
 
   /** They lie apart, and are of one mode. */
-  run(programs: readonly Program[]): Failure[] {
+  run(sequences: readonly Sequence[]): Failure[] {
     const { processor, world } = this.#side
     const statistics = this.#statistics
     // The last batch's code goes. A reset clears all the cache's tables: only when there must be room.
     if (processor.blocks.arenaUsed > MOST_CODE) processor.blocks.reset()
     else processor.blocks.invalidate(world.start, CODE_BYTES)
     this.#memory.set(this.#blank)
-    for (const program of programs) this.#memory.set(layOut(program).bytes, world.host(program.start) - world.start)
+    const parts = sequences.map((sequence) => {
+      const { bytes, addresses } = layOut(sequence)
+      this.#memory.set(bytes, world.host(sequence.start) - world.start)
+      return sequence.second === undefined ? [sequence.start] : [sequence.start, addresses[sequence.second]!]
+    })
     this.#memoryAfter.set(this.#memory)
     this.#bytes.set(this.#memory)
-    this.#enter(programs[0]!)
-    this.#makeHandlers(programs)
-    const { module, regions } = this.#compile(programs)
-    const handlers = module ? processor.handlers.install(module, regions.filter(Boolean).length) : []
+    this.#enter(sequences[0]!)
+    this.#makeHandlers(sequences)
+    const made = this.#compile(parts)
     const failures: Failure[] = []
-    for (const [n, program] of programs.entries()) {
-      const region = regions[n]
+    for (const [n, sequence] of sequences.entries()) {
       statistics.sequences++
-      statistics.instructions += program.items.length
-      if (!region) {
-        statistics.refused++
-        continue
-      }
-      statistics.inRegions += region.instructions
-      this.#begin(program)
-      const mismatch = this.#compare(program, region, handlers.shift()!)
-      if (mismatch) failures.push({ program, ...mismatch })
+      statistics.instructions += sequence.items.length - 1
+      const mismatch = made[n]![0] ? this.#sequence(sequence, made[n]!.filter((part) => part !== undefined)) : void statistics.refused++
+      if (mismatch) failures.push({ sequence, ...mismatch })
     }
     if (Buffer.compare(this.#bytes, this.#memory) !== 0) throw new Error('memory changed that no page table entry says is dirty')
     return failures
   }
 
-  #enter({ codeSize, user, alignment, stack16 }: Program): void {
+  #enter({ codeSize, user, alignment, stack16 }: Sequence): void {
     this.#side.world.enter(codeSize, user, { alignment, stack16 })
     this.#vcpuBlank.set(this.#vcpu)
   }
 
   /** The interpreter's handlers for all of a batch as one module, rather than block by block. */
-  #makeHandlers(programs: readonly Program[]): void {
+  #makeHandlers(sequences: readonly Sequence[]): void {
     const { handlers, core } = this.#side.processor
     const mode = core.get32(S.mode)
     const instruction = createInstruction(rows[0]!)
-    for (const { items, codeSize } of programs)
+    for (const { items, codeSize } of sequences)
       for (const item of items) {
         if (!item || decode(Uint8Array.from(item.bytes), 0, item.bytes.length, { codeSize, protectedMode: true }, instruction) !== 'ok') continue
         handlers.of(instruction, mode, false)
@@ -152,59 +156,80 @@ export class BatchRunner {
     handlers.flush()
   }
 
-  #compile(programs: readonly Program[]): RegionModule {
-    const { processor, world } = this.#side
-    const mode = processor.core.get32(S.mode)
-    const requests = programs.map(({ start }) => {
-      const at = world.host(start) - world.start
-      return { bytes: this.#memory.subarray(at & ~0xfff, (at & ~0xfff) + 0x1000), entry: at & 0xfff, mode, entries: [] }
-    })
-    let made: RegionModule | undefined
+  /** Regions of the parts of each sequence, by address. Undefined: the part begins with an instruction that is not for compiled code. */
+  #compile(parts: readonly (readonly number[])[]): (Part | undefined)[][] {
+    const { processor: { core, handlers }, world } = this.#side
+    const mode = core.get32(S.mode)
+    const page = (address: number) => address & ~0xfff
+    const requests = parts.flatMap((addresses) => addresses.map((address) => {
+      const at = page(world.host(address) - world.start)
+      const entries = addresses.filter((other) => other !== address && page(other) === page(address)).map((other) => other & 0xfff)
+      return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries }
+    }))
     const service = this.#batches++ % VERIFY_EVERY ? this.#trusting : this.#verifying
-    service.compile(requests, processor.handlers.moduleContext, (result) => (made = result))
-    return made!
+    let made: RegionModule | undefined
+    service.compile(requests, handlers.moduleContext, (result) => (made = result))
+    const { module, regions } = made!
+    const functions = module ? handlers.install(module, regions.filter(Boolean).length) : []
+    let [nextRegion, nextFunction] = [0, 0]
+    return parts.map((addresses) => addresses.map((address) => {
+      const region = regions[nextRegion++]
+      return region && { host: world.host(address), region, handler: functions[nextFunction++]! }
+    }))
   }
 
-  /** Runs a sequence by the interpreter and by the region, whose function is `handler`. */
-  #compare(program: Program, region: CompiledRegion, handler: number): Mismatch | undefined {
+  /** Runs a sequence by the interpreter, and with its regions. */
+  #sequence(sequence: Sequence, parts: readonly Part[]): Mismatch | undefined {
     const { world, processor: { blocks, handlers, core } } = this.#side
     const statistics = this.#statistics
-    const random = new Random(program.seed ^ 0x5_11ce)
-    let block: Block | undefined
+    const random = new Random(sequence.seed ^ 0x5_11ce)
+    /** The blocks that regions stand in for so far. */
+    const compiled = new Map<Part, Block>()
+    const enter = (handlerOf: (part: Part) => number) => {
+      for (const [part, { first }] of compiled) core.i32[first >>> 2] = handlerOf(part)
+    }
+    const release = () => {
+      for (const part of parts) if (!compiled.has(part)) handlers.release(part.handler)
+    }
+    for (const { region } of parts) statistics.inRegions += region.instructions
+    this.#begin(sequence)
     for (const [pass, { cold }] of PASSES.entries()) {
       const slice = cold ? 8 + random.below(56) : SLICE
-      this.#randomise(program, pass)
+      this.#randomise(sequence, pass)
       this.#clean()
       const interpreted = this.#run(slice)
       statistics.retired += interpreted.stop.retired
       for (const page of world.dirtyPages()) this.#memoryAfter.set(this.#page(page), page - world.start)
       this.#vcpuAfter.set(this.#vcpu)
-      const overwritten = this.#restore(program)
+      const overwritten = this.#restore(sequence)
       // Where a run without an end is cut off is not the same place; and what is done of code that is written over while it is repeated depends on slices.
       const ending = overwritten ? 'wrote over code' : interpreted.stop.retired > MOST_INSTRUCTIONS / 2 ? 'endless' : interpreted.stop.event.replace(/\(.*/, '') || interpreted.stop.reason
       statistics.end(ending)
-      if (overwritten || ending === 'endless') {
-        if (!block) handlers.release(handler)
-        return undefined
+      if (overwritten || ending === 'endless') break
+      for (const part of parts) {
+        const block = compiled.has(part) ? undefined : blocks.find(part.host, core.get32(S.mode))
+        if (!block) continue
+        blocks.replace(block, part.handler, part.region)
+        compiled.set(part, block)
       }
-      if (!block) {
-        block = blocks.find(world.host(program.start), core.get32(S.mode))!
-        blocks.replace(block, handler, region)
-      }
-      core.i32[block.first >>> 2] = handler
+      enter(({ handler }) => handler)
       if (cold) flushNonGlobal(core)
-      const compiled = this.#run(slice)
-      core.i32[block.first >>> 2] = handlers.special('enterBlock')
-      const differences = this.#differences(interpreted, compiled)
-      const lost = this.#restore(program)
-      if (differences.length) return { pass, chunk: 0, differences }
+      const outcome = this.#run(slice)
+      enter(() => handlers.special('enterBlock'))
+      const differences = this.#differences(interpreted, outcome)
+      const lost = this.#restore(sequence)
+      if (differences.length) {
+        release()
+        return { pass, chunk: 0, differences }
+      }
       if (lost) throw new Error('code differs that was found alike')
     }
+    release()
     return undefined
   }
 
   /** The state that both runs of a pass begin with. */
-  #randomise({ seed, start, codeSize, user }: Program, pass: number): void {
+  #randomise({ seed, start, codeSize, user }: Sequence, pass: number): void {
     const { core } = this.#side.processor
     this.#vcpu.set(this.#vcpuBlank)
     randomState(new Random(seed * PASSES.length + pass), core, codeSize, user)
@@ -228,12 +253,12 @@ export class BatchRunner {
   }
 
   /** Back to what the pass began with. True: code was written over, and is to be decoded anew. */
-  #restore(program: Program): boolean {
+  #restore(sequence: Sequence): boolean {
     const { core } = this.#side.processor
     const { start } = this.#side.world
     const vcpu = this.#vcpu
     const changed = CONTROL.some((word) => vcpu[word] !== this.#vcpuBlank[word])
-    if (changed) this.#enter(program)
+    if (changed) this.#enter(sequence)
     vcpu.set(this.#vcpuBefore)
     this.#settle()
     let overwritten = false

@@ -184,9 +184,13 @@ export class Writer {
     return { kind: 'base', base, index: random.below(6) ? -1 : random.pick([0, 1, 2]), scale: random.below(4), displacement: random.below(160) - 32 }
   }
 
-  /** Jcc, over some items. Forward, so that programs end. */
+  /** Jcc, LOOPcc or JrCXZ, over some items. Forward, so that programs end. */
   conditional(to: number): void {
     const { random } = this
+    if (random.below(8) === 0) {
+      const bytes = [...(random.below(4) ? [] : [0x67]), 0xe0 | random.below(4), 0]
+      return this.#push(bytes, { at: bytes.length - 1, size: 1, kind: 'relative', to, delta: 0 })
+    }
     if (random.below(2)) return this.#push([0x70 | random.below(16), 0], { at: 1, size: 1, kind: 'relative', to, delta: 0 })
     this.#push([0x0f, 0x80 | random.below(16), ...little(0, this.#word)], { at: 2, size: this.#word, kind: 'relative', to, delta: 0 })
   }

@@ -9,7 +9,7 @@ import { layOut, UD2, type Program } from './program.ts'
 const PATIENCE = 20_000
 
 /** Leaves out one item after another, and whole chunks, as long as it still fails; not the UD2s, behind which anything may lie. */
-export function minimise(program: Program, fails: (program: Program) => unknown): Program {
+export function minimise<P extends Program>(program: P, fails: (program: P) => unknown): P {
   let best = program
   const end = performance.now() + PATIENCE
   for (let size = Math.ceil(program.items.length / 2); size >= 1; size = size > 1 ? Math.ceil(size / 2) : 0) {

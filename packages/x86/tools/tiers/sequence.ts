@@ -3,7 +3,7 @@
  * says which sequence it is, whatever ran before.
  */
 import { Random } from '../float/operands.ts'
-import { chunk, layOut, Writer, type Program } from './program.ts'
+import { chunk, layOut, Writer, type Item, type Program } from './program.ts'
 import { CODE, PAGES } from './world.ts'
 
 /** The longest sequence, and the room that it lies in, in bytes. */
@@ -17,6 +17,11 @@ export const BATCH = 50
 
 const MOST_INSTRUCTIONS = 12
 
+export interface Sequence extends Program {
+  /** The item that a second region begins with; the one before jumps there. */
+  readonly second?: number
+}
+
 /** All sequences of the batch that this one is of have the same. */
 function circumstancesOf(number: number): Pick<Program, 'codeSize' | 'user' | 'alignment' | 'stack16'> {
   const random = new Random(Math.floor(number / BATCH) + 1)
@@ -25,19 +30,29 @@ function circumstancesOf(number: number): Pick<Program, 'codeSize' | 'user' | 'a
   return { codeSize, user, alignment: user && random.below(8) === 0, stack16: codeSize === 32 && random.below(6) === 0 }
 }
 
-/** Half of them straight lines, the others with branches, and loops and calls in some. */
-export function randomSequence(number: number): Program {
+/**
+ * Half of them straight lines, some of these in two regions, so that flags go from one to the other uncomputed; the others with branches, and
+ * loops and calls in some.
+ */
+export function randomSequence(number: number): Sequence {
   const circumstances = circumstancesOf(number)
   const random = new Random(number)
   const slot = number % BATCH
   const start = CODE + CODE_PAGES[Math.floor(slot / SLOTS_A_PAGE)]! * 0x1000 + (slot % SLOTS_A_PAGE) * SLOT
   for (;;) {
     const writer = new Writer(random, circumstances.codeSize, { odd: false })
+    const { items } = writer
     const count = 1 + random.below(1 + random.below(MOST_INSTRUCTIONS))
-    if (random.below(2)) writer.straight(count)
+    const straight = random.below(2) === 0
+    if (straight) writer.straight(count)
     else chunk(writer, count, random.below(2))
-    const program = { ...circumstances, seed: number, start, items: writer.items, chunks: [0] }
-    const { length } = layOut(program).bytes
-    if (length <= LONGEST) return { ...program, start: start + random.below(SLOT - length + 1) }
+    const second = straight && random.below(2) ? 1 + random.below(items.length - 1) : undefined
+    if (second !== undefined) items.splice(second - 1, 0, JUMP)
+    const sequence = { ...circumstances, seed: number, start, items, chunks: [0], ...(second !== undefined && { second }) }
+    const { length } = layOut(sequence).bytes
+    if (length <= LONGEST) return { ...sequence, start: start + random.below(SLOT - length + 1) }
   }
 }
+
+/** To what follows it. */
+const JUMP: Item = { bytes: [0xeb, 0], fixups: [], repeats: false }
