@@ -99,6 +99,7 @@ export class Processor {
         slowWrite: slow(slowWrite),
         slowModify: slow(slowModify),
         checkSegment: slow(checkSegment),
+        slowReadOfCompiled: slow((c, info) => fromCompiled(c, slowRead, info)),
         slowWriteOfCompiled: slow((c, info) => fromCompiled(c, slowWrite, info)),
         slowModifyOfCompiled: slow((c, info) => fromCompiled(c, slowModify, info)),
         system: {
@@ -135,8 +136,12 @@ export class Processor {
     this.#taken.length = 0
   }
 
-  /** Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. */
+  /**
+   * Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. In the midst of an access of compiled
+   * code it does nothing: a region has the budget in a register, which is what counts.
+   */
   yield(): void {
+    if (this.core.compiled) return
     const left = this.core.get32(S.budget)
     if (left <= 0) return
     this.#slice -= left
@@ -348,7 +353,7 @@ export class Processor {
   }
 }
 
-/** A write that compiled code asks for: it must not change code, perhaps its own, so such a write is left to the interpreter. */
+/** An access that compiled code asks for: a write must not change code, perhaps its own, so such a write is left to the interpreter. */
 function fromCompiled(core: Core, access: (core: Core, info: number) => number, info: number): number {
   core.compiled = true
   const left = access(core, info)

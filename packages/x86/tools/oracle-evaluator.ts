@@ -54,6 +54,7 @@ const imports: Record<string, HandlerImport> = {
   slowRead: slow(slowRead),
   slowWrite: slow(slowWrite),
   slowModify: slow(slowModify),
+  slowReadOfCompiled: slow(slowRead),
   slowWriteOfCompiled: slow(slowWrite),
   slowModifyOfCompiled: slow(slowModify),
   checkSegment: slow(checkSegment),

@@ -28,7 +28,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     results: ['i32'],
     build(b, cpu) {
       b.setSlot(S.address, b.param(1, 'i64'))
-      access(b, cpu, 'slowRead', b.param(2), b.param(3), 0)
+      access(b, cpu, 'slowReadOfCompiled', b.param(2), b.param(3), 0)
       b.return(b.add(cpu, S.value))
     },
   },

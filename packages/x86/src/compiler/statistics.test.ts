@@ -42,6 +42,23 @@ describe('statistics of the tiers', () => {
     expect(machine.processor.blocks.interpreted).toBe(machine.processor.retired)
   })
 
+  it.each([false, true])('count what a device is spoken to by, which asks for the end of the slice: compiled: %s', (compile) => {
+    const machine = new BareMetal({ compile })
+    machine.enter('protected')
+    machine.onDevice = () => machine.processor.yield()
+    // MOV ECX, rounds; MOV [device], EAX; MOV EAX, [device]; DEC ECX; JNZ back; HLT
+    const device = [0, 0, 0x50, 0]
+    let stop = machine.run([0xb9, ROUNDS & 0xff, ROUNDS >> 8, 0, 0, 0xa3, ...device, 0xa1, ...device, 0x49, 0x75, 0xf3, 0xf4], 100)
+    let before = machine.processor.retired
+    while (stop !== 'halt') {
+      stop = machine.processor.run(100)
+      expect(machine.processor.retired).toBeGreaterThanOrEqual(before)
+      before = machine.processor.retired
+    }
+    expect(machine.deviceLog.length).toBe(2 * ROUNDS)
+    expect(machine.processor.retired).toBe(2 + 4 * ROUNDS)
+  })
+
   it('count exits from compiled code by cause, and what lives', () => {
     const { machine, statistics } = run(true)
     expect(statistics.compiledSlices).toBeGreaterThan(100)

@@ -75,6 +75,8 @@ export class BareMetal {
   readonly portInput = new Map<number, number>()
   /** Device accesses: [physical, size, value or undefined for reads]. */
   readonly deviceLog: [number, number, number | undefined][] = []
+  /** Called after each device access is logged. */
+  onDevice = (): void => {}
   tsc = 0n
 
   constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined } = {}) {
@@ -86,9 +88,13 @@ export class BareMetal {
       writePort: (port, size, value) => void machine.written.push([port, size, value]),
       readDevice: (physical, size) => {
         machine.deviceLog.push([physical, size, undefined])
+        machine.onDevice()
         return size === 1 ? 0xd1 : size === 2 ? 0xd2d1 : 0xd4d3d2d1
       },
-      writeDevice: (physical, size, value) => void machine.deviceLog.push([physical, size, value]),
+      writeDevice: (physical, size, value) => {
+        machine.deviceLog.push([physical, size, value])
+        machine.onDevice()
+      },
       readTsc: () => (machine.tsc += 1000n),
       tscFrequency: 1e9,
       readMsr: () => undefined,

@@ -60,6 +60,7 @@ export class Machine {
         slowRead: slow(slowRead),
         slowWrite: slow(slowWrite),
         slowModify: slow(slowModify),
+        slowReadOfCompiled: slow(slowRead),
         slowWriteOfCompiled: slow(slowWrite),
         slowModifyOfCompiled: slow(slowModify),
         checkSegment: slow(checkSegment),
