@@ -49,6 +49,7 @@ export function checkImage(path: string, { size, requests, passes, sums }: Expec
     for (const [test, sum] of [
       [`random-${what}`, random],
       [`sequential-${what}`, sequential],
+      ...(written ? [] : [['cached-read', sequential] as const]),
     ] as const) {
       const right = (sum & MASK).toString(16)
       if (sums[test] !== right) return `${test} came to ${sums[test] ?? 'nothing'}, not ${right}`

@@ -5,6 +5,7 @@ export const TESTS = [
   { test: 'random-read', title: 'Read 4 KiB at random, 16 in flight' },
   { test: 'random-write', title: 'Write 4 KiB at random, 16 in flight' },
   { test: 'sequential-read', title: 'Read 1 MiB in order' },
+  { test: 'cached-read', title: "Read 1 MiB in order through the guest's page cache" },
   { test: 'sequential-write', title: 'Write 1 MiB in order' },
 ] as const
 

@@ -1,4 +1,5 @@
-/* Disk transfers with O_DIRECT inside a guest: random 4 KiB with many requests in flight, sequential 1 MiB one after the other. Times nothing: what
+/* Disk transfers inside a guest: with O_DIRECT random 4 KiB with many requests in flight and sequential 1 MiB one after the other, and sequential reads
+ * through the guest's page cache, which is emptied before each pass. Times nothing: what
  * it prints is timed from outside. All tests run once unheard before: machines that translate code have translated it then. The first word of each sector says which sector it is and who wrote it; sums of those words are checked.
  *
  *   diskbench DEVICE SIZE-IN-MIB RANDOM-REQUESTS PASSES
@@ -19,7 +20,7 @@
 #define DEPTH 16
 
 static const uint64_t SPREAD = 0x9e3779b97f4a7c15u;
-static int disk;
+static int disk, cached;
 static uint64_t blocks;
 
 static void fail(const char *what) {
@@ -101,13 +102,14 @@ static void random_blocks(const char *name, int write, long requests) {
   free(buffers);
 }
 
-static void sequential(const char *name, int write, int passes) {
+static void sequential(const char *name, int disk, int write, int passes) {
   char *buffer;
   if (posix_memalign((void **)&buffer, MIB, MIB)) fail("memory");
   memset(buffer, 0xa5, MIB);
   uint64_t check = 0, bytes = 0;
   begin(name);
   for (int pass = 0; pass < passes; pass++) {
+    if (disk == cached && posix_fadvise(disk, 0, 0, POSIX_FADV_DONTNEED)) fail("posix_fadvise");
     for (uint64_t at = 0; at < blocks * BLOCK; at += MIB) {
       if (write) mark(buffer, MIB, at / SECTOR);
       if ((write ? pwrite : (ssize_t(*)(int, const void *, size_t, off_t))pread)(disk, buffer, MIB, at) != MIB) fail("transfer");
@@ -123,7 +125,8 @@ int main(int count, char **words) {
   if (count != 5) return 2;
   setvbuf(stdout, NULL, _IOLBF, 0);
   disk = open(words[1], O_RDWR | O_DIRECT);
-  if (disk < 0) fail(words[1]);
+  cached = open(words[1], O_RDONLY);
+  if (disk < 0 || cached < 0) fail(words[1]);
   blocks = strtoull(words[2], NULL, 10) * (MIB / BLOCK);
   long requests = atol(words[3]);
   int passes = atoi(words[4]);
@@ -131,12 +134,13 @@ int main(int count, char **words) {
     int heard = round == 1;
     /* The image is written in the second round only: what was read is compared with what the host wrote. */
     random_blocks(heard ? "random-read" : NULL, 0, requests);
-    sequential(heard ? "sequential-read" : NULL, 0, passes);
+    sequential(heard ? "sequential-read" : NULL, disk, 0, passes);
+    sequential(heard ? "cached-read" : NULL, cached, 0, passes);
     if (!heard) continue;
     random_blocks(NULL, 1, requests);
     random_blocks("random-write", 1, requests);
-    sequential(NULL, 1, passes);
-    sequential("sequential-write", 1, passes);
+    sequential(NULL, disk, 1, passes);
+    sequential("sequential-write", disk, 1, passes);
   }
   printf("BENCH all done\n");
   return 0;

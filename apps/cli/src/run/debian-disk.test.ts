@@ -4,7 +4,7 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { openFileStore } from '@nonroot/host-node'
@@ -47,15 +47,25 @@ function stack(name: string, io: object, device: object): string {
   return file
 }
 
-/** Of a disk that was not unmounted: the journal is played back, and then nothing is wrong. (e2fsck(8): 1 is "errors corrected", the journal's) */
-function fsck(qcow2: string): { replay: number | null; check: number | null; said: string } {
+/** What an interrupted file system's superblock may have wrong: it is brought up to date when it is unmounted, and counted again when mounted. */
+const COUNTS = /^Free (blocks|inodes) count wrong \(\d+, counted=\d+\)\.$/
+const PASSES =
+  /^(Pass \d.*|Fix\? no|e2fsck .*|.*\*\*\*\*\* WARNING: Filesystem still has errors.*|[^:]+: \d+\/\d+ files .*)?$/
+
+/** Of a disk that was not unmounted: the journal is played back (`replayed`), and then nothing is wrong. (e2fsck(8): 1 is "errors corrected", the journal's) */
+function fsck(qcow2: string): { replayed: boolean; wrong: string[] } {
+  const image = spawnSync('qemu-img', ['check', '-q', qcow2], { encoding: 'utf8' })
+  // Leaked clusters (3) cost room, no more.
+  if (image.status !== 0 && image.status !== 3) throw new Error(`qemu-img check: ${image.stdout}${image.stderr}`)
   const raw = join(folder, 'fsck.raw')
   const converted = spawnSync('qemu-img', ['convert', '-O', 'raw', qcow2, raw], { encoding: 'utf8' })
   if (converted.status !== 0) throw new Error(`qemu-img: ${converted.stderr}`)
   const replay = spawnSync('e2fsck', ['-E', 'journal_only', '-y', raw], { encoding: 'utf8' })
-  const { status, stdout } = spawnSync('e2fsck', ['-fn', raw], { encoding: 'utf8' })
+  const check = spawnSync('e2fsck', ['-fn', raw], { encoding: 'utf8' })
   rmSync(raw)
-  return { replay: replay.status, check: status, said: stdout }
+  if (check.status === null || check.status > 4) throw new Error(`e2fsck: ${check.stdout}${check.stderr}`)
+  const said = check.stdout.split('\n').map((line) => line.trim())
+  return { replayed: replay.status === 1, wrong: said.filter((line) => !PASSES.test(line) && !COUNTS.test(line)) }
 }
 
 const HELLO = `cat >hello.c <<'END'
@@ -68,8 +78,24 @@ const CHECKSUMS = `dd if=/dev/urandom of=a bs=1M count=24 status=none && sync &&
 dd if=a of=b bs=64k oflag=direct status=none && dd if=b of=c bs=4k conv=fsync status=none
 echo 3 >/proc/sys/vm/drop_caches; for f in a b c; do sha256sum <$f | cmp - sum || exit 1; done; echo same`
 
+/** What a Debian says at these levels that is not about what it runs on, or is known (docs/acceptance.md). */
+const KNOWN = [
+  // The LPC bridge has neither GPIO nor a watchdog.
+  /^lpc_ich 0000:00:1f\.0: No MFD cells added$/,
+  // How Debian's kernel was configured.
+  /^device-mapper: core: CONFIG_IMA_DISABLE_HTABLE is disabled\./,
+  // A host that had other things to do.
+  /^hrtimer: interrupt took \d+ ns$/,
+]
+async function warnings(guest: GuestConsole): Promise<string[]> {
+  const { out } = await guest.shell('dmesg --notime --level warn,err,crit,alert,emerg')
+  return out.split('\n').filter((line) => line !== '' && !KNOWN.some((known) => known.test(line)))
+}
+
 async function useIt(guest: GuestConsole): Promise<void> {
   await guest.logIn(BOOT_SECONDS)
+  // First: as long as it boots, it says so in between.
+  expect((await guest.shell('systemctl is-system-running --wait', 900)).out).toMatch(/(^|\n)running\n$/)
   expect(await guest.shell('cd; uname -r; cat /etc/hostname')).toEqual({
     status: 0,
     out: `${image.release}\nnonroot\n`,
@@ -78,9 +104,23 @@ async function useIt(guest: GuestConsole): Promise<void> {
   expect(await guest.shell("python3 -c 'print(1+1)'")).toEqual({ status: 0, out: '2\n' })
   expect(await guest.shell(HELLO)).toEqual({ status: 3, out: 'hello from gcc 12\n' })
   expect(await guest.shell(`( ${CHECKSUMS} )`, 900)).toEqual({ status: 0, out: 'same\n' })
-  expect((await guest.shell('systemctl is-system-running --wait', 900)).out).toBe('running\n')
   expect(await guest.shell('systemctl --failed --no-legend')).toEqual({ status: 0, out: '' })
-  expect((await guest.shell('dmesg --level warn,err,crit,alert,emerg')).out).toBe('')
+  expect(await warnings(guest)).toEqual([])
+}
+
+const SAFE_IS_THERE = 'sha256sum <safe | cmp - sum && cat safe-* | wc -l'
+
+/** Some files that are said to be safe, then many that are not; and the power fails. */
+async function killWhileWriting(guest: GuestConsole): Promise<void> {
+  const safe = await guest.shell(
+    'cd; for i in $(seq 40); do echo $i >safe-$i; done; dd if=/dev/urandom of=safe bs=1M count=8 status=none; sha256sum <safe >sum; sync',
+  )
+  expect(safe.status).toBe(0)
+  await guest.shell(
+    '(while :; do for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=w$i bs=64k count=40 status=none; mv w$i v$i; rm -f v$((i-1)); done; sync; done) &',
+  )
+  await new Promise((resolve) => setTimeout(resolve, 20_000))
+  await guest.kill()
 }
 
 describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2 * HOURS }, () => {
@@ -99,24 +139,39 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2
     { name: 'virtio-pci-packed', io: { ring: 'packed' }, kind: 'virtio-blk' },
     { name: 'virtio-mmio', io: { transport: 'mmio' }, kind: 'virtio-blk' },
     { name: 'ahci', io: {}, kind: 'ahci' },
-  ])('boots with systemd, is used, and powers off: $name', async ({ name, io, kind }) => {
-    const disk = await overlay(name)
-    const file = stack(name, io, { kind, image: disk, backingFiles: 'anywhere' })
-    const kernel = ['--kernel', join(folder, 'vmlinux'), '--initrd', join(folder, 'initrd')]
-    for (const part of ['vmlinux', 'initrd'])
-      spawnSync('debugfs', ['-R', `dump /boot/nonroot/${part}-${image.release} ${join(folder, part)}`, image.disk])
-    const cmdline = ['--cmdline', `console=ttyS0 cryptomgr.notests root=UUID=${image.uuid} ro`]
-    const guest = new GuestConsole(['run', file, ...kernel, ...cmdline], env)
-    try {
-      await useIt(guest)
-      guest.type('poweroff\n')
-      expect(await guest.end()).toBe(0)
-    } finally {
-      await guest.kill()
-      writeFileSync(join(tmpdir(), `nonroot-debian-disk-${name}.log`), guest.log)
-    }
-    expect(fsck(disk)).toMatchObject({ replay: 0, check: 0 })
-  })
+  ])(
+    'boots with systemd, is used, is killed while it writes, recovers and powers off: $name',
+    async ({ name, io, kind }) => {
+      const disk = await overlay(name)
+      const file = stack(name, io, { kind, image: disk, backingFiles: 'anywhere' })
+      const kernel = ['--kernel', join(folder, 'vmlinux'), '--initrd', join(folder, 'initrd')]
+      for (const part of ['vmlinux', 'initrd'])
+        spawnSync('debugfs', ['-R', `dump /boot/nonroot/${part}-${image.release} ${join(folder, part)}`, image.disk])
+      const cmdline = ['--cmdline', `console=ttyS0 cryptomgr.notests root=UUID=${image.uuid} ro`]
+      const boot = async (use: (guest: GuestConsole) => Promise<void>): Promise<void> => {
+        const guest = new GuestConsole(['run', file, ...kernel, ...cmdline], env)
+        try {
+          await use(guest)
+        } finally {
+          await guest.kill()
+          appendFileSync(join(tmpdir(), `nonroot-debian-disk-${name}.log`), guest.log)
+        }
+      }
+      await boot(async (guest) => {
+        await useIt(guest)
+        await killWhileWriting(guest)
+      })
+      expect(fsck(disk).wrong).toEqual([])
+      await boot(async (guest) => {
+        await guest.logIn(BOOT_SECONDS)
+        await guest.shell('systemctl is-system-running --wait', 900)
+        expect(await guest.shell(SAFE_IS_THERE)).toEqual({ status: 0, out: '40\n' })
+        guest.type('poweroff\n')
+        expect(await guest.end()).toBe(0)
+      })
+      expect(fsck(disk)).toEqual({ replayed: false, wrong: [] })
+    },
+  )
 
   it('run --disk boots it in one command; killed while it writes, nothing is lost that was said to be safe', async () => {
     // A backing file may be beside the disk without anybody saying so.
@@ -124,19 +179,9 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a disk', { timeout: 2
     try {
       const guest = new GuestConsole(['run', '--memory', '1G', '--disk', disk], env)
       await guest.logIn(BOOT_SECONDS)
-      await guest.shell(
-        'cd; for i in $(seq 40); do echo $i >safe-$i; done; dd if=/dev/urandom of=safe bs=1M count=8 status=none; sha256sum <safe >sum; sync',
-      )
-      await guest.shell(
-        '(while :; do for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=w$i bs=64k count=40 status=none; mv w$i v$i; rm -f v$((i-1)); done; sync; done) &',
-      )
-      await new Promise((resolve) => setTimeout(resolve, 20_000))
-      await guest.kill()
-      expect(fsck(disk)).toMatchObject({ check: 0 })
-      const safe = await spawnCli(
-        ['run', '--disk', disk, '--', 'sh', '-c', 'sha256sum <safe | cmp - sum && cat safe-*|wc -l'],
-        { env },
-      )
+      await killWhileWriting(guest)
+      expect(fsck(disk).wrong).toEqual([])
+      const safe = await spawnCli(['run', '--disk', disk, '--', 'sh', '-c', `cd /root; ${SAFE_IS_THERE}`], { env })
       expect(safe).toMatchObject({ status: 0, out: '40\n' })
     } finally {
       rmSync(disk, { force: true })

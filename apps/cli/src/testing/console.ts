@@ -65,13 +65,13 @@ export class GuestConsole {
     this.#child.stdin!.write(text)
   }
 
-  /** Logs in as root, without a password, and makes the shell quiet. */
+  /** Logs in as root, without a password, and makes the shell and the kernel quiet: what comes is what commands say. */
   async logIn(seconds: number): Promise<void> {
     await this.expect(/login: /, seconds)
     this.type('root\n')
     await this.expect(/# /, seconds)
     this.type(
-      "stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; PS1=; PROMPT_COMMAND=; echo READY$((6*7))\n",
+      "stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; PS1=; PS2=; PROMPT_COMMAND=; dmesg --console-off; echo READY$((6*7))\n",
     )
     await this.expect(/READY42\r?\n/, seconds)
   }
