@@ -3,13 +3,13 @@
  * Knows encodings only: privilege, features of CR4 and the like are for whoever executes.
  */
 import { BASE_RIP, DS, SS, type CodeSize, type Instruction } from './instruction.ts'
-import { EVERY_ROW, IMMEDIATE, topIndex, TRAIT, VEX_L1, type DecodeTables } from './tables.ts'
+import { type DecodeTables, EVERY_ROW, IMMEDIATE, topIndex, TRAIT, UNSETTLED, VEX_L1 } from './tables.ts'
 
 export interface DecodeMode {
   readonly codeSize: CodeSize
   /** False in real-address and virtual-8086 mode. */
   readonly protectedMode: boolean
-  /** Rows that exist; default: all. See `buildTables`. */
+  /** Rows that exist; default: all. See `DecodeTables`. */
   readonly tables?: DecodeTables
 }
 
@@ -107,11 +107,13 @@ export function decode(
 
   // Row
   const w = (into.rex >> 3) & 1
-  let entry = tables.top[topIndex(long ? 1 : 0, map, opcode, prefix, w)]!
+  const cell = topIndex(long ? 1 : 0, map, opcode, prefix, w)
+  let entry = tables.top[cell]!
+  if (entry === UNSETTLED) entry = tables.settle(cell)
   if (entry === 0) return finish(into, offset, 'ud')
   if (entry < 0) {
     if (at >= end) return exhausted(into, offset)
-    entry = tables.byModrm[(-entry - 1) * 256 + code[at]!]!
+    entry = tables.byModrm[-entry - 1]![code[at]!]!
     if (entry === 0) {
       at++
       return finish(into, offset, 'ud')

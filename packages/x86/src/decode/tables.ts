@@ -1,12 +1,15 @@
 /**
- * Dispatch tables of the decoder, built once from the rows: opcode map × opcode × mandatory prefix × W, then ModRM.
- * Throws when two rows claim one encoding.
+ * Dispatch tables of the decoder, made from the rows: opcode map × opcode × mandatory prefix × W, then ModRM. A cell is worked out when the
+ * first instruction falls into it: most never see one, and all of them took longer than anything else at start. Throws when two rows claim
+ * one encoding.
  */
 import { rows } from '../rows/index.ts'
 import type { Feature, OperandSpec, Row } from '../rows/row.ts'
 
 /** Legacy maps, the three VEX maps with L = 0 and with L = 1. */
 const MAPS = 10
+/** In a cell that nothing fell into yet. */
+export const UNSETTLED = -0x8000
 /** From a VEX map with L = 0 to the same with L = 1. */
 export const VEX_L1 = 3
 
@@ -40,26 +43,12 @@ export const TRAIT = {
   plusRegister: 2048,
 } as const
 
-export interface DecodeTables {
-  /** By `topIndex`: 0 no such instruction, n > 0 row n - 1, n < 0 the ModRM table -n - 1. */
-  readonly top: Int16Array
-  /** 256 entries each by the ModRM byte: 0 or row + 1. */
-  readonly byModrm: Int16Array
-  readonly rows: readonly Row[]
-  readonly traits: Uint16Array
-  readonly immediates: Uint8Array
-  /** Legal values of ModRM.reg (with REX.R) of `regRestricted` rows, as bits. */
-  readonly legalReg: Uint16Array
-  /** The row that takes this one's place when REX.B is set; -1 none. (90: NOP and PAUSE become XCHG.) */
-  readonly withRexB: Int16Array
-}
-
 /** `prefix`: 0 none, 1 66, 2 F3, 3 F2, as VEX.pp. */
 export function topIndex(long: number, map: number, opcode: number, prefix: number, w: number): number {
   return ((((long * MAPS + map) << 8) | opcode) << 3) | (prefix << 1) | w
 }
 
-const PREFIX_INDEX = { NP: [0], '66': [1], F3: [2], F2: [3], NFx: [0, 1], any: [0, 1, 2, 3] } as const
+const PREFIXES = { NP: [0], '66': [1], F3: [2], F2: [3], NFx: [0, 1], any: [0, 1, 2, 3] } as const
 
 function immediateKind(operands: readonly OperandSpec[]): number {
   const text = operands
@@ -115,107 +104,95 @@ function precedence({ attributes, form }: Row): number {
   )
 }
 
-function matches({ form }: Row, modrm: number): boolean {
-  const register = modrm >= 0xc0
-  if ((form.mod === 'memory' && register) || (form.mod === 'register' && !register)) return false
-  return (form.reg < 0 || form.reg === ((modrm >> 3) & 7)) && (form.rm < 0 || form.rm === (modrm & 7))
-}
-
 const modrmMatters = ({ form }: Row): boolean =>
   form.mod === 'memory' || form.mod === 'register' || form.reg >= 0 || form.rm >= 0
 
-/** The winner among the rows of one cell, for one ModRM byte if given; candidates come in order of precedence. */
-function choose(candidates: readonly Row[], modrm?: number): Row | undefined {
-  let best: Row | undefined
+/** The loser of an encoding that both claim has a lower precedence. */
+function checkOverlap(winner: Row, loser: Row): void {
+  if (precedence(winner) > precedence(loser)) return
+  const name = ({ mnemonic, encoding }: Row): string => `'${mnemonic}' (${encoding})`
+  throw new Error(`${name(loser)} and ${name(winner)} overlap`)
+}
+
+/** By ModRM byte, 0 or row + 1, for the rows of one cell. They come in order of precedence: who is first has the byte. */
+function modrmTable(candidates: readonly Row[]): Int16Array {
+  const table = new Int16Array(256)
   for (const row of candidates) {
-    if (modrm !== undefined && !matches(row, modrm)) continue
-    if (!best) best = row
-    else if (precedence(row) < precedence(best)) break
-    else throw new Error(`'${row.mnemonic}' (${row.encoding}) and '${best.mnemonic}' (${best.encoding}) overlap`)
-  }
-  return best
-}
-
-/**
- * Rows by cell of the top table: for each cell the number of its list. Most cells have a list in common with others, so
- * that what follows from a list is worked out once. List 0 is empty.
- */
-function distribute(included: readonly Row[]): { cells: Uint16Array; lists: readonly (readonly Row[])[] } {
-  const cells = new Uint16Array(2 * MAPS * 256 * 8)
-  const lists: (readonly Row[])[] = [[]]
-  /** The list that another becomes with one more row. */
-  const longer = new Map<number, number>()
-  const add = (index: number, row: Row) => {
-    const list = cells[index]!
-    const key = list * rows.length + row.id
-    let next = longer.get(key)
-    if (next === undefined) longer.set(key, (next = lists.push([...lists[list]!, row]) - 1))
-    cells[index] = next
-  }
-  for (const row of included) {
-    const { form, attributes } = row
-    const longModes = attributes.only64 ? [1] : attributes.not64 ? [0] : [0, 1]
-    const maps = !form.vex
-      ? [form.map]
-      : form.l === 0
-        ? [form.map]
-        : form.l === 1
-          ? [form.map + VEX_L1]
-          : [form.map, form.map + VEX_L1]
-    const widths = form.w < 0 ? [0, 1] : [form.w]
-    const opcodes = form.plusRegister ? [0, 1, 2, 3, 4, 5, 6, 7].map((n) => form.opcode + n) : [form.opcode]
-    for (const long of longModes)
-      for (const map of maps)
-        for (const opcode of opcodes)
-          for (const prefix of PREFIX_INDEX[form.prefix])
-            for (const w of widths) add(topIndex(long, map, opcode, prefix, w), row)
-  }
-  return { cells, lists }
-}
-
-/** Tables of a processor that has the features for which `has` answers true; rows of others do not exist for it. */
-export function buildTables(has: (feature: Feature) => boolean): DecodeTables {
-  const included = rows.filter(({ attributes }) => attributes.cpuid === undefined || has(attributes.cpuid))
-  const { cells, lists } = distribute(included)
-  const withRexB = new Int16Array(rows.length).fill(-1)
-  const modrmTables: Int16Array[] = []
-  const known = new Map<string, number>()
-  /** What the top table says of a cell with these rows. */
-  const entryOf = (list: readonly Row[]): number => {
-    const candidates = list.toSorted((left, right) => precedence(right) - precedence(left))
-    if (!list.some(modrmMatters)) {
-      const row = choose(candidates)
-      const register = list.find(({ form }) => form.plusRegister)
-      // F3 90 with REX.B too: F3 is then a prefix without meaning, as silicon shows.
-      if (row && register && row !== register) withRexB[row.id] = register.id
-      return row ? row.id + 1 : 0
+    const { mod, reg, rm } = row.form
+    const end = mod === 'memory' ? 0xc0 : 0x100
+    for (let modrm = mod === 'register' ? 0xc0 : 0; modrm < end; modrm++) {
+      if ((reg >= 0 && reg !== ((modrm >> 3) & 7)) || (rm >= 0 && rm !== (modrm & 7))) continue
+      const taken = table[modrm]!
+      if (taken === 0) table[modrm] = row.id + 1
+      else checkOverlap(rows[taken - 1]!, row)
     }
-    const table = new Int16Array(256)
-    for (let modrm = 0; modrm < 256; modrm++) table[modrm] = (choose(candidates, modrm)?.id ?? -1) + 1
-    const key = String.fromCharCode(...table)
-    let at = known.get(key)
-    if (at === undefined) known.set(key, (at = modrmTables.push(table) - 1))
-    return -at - 1
   }
-  const entries = new Map<number, number>([[0, 0]])
-  const top = new Int16Array(cells.length)
-  cells.forEach((list, index) => {
-    let entry = entries.get(list)
-    if (entry === undefined) entries.set(list, (entry = entryOf(lists[list]!)))
-    top[index] = entry
-  })
-  const byModrm = new Int16Array(modrmTables.length * 256)
-  modrmTables.forEach((table, at) => byModrm.set(table, at * 256))
-  return {
-    top,
-    byModrm,
-    rows,
-    traits: Uint16Array.from(rows, traits),
-    immediates: Uint8Array.from(rows, ({ operands }) => immediateKind(operands)),
-    legalReg: Uint16Array.from(rows, legalReg),
-    withRexB,
+  return table
+}
+
+/** Rows by map and opcode: `map << 8 | opcode`. */
+const byOpcode: Row[][] = Array.from({ length: MAPS << 8 }, () => [])
+for (const row of rows) {
+  const { vex, l, map, opcode, plusRegister } = row.form
+  const maps = !vex || l === 0 ? [map] : l === 1 ? [map + VEX_L1] : [map, map + VEX_L1]
+  for (const at of maps) for (let n = 0; n < (plusRegister ? 8 : 1); n++) byOpcode[(at << 8) | (opcode + n)]!.push(row)
+}
+
+/** The rows of a cell of the top table. */
+function rowsOf(index: number): Row[] {
+  const w = index & 1
+  const prefix = (index >> 1) & 3
+  const long = index >> 11 >= MAPS
+  return byOpcode[(index >> 3) % (MAPS << 8)]!.filter(
+    ({ form, attributes }) =>
+      !(long ? attributes.not64 : attributes.only64) &&
+      (PREFIXES[form.prefix] as readonly number[]).includes(prefix) &&
+      (form.w < 0 || form.w === w),
+  )
+}
+
+export class DecodeTables {
+  /** By `topIndex`: 0 no such instruction, n > 0 row n - 1, n < 0 the ModRM table -n - 1, or `UNSETTLED`. */
+  readonly top = new Int16Array(2 * (MAPS << 11)).fill(UNSETTLED)
+  /** By the ModRM byte: 0 or row + 1. */
+  readonly byModrm: Int16Array[] = []
+  readonly rows: readonly Row[] = rows
+  // By row, of those in cells that are settled.
+  readonly traits = new Uint16Array(rows.length)
+  readonly immediates = new Uint8Array(rows.length)
+  /** Legal values of ModRM.reg (with REX.R) of `regRestricted` rows, as bits. */
+  readonly legalReg = new Uint16Array(rows.length)
+  /** The row that takes this one's place when REX.B is set; -1 none. (90: NOP and PAUSE become XCHG.) */
+  readonly withRexB = new Int16Array(rows.length).fill(-1)
+  readonly #has: (feature: Feature) => boolean
+
+  /** Tables of a processor that has the features for which `has` answers true; rows of others do not exist for it. */
+  constructor(has: (feature: Feature) => boolean) {
+    this.#has = has
+  }
+
+  /** Works out a cell of the top table, and gives what is in it from now on. */
+  settle(index: number): number {
+    const list = rowsOf(index).filter(({ attributes }) => attributes.cpuid === undefined || this.#has(attributes.cpuid))
+    for (const row of list) {
+      this.traits[row.id] = traits(row)
+      this.immediates[row.id] = immediateKind(row.operands)
+      this.legalReg[row.id] = legalReg(row)
+    }
+    return (this.top[index] = this.#entryOf(list.toSorted((left, right) => precedence(right) - precedence(left))))
+  }
+
+  #entryOf(candidates: readonly Row[]): number {
+    if (candidates.some(modrmMatters)) return -this.byModrm.push(modrmTable(candidates))
+    const [row, next] = candidates
+    if (!row) return 0
+    if (next) checkOverlap(row, next)
+    const register = candidates.find(({ form }) => form.plusRegister)
+    // F3 90 with REX.B too: F3 is then a prefix without meaning, as silicon shows.
+    if (register && row !== register) this.withRexB[row.id] = register.id
+    return row.id + 1
   }
 }
 
-/** Every row, whatever CPUID advertises. Building it at load is what checks the rows for overlaps. */
-export const EVERY_ROW: DecodeTables = buildTables(() => true)
+/** Every row, whatever CPUID advertises. */
+export const EVERY_ROW = new DecodeTables(() => true)

@@ -75,7 +75,7 @@ export interface RowAttributes {
   /** Always 64-bit operands in 64-bit mode, 66 is ignored (SDM: "f64"; near branches as on Intel's chips). */
   readonly force64?: boolean
   readonly rep?: Repeat
-  /** CPUID feature that must be advertised, else the row does not exist (`buildTables`). Absent: base architecture. */
+  /** CPUID feature that must be advertised, else the row does not exist (`DecodeTables`). Absent: base architecture. */
   readonly cpuid?: Feature
   readonly flags?: RowFlags
   readonly flow?: Flow
