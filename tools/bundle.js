@@ -26,8 +26,15 @@ function shipped() {
 }
 
 /** What every run of a guest needs of the command: one file, but for what starts the thread. */
-const RUN =
-  /apps\/cli\/dist\/(main|host|io|shipped|version|size-option|profile\/profile-file|commands\/run|run\/(?!start-times|boot-plan).*)\.js|packages\/(contracts|host-node)\/|node_modules\/(commander|import-meta-resolve)\//
+const RUN = new RegExp(
+  [
+    String.raw`apps\/cli\/dist\/(main|host|io|shipped|version|size-option|profile\/profile-file|commands\/run)\.js`,
+    String.raw`apps\/cli\/dist\/run\/(?!start-times|disk-plan|config-reader).*\.js`,
+    String.raw`packages\/(contracts|host-node\/dist\/(?!threads)|hypervisor\/dist\/composition\/(config-|issues|spelling))`,
+    String.raw`node_modules\/(commander|import-meta-resolve|yaml|zod)\/`,
+    '^\0later:',
+  ].join('|'),
+)
 const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run', test: RUN }] }
 
 const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile-thread.js', root))

@@ -24,13 +24,15 @@ const MOST_OUTPUT = 1 << 28
 
 const decompressors: Decompressors = { zstd: async (bytes) => decompress(bytes) }
 
-export const nodeImageHost = (): DiskHost => ({
+/** The signal ends the programs that it runs. */
+export const nodeImageHost = (signal?: AbortSignal): DiskHost => ({
   run: (program, args, options) =>
     new Promise((resolve, reject) => {
       const settings = {
         maxBuffer: MOST_OUTPUT,
         env: { ...process.env, LC_ALL: 'C' },
         ...(options?.folder === undefined ? {} : { cwd: options.folder }),
+        ...(signal ? { signal } : {}),
       }
       const child = execFile(program, [...args], settings, (error, stdout, stderr) => {
         if (isMissing(error ?? {})) resolve({ found: false })

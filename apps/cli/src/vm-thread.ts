@@ -1,16 +1,16 @@
 /** The VM's thread: makes the host and the VM of one run, and runs it. The guest's code and all its devices are here. */
 
 import { parentPort } from 'node:worker_threads'
-import type { BootImage, ConsoleBackend, Log } from '@nonroot/contracts'
+import type { BootImage, ConsoleBackend, Log, ModuleSource } from '@nonroot/contracts'
 import { createNodeBackends, createThreadConsole, tuneWasm } from '@nonroot/host-node'
 import { diskParts } from '@nonroot/image'
-import { createHypervisor, createLog, loadStack } from '@nonroot/hypervisor'
-import type { Vm } from '@nonroot/hypervisor'
+import { createHypervisor, createLog, resolveStack } from '@nonroot/hypervisor'
+import type { LoadedConfig, Vm } from '@nonroot/hypervisor'
 import { moduleSource } from './host.ts'
 import { profileSymbols } from './profile/profile-symbols.ts'
 import { Profiler } from './profile/profiler.ts'
-import { planBoot } from './run/boot-plan.ts'
 import { GuestInput } from './run/guest-input.ts'
+import { withAddition } from './run/image-addition.ts'
 import type { FromVm, RequestName, Requests, RunJob, ToVm } from './run/protocol.ts'
 import { sendError } from './run/sent-error.ts'
 import { now } from './run/start-times.ts'
@@ -76,11 +76,16 @@ async function allInput(log: Log): Promise<void> {
   clearTimeout(timer)
 }
 
+/** Few configurations are code: the rest was read before. */
+async function readConfig(source: ModuleSource): Promise<LoadedConfig> {
+  const { loadConfig } = await import('./run/config-reader.ts')
+  return loadConfig(job.stackFile, source, job.set)
+}
+
 async function main(): Promise<void> {
   const source = moduleSource()
-  const plan = await planBoot(job, source, (text, done) => send({ type: 'progress', text, done }))
   const limit = job.loadLimitMs === undefined ? {} : { loadLimitMs: job.loadLimitMs }
-  const stack = await loadStack(job.stackFile, { source, set: [...job.set, ...plan.set], ...limit })
+  const stack = await resolveStack(job.config ?? (await readConfig(source)), { source, ...limit })
   marks.stack = now()
   // V8 has compiled what is needed until here, and kept it.
   tuneWasm()
@@ -101,16 +106,16 @@ async function main(): Promise<void> {
   const profiled = async (image: BootImage): Promise<BootImage> => {
     marks.image = now()
     if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, image.kernel, source)
-    return typeof plan.image === 'function' ? plan.image(image) : image
+    return job.addition ? withAddition(image, job.addition) : image
   }
   vm = await hypervisor.createVm({
     console,
-    image: typeof plan.image === 'object' ? await profiled(plan.image) : (configured) => profiled(configured),
+    image: job.image ? await profiled(job.image) : profiled,
     ...(tracers.length ? { tracer: tracers.length === 1 ? tracers[0]! : both(tracers) } : {}),
   })
   marks.machine = now()
   send({ type: 'started' })
-  input.start(plan.announced)
+  input.start(job.announced)
   if (stack.config.machine.clock === 'deterministic' && !job.interactive) await allInput(log)
   if (stopped) vm.stop()
   const end = await vm.run()

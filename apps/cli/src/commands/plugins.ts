@@ -34,7 +34,7 @@ export async function plugins(file: string | undefined, options: { json?: boolea
 
 async function named(file: string, source: ModuleSource): Promise<Row[]> {
   const rows = new Map<string, Row>()
-  for (const { specifier, folder } of packagesOf(await loadConfig(file, source))) {
+  for (const { specifier, folder } of packagesOf(await loadConfig(file, source), source)) {
     const found = await source.findPackage(specifier, folder)
     const row = found
       ? toRow(found)

@@ -4,11 +4,13 @@ import { constants } from 'node:os'
 import { ExitCode, formatSize, parseSize } from '@nonroot/contracts'
 import { createFlow, openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
-import { defaultStack, loadLimitMs } from '../host.ts'
+import { defaultStack, loadLimitMs, moduleSource } from '../host.ts'
 import { report } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
 import type { CommandIo } from '../io.ts'
 import { withUnit } from '../size-option.ts'
+import { planBoot } from '../run/boot-plan.ts'
+import type { BootPlan, RunRequest } from '../run/boot-plan.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
 import { Marks } from '../run/marks.ts'
@@ -48,7 +50,7 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
   const trace = options.trace === undefined ? undefined : await TraceFile.create(options.trace)
   const terminal = openTerminal()
   try {
-    const session = new Session(jobOf(file, options, terminal), options, terminal, io, trace, timeoutMs)
+    const session = new Session(requestOf(file, options, terminal), options, terminal, io, trace, timeoutMs)
     return await session.run()
   } finally {
     terminal.close()
@@ -56,11 +58,10 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
   }
 }
 
-function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunJob {
+function requestOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunRequest {
   const { set, disk, kernel, initrd, cmdline, memory, command } = options
   const size = terminal.interactive ? terminal.size() : undefined
   const name = process.env['TERM']
-  const limit = loadLimitMs()
   return {
     stackFile: file ?? defaultStack(),
     set: [...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]), ...set],
@@ -70,14 +71,26 @@ function jobOf(file: string | undefined, options: RunOptions, terminal: Terminal
     ...(cmdline === undefined ? {} : { cmdline }),
     ...(command?.length ? { command } : {}),
     ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
-    ...(limit === undefined ? {} : { loadLimitMs: limit }),
     interactive: terminal.interactive,
+  }
+}
+
+function jobOf(request: RunRequest, plan: BootPlan, options: RunOptions, flow: Int32Array): RunJob {
+  const { stackFile, terminal, interactive } = request
+  const limit = loadLimitMs()
+  return {
+    ...plan,
+    stackFile,
+    set: [...request.set, ...plan.set],
+    ...(terminal ? { terminal } : {}),
+    ...(limit === undefined ? {} : { loadLimitMs: limit }),
+    interactive,
     trace: options.trace !== undefined,
     ...(options.profile === undefined
       ? {}
       : { profile: options.symbols === undefined ? {} : { symbols: options.symbols } }),
     logLevel: options.verbose ? 'debug' : 'warn',
-    flow: createFlow(),
+    flow,
   }
 }
 
@@ -88,6 +101,7 @@ function memoryText(memory: string): string {
 }
 
 class Session {
+  readonly #request: RunRequest
   readonly #options: RunOptions
   readonly #terminal: Terminal
   readonly #io: CommandIo
@@ -99,26 +113,26 @@ class Session {
   #held: { bytes: Uint8Array; done: () => void }[] = []
   #stopReason: StopReason | undefined
   #progressShown = false
+  readonly #flow = createFlow()
   #written = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
 
   constructor(
-    job: RunJob,
+    request: RunRequest,
     options: RunOptions,
     terminal: Terminal,
     io: CommandIo,
     trace: TraceFile | undefined,
     timeoutMs: number | undefined,
   ) {
+    this.#request = request
     this.#options = options
     this.#terminal = terminal
     this.#io = io
-    if (job.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
-    mark('program')
-    this.#vm = new VmHandle(job, {
+    if (request.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
+    this.#vm = new VmHandle(this.#flow, {
       onOutput: (bytes, done) => this.#output(bytes, done),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
-      onProgress: (text, done) => this.#progress(text, done),
       onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
     })
@@ -136,15 +150,29 @@ class Session {
     this.#connectTerminal()
     const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
     for (const signal of SIGNALS) process.on(signal, onSignal)
+    const planning = new AbortController()
     try {
+      // Who stops it ends the thread.
+      const plan = await Promise.race([this.#plan(planning.signal), this.#vm.ended as Promise<never>])
+      this.#vm.start(jobOf(this.#request, plan, this.#options, this.#flow))
+      mark('program')
       return await this.#finish(await this.#vm.ended)
     } catch (error) {
       return await this.#failed(error)
     } finally {
+      planning.abort()
       clearTimeout(this.#timer)
       for (const signal of SIGNALS) process.off(signal, onSignal)
       await this.#vm.dispose()
     }
+  }
+
+  #plan(signal: AbortSignal): Promise<BootPlan> {
+    return planBoot(this.#request, {
+      source: moduleSource(),
+      tell: (text, done) => this.#progress(text, done),
+      signal,
+    })
   }
 
   /** The guest's time is counted from here: making its image may take minutes. */

@@ -5,63 +5,98 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { NonrootError } from '@nonroot/contracts'
 import type { BootImage, ModuleSource } from '@nonroot/contracts'
-import { loadConfig } from '@nonroot/hypervisor'
-import type { StackConfig } from '@nonroot/hypervisor'
+import { loadConfig, withOverrides } from '@nonroot/hypervisor'
+import type { LoadedConfig, StackConfig } from '@nonroot/hypervisor'
 import type { Progress } from '@nonroot/image'
 import type { Announced } from './guest-input.ts'
-import { planDisk, withRoot } from './disk-plan.ts'
 import type { DiskPlan } from './disk-plan.ts'
-import type { RunJob } from './protocol.ts'
+import type { ImageAddition } from './image-addition.ts'
+import type { TerminalKind } from './protocol.ts'
+
+/** What was asked for. */
+export interface RunRequest {
+  readonly stackFile: string
+  /** `KEY=VALUE`, as after `--set`. */
+  readonly set: readonly string[]
+  /** A disk to attach, and to boot from. */
+  readonly disk?: string
+  readonly kernel?: string
+  readonly initrd?: string
+  readonly cmdline?: string
+  /** Run this in the guest instead of a shell. */
+  readonly command?: readonly string[]
+  readonly terminal?: TerminalKind
+  readonly interactive: boolean
+}
 
 export interface BootPlan {
   /** Further changes of the configuration. */
   readonly set: readonly string[]
-  /** In place of the files that the configuration then names, or what to make of them. */
-  readonly image?: BootImage | ((configured: BootImage) => BootImage)
+  /** The configuration with all changes. */
+  readonly config: LoadedConfig
+  /** In place of the files that the configuration then names. */
+  readonly image?: BootImage
+  readonly addition?: ImageAddition
   /** What our init will announce on the console, with marks around a command's output. */
   readonly announced: Announced
 }
 
-type Tell = (text: string, done: boolean) => void
+export interface Planning {
+  readonly source: ModuleSource
+  /** Tells how far it is. */
+  tell(text: string, done: boolean): void
+  /** Ends the programs that make an image. */
+  readonly signal?: AbortSignal
+}
 
 export const cacheFolder = (): string =>
   process.env['NONROOT_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'nonroot')
 
 const LINUX_PARAMETERS = 'console=ttyS0'
 
-export async function planBoot(job: RunJob, source: ModuleSource, tell: Tell): Promise<BootPlan> {
-  const { config } = await loadConfig(job.stackFile, source, job.set)
-  const disk = job.disk === undefined ? undefined : await planDisk(job.disk, config, source)
-  const chosen = await choose(job, config, disk, source, tell)
+export async function planBoot(request: RunRequest, planning: Planning): Promise<BootPlan> {
+  const loaded = await loadConfig(request.stackFile, planning.source, request.set)
+  const { set, ...plan } = await planImage(request, loaded.config, planning)
+  return { ...plan, set, config: withOverrides(loaded, set) }
+}
+
+async function planImage(
+  request: RunRequest,
+  config: StackConfig,
+  planning: Planning,
+): Promise<Omit<BootPlan, 'config'>> {
+  const { command, terminal } = request
+  const disk = request.disk === undefined ? undefined : await diskOf(request.disk, config, planning.source)
+  const chosen = await choose(request, config, disk, planning)
   if (chosen === undefined) {
-    if (job.command) throw noCommandInDemo()
+    if (command) throw noCommandInDemo()
     const { demoGuest } = await import('@nonroot/image')
-    const image = { kernel: demoGuest(), cmdline: job.cmdline ?? '' }
+    const image = { kernel: demoGuest(), cmdline: request.cmdline ?? '' }
     return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined }
   }
-  const { ours, image: found } = chosen
+  const { ours, image } = chosen
   const set = [...(disk?.set ?? []), ...chosen.set]
   // The system on a disk takes over from our init, which then announces nothing.
-  const isOurs = ours && (disk === undefined || job.command !== undefined)
-  const announced = job.command ? 'command' : isOurs && !job.interactive ? 'shell' : undefined
-  if (!announced && !(isOurs && job.terminal) && !disk) return { set, announced, ...(found ? { image: found } : {}) }
+  const isOurs = ours && (disk === undefined || command !== undefined)
+  const announced = command ? 'command' : isOurs && !request.interactive ? 'shell' : undefined
+  const plan = { set, announced, ...(image ? { image } : {}) } as const
+  if (!announced && !(isOurs && terminal) && !disk) return plan
   const { guestParameters } = await import('@nonroot/image')
   const { parameters, overlay } = guestParameters({
-    ...(job.command ? { command: job.command } : {}),
+    ...(command ? { command } : {}),
     ...(announced ? { marks: true } : {}),
-    ...(isOurs && job.terminal ? { rows: job.terminal.rows, columns: job.terminal.columns } : {}),
-    ...(isOurs && job.terminal?.name ? { term: job.terminal.name } : {}),
+    ...(isOurs && terminal ? { rows: terminal.rows, columns: terminal.columns } : {}),
+    ...(isOurs && terminal?.name ? { term: terminal.name } : {}),
   })
-  const finish = (configured: BootImage): BootImage => {
-    const { cmdline = '', initrd } = configured
-    const whole = disk ? withRoot(cmdline, disk, initrd !== undefined) : cmdline
-    return {
-      ...configured,
-      cmdline: [whole, ...parameters].join(' ').trim(),
-      ...(overlay ? { initrd: concat(initrd ?? new Uint8Array(), overlay) } : {}),
-    }
-  }
-  return { set, announced, image: found ? finish(found) : finish }
+  const { uuid } = disk ?? {}
+  const root = disk && { disk: uuid === undefined ? {} : { uuid } }
+  return { ...plan, addition: { parameters, ...(overlay ? { overlay } : {}), ...root } }
+}
+
+/** Disks have much code of their own, which other starts do not wait for. */
+async function diskOf(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
+  const { planDisk } = await import('./disk-plan.ts')
+  return planDisk(name, config, source)
 }
 
 interface Chosen {
@@ -74,15 +109,14 @@ interface Chosen {
 
 /** Nothing: the demo guest it is. */
 async function choose(
-  job: RunJob,
+  request: RunRequest,
   config: StackConfig,
   disk: DiskPlan | undefined,
-  source: ModuleSource,
-  tell: Tell,
+  { source, tell, signal }: Planning,
 ): Promise<Chosen | undefined> {
-  const { kernel, initrd, cmdline } = job
+  const { kernel, initrd, cmdline, command } = request
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
-  if (kernel !== undefined) return { set: [await kernelSetting(kernel, job, source)], ours: false }
+  if (kernel !== undefined) return { set: [await kernelSetting(kernel, request, source)], ours: false }
   const configured = config.boot && Object.keys(config.boot).find((key) => key !== 'use')
   if (configured !== undefined) {
     const set = Object.entries(extra).map(([key, value]) => `boot.${configured}.${key}=${JSON.stringify(value)}`)
@@ -90,9 +124,9 @@ async function choose(
   }
   const { DEBIAN_PARAMETERS } = await import('@nonroot/image')
   // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
-  const usual = [...DEBIAN_PARAMETERS, ...(job.command ? ['quiet'] : [])].join(' ')
+  const usual = [...DEBIAN_PARAMETERS, ...(command ? ['quiet'] : [])].join(' ')
   // Only our own init runs commands.
-  if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !job.command)) {
+  if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !command)) {
     const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
     return { set: [bootSetting('linux', { kernel: disk.file })], ours: disk.ours, image }
   }
@@ -101,14 +135,14 @@ async function choose(
     import('../image-host.ts'),
   ])
   try {
-    const image = await debianImage(nodeImageHost(), {
+    const image = await debianImage(nodeImageHost(signal), {
       cacheFolder: cacheFolder(),
       onProgress: (progress) => tell(progressText(progress), progress.done >= progress.total),
     })
     const options = { kernel: image.vmlinux, initrd: image.initrd, cmdline: usual, ...extra }
     return { set: [bootSetting('linux', options)], ours: true }
   } catch (error) {
-    if (!(error instanceof ImageError) || job.command || disk) throw error
+    if (!(error instanceof ImageError) || command || disk) throw error
     tell(`no Debian image: ${error.message}; running the built-in demo guest`, true)
     return undefined
   }
@@ -118,14 +152,14 @@ const bootSetting = (protocol: string, options: Record<string, unknown>): string
   `boot=${JSON.stringify({ use: '@nonroot/boot', [protocol]: options })}`
 
 /** By what the file is: a Multiboot header in its first 8 KiB, or Linux. */
-async function kernelSetting(kernel: string, job: RunJob, source: ModuleSource): Promise<string> {
+async function kernelSetting(kernel: string, request: RunRequest, source: ModuleSource): Promise<string> {
   const start = await readStart(source.resolvePath(source.workingFolder, kernel))
-  const initrd = job.initrd
+  const { initrd, cmdline } = request
   if (isMultiboot(start)) {
     const modules = initrd === undefined ? {} : { modules: [{ content: initrd }] }
-    return bootSetting('multiboot', { kernel, ...modules, ...(job.cmdline ? { cmdline: job.cmdline } : {}) })
+    return bootSetting('multiboot', { kernel, ...modules, ...(cmdline ? { cmdline } : {}) })
   }
-  return bootSetting('linux', { kernel, ...(initrd ? { initrd } : {}), cmdline: job.cmdline ?? LINUX_PARAMETERS })
+  return bootSetting('linux', { kernel, ...(initrd ? { initrd } : {}), cmdline: cmdline ?? LINUX_PARAMETERS })
 }
 
 const MULTIBOOT_MAGIC = 0x1bad_b002
@@ -154,15 +188,6 @@ async function readStart(path: string): Promise<Uint8Array> {
     // Whoever boots it says what is wrong with it.
     return new Uint8Array()
   }
-}
-
-const concat = (first: Uint8Array, second: Uint8Array): Uint8Array => {
-  // Archives of an initramfs start at multiples of four.
-  const start = Math.ceil(first.length / 4) * 4
-  const whole = new Uint8Array(start + second.length)
-  whole.set(first)
-  whole.set(second, start)
-  return whole
 }
 
 const VERBS: Record<Progress['step'], string> = {

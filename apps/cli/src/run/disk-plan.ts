@@ -31,15 +31,3 @@ export async function planDisk(name: string, config: StackConfig, source: Module
 /** A list that is not there cannot grow. */
 const appended = (key: string, list: readonly unknown[], item: object): string =>
   list.length === 0 ? `${key}=${JSON.stringify([item])}` : `${key}.${list.length}=${JSON.stringify(item)}`
-
-/** Of a disk that has no file system we know: the first, which it is on a machine that has no other. */
-const FIRST_DISK = '/dev/vda'
-
-/**
- * What makes a system of the disk the guest's, unless the command line says already. Without an initramfs only the kernel itself looks, and knows
- * no UUIDs.
- */
-export function withRoot(cmdline: string, { uuid }: Pick<DiskBoot, 'uuid'>, hasInitrd: boolean): string {
-  if (/(^|\s)root=/.test(cmdline)) return cmdline
-  return `${cmdline} root=${hasInitrd && uuid !== undefined ? `UUID=${uuid}` : FIRST_DISK} ro`.trim()
-}

@@ -1,24 +1,26 @@
 /** What the main thread and the VM's thread say to each other. The main thread has the terminal, the other one the guest. */
 
-import type { MetricSample, VmEnd } from '@nonroot/contracts'
-import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
+import type { BootImage, MetricSample, VmEnd } from '@nonroot/contracts'
+import type { LoadedConfig, LogLevel, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
+import type { Announced } from './guest-input.ts'
+import type { ImageAddition } from './image-addition.ts'
 import type { StartMarks } from './start-times.ts'
 
-/** What to run. */
+/** What to run, planned. */
 export interface RunJob {
+  /** The configuration with all changes: the stack file and, as after `--set`, what is changed of it. */
   readonly stackFile: string
-  /** `KEY=VALUE`, as after `--set`. */
   readonly set: readonly string[]
-  /** A disk to attach, and to boot from. */
-  readonly disk?: string
-  readonly kernel?: string
-  readonly initrd?: string
-  readonly cmdline?: string
-  /** Run this in the guest instead of a shell. */
-  readonly command?: readonly string[]
-  /** A person sits there: the guest should know the screen. */
-  readonly terminal?: { readonly columns: number; readonly rows: number; readonly name?: string }
+  /** The same, read. Absent: it is code, and has what cannot be sent. */
+  readonly config?: LoadedConfig
+  /** In place of the files that the configuration then names. */
+  readonly image?: BootImage
+  /** What the image gets besides. */
+  readonly addition?: ImageAddition
+  /** What our init will announce on the console, with marks around a command's output. */
+  readonly announced: Announced
+  readonly terminal?: TerminalKind
   /** Input comes from a person, not from a file or another program. */
   readonly interactive: boolean
   readonly trace: boolean
@@ -28,6 +30,13 @@ export interface RunJob {
   readonly loadLimitMs?: number
   /** Bytes sent and not shown yet. */
   readonly flow: Int32Array
+}
+
+/** A person sits there: the guest should know the screen. */
+export interface TerminalKind {
+  readonly columns: number
+  readonly rows: number
+  readonly name?: string
 }
 
 export interface TraceEvents {
@@ -62,7 +71,6 @@ export type ToVm =
 export type FromVm =
   | { readonly type: 'output'; readonly bytes: Uint8Array }
   | { readonly type: 'log'; readonly level: LogLevel; readonly message: string }
-  | { readonly type: 'progress'; readonly text: string; readonly done: boolean }
   /** The guest is about to run. */
   | { readonly type: 'started' }
   | { readonly type: 'reply'; readonly id: number; readonly value: unknown }

@@ -3,9 +3,9 @@
 /** Moments on the way, in this order. Those of different threads overlap in part: what counts is when the last was done. */
 const STEPS = {
   node: 'Node was started',
-  program: 'the command was loaded',
+  program: 'the command was loaded, the configuration read, the image found',
   thread: "the VM's thread and its code were loaded",
-  stack: 'the stack was read, its plugins loaded and checked',
+  stack: 'the plugins of the stack were loaded and checked',
   image: 'the host was made, kernel and initrd read',
   machine: 'the machine was made, the image placed',
   guest: 'the first code was decoded and its handlers compiled',

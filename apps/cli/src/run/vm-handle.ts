@@ -14,7 +14,6 @@ export interface VmEvents {
   /** Call `done` when the bytes were shown: the guest waits for a slow reader. */
   onOutput(bytes: Uint8Array, done: () => void): void
   onLog(level: LogLevel, message: string): void
-  onProgress(text: string, done: boolean): void
   onStarted(): void
   onTrace(events: TraceEvents): void
 }
@@ -36,20 +35,19 @@ export class VmHandle {
   readonly #worker: Worker
   readonly #replies = new Map<number, (value: unknown) => void>()
   #requests = 0
+  /** What came before the job; it is what the thread hears first. */
+  #early: ToVm[] | undefined = []
   #stopping: NodeJS.Timeout | undefined
 
-  constructor(job: RunJob, events: VmEvents) {
+  constructor(flow: Int32Array, events: VmEvents) {
     this.#worker = takeThread()
-    this.#worker.postMessage(job)
     this.ended = new Promise((resolve, reject) => {
       this.#worker.on('message', (message: FromVm) => {
         switch (message.type) {
           case 'output':
-            return events.onOutput(message.bytes, () => shown(job.flow, message.bytes.length))
+            return events.onOutput(message.bytes, () => shown(flow, message.bytes.length))
           case 'log':
             return events.onLog(message.level, message.message)
-          case 'progress':
-            return events.onProgress(message.text, message.done)
           case 'started':
             return events.onStarted()
           case 'trace':
@@ -74,6 +72,20 @@ export class VmHandle {
     this.ended.catch(() => {})
   }
 
+  start(job: RunJob): void {
+    try {
+      this.#worker.postMessage(job)
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === 'DataCloneError')) throw error
+      // A configuration that is code may hold functions: the thread reads it itself.
+      const { config: _, ...rest } = job
+      this.#worker.postMessage(rest)
+    }
+    const early = this.#early ?? []
+    this.#early = undefined
+    for (const message of early) this.#post(message)
+  }
+
   input(bytes: Uint8Array): void {
     this.#post({ type: 'input', bytes })
   }
@@ -94,8 +106,9 @@ export class VmHandle {
     })
   }
 
-  /** End the VM; the thread, too, if it does not listen. */
+  /** End the VM; the thread, too, if it does not listen, or has nothing to do yet. */
   stop(): void {
+    if (this.#early) return void this.#worker.terminate()
     this.#post({ type: 'stop' })
     this.#stopping ??= setTimeout(() => void this.#worker.terminate(), GRACE_MS)
   }
@@ -107,6 +120,7 @@ export class VmHandle {
   }
 
   #post(message: ToVm): void {
-    this.#worker.postMessage(message)
+    if (this.#early) this.#early.push(message)
+    else this.#worker.postMessage(message)
   }
 }

@@ -10,14 +10,13 @@ import type { ConfigNode, ConfigPath } from './config-tree.ts'
 import { issuesToErrors, throwAll } from './issues.ts'
 import type { JsonSchema } from './issues.ts'
 
+/** Plain data: it can be sent to another thread, unless a configuration that is code put something else into it. */
 export interface LoadedConfig {
   /** The file that was asked for. */
   readonly file: string
   readonly config: StackConfig
   /** Where everything was written. */
   readonly tree: ConfigNode
-  /** Folder that paths at `path` are relative to: that of the file which wrote them. */
-  folderOf(path: ConfigPath): string
 }
 
 const OVERRIDE = '--set '
@@ -28,18 +27,23 @@ export async function loadConfig(
   overrides: readonly string[] = [],
 ): Promise<LoadedConfig> {
   const path = source.resolvePath(source.workingFolder, file)
-  let tree = await readTree(path, source, [])
+  return withOverrides({ file: path, tree: await readTree(path, source, []) }, overrides)
+}
+
+/** With further changes, as after `--set`. */
+export function withOverrides(
+  { file, tree: before }: Pick<LoadedConfig, 'file' | 'tree'>,
+  overrides: readonly string[],
+): LoadedConfig {
+  let tree = before
   for (const override of overrides) tree = applyOverride(tree, override)
-  const config = validate(tree)
-  return {
-    file: path,
-    config,
-    tree,
-    folderOf(at) {
-      const written = nodeAt(tree, at).at.file
-      return written.startsWith(OVERRIDE) ? source.workingFolder : source.folderOf(written)
-    },
-  }
+  return { file, config: validate(tree), tree }
+}
+
+/** Folder that paths at `path` are relative to: that of the file which wrote them. */
+export function folderOf({ tree }: LoadedConfig, path: ConfigPath, source: ModuleSource): string {
+  const written = nodeAt(tree, path).at.file
+  return written.startsWith(OVERRIDE) ? source.workingFolder : source.folderOf(written)
 }
 
 async function readTree(file: string, source: ModuleSource, chain: readonly string[]): Promise<ConfigNode> {

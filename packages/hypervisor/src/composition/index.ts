@@ -1,10 +1,10 @@
 /** From a configuration file to the parts of a hypervisor. */
 export * from './compose.ts'
-export { loadConfig } from './config-load.ts'
+export { loadConfig, withOverrides } from './config-load.ts'
 export type { LoadedConfig } from './config-load.ts'
 export { CONFIG_VERSION, defineStack, stackConfig, stackJsonSchema } from './config-schema.ts'
 export type { StackConfig, StackConfigInput } from './config-schema.ts'
 export { readManifest } from './manifest.ts'
-export { loadStack, packagesOf } from './stack.ts'
-export type { DeviceLayer, LoadStackOptions, PackageInfo, Stack, StrategyLayer } from './stack.ts'
+export { loadStack, packagesOf, resolveStack } from './stack.ts'
+export type { DeviceLayer, LoadStackOptions, PackageInfo, ResolveOptions, Stack, StrategyLayer } from './stack.ts'
 export { nearest } from './spelling.ts'

@@ -16,7 +16,7 @@ import type {
 import { NonrootError } from '@nonroot/contracts'
 import { incompatibilities, sortByRequires } from './compatibility.ts'
 import type { Part } from './compatibility.ts'
-import { loadConfig } from './config-load.ts'
+import { folderOf, loadConfig } from './config-load.ts'
 import type { LoadedConfig } from './config-load.ts'
 import type { StackConfig } from './config-schema.ts'
 import { keyLocation, nodeAt, pathText } from './config-tree.ts'
@@ -69,12 +69,15 @@ export interface Stack {
   readonly layers: readonly StrategyLayer[]
 }
 
-export interface LoadStackOptions {
+export interface ResolveOptions {
   readonly source: ModuleSource
-  /** `KEY=VALUE`, as after `--set`. */
-  readonly set?: readonly string[]
   /** How long one plugin may take to load. */
   readonly loadLimitMs?: number
+}
+
+export interface LoadStackOptions extends ResolveOptions {
+  /** `KEY=VALUE`, as after `--set`. */
+  readonly set?: readonly string[]
 }
 
 /** Read, validate, resolve, load and check. Every error that can be told at once is. */
@@ -141,13 +144,19 @@ function entriesOf(config: StackConfig): Entry[] {
   ]
 }
 
+interface Located extends LoadedConfig {
+  folderOf(path: ConfigPath): string
+}
+
 interface Resolved {
   readonly entry: Entry
   readonly loaded: LoadedPlugin
   readonly layer: StrategyLayer | DeviceLayer
 }
 
-async function resolveStack(loaded: LoadedConfig, options: LoadStackOptions): Promise<Stack> {
+/** What a configuration names: found, loaded and checked. */
+export async function resolveStack(given: LoadedConfig, options: ResolveOptions): Promise<Stack> {
+  const loaded: Located = { ...given, folderOf: (path) => folderOf(given, path, options.source) }
   const { config } = loaded
   const limitMs = options.loadLimitMs ?? DEFAULT_LOAD_LIMIT_MS
   const loader = new PluginLoader(options.source, limitMs)
@@ -234,7 +243,7 @@ function deviceNames(entries: readonly Entry[]): Map<Entry, string> {
 
 async function loadEntry(
   entry: Entry,
-  loaded: LoadedConfig,
+  loaded: Located,
   loader: PluginLoader,
   resolved: readonly Resolved[],
 ): Promise<LoadedPlugin> {
@@ -352,7 +361,10 @@ function toPart({ entry, layer }: Resolved): Part {
 }
 
 /** The packages that a configuration names, and the folder each is looked for from. For lists: loads nothing. */
-export const packagesOf = (loaded: LoadedConfig): { readonly specifier: string; readonly folder: string }[] =>
+export const packagesOf = (
+  loaded: LoadedConfig,
+  source: ModuleSource,
+): { readonly specifier: string; readonly folder: string }[] =>
   entriesOf(loaded.config).flatMap((entry) =>
-    entry.use === undefined ? [] : [{ specifier: entry.use, folder: loaded.folderOf(entry.path) }],
+    entry.use === undefined ? [] : [{ specifier: entry.use, folder: folderOf(loaded, entry.path, source) }],
   )
