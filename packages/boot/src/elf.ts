@@ -1,11 +1,12 @@
 /** ELF executables, 32 and 64 bit, x86: what is loaded where, the entry, and notes. Knows no boot protocol. (System V ABI, "Object Files") */
+import type { BootContent } from '@nonroot/contracts'
 import { hex } from './errors.ts'
 import type { ImageReader } from './image-reader.ts'
 
 export interface ElfSegment {
   readonly physical: number
   readonly virtual: bigint
-  readonly data: Uint8Array
+  readonly data: BootContent
   /** At least the data's length; the rest is zero. */
   readonly memorySize: number
 }
@@ -63,9 +64,10 @@ export function readElf(reader: ImageReader): ElfImage {
         ? reader.u64(at + wideAt, `${name} of segment ${index}`)
         : reader.u32(at + narrowAt, `${name} of segment ${index}`)
     const fileSize = field('p_filesz', 32, 16)
-    const data = reader.slice(field('p_offset', 8, 4), fileSize, `data of segment ${index}`)
+    const offset = field('p_offset', 8, 4)
+    const data = reader.part(offset, fileSize, `data of segment ${index}`)
     if (kind === PT_NOTE) {
-      notes.push(...readNotes(data.subarray(0, MOST_NOTES)))
+      notes.push(...readNotes(reader.bytes(offset, Math.min(fileSize, MOST_NOTES), `notes of segment ${index}`)))
       continue
     }
     const memorySize = field('p_memsz', 40, 20)

@@ -1,4 +1,5 @@
 /** Flat firmware at the reset vector: the image ends at 4 GiB and its last 128 KiB are seen below 1 MiB too. Registers stay those of power-up. (SDM Vol. 3A, "First Instruction Executed") */
+import { bytesOf } from '@nonroot/contracts'
 import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
 import { badImage, hex, noRoom } from './errors.ts'
 import { FOUR_GIBIBYTES, MEBIBYTE } from './placement.ts'
@@ -15,10 +16,10 @@ export const firmwareRom = (length: number): { start: number; length: number } =
 })
 
 export const createFirmware = (): BootProtocol => ({
-  load({ firmware }: BootImage, { guestMemory }: BootMachine): BootState {
-    if (!firmware)
+  load({ firmware: content }: BootImage, { guestMemory }: BootMachine): BootState {
+    if (!content)
       throw badImage('firmware', 'file', 'not given', 'name one: boot.firmware.image: /usr/share/seabios/bios-256k.bin')
-    const { length } = firmware
+    const { length } = content
     if (length < SMALLEST || length > LARGEST || length % SMALLEST !== 0) {
       throw badImage(
         'firmware',
@@ -27,6 +28,7 @@ export const createFirmware = (): BootProtocol => ({
         'it should be a multiple of 4 KiB up to 16 MiB: the file is truncated or no flat image',
       )
     }
+    const firmware = bytesOf(content)
     if (firmware.subarray(-RESET_VECTOR).every((byte) => byte === 0 || byte === 0xff)) {
       throw badImage(
         'firmware',

@@ -75,6 +75,13 @@ export function createSparseMemory(regions: readonly MemoryRegion[]): GuestMemor
       return true
     },
     writeBytes: write(['ram']),
+    lease(pieces) {
+      if (!pieces.every(({ address, length }) => within(address, length, ['ram']))) return undefined
+      const views: Uint8Array[] = []
+      for (const { address, length } of pieces)
+        each(address, length, (page, at, _, size) => views.push(page.subarray(at, at + size)))
+      return { views, end: () => {} }
+    },
     writeRom: write(['ram', 'rom']),
     fill(start, length, value) {
       if (!within(start, length, ['ram'])) return false

@@ -2,7 +2,7 @@
  * Linux on x86: a bzImage by its 64-bit or 32-bit entry, or the ELF inside it, which spares the guest the unpacking.
  * (Linux, "The Linux/x86 Boot Protocol")
  */
-import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import type { BootContent, BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
 import { placeAcpiTables } from './acpi/placing.ts'
 import { isElf, physicalEntry, readElf } from './elf.ts'
 import { badImage, hex, noRoom } from './errors.ts'
@@ -110,7 +110,7 @@ function loadBzImage(reader: ImageReader, placement: Placement, options: LinuxOp
     throw reader.bad('loadflags', hex(loadFlags), 'zImages are not supported: give a bzImage')
 
   const setupSize = ((reader.u8(FIELD.setupSects, 'setup_sects') || 4) + 1) * 512
-  const code = reader.slice(setupSize, reader.length - setupSize, 'protected-mode kernel')
+  const code = reader.part(setupSize, reader.length - setupSize, 'protected-mode kernel')
   const stated = reader.u32(FIELD.sysSize, 'syssize') * 16
   // A signature may follow; the last paragraph may be cut short.
   if (code.length + 15 < stated)
@@ -123,7 +123,7 @@ function loadBzImage(reader: ImageReader, placement: Placement, options: LinuxOp
   const start = placeCode(reader, placement, version, code)
 
   const headerEnd = FIELD.header + reader.u8(FIELD.jump + 1, 'length of the setup header')
-  const header = reader.slice(
+  const header = reader.bytes(
     FIELD.setupSects,
     Math.max(headerEnd, FIELD.heapEndPtr + 4) - FIELD.setupSects,
     'setup header',
@@ -144,7 +144,7 @@ function loadBzImage(reader: ImageReader, placement: Placement, options: LinuxOp
 }
 
 /** Where the kernel would like to be if there is room, else as low as it may; with the room it needs before it reads the memory map. */
-function placeCode(reader: ImageReader, placement: Placement, version: number, code: Uint8Array): number {
+function placeCode(reader: ImageReader, placement: Placement, version: number, code: BootContent): number {
   const initSize = version >= 0x20a ? Math.max(reader.u32(FIELD.initSize, 'init_size'), code.length) : code.length
   const relocatable = version >= 0x205 && reader.u8(FIELD.relocatableKernel, 'relocatable_kernel') !== 0
   const candidates: number[] = []

@@ -76,7 +76,7 @@ function loadByHeader(reader: ImageReader, header: number, placement: Placement)
   }
   const length = loadEnd === 0 ? reader.length - offset : loadEnd - loadAddress
   if (length <= 0) throw reader.bad('load_end_addr', hex(loadEnd), `it should be above load_addr (${hex(loadAddress)})`)
-  const data = reader.slice(offset, length, 'load_addr..load_end_addr')
+  const data = reader.part(offset, length, 'load_addr..load_end_addr')
   const memorySize = bssEnd === 0 ? length : bssEnd - loadAddress
   if (memorySize < length)
     throw reader.bad('bss_end_addr', hex(bssEnd), `it should be at least ${hex(loadAddress + length)}`)

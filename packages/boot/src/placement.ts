@@ -1,6 +1,6 @@
 /** Puts things into guest memory, one beside the other, and remembers where. Knows no boot protocol. */
 import { invariant } from '@nonroot/contracts'
-import type { BootState, GuestMemory } from '@nonroot/contracts'
+import type { BootContent, BootState, GuestMemory } from '@nonroot/contracts'
 import type { ElfImage } from './elf.ts'
 import { hex, noRoom } from './errors.ts'
 
@@ -56,7 +56,7 @@ export class Placement {
   }
 
   /** Bytes at a given address, zeroes after them up to `memorySize`. */
-  put(what: string, start: number, data: Uint8Array, memorySize = data.length): void {
+  put(what: string, start: number, data: BootContent, memorySize = data.length): void {
     this.reserve(what, start, memorySize)
     this.write(start, data)
     const rest = memorySize - data.length
@@ -64,8 +64,13 @@ export class Placement {
   }
 
   /** Over what was placed. */
-  write(start: number, data: Uint8Array): void {
-    invariant(this.guestMemory.writeBytes(start, data), `RAM at ${hex(start)} refuses ${data.length} bytes`)
+  write(start: number, data: BootContent): void {
+    const refused = `RAM at ${hex(start)} refuses ${data.length} bytes`
+    if (data instanceof Uint8Array) return invariant(this.guestMemory.writeBytes(start, data), refused)
+    const lease = this.guestMemory.lease([{ address: start, length: data.length }], 'write')
+    invariant(lease, refused)
+    data.readInto(0, lease.views)
+    lease.end()
   }
 
   reserve(what: string, start: number, length: number): void {
@@ -99,7 +104,7 @@ export class Placement {
   }
 
   /** A place for something large: the highest free one in 1 MiB..`limit`, page-aligned, out of the kernel's way. */
-  high(what: string, data: Uint8Array, limit: number): number {
+  high(what: string, data: BootContent, limit: number): number {
     const start = this.search(Math.max(data.length, 1), PAGE, MEBIBYTE, limit, 'highest')
     if (start === undefined) {
       const needed = mebibytes(this.taken.reduce((sum, { length }) => sum + length, 0) + data.length + 16 * MEBIBYTE)

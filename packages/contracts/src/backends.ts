@@ -1,5 +1,6 @@
 /** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
 
+import type { BootFile } from './boot-protocol.ts'
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
 import type { ThreadBackend } from './threads.ts'
@@ -116,7 +117,13 @@ export interface EntropyBackend {
 /** Files named by a configuration: kernels, images. Paths are resolved against the configuration file's folder. */
 export interface FileBackend {
   readFile(path: string): Promise<Uint8Array>
+  /** A file to be read in parts. Undefined: it is none of a known size, and can only be read at once. */
+  openFile?(path: string): Promise<OpenedFile | undefined>
   resolve(path: string): string
+}
+
+export interface OpenedFile extends BootFile {
+  close(): void
 }
 export const FileBackend = token<FileBackend>('FileBackend')
 

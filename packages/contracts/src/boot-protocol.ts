@@ -11,8 +11,24 @@ export interface BootModule<Content> {
   readonly cmdline: string
 }
 
-/** A guest image: with file names as the configuration has it (`string`), then with the bytes the kernel read for it. */
-export interface BootImage<Content = Uint8Array> {
+/** A file of an image, read where it is wanted: a kernel need not be in memory twice. It can be read as long as the VM is there. */
+export interface BootFile {
+  readonly length: number
+  /** Fills the views, one after the other, with what the file has from `at` on. They may be shared. Throws where the file is shorter. */
+  readInto(at: number, views: readonly Uint8Array[]): void
+}
+export type BootContent = Uint8Array | BootFile
+
+/** All of it. Bytes are given as they are. */
+export function bytesOf(content: BootContent): Uint8Array {
+  if (content instanceof Uint8Array) return content
+  const bytes = new Uint8Array(content.length)
+  content.readInto(0, [bytes])
+  return bytes
+}
+
+/** A guest image: with file names as the configuration has it (`string`), then with the files that the kernel opened for it. */
+export interface BootImage<Content = BootContent> {
   readonly kernel?: Content
   readonly initrd?: Content
   readonly firmware?: Content

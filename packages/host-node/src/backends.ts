@@ -11,6 +11,7 @@ import { openBlock } from './block.ts'
 import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
+import { openForReading } from './opened-file.ts'
 import { openSockets } from './sockets.ts'
 import { createNodeThreads } from './threads.ts'
 
@@ -37,7 +38,11 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
     folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),
     sockets: ({ path: socket }) => openSockets(path(socket)),
-    files: async () => ({ readFile: async (name) => readFile(path(name)), resolve: path }),
+    files: async () => ({
+      readFile: async (name) => readFile(path(name)),
+      openFile: async (name) => openForReading(path(name)),
+      resolve: path,
+    }),
     ...options.openers,
   }
   return {

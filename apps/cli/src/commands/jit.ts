@@ -1,7 +1,7 @@
 /** `nonroot jit dump`: what the processor makes of guest code: its disassembly, IR and WebAssembly. */
 
 import { readFile } from 'node:fs/promises'
-import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { bytesOf, ExitCode, NonrootError } from '@nonroot/contracts'
 import type { CodeDump } from '@nonroot/cpu-vmx'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
@@ -109,7 +109,7 @@ async function codeOf(file: string | undefined, { bytes, at = '0' }: JitDumpOpti
   // A segment may begin within a page: what is before it reads as zeros.
   const code = new Uint8Array(0x1000)
   const from = Number(page - segment.virtual)
-  code.set(segment.data.subarray(Math.max(0, from), from + 0x1000), Math.max(0, -from))
+  code.set(bytesOf(segment.data).subarray(Math.max(0, from), from + 0x1000), Math.max(0, -from))
   return { code, at: Number(address - page), base: page }
 }
 

@@ -1,18 +1,19 @@
 /** Which symbols a profile has: of the file that was given, or those that the kernel's image carries. */
 import { readFile } from 'node:fs/promises'
-import { NonrootError } from '@nonroot/contracts'
-import type { ModuleSource } from '@nonroot/contracts'
+import { bytesOf, NonrootError } from '@nonroot/contracts'
+import type { BootContent, ModuleSource } from '@nonroot/contracts'
 import { nodeImageHost } from '../image-host.ts'
 import { symbolsOf, type Symbols } from './symbols.ts'
 
 /** Undefined where the kernel has none: the profile then has addresses. Throws where the file that was given has none. */
 export async function profileSymbols(
   file: string | undefined,
-  kernel: Uint8Array | undefined,
+  kernel: BootContent | undefined,
   source: ModuleSource,
 ): Promise<Symbols | undefined> {
   const { decompressors } = nodeImageHost()
-  if (file === undefined) return kernel && symbolsOf(new Uint8Array(kernel), decompressors).catch(() => undefined)
+  if (file === undefined)
+    return kernel && symbolsOf(new Uint8Array(bytesOf(kernel)), decompressors).catch(() => undefined)
   let bytes: Uint8Array<ArrayBuffer>
   try {
     bytes = new Uint8Array(await readFile(source.resolvePath(source.workingFolder, file)))

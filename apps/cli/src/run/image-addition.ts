@@ -1,5 +1,6 @@
 /** What a run adds to its image: parameters of the kernel, and an archive behind the initramfs. Plain data: it is sent to the VM's thread. */
 
+import { bytesOf } from '@nonroot/contracts'
 import type { BootImage } from '@nonroot/contracts'
 
 export interface ImageAddition {
@@ -22,7 +23,7 @@ export function withAddition(image: BootImage, { parameters, overlay, disk }: Im
   return {
     ...image,
     cmdline: [whole, ...parameters].join(' ').trim(),
-    ...(overlay ? { initrd: concat(initrd ?? new Uint8Array(), overlay) } : {}),
+    ...(overlay ? { initrd: concat(bytesOf(initrd ?? new Uint8Array()), overlay) } : {}),
   }
 }
 

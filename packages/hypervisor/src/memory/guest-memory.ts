@@ -198,11 +198,14 @@ export class DemandGuestMemory implements GuestMemory {
   #put(slot: Slot, address: number, from: Uint8Array): void {
     const { length } = from
     for (let done = 0; done < length;) {
-      const piece = Math.min(FRAME_SIZE - ((address + done) & FRAME_MASK), length - done)
       const at = this.#makeWritable(slot, address + done)
-      this.#bytes.set(piece === length ? from : from.subarray(done, done + piece), at)
-      this.#host.noteWrite(hpa(at), piece)
-      done += piece
+      let end = done + FRAME_SIZE - ((address + done) & FRAME_MASK)
+      // Frames that lie alike in host memory, as those of a large run do, are written at once.
+      while (end < length && this.#makeWritable(slot, address + end) === at + end - done) end += FRAME_SIZE
+      if (end > length) end = length
+      this.#bytes.set(done === 0 && end === length ? from : from.subarray(done, end), at)
+      this.#host.noteWrite(hpa(at), end - done)
+      done = end
     }
   }
 

@@ -15,7 +15,8 @@ import type { KernelClock } from '../time/index.ts'
 import { createStreamConsole } from './console.ts'
 import type { StreamConsole } from './console.ts'
 import { createSeededEntropy } from './entropy.ts'
-import { readImage } from './images.ts'
+import { openImage } from './images.ts'
+import type { OpenedImage } from './images.ts'
 import { EventLoopPace } from './pace.ts'
 import type { Pace } from './pace.ts'
 import { PowerSwitch } from './power.ts'
@@ -102,7 +103,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const { machine } = stack.config
   // One VM's names stand by themselves; a host with several tells them apart by the VM.
   const metrics = createMetrics()
-  const image = await imageFor(stack, vmOptions.image, backends, resolvePath)
+  const { image, close: closeImage } = await imageFor(stack, vmOptions.image, backends, resolvePath)
   const guestMemory = new DemandGuestMemory({
     hostMemory,
     regions: pcMemoryMap(machine.memory, image.firmware?.length),
@@ -162,7 +163,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       boot: parts.boot!,
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
-      dispose: () => guestMemory.dispose(),
+      dispose: () => (guestMemory.dispose(), closeImage()),
     })
     nudge = () => vm.nudge()
     return vm
@@ -170,6 +171,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     for (const vcpu of vcpus) vcpu.dispose()
     await parts.dispose()
     guestMemory.dispose()
+    closeImage()
     throw error
   }
 }
@@ -190,7 +192,7 @@ async function imageFor(
   image: VmOptions<never>['image'],
   backends: HostBackends,
   resolvePath: (folder: string, path: string) => string,
-): Promise<BootImage> {
+): Promise<OpenedImage> {
   const { boot } = stack
   if (!boot) {
     throw new NonrootError({
@@ -201,9 +203,16 @@ async function imageFor(
       location: { file: stack.file },
     })
   }
-  if (typeof image === 'object') return image
-  const configured = await readImage(boot.image, { backends, resolvePath, folder: boot.folder })
-  return image ? image(configured) : configured
+  // Whose it is closes it.
+  if (typeof image === 'object') return { image, close: () => {} }
+  const configured = await openImage(boot.image, { backends, resolvePath, folder: boot.folder })
+  if (!image) return configured
+  try {
+    return { ...configured, image: await image(configured.image) }
+  } catch (error) {
+    configured.close()
+    throw error
+  }
 }
 
 /** `stack.io[0]` → `io0`: a name as devices have. */

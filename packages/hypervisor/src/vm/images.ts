@@ -1,9 +1,7 @@
-/** Boot images: the files that a configuration names, as bytes. */
+/** Boot images: the files that a configuration names, opened. */
 
 import { NonrootError } from '@nonroot/contracts'
-import type { BootImage, HostBackends } from '@nonroot/contracts'
-
-type ReadFile = (path: string, what: string) => Promise<Uint8Array>
+import type { BootContent, BootImage, HostBackends } from '@nonroot/contracts'
 
 export interface ImageSource {
   readonly backends: HostBackends
@@ -12,12 +10,22 @@ export interface ImageSource {
   readonly folder: string
 }
 
-export async function readImage(image: BootImage<string>, source: ImageSource): Promise<BootImage> {
+export interface OpenedImage {
+  readonly image: BootImage
+  /** Its files can no longer be read. */
+  close(): void
+}
+
+export async function openImage(image: BootImage<string>, source: ImageSource): Promise<OpenedImage> {
   const files = await source.backends.open('files', {})
-  const read: ReadFile = async (path, what) => {
+  const opened: { close(): void }[] = []
+  const close = (): void => opened.splice(0).forEach((file) => file.close())
+  const read = async (path: string, what: string): Promise<BootContent> => {
     const full = source.resolvePath(source.folder, path)
     try {
-      return await files.readFile(full)
+      const file = await files.openFile?.(full)
+      if (file) opened.push(file)
+      return file ?? (await files.readFile(full))
     } catch (error) {
       throw new NonrootError({
         code: 'host.file',
@@ -29,6 +37,18 @@ export async function readImage(image: BootImage<string>, source: ImageSource): 
       })
     }
   }
+  try {
+    return { image: await contentsOf(image, read), close }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+async function contentsOf(
+  image: BootImage<string>,
+  read: (path: string, what: string) => Promise<BootContent>,
+): Promise<BootImage> {
   const one = async (key: 'kernel' | 'initrd' | 'firmware') =>
     image[key] === undefined ? {} : { [key]: await read(image[key], key) }
   const modules =
