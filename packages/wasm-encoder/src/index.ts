@@ -1,3 +1,3 @@
 /** WebAssembly bytes at run time. Knows the binary format, nothing of x86. */
 export { Bytes } from './bytes.ts'
-export { ModuleBuilder, TYPE, type MemoryImport, type ValueType } from './module.ts'
+export { ModuleBuilder, TYPE, type BranchHint, type MemoryImport, type ValueType } from './module.ts'

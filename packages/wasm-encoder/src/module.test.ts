@@ -33,6 +33,19 @@ describe('ModuleBuilder', () => {
     expect((table.get(0) as (a: number, b: bigint) => bigint)(1, 1n)).toBe(3n)
   })
 
+  it('tells which way a branch mostly goes, counted from the locals on, before the code', () => {
+    const builder = new ModuleBuilder()
+    builder.function(builder.type([], []), [], new Bytes())
+    const code = new Bytes()
+    for (const byte of [0x41, 0, 0x04, 0x40, 0x0b, 0x0b]) code.byte(byte)
+    builder.function(builder.type([], []), ['i32'], code, [{ at: 2, likely: false }])
+    const bytes = builder.toBytes()
+    const text = new TextDecoder('latin1').decode(bytes)
+    const at = text.indexOf('metadata.code.branch_hint') + 'metadata.code.branch_hint'.length
+    // One function, number 1; one hint, at 5 (a run of locals takes 3), one byte long: unlikely. Then the code section.
+    expect([...bytes.subarray(at, at + 7)]).toEqual([1, 1, 1, 5, 1, 0, 10])
+  })
+
   it('refuses an import after a function', () => {
     const builder = new ModuleBuilder()
     const type = builder.type([], [])

@@ -20,10 +20,18 @@ interface FunctionImport {
   readonly type: number
 }
 
+/** Which way an `if` or `br_if` mostly goes. (WebAssembly Branch Hinting) */
+export interface BranchHint {
+  /** Offset of the instruction in the function's code, behind its locals. */
+  readonly at: number
+  readonly likely: boolean
+}
+
 interface Body {
   readonly type: number
   readonly locals: readonly ValueType[]
   readonly code: Bytes
+  readonly hints: readonly BranchHint[]
 }
 
 export class ModuleBuilder {
@@ -58,9 +66,9 @@ export class ModuleBuilder {
     return this.#imports.push({ module, name, type }) - 1
   }
 
-  /** Adds a function; `code` holds its instructions and the final `end`. Returns the function index. */
-  function(type: number, locals: readonly ValueType[], code: Bytes): number {
-    return this.#imports.length + this.#bodies.push({ type, locals, code }) - 1
+  /** Adds a function; `code` holds its instructions and the final `end`, `hints` are in order. Returns the function index. */
+  function(type: number, locals: readonly ValueType[], code: Bytes, hints: readonly BranchHint[] = []): number {
+    return this.#imports.length + this.#bodies.push({ type, locals, code, hints }) - 1
   }
 
   exportFunction(name: string, index: number): void {
@@ -106,16 +114,42 @@ export class ModuleBuilder {
       to.u32(element.functions.length)
       for (const index of element.functions) to.u32(index)
     })
-    section(out, 10, this.#bodies, writeBody)
+    const heads = this.#bodies.map(({ locals }) => localsOf(locals))
+    this.#branchHints(out, heads)
+    section(out, 10, this.#bodies, ({ code }, to, n) => {
+      to.u32(heads[n]!.length + code.length)
+      to.append(heads[n]!)
+      to.append(code)
+    })
     return out.toUint8Array()
+  }
+
+  #branchHints(out: Bytes, heads: readonly Bytes[]): void {
+    const hinted = [...this.#bodies.entries()].filter(([, { hints }]) => hints.length)
+    if (!hinted.length) return
+    const content = new Bytes(1024)
+    content.name('metadata.code.branch_hint')
+    content.u32(hinted.length)
+    for (const [n, { hints }] of hinted) {
+      content.u32(this.#imports.length + n)
+      content.u32(hints.length)
+      for (const { at, likely } of hints) {
+        content.u32(heads[n]!.length + at)
+        content.u32(1)
+        content.byte(likely ? 1 : 0)
+      }
+    }
+    out.byte(0)
+    out.u32(content.length)
+    out.append(content)
   }
 }
 
-function section<T>(out: Bytes, id: number, items: readonly T[], write: (item: T, to: Bytes) => void): void {
+function section<T>(out: Bytes, id: number, items: readonly T[], write: (item: T, to: Bytes, n: number) => void): void {
   if (!items.length) return
   const content = new Bytes(1024)
   content.u32(items.length)
-  for (const item of items) write(item, content)
+  for (const [n, item] of items.entries()) write(item, content, n)
   out.byte(id)
   out.u32(content.length)
   out.append(content)
@@ -146,10 +180,10 @@ const tableImport = (table: { module: string; name: string; minimum: number }) =
 }
 
 /** Locals are written as runs of one type, as the format asks. */
-function writeBody(body: Body, to: Bytes): void {
+function localsOf(locals: readonly ValueType[]): Bytes {
   const head = new Bytes(16)
   const runs: { type: ValueType; count: number }[] = []
-  for (const type of body.locals) {
+  for (const type of locals) {
     const last = runs.at(-1)
     if (last?.type === type) last.count++
     else runs.push({ type, count: 1 })
@@ -159,7 +193,5 @@ function writeBody(body: Body, to: Bytes): void {
     head.u32(run.count)
     head.byte(TYPE[run.type])
   }
-  to.u32(head.length + body.code.length)
-  to.append(head)
-  to.append(body.code)
+  return head
 }

@@ -148,7 +148,7 @@ function image({ bytes, roundsAt }: Code, rounds: number): Uint8Array {
 // --- our processor ---
 
 function machine(code: Code, compile: boolean): Processor {
-  const surroundings = new Surroundings(24576)
+  const surroundings = new Surroundings(49152)
   surroundings.guest = { start: 0, end: surroundings.memory.bytes.length }
   const processor = new Processor(surroundings, { compile })
   const { core } = processor

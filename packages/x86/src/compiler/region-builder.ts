@@ -10,10 +10,13 @@ import { EXIT, gpr, S, segment } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
 import { escapeOf, NOT_LINKED, RECORD, TARGETS } from '../interpreter/record.ts'
 import { lazyKindNumber } from './lazy-flags.ts'
+import { packAccess } from './slow-access.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
 
 /** What is known, at a point of the code, of where the status flags are. */
 type FlagState =
+  /** In memory as the region found them. */
+  | { readonly state: 'untouched' }
   /** Computed from these values when asked for; the lazy variables say the same. */
   | { readonly state: 'symbolic'; readonly kind: ArithmeticKind; readonly width: Width; readonly left: Value; readonly right: Value; readonly result: Value; readonly carry: Value | undefined }
   /** In their slots; lazyKind is 0. */
@@ -21,11 +24,47 @@ type FlagState =
   /** The lazy variables say. */
   | { readonly state: 'unknown' }
 
+const UNTOUCHED: FlagState = { state: 'untouched' }
 const UNKNOWN: FlagState = { state: 'unknown' }
 const STORED: FlagState = { state: 'stored' }
 
 /** A semantics that cannot be compiled: it calls the system unconditionally. */
 export class NotCompilable extends Error {}
+
+/** What is known of registers and flags at a point of the code. Registers are bits. */
+interface Known {
+  /** Their variable holds them. */
+  readonly valid: number
+  /** Their variable is newer than memory. */
+  readonly dirty: number
+  readonly flags: FlagState
+}
+
+/** An outermost loop of the region. What is used in it or behind it is loaded before it. */
+interface Loop {
+  readonly loads: Body
+  valid: number
+  /** Changed somewhere in it: dirty everywhere, as far as anybody knows who has not seen all of it. */
+  changed: number
+}
+
+/** A way to a block where several meet: what is missing there is put into the place. */
+interface Edge extends Known {
+  readonly place: Body
+  readonly loop: Loop | undefined
+}
+
+/** Registers that go back to memory, when it is known which: loops have their end behind the place. */
+interface WriteBack {
+  readonly dirty: number
+  readonly loop: Loop | undefined
+  readonly round: { readonly changed: number } | undefined
+}
+/** A way out in the middle, shared by the places where the same has to go back. */
+interface Fault extends WriteBack {
+  readonly flags: FlagState
+  readonly label: object
+}
 
 const REGISTERS = 16
 const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
@@ -40,15 +79,20 @@ export class RegionBuilder extends SemanticsBuilder {
   /** It goes on at computed targets. */
   usesTargets = false
   readonly #registers: (Variable | undefined)[] = Array.from({ length: REGISTERS })
-  /** Registers that some instruction of the region changes. */
-  readonly #changed = new Set<number>()
+  #valid = 0
+  #dirty = 0
   /** The latest value of a register on the straight line being built, to save reading it back. */
   readonly #latest = new Map<number, Value>()
-  /** Places, filled at the end, where registers are loaded and written back: only then it is known which. */
+  /** The outermost loop around what is being built, or that it lies behind. */
+  #loop: Loop | undefined
+  readonly #edges = new Map<BasicBlock, Edge[]>()
+  readonly #writeBacks: (WriteBack & { readonly place: Body })[] = []
+  readonly #faults: Fault[] = []
+  /** Where variables are loaded that the whole region shares, once it is known that it uses them. */
   readonly #loads: Body
-  readonly #writeBacks: Body[] = []
   readonly #ripPage: Variable
   readonly #tlb: Variable
+  readonly #shared = new Set<Variable>()
   readonly #budget: Variable
   readonly #lazyKind: Variable
   readonly #lazyLeft: Variable
@@ -60,11 +104,18 @@ export class RegionBuilder extends SemanticsBuilder {
   readonly #common = {}
   readonly #onward = {}
   readonly #computed = {}
-  #flags: FlagState = UNKNOWN
+  #flags: FlagState = UNTOUCHED
   #placed!: Placed
   /** Instructions from the current one to the end of its basic block. */
   #remaining = 0
   #instructionDepth = 0
+  #isInstruction = false
+  /** Where the current instruction's code begins. */
+  #start!: { readonly body: Body; at: number }
+  /** Registers that the current instruction has changed. */
+  #written = 0
+  /** Registers that the loop of a repeated instruction changes. */
+  #round: { changed: number } | undefined
   /** How the current basic block's last instruction goes on. */
   #condition: Value | undefined
   #target: Value | undefined
@@ -76,21 +127,16 @@ export class RegionBuilder extends SemanticsBuilder {
     this.#entry = this.param(1)
     this.stackSize = stackSizeOf(mode)
     this.#codeSize = codeSizeOf(mode)
-    this.#ripPage = this.variable(super.slot(S.ripPage), 'ripPage')
-    this.#tlb = this.variable(super.slot(S.tlb, 'i32'), 'tlb')
+    this.#ripPage = this.#bare(this.const(0), 'ripPage')
+    this.#tlb = this.#bare(this.i32(0), 'tlb')
+    this.#loads = this.#place()
     this.#budget = this.variable(super.slot(S.budget, 'i32'), 'budget')
-    this.#lazyKind = this.variable(super.slot(S.lazyKind, 'i32'), 'lazyKind')
+    this.#lazyKind = this.#bare(this.i32(0), 'lazyKind')
     this.#lazyLeft = this.#bare(this.const(0), 'lazyLeft')
     this.#lazyRight = this.#bare(this.const(0), 'lazyRight')
     this.#lazyResult = this.#bare(this.const(0), 'lazyResult')
     this.#next = this.#bare(this.i32(0), 'next')
     this.#goal = this.#bare(this.const(0), 'goal')
-    this.#loads = this.#place()
-    this.if(this.get(this.#lazyKind), () => {
-      this.assign(this.#lazyLeft, super.slot(S.lazyLeft))
-      this.assign(this.#lazyRight, super.slot(S.lazyRight))
-      this.assign(this.#lazyResult, super.slot(S.lazyResult))
-    })
   }
   /** A variable that wasm's zero initialises. */
   #bare(like: Value, name: string): Variable {
@@ -108,23 +154,33 @@ export class RegionBuilder extends SemanticsBuilder {
   build(region: Region): void {
     // Exits of a kind share one end: it is as long as all of a small region's instructions.
     this.block(() => {
-      this.block(() => {
-        this.block(() => this.#tree(region, region.blocks[0]!), this.#onward)
-        this.#goOnward()
-      }, this.#computed)
-      if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
+      const main = this.#apart(() => {
+        this.block(() => {
+          this.block(() => this.#tree(region, region.blocks[0]!), this.#onward)
+          this.#goOnward()
+        }, this.#computed)
+        if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
+      })
+      // What is rare comes last.
+      let inner = main
+      for (const fault of this.#faults)
+        inner = this.#apart(() => {
+          this.effect({ kind: 'block', label: fault.label, body: inner })
+          this.#storeAll(fault)
+          this.#storeFlags(fault.flags)
+          this.break(this.#common)
+        })
+      this.body.push(...inner)
     }, this.#common)
-    // The common way out for whatever leaves in the middle: state goes back to memory, the record says where.
-    this.#writeBack()
+    // The common way out for whatever leaves in the middle: the record says where.
+    super.setSlot(S.budget, this.get(this.#budget))
     super.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
     this.return()
     this.#fill(this.#loads, () => {
-      for (const [n, register] of this.#registers.entries()) if (register) this.assign(register, super.slot(gpr(n)))
+      if (this.#shared.has(this.#ripPage)) this.assign(this.#ripPage, super.slot(S.ripPage))
+      if (this.#shared.has(this.#tlb)) this.assign(this.#tlb, super.slot(S.tlb, 'i32'))
     })
-    for (const place of this.#writeBacks)
-      this.#fill(place, () => {
-        for (const n of this.#changed) super.setSlot(gpr(n), this.get(this.#registers[n]!))
-      })
+    for (const writeBack of this.#writeBacks) this.#fill(writeBack.place, () => this.#storeAll(writeBack))
   }
 
   /** A place in the code to be filled later. */
@@ -139,12 +195,42 @@ export class RegionBuilder extends SemanticsBuilder {
     build()
     this.body = body
   }
+  #apart(build: () => void): Body {
+    const place: Body = []
+    this.#fill(place, build)
+    return place
+  }
 
   /** The block and all that it dominates. (Ramsey: "Beyond Relooper", 2022) */
   #tree(region: Region, block: BasicBlock): void {
+    if (block.isMerge) this.#meet(block)
     const merges = region.blocks.filter((b) => b.isMerge && b !== block && b.dominator === block).toSorted((a, b) => b.order - a.order)
     if (!block.isLoop) return this.#within(region, block, merges)
+    // Ways that come round find flags in the variables.
+    if (this.#flags.state === 'untouched') this.#loadLazyFlags()
+    this.#flags = UNKNOWN
+    const isOutermost = !this.#loop
+    if (isOutermost) this.#loop = { loads: this.#place(), valid: this.#valid, changed: 0 }
     this.loop(() => this.#within(region, block, merges), loopLabel(block))
+    if (isOutermost) this.#loop = undefined
+  }
+  /** What holds whichever way led to the block; what holds on some ways only is made to. */
+  #meet(block: BasicBlock): void {
+    const loop = this.#loop
+    const edges = this.#edges.get(block)!.map((edge) => {
+      const over = edge.loop === loop ? undefined : edge.loop
+      return { ...edge, valid: edge.loop?.valid ?? edge.valid, dirty: edge.dirty | (over?.changed ?? 0) }
+    })
+    const valid = edges.reduce((all, edge) => all & edge.valid, -1)
+    const isUntouched = edges.every(({ flags }) => flags.state === 'untouched')
+    for (const { place, dirty, flags } of edges)
+      this.#fill(place, () => {
+        this.#store(dirty & ~valid)
+        if (!isUntouched && flags.state === 'untouched') this.#loadLazyFlags()
+      })
+    this.#valid = valid
+    this.#dirty = edges.reduce((any, edge) => any | edge.dirty, 0) & valid
+    this.#flags = isUntouched ? UNTOUCHED : edges.every(({ flags }) => flags.state === 'stored') ? STORED : UNKNOWN
   }
   /** The block, inside wasm blocks that end where its merge nodes begin; the last of them outermost. */
   #within(region: Region, block: BasicBlock, merges: readonly BasicBlock[]): void {
@@ -154,8 +240,6 @@ export class RegionBuilder extends SemanticsBuilder {
     this.#tree(region, last)
   }
   #straight(region: Region, block: BasicBlock): void {
-    // What a single predecessor knows of the flags holds here as well; where ways meet only the variables know.
-    if (block.isMerge || block.isLoop || block.order === 0) this.#flags = UNKNOWN
     const count = block.instructions.length
     this.#condition = this.#target = undefined
     this.#latest.clear()
@@ -179,22 +263,31 @@ export class RegionBuilder extends SemanticsBuilder {
     this.#placed = placed
     this.begin(placed.instruction, flagsDead)
     this.#instructionDepth = this.depth
+    this.#start = { body: this.body, at: this.body.length }
+    this.#written = 0
     // Flags that change only under a condition are changed in their slots.
     const { row } = placed.instruction
     if (!flagsDead && row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.#settle()
+    this.#isInstruction = true
     this.#meaningOf(placed.instruction)(this, ...this.operands)
+    this.#isInstruction = false
   }
 
   #end(region: Region, block: BasicBlock): void {
     const { ending } = block
-    const flags = this.#flags
+    const known = { valid: this.#valid, dirty: this.#dirty, flags: this.#flags }
     const to = (ip: number): void => {
-      this.#flags = flags
+      this.#valid = known.valid
+      this.#dirty = known.dirty
+      this.#flags = known.flags
       const target = region.byStart.get(ip)
       if (!target) return this.#exitTo(ip)
       if (target.order <= block.order) return this.continue(loopLabel(target))
-      if (target.isMerge) return this.break(target)
-      this.#tree(region, target)
+      if (!target.isMerge) return this.#tree(region, target)
+      const edges = this.#edges.get(target) ?? []
+      this.#edges.set(target, edges)
+      edges.push({ ...known, place: this.#place(), loop: this.#loop })
+      this.break(target)
     }
     switch (ending.kind) {
       case 'conditional':
@@ -207,6 +300,7 @@ export class RegionBuilder extends SemanticsBuilder {
       case 'indirect':
         // An instruction that always raises has no target, and has left.
         if (!this.#target) return
+        this.#writeBack()
         this.assign(this.#goal, this.#target)
         return this.break(this.#computed)
     }
@@ -219,9 +313,9 @@ export class RegionBuilder extends SemanticsBuilder {
   #goComputed(): void {
     const target = this.get(this.#goal)
     this.usesTargets = true
-    this.#writeBack()
+    super.setSlot(S.budget, this.get(this.#budget))
     super.setSlot(S.rip, target)
-    const distance = this.sub(target, this.get(this.#ripPage))
+    const distance = this.sub(target, this.#use(this.#ripPage))
     this.if(this.ltU(distance, 0x1000), () => {
       const offset = this.wrap(distance)
       const entry = this.add(this.rawLoad('i32', this.#entry, RECORD.targets, 32), this.shl(this.and(offset, TARGETS - 1), 3))
@@ -244,7 +338,7 @@ export class RegionBuilder extends SemanticsBuilder {
   /** Leaves by a record: for what it is linked to, or by itself. */
   #goOnward(): void {
     const record = this.add(this.rawLoad('i32', this.#entry, RECORD.waysOut, 32), this.get(this.#next))
-    this.#writeBack()
+    super.setSlot(S.budget, this.get(this.#budget))
     const linked = this.rawLoad('i32', record, RECORD.link, 32)
     const next = this.select(this.gtU(linked, NOT_LINKED), linked, record)
     this.tail(this.rawLoad('i32', next, RECORD.handler, 32), this.cpu, next)
@@ -253,29 +347,60 @@ export class RegionBuilder extends SemanticsBuilder {
   #exitTo(ip: number): void {
     let number = this.waysOut.indexOf(ip)
     if (number < 0) number = this.waysOut.push(ip) - 1
+    this.#writeBack()
     this.assign(this.#next, number * RECORD.size)
     this.break(this.#onward)
   }
 
-  /** Registers, budget and lazy flags to their slots. */
+  /** Registers and flags to memory, as far as it does not have them. */
   #writeBack(): void {
-    this.#writeBacks.push(this.#place())
-    super.setSlot(S.budget, this.get(this.#budget))
-    this.#storeLazyFlags()
+    this.#writeBacks.push({ place: this.#place(), dirty: this.#dirty, loop: this.#loop, round: this.#round })
+    this.#storeFlags(this.#flags)
   }
-  #storeLazyFlags(): void {
-    super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+  #storeAll({ dirty, loop, round }: WriteBack): void {
+    this.#store(dirty | (loop?.changed ?? 0) | (round?.changed ?? 0))
+  }
+  #storeFlags(f: FlagState): void {
+    switch (f.state) {
+      case 'untouched':
+        return
+      case 'stored':
+        return super.setSlot(S.lazyKind, this.i32(0))
+      case 'symbolic':
+        super.setSlot(S.lazyKind, this.i32(lazyKindNumber(f.kind, f.width)))
+        if (f.kind === 'logic') return super.setSlot(S.lazyResult, this.get(this.#lazyResult))
+        return this.#storeLazyOperands()
+      case 'unknown':
+        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+        return this.#storeLazyOperands()
+    }
+  }
+  #storeLazyOperands(): void {
     super.setSlot(S.lazyLeft, this.get(this.#lazyLeft))
     super.setSlot(S.lazyRight, this.get(this.#lazyRight))
     super.setSlot(S.lazyResult, this.get(this.#lazyResult))
+  }
+  #loadLazyFlags(): void {
+    this.assign(this.#lazyKind, super.slot(S.lazyKind, 'i32'))
+    this.assign(this.#lazyLeft, super.slot(S.lazyLeft))
+    this.assign(this.#lazyRight, super.slot(S.lazyRight))
+    this.assign(this.#lazyResult, super.slot(S.lazyResult))
+  }
+  #store(registers: number): void {
+    for (const [n, register] of this.#registers.entries()) if (registers & (1 << n)) super.setSlot(gpr(n), this.get(register!))
+  }
+  /** A variable that the whole region shares. */
+  #use(variable: Variable): Value {
+    this.#shared.add(variable)
+    return this.get(variable)
   }
 
   // ------------------------------------------------------------------ slots: registers and flags are caught here
 
   override slot(offset: number, type: Value['type'] = 'i64', width: Width = type === 'i32' ? 32 : type === 'v128' ? 128 : 64): Value {
     if (offset < gpr(REGISTERS)) return this.#readGpr(offset >> 3, offset & 7, width)
-    if (offset === S.tlb) return this.get(this.#tlb)
-    if (offset === S.ripPage) return this.get(this.#ripPage)
+    if (offset === S.tlb) return this.#use(this.#tlb)
+    if (offset === S.ripPage) return this.#use(this.#ripPage)
     if (offset === S.budget) return this.get(this.#budget)
     if (FLAG_SLOTS.has(offset)) this.#settle()
     return super.slot(offset, type, width)
@@ -302,18 +427,56 @@ export class RegionBuilder extends SemanticsBuilder {
       const placed = this.and(byte ? this.shl(value, 8 * byte) : value, mask)
       whole = this.or(this.and(this.#readGpr(n, 0, 64), BigInt.asUintN(64, ~mask)), placed)
     }
-    this.#changed.add(n)
-    this.assign(this.#register(n), whole)
+    this.assign(this.#toWrite(n), whole)
     if (this.depth === this.#instructionDepth) this.#latest.set(n, whole)
     else this.#latest.delete(n)
   }
+  /** The register's variable, loaded. */
   #register(n: number): Variable {
+    const bit = 1 << n
+    const register = (this.#registers[n] ??= this.#bare(this.const(0), `r${n}`))
+    const loop = this.#loop
+    if ((loop?.valid ?? this.#valid) & bit) return register
+    const load = (): void => this.assign(register, super.slot(gpr(n)))
+    if (loop) {
+      loop.valid |= bit
+      this.#fill(loop.loads, load)
+      return register
+    }
+    this.#valid |= bit
+    if (this.depth === this.#instructionDepth) load()
+    else {
+      // Whatever way the instruction takes, it is there behind it.
+      this.#atStart(load)
+    }
+    return register
+  }
+  /** Before the current instruction. */
+  #atStart(build: () => void): void {
+    const nodes = this.#apart(build)
+    this.#start.body.splice(this.#start.at, 0, ...nodes)
+    this.#start.at += nodes.length
+  }
+  /** The register's variable, about to be written. */
+  #toWrite(n: number): Variable {
+    const bit = 1 << n
+    // What is written on one way only, or in one round, must be there on the others.
+    if (this.#loop || this.depth > this.#instructionDepth) this.#register(n)
+    this.#valid |= bit
+    this.#dirty |= bit
+    this.#written |= bit
+    if (this.#loop) this.#loop.changed |= bit
+    if (this.#round) this.#round.changed |= bit
     return (this.#registers[n] ??= this.#bare(this.const(0), `r${n}`))
   }
   /** A later round of the loop may find registers changed. */
   override loop(body: () => void, label: object = {}): void {
     this.#latest.clear()
+    const outer = this.#round
+    // The region's own loops are no instruction's.
+    if (this.#isInstruction) this.#round ??= { changed: 0 }
     super.loop(body, label)
+    this.#round = outer
     this.#latest.clear()
   }
 
@@ -424,11 +587,15 @@ export class RegionBuilder extends SemanticsBuilder {
       this.#flags = this.depth > this.#instructionDepth ? UNKNOWN : STORED
       return
     }
-    this.if(this.get(this.#lazyKind), () => {
-      this.#storeLazyFlags()
+    const isUntouched = f.state === 'untouched'
+    this.if(isUntouched ? super.slot(S.lazyKind, 'i32') : this.get(this.#lazyKind), () => {
+      if (!isUntouched) {
+        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+        this.#storeLazyOperands()
+      }
       this.run('settleFlags', this.cpu, this.i32(0))
-      this.assign(this.#lazyKind, 0)
     })
+    this.assign(this.#lazyKind, 0)
   }
   /** The same, unless the instruction overwrites every flag anyway. */
   #settleForWrite(): void {
@@ -487,7 +654,7 @@ export class RegionBuilder extends SemanticsBuilder {
   }
   /** RIP at an offset from the page's start. */
   #rip(offset: number): Value {
-    return this.truncate(this.add(this.get(this.#ripPage), offset), this.codeSize)
+    return this.truncate(this.add(this.#use(this.#ripPage), offset), this.codeSize)
   }
   currentRip(): Value {
     return this.#rip(this.#placed.ip)
@@ -498,12 +665,12 @@ export class RegionBuilder extends SemanticsBuilder {
   relativeTarget(): Value {
     const { ip } = this.#placed
     const offset = ip + this.instruction.length + this.instruction.immediate
-    return this.truncate(this.add(this.get(this.#ripPage), offset), this.codeSize === 64 ? 64 : this.operandSize)
+    return this.truncate(this.add(this.#use(this.#ripPage), offset), this.codeSize === 64 ? 64 : this.operandSize)
   }
   protected effectiveAddress(): Value {
     const { base, index, scale, displacement, displacementHigh, row, length } = this.instruction
     if (row.operands.some((o) => o.kind === 'O')) return this.const((BigInt(displacementHigh) << 32n) | BigInt(displacement >>> 0))
-    if (base === BASE_RIP) return this.add(this.get(this.#ripPage), this.#placed.ip + length + displacement)
+    if (base === BASE_RIP) return this.add(this.#use(this.#ripPage), this.#placed.ip + length + displacement)
     let sum: Value | undefined = base >= 0 ? this.#readGpr(base, 0, 64) : undefined
     if (index >= 0) {
       const scaled = this.shl(this.#readGpr(index, 0, 64), scale)
@@ -516,16 +683,20 @@ export class RegionBuilder extends SemanticsBuilder {
   }
 
   /** In one call: this stands at every access. (compiler/slow-access.ts) */
-  protected slowHost(access: 'read' | 'modify', linear: Value, info: number): Value {
-    const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.i32(info), this.#position())
-    this.ifUnlikely(this.eqz(host), () => this.break(this.#common))
+  protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value {
+    const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.#access(bytes, segmentNumber), tag)
+    this.ifUnlikely(this.eqz(host), () => this.#leaveSilently())
     return host
   }
-  protected slowWrite(linear: Value, value: Value, info: number): void {
+  protected slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag: Value = this.const(0)): void {
     const vector = value.type === 'v128'
     if (vector) super.setSlot(S.value, value)
-    const args = vector ? [this.cpu, linear, this.i32(info), this.#position()] : [this.cpu, linear, value, this.i32(info), this.#position()]
-    this.ifUnlikely(this.call('i32', vector ? 'compiledWriteVector' : 'compiledWrite', ...args), () => this.break(this.#common))
+    const args = vector ? [this.cpu, linear] : [this.cpu, linear, value]
+    const left = this.call('i32', vector ? 'compiledWriteVector' : 'compiledWrite', ...args, this.#access(bytes, segmentNumber), tag)
+    this.ifUnlikely(left, () => this.#leaveSilently())
+  }
+  #access(bytes: number, segmentNumber: number): Value {
+    return this.i32(packAccess(bytes, segmentNumber, this.#placed.ip, this.instruction.length, this.#remaining))
   }
   /** The current instruction as RECORD has it: ip, length, remaining. */
   #position(): Value {
@@ -539,7 +710,27 @@ export class RegionBuilder extends SemanticsBuilder {
   }
   #leaveAt(position: Value): void {
     super.setSlot(S.compiledRecord + RECORD.ip, position)
-    this.break(this.#common)
+    this.#leaveSilently()
+  }
+  /** The position is known already. */
+  #leaveSilently(): void {
+    const early = this.#dirty & ~this.#written
+    if (!this.#loop && early) {
+      // Without a loop one store is all that this costs, and there is less to do for every place that may leave.
+      this.#atStart(() => this.#store(early))
+      this.#dirty &= ~early
+    }
+    this.break(this.#faultLabel())
+  }
+  #faultLabel(): object {
+    const flags = this.#flags
+    const dirty = this.#dirty
+    const loop = this.#loop
+    const round = this.#round
+    if (!dirty && !loop && !round && flags.state === 'untouched') return this.#common
+    let fault = this.#faults.find((f) => f.flags === flags && f.dirty === dirty && f.loop === loop && f.round === round)
+    if (!fault) this.#faults.push((fault = { flags, dirty, loop, round, label: {} }))
+    return fault.label
   }
   jump(rip: Value): void {
     this.#target = rip

@@ -2,7 +2,7 @@
 import type { Instruction } from '../decode/instruction.ts'
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Width } from '../ir/nodes.ts'
-import { SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
+import { accessInfo, SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
 import { FAR, NEVER_LINKED, NOT_LINKED, RECORD } from './record.ts'
@@ -118,15 +118,16 @@ export class HandlerBuilder extends SemanticsBuilder {
     return which === 'operand' ? this.add(this.cpu, this.#field(RECORD.segment)) : this.add(this.cpu, segment(which))
   }
 
-  protected slowHost(access: 'read' | 'modify', linear: Value, info: number): Value {
+  protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number): Value {
     this.setSlot(S.address, linear)
-    this.ifUnlikely(this.call('i32', access === 'read' ? 'slowRead' : 'slowModify', this.cpu, this.i32(info)), () => this.leave())
+    const info = this.i32(accessInfo(bytes, segmentNumber))
+    this.ifUnlikely(this.call('i32', access === 'read' ? 'slowRead' : 'slowModify', this.cpu, info), () => this.leave())
     return access === 'read' ? this.add(this.cpu, S.value) : this.slot(S.modify, 'i32')
   }
-  protected slowWrite(linear: Value, value: Value, info: number): void {
+  protected slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number): void {
     this.setSlot(S.address, linear)
     this.setSlot(S.value, value)
-    this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.i32(info)), () => this.leave())
+    this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.i32(accessInfo(bytes, segmentNumber))), () => this.leave())
   }
 
   leave(): void {

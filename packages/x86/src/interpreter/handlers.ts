@@ -30,8 +30,8 @@ export interface HandlersOptions extends HandlerContext {
 
 /** Types alone, without functions: what may go to another thread. */
 export function moduleContext(imports: Readonly<Record<string, Signature>>): ModuleContext {
-  const all = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES, ...imports }
-  return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results }]) => [name, { params, results }])) }
+  const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES, ...imports }
+  return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results, isRare }]) => [name, { params, results, isRare }])) }
 }
 
 /** Handlers that belong to no row. */

@@ -1,11 +1,13 @@
 /** Function bodies → the bytes of one WebAssembly module that imports memory, table and whatever the bodies call. Knows no instruction. */
-import { ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
+import { Bytes, ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
 import type { IrBuilder } from '../ir/builder.ts'
 import { lower } from './lower.ts'
 
 export interface Signature {
   readonly params: readonly ValueType[]
   readonly results: readonly ValueType[]
+  /** Called seldom, from many places: by way of a function of the module's own, because a call of an import is long. */
+  readonly isRare?: boolean | undefined
 }
 
 /** A function's body, and the imports it calls. */
@@ -34,12 +36,29 @@ export function functionModule(bodies: readonly Built[], { signatures }: ModuleC
     if (!known) throw new Error(`code calls ${name}, which is not imported`)
     callees.set(name, module.importFunction('e', name, module.type(known.params, known.results)))
   }
+  for (const [name, imported] of callees) {
+    const { params, results, isRare } = signatures[name]!
+    if (isRare) callees.set(name, module.function(module.type(params, results), [], handOn(imported, params.length)))
+  }
   const functions = bodies.map((body) => {
     const { params, results } = body.signature ?? CODE_TYPE
-    const { code, locals } = lower(body.root, { params: params.length, callee: (name) => callees.get(name)!, tailType: type })
-    return module.function(module.type(params, results), locals, code)
+    const { code, locals, hints } = lower(body.root, { params: params.length, callee: (name) => callees.get(name)!, tailType: type })
+    return module.function(module.type(params, results), locals, code, hints)
   })
   return { module, functions }
+}
+
+/** Code that does nothing but call a function in its own place. */
+function handOn(callee: number, params: number): Bytes {
+  const code = new Bytes(16)
+  for (let n = 0; n < params; n++) {
+    code.byte(0x20)
+    code.u32(n)
+  }
+  code.byte(0x12)
+  code.u32(callee)
+  code.byte(0x0b)
+  return code
 }
 
 /** The same, with the functions exported by their numbers. */

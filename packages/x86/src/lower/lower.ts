@@ -1,5 +1,5 @@
 /** IR → WebAssembly: the only lowering. Decides which values live in locals and writes the bytes. */
-import { Bytes, type ValueType } from '@nonroot/wasm-encoder'
+import { Bytes, type BranchHint, type ValueType } from '@nonroot/wasm-encoder'
 import type { Body, Node, Value } from '../ir/nodes.ts'
 import type { Type } from '../ir/ops.ts'
 
@@ -7,6 +7,7 @@ export interface Lowered {
   readonly code: Bytes
   /** Types of the locals after the parameters. */
   readonly locals: readonly ValueType[]
+  readonly hints: readonly BranchHint[]
 }
 
 export interface LowerOptions {
@@ -22,7 +23,7 @@ export function lower(body: Body, options: LowerOptions): Lowered {
   const lowering = new Lowering(options)
   lowering.list(body)
   lowering.code.byte(0x0b)
-  return { code: lowering.code, locals: lowering.locals }
+  return { code: lowering.code, locals: lowering.locals, hints: lowering.hints }
 }
 
 /** Loads by type, width and sign. (WebAssembly Core Specification, "Memory Instructions") */
@@ -40,6 +41,7 @@ const LOAD_VECTOR: Record<number, number> = { 128: 0, 64: 93, 32: 92 }
 class Lowering {
   readonly code = new Bytes(512)
   readonly locals: ValueType[] = []
+  readonly hints: BranchHint[] = []
   readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
   readonly #options: LowerOptions
   /** Open wasm blocks, innermost last; loops carry their label twice: the block around (break) and the loop (continue). */
@@ -100,6 +102,7 @@ class Lowering {
         return
       case 'if':
         this.#value(node.condition)
+        if (node.unlikely) this.hints.push({ at: code.length, likely: false })
         if (node.then.length === 1 && node.then[0]!.kind === 'break' && !node.else.length) return this.#branch(0x0d, node.then[0]!)
         code.byte(0x04)
         code.byte(0x40)

@@ -95,9 +95,9 @@ export abstract class SemanticsBuilder extends IrBuilder {
   protected abstract effectiveAddress(): Value
   /** i64 base of the segment in use, or undefined where it is 0 by definition. `index`: a segment number, or the operand's own. */
   protected abstract segmentAddress(which: number | 'operand'): Value
-  /** What the TLB does not answer (paging/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `info`: see `accessInfo`. */
-  protected abstract slowHost(access: 'read' | 'modify', linear: Value, info: number): Value
-  protected abstract slowWrite(linear: Value, value: Value, info: number): void
+  /** What the TLB does not answer (paging/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not fit. */
+  protected abstract slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value
+  protected abstract slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag?: Value): void
   /** Leaves compiled code or the handler chain at this instruction; `exit` says why. */
   abstract leave(): void
   /** Ends the block: continue at `rip`, already checked. */
@@ -287,9 +287,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
   }
   store(linear: Value, bytes: number, value: Value, which: number | 'operand' = 'operand'): void {
     const entry = this.#tlbEntry(linear)
+    const tag = this.rawLoad('i64', entry, TLB.write, 64)
     this.ifUnlikely(
-      this.ne(this.rawLoad('i64', entry, TLB.write, 64), this.#pageOfLastByte(linear, bytes)),
-      () => this.slowWrite(linear, value, accessInfo(bytes, this.#segmentOf(which))),
+      this.ne(tag, this.#pageOfLastByte(linear, bytes)),
+      () => this.slowWrite(linear, value, bytes, this.#segmentOf(which), tag),
       () => this.#storeAt(this.#host(linear, entry), bytes, value),
     )
   }
@@ -299,7 +300,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const write = (value: Value): void => {
       this.#storeAt(host, bytes, value)
       // Not memory as it stands: what was read lies in the value slot, and is written the long way.
-      this.ifUnlikely(this.eq(host, this.add(this.cpu, S.value)), () => this.slowWrite(linear, value, accessInfo(bytes, this.#segmentOf(which))))
+      this.ifUnlikely(this.eq(host, this.add(this.cpu, S.value)), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)))
     }
     return { value: this.#loadAt(host, bytes), write }
   }
@@ -309,7 +310,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const host = this.variable(this.#host(linear, entry), 'host')
     const tag = this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64)
     this.ifUnlikely(this.ne(tag, this.#pageOfLastByte(linear, bytes)), () =>
-      this.assign(host, this.slowHost(access, linear, accessInfo(bytes, this.#segmentOf(which)))),
+      this.assign(host, this.slowHost(access, linear, bytes, this.#segmentOf(which), tag)),
     )
     return this.get(host)
   }
@@ -329,7 +330,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
     return { host: this.#host(linear, entry), plain: hit }
   }
   #tlbEntry(linear: Value): Value {
-    const index = this.and(this.wrap(this.shrU(linear, 12 - 5)), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
+    const index = this.and(this.shrU(this.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
     return this.add(this.slot(S.tlb, 'i32'), index)
   }
   /** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
