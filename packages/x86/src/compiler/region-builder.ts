@@ -469,12 +469,15 @@ export class RegionBuilder extends SemanticsBuilder {
     if (this.#round) this.#round.changed |= bit
     return (this.#registers[n] ??= this.#bare(this.const(0), `r${n}`))
   }
-  /** A later round of the loop may find registers changed. */
+  /** A later round of the loop may find registers and flags changed. */
   override loop(body: () => void, label: object = {}): void {
     this.#latest.clear()
     const outer = this.#round
     // The region's own loops are no instruction's.
-    if (this.#isInstruction) this.#round ??= { changed: 0 }
+    if (this.#isInstruction) {
+      this.#round ??= { changed: 0 }
+      if (this.#flags.state !== 'untouched') this.#flags = UNKNOWN
+    }
     super.loop(body, label)
     this.#round = outer
     this.#latest.clear()
