@@ -31,6 +31,8 @@ export class Side {
     this.#most = most
     this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile, regions: createRegionCompiler(verifyRegion) })
     if (compile) this.processor.blocks.hotness = 2
+    // As a device's line would: where slices end must not show.
+    this.surroundings.onAccess = () => this.processor.yield()
     const { core } = this.processor
     this.world = new World(core, this.surroundings)
     core.nonRoot = this.#hooks(core)

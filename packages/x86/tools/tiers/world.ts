@@ -49,6 +49,8 @@ const mix = (a: number, b: number): number => Math.imul(a ^ 0x9e37_79b9, b | 1) 
 export class Surroundings implements ProcessorHost {
   readonly memory: HostMemory
   readonly writes: DeviceWrite[] = []
+  /** Called at every access to a port or device. */
+  onAccess = (): void => {}
   constructor(frames: number) {
     this.memory = createTestHostMemory(frames)
   }
@@ -58,15 +60,19 @@ export class Surroundings implements ProcessorHost {
     return physical >= this.guest.start && physical < this.guest.end ? physical : -1
   }
   readPort(port: number, size: number): number {
+    this.onAccess()
     return mix(port, size)
   }
   writePort(port: number, size: number, value: number): void {
+    this.onAccess()
     this.writes.push({ address: port, size, value })
   }
   readDevice(physical: number, size: number): number {
+    this.onAccess()
     return mix(physical, size)
   }
   writeDevice(physical: number, size: number, value: number): void {
+    this.onAccess()
     this.writes.push({ address: physical, size, value })
   }
   readTsc(): bigint {
