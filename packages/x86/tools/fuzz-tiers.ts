@@ -48,8 +48,9 @@ function run(sequences: readonly Sequence[]): void {
   let failures: readonly Failure[]
   try {
     failures = runner.run(sequences)
-  } catch {
+  } catch (error) {
     failures = sequences.map(fails).filter((failure) => failure !== undefined)
+    if (!failures.length) throw error
   }
   for (const failure of failures) report(failure)
 }

@@ -61,7 +61,7 @@ export class BatchStatistics {
   /** Of the sequences, without their UD2, and of their regions. */
   instructions = 0
   inRegions = 0
-  /** Sequences that begin with an instruction that is not for compiled code. */
+  /** Sequences whose first instruction is not for compiled code. */
   refused = 0
   /** By the interpreter. */
   retired = 0
@@ -130,7 +130,8 @@ export class BatchRunner {
     for (const [n, sequence] of sequences.entries()) {
       statistics.sequences++
       statistics.instructions += sequence.items.length - 1
-      const mismatch = made[n]![0] ? this.#sequence(sequence, made[n]!.filter((part) => part !== undefined)) : void statistics.refused++
+      if (!made[n]![0]) statistics.refused++
+      const mismatch = this.#sequence(sequence, made[n]!.filter((part) => part !== undefined))
       if (mismatch) failures.push({ sequence, ...mismatch })
     }
     if (Buffer.compare(this.#bytes, this.#memory) !== 0) throw new Error('memory changed that no page table entry says is dirty')
