@@ -18,7 +18,7 @@ import type { Mismatch } from './pair.ts'
 import { layOut } from './program.ts'
 import type { Sequence } from './sequence.ts'
 import { hex, show, Side, type Stop } from './side.ts'
-import { randomState } from './state.ts'
+import { aimAtBorders, randomState } from './state.ts'
 import { verifyRegion } from './verify-region.ts'
 import { codeBase, PAGES } from './world.ts'
 
@@ -233,7 +233,9 @@ export class BatchRunner {
   #randomise({ seed, start, codeSize, user }: Sequence, pass: number): void {
     const { core } = this.#side.processor
     this.#vcpu.set(this.#vcpuBlank)
-    randomState(new Random(seed * PASSES.length + pass), core, codeSize, user)
+    const random = new Random(seed * PASSES.length + pass)
+    randomState(random, core, codeSize, user)
+    aimAtBorders(random, core, codeSize)
     core.set64(S.rip, BigInt(start - codeBase(codeSize)))
     this.#vcpuBefore.set(this.#vcpu)
     this.#settle()

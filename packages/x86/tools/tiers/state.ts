@@ -18,6 +18,17 @@ export function place(random: Random): number {
   return random.below(3) ? at & ~15 : at
 }
 
+/** Where what may be done changes: page 11 is not there, 12 read only, 14 for data, 15 the system's, and around them all is nothing. (world.ts) */
+const BORDERS = [0, 9, 11, 11, 12, 15, 16].map((page) => DATA + (page << 12))
+
+/** Half the time a pointer leads to where an access crosses a border, or a later element of a string is the first to fault. */
+export function aimAtBorders(random: Random, core: Core, codeSize: CodeSize): void {
+  if (random.below(2)) return
+  const register = random.pick([RSI, RDI, RDI, RBX, RBP])
+  const linear = random.pick(BORDERS) + random.below(80) - 64
+  core.set64(gpr(register), BigInt(codeSize === 16 ? (linear - DATA) & 0xffff : linear))
+}
+
 const MXCSR = [0x1f80, 0x1f80, 0x1fa0, 0x1fa0, 0x1fbf, 0x9f80, 0x7f80, 0x1f00]
 
 /** General registers, flags, x87, SSE. */
