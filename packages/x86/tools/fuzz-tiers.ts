@@ -31,11 +31,11 @@ const mostFailures = Number(values.most ?? 5)
 const begin = watchdog(60_000)
 const started = performance.now()
 const statistics = new BatchStatistics()
-const runner = new BatchRunner(statistics, ({ seed }) => begin(seed))
+const runner = new BatchRunner(statistics, ({ seed }) => begin(seed), 64)
 const failed: number[] = []
 
 /** A sequence by itself, beside the statistics. */
-const alone = new BatchRunner(new BatchStatistics(), ({ seed }) => begin(seed))
+const alone = new BatchRunner(new BatchStatistics(), ({ seed }) => begin(seed), 1)
 function fails(sequence: Sequence): Failure | undefined {
   try {
     return alone.run([sequence])[0]
@@ -49,6 +49,7 @@ function run(sequences: readonly Sequence[]): void {
   try {
     failures = runner.run(sequences)
   } catch (error) {
+    // The verifier's objections, for one.
     failures = sequences.map(fails).filter((failure) => failure !== undefined)
     if (!failures.length) throw error
   }

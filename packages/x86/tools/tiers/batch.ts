@@ -27,7 +27,6 @@ const MOST_INSTRUCTIONS = 2000
 /** Each from another state. First the region finds in the TLB what the interpreter used, then nothing, and its slices are short. */
 const PASSES = [{ cold: false }, { cold: true }] as const
 const SLICE = 1000
-const VERIFY_EVERY = 64
 /** Of records, in bytes: half of what the cache of blocks has. */
 const MOST_CODE = 8 << 20
 
@@ -73,9 +72,9 @@ export class BatchStatistics {
 
 export class BatchRunner {
   readonly #side = new Side(false, MOST_INSTRUCTIONS)
-  /** Verifying takes as long as building: one batch in VERIFY_EVERY is. */
   readonly #verifying = createRegionCompiler(verifyRegion)
   readonly #trusting = createRegionCompiler()
+  readonly #verifyEvery: number
   #batches = 0
   readonly #statistics: BatchStatistics
   readonly #begin: (sequence: Sequence) => void
@@ -88,8 +87,9 @@ export class BatchRunner {
   readonly #vcpuBefore = new Int32Array(VCPU_SIZE >>> 2)
   readonly #vcpuAfter = new Int32Array(VCPU_SIZE >>> 2)
 
-  /** `begin` hears of each sequence before it runs. */
-  constructor(statistics: BatchStatistics, begin: (sequence: Sequence) => void) {
+  /** `begin` hears of each sequence before it runs. Verifying takes as long as building: one batch in `verifyEvery` is. */
+  constructor(statistics: BatchStatistics, begin: (sequence: Sequence) => void, verifyEvery: number) {
+    this.#verifyEvery = verifyEvery
     this.#statistics = statistics
     this.#begin = begin
     this.#side.world.fill(new Random(1))
@@ -167,7 +167,7 @@ export class BatchRunner {
       const entries = addresses.filter((other) => other !== address && page(other) === page(address)).map((other) => other & 0xfff)
       return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries }
     }))
-    const service = this.#batches++ % VERIFY_EVERY ? this.#trusting : this.#verifying
+    const service = this.#batches++ % this.#verifyEvery ? this.#trusting : this.#verifying
     let made: RegionModule | undefined
     service.compile(requests, handlers.moduleContext, (result) => (made = result))
     const { module, regions } = made!

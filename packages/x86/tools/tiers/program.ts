@@ -292,7 +292,8 @@ function sequence(writer: Writer, count: number, depth: number, calls: number[])
   const first = writer.items.length
   const forward: { at: number; over: number }[] = []
   for (let left = count; left > 0; left--) {
-    const kind = random.below(32)
+    // Where there are few instructions, more of them branch.
+    const kind = random.below(writer.odd ? 32 : 14)
     if (kind < 4) {
       forward.push({ at: writer.items.length, over: 1 + random.below(6) })
       if (kind) writer.conditional(0)

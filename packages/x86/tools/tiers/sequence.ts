@@ -31,8 +31,8 @@ function circumstancesOf(number: number): Pick<Program, 'codeSize' | 'user' | 'a
 }
 
 /**
- * Half of them straight lines, some of these in two regions, so that flags go from one to the other uncomputed; the others with branches, and
- * loops and calls in some.
+ * Half of them straight lines, the others with branches, and loops and calls in some. A third are in two regions, so that flags go from one to
+ * the other uncomputed.
  */
 export function randomSequence(number: number): Sequence {
   const circumstances = circumstancesOf(number)
@@ -42,12 +42,13 @@ export function randomSequence(number: number): Sequence {
   for (;;) {
     const writer = new Writer(random, circumstances.codeSize, { odd: false })
     const { items } = writer
-    const count = 1 + random.below(1 + random.below(MOST_INSTRUCTIONS))
-    const straight = random.below(2) === 0
-    if (straight) writer.straight(count)
+    const before = random.below(3) ? 0 : 1 + random.below(3)
+    for (let left = before; left > 0; left--) writer.instruction()
+    if (before) items.push(JUMP)
+    const second = before ? items.length : undefined
+    const count = 1 + random.below(1 + random.below(MOST_INSTRUCTIONS - before))
+    if (random.below(2)) writer.straight(count)
     else chunk(writer, count, random.below(2))
-    const second = straight && random.below(2) ? 1 + random.below(items.length - 1) : undefined
-    if (second !== undefined) items.splice(second - 1, 0, JUMP)
     const sequence = { ...circumstances, seed: number, start, items, chunks: [0], ...(second !== undefined && { second }) }
     const { length } = layOut(sequence).bytes
     if (length <= LONGEST) return { ...sequence, start: start + random.below(SLOT - length + 1) }
