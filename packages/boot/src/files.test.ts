@@ -14,11 +14,16 @@ const guestElf = (name: string) =>
 
 const fileOf = (bytes: Uint8Array): BootFile => ({
   length: bytes.length,
-  readInto(at, views) {
+  read(at, length) {
+    if (at + length > bytes.length) throw new Error(`the file ends at ${bytes.length}`)
+    return bytes.slice(at, at + length)
+  },
+  readInto(at, views, done) {
     for (const view of views) {
-      if (at + view.length > bytes.length) throw new Error(`the file ends at ${bytes.length}`)
-      view.set(bytes.subarray(at, (at += view.length)))
+      view.set(this.read(at, view.length))
+      at += view.length
     }
+    done()
   },
 })
 

@@ -63,7 +63,11 @@ export class ImageReader {
     const { content } = this
     const start = this.within(at, length, field)
     if (content instanceof Uint8Array) return content.subarray(start, start + length)
-    return { length, readInto: (offset, views) => content.readInto(start + offset, views) }
+    return {
+      length,
+      read: (offset, size) => content.read(start + offset, size),
+      readInto: (offset, views, done) => content.readInto(start + offset, views, done),
+    }
   }
 
   bad(field: string, value: string | number, remedy: string) {

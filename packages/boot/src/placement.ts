@@ -69,8 +69,7 @@ export class Placement {
     if (data instanceof Uint8Array) return invariant(this.guestMemory.writeBytes(start, data), refused)
     const lease = this.guestMemory.lease([{ address: start, length: data.length }], 'write')
     invariant(lease, refused)
-    data.readInto(0, lease.views)
-    lease.end()
+    data.readInto(0, lease.views, () => lease.end())
   }
 
   reserve(what: string, start: number, length: number): void {

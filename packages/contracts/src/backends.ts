@@ -1,6 +1,5 @@
 /** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
 
-import type { BootFile } from './boot-protocol.ts'
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
 import type { ThreadBackend } from './threads.ts'
@@ -122,7 +121,12 @@ export interface FileBackend {
   resolve(path: string): string
 }
 
-export interface OpenedFile extends BootFile {
+export interface OpenedFile {
+  readonly length: number
+  /** A copy of a part, now. Throws where the file became shorter. */
+  read(at: number, length: number): Uint8Array
+  /** Fills the views, one after the other. They may be shared memory. */
+  readInto(at: number, views: readonly Uint8Array[]): Promise<void>
   close(): void
 }
 export const FileBackend = token<FileBackend>('FileBackend')

@@ -14,18 +14,19 @@ export interface BootModule<Content> {
 /** A file of an image, read where it is wanted: a kernel need not be in memory twice. It can be read as long as the VM is there. */
 export interface BootFile {
   readonly length: number
-  /** Fills the views, one after the other, with what the file has from `at` on. They may be shared. Throws where the file is shorter. */
-  readInto(at: number, views: readonly Uint8Array[]): void
+  /** A copy of a part. Throws where the file became shorter. */
+  read(at: number, length: number): Uint8Array
+  /**
+   * Fills the views, one after the other, with what the file has from `at` on, then calls `done`. At once or later, beside other work, but before the
+   * guest runs.
+   */
+  readInto(at: number, views: readonly Uint8Array[], done: () => void): void
 }
 export type BootContent = Uint8Array | BootFile
 
 /** All of it. Bytes are given as they are. */
-export function bytesOf(content: BootContent): Uint8Array {
-  if (content instanceof Uint8Array) return content
-  const bytes = new Uint8Array(content.length)
-  content.readInto(0, [bytes])
-  return bytes
-}
+export const bytesOf = (content: BootContent): Uint8Array =>
+  content instanceof Uint8Array ? content : content.read(0, content.length)
 
 /** A guest image: with file names as the configuration has it (`string`), then with the files that the kernel opened for it. */
 export interface BootImage<Content = BootContent> {

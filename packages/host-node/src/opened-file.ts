@@ -9,16 +9,27 @@ export function openForReading(path: string): OpenedFile | undefined {
   const stat = fs.statSync(path)
   if (!stat.isFile() || stat.size === 0) return undefined
   const fd = fs.openSync(path, 'r')
+  const moved = (count: number, at: number): number => {
+    if (count === 0) throw new Error(`${path} ends at ${at}: somebody made it shorter`)
+    return count
+  }
   return {
     length: fs.fstatSync(fd).size,
-    readInto(at, views) {
-      let position = at
+    read(at, length) {
+      const bytes = new Uint8Array(length)
+      for (let done = 0; done < length;)
+        done += moved(fs.readSync(fd, bytes, done, length - done, at + done), at + done)
+      return bytes
+    },
+    async readInto(start, views) {
+      let at = start
       for (const view of views)
         for (let done = 0; done < view.length;) {
-          const count = fs.readSync(fd, view, done, view.length - done, position)
-          if (count === 0) throw new Error(`${path} ends at ${position}: somebody made it shorter`)
-          done += count
-          position += count
+          const count = await new Promise<number>((resolve, reject) =>
+            fs.read(fd, view, done, view.length - done, at, (error, got) => (error ? reject(error) : resolve(got))),
+          )
+          done += moved(count, at)
+          at += count
         }
     },
     close: () => fs.closeSync(fd),

@@ -2,7 +2,16 @@
 
 import { join } from './path.ts'
 import { NonrootError } from '@nonroot/contracts'
-import type { BootImage, ConsoleBackend, HostBackends, HostMemory, Log, Metrics, Vcpu } from '@nonroot/contracts'
+import type {
+  BootImage,
+  BootState,
+  ConsoleBackend,
+  HostBackends,
+  HostMemory,
+  Log,
+  Metrics,
+  Vcpu,
+} from '@nonroot/contracts'
 import { KernelIoBus, Platform } from '../bus/index.ts'
 import { composeHost } from '../composition/compose.ts'
 import type { HostParts } from '../composition/compose.ts'
@@ -15,7 +24,7 @@ import type { KernelClock } from '../time/index.ts'
 import { createStreamConsole } from './console.ts'
 import type { StreamConsole } from './console.ts'
 import { createSeededEntropy } from './entropy.ts'
-import { openImage } from './images.ts'
+import { openedAlready, openImage } from './images.ts'
 import type { OpenedImage } from './images.ts'
 import { EventLoopPace } from './pace.ts'
 import type { Pace } from './pace.ts'
@@ -103,7 +112,8 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const { machine } = stack.config
   // One VM's names stand by themselves; a host with several tells them apart by the VM.
   const metrics = createMetrics()
-  const { image, close: closeImage } = await imageFor(stack, vmOptions.image, backends, resolvePath)
+  const opened = await imageFor(stack, vmOptions.image, backends, resolvePath)
+  const { image } = opened
   const guestMemory = new DemandGuestMemory({
     hostMemory,
     regions: pcMemoryMap(machine.memory, image.firmware?.length),
@@ -141,6 +151,10 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     guestMemory.setPaging(parts.paging)
     const { interrupts } = platform
     parts.abi.attach({ guestMemory, clock, interrupts, vcpuCount: machine.vcpus })
+    const boot = (): BootState =>
+      parts.boot!.load(image, { guestMemory, vcpuCount: machine.vcpus, platform: platform.describe(), log })
+    // Files are read while the vCPUs are made.
+    const booted = boot()
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
     for (let index = 0; index < machine.vcpus; index++) {
       vcpus.push(
@@ -159,19 +173,25 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     }
     readInstructions(clock, vcpus)
     const vm = new KernelVm({
-      ...{ name, console, metrics, log, guestMemory, clock, bus, platform, power, parts, vcpus, image, pace },
-      boot: parts.boot!,
+      ...{ name, console, metrics, log, guestMemory, clock, bus, platform, power, parts, vcpus, pace, booted },
+      boot: async () => {
+        const state = boot()
+        await opened.settled()
+        return state
+      },
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
-      dispose: () => (guestMemory.dispose(), closeImage()),
+      dispose: () => (guestMemory.dispose(), opened.close()),
     })
     nudge = () => vm.nudge()
+    await opened.settled()
     return vm
   } catch (error) {
     for (const vcpu of vcpus) vcpu.dispose()
     await parts.dispose()
+    await opened.settled().catch(() => {})
     guestMemory.dispose()
-    closeImage()
+    opened.close()
     throw error
   }
 }
@@ -203,8 +223,7 @@ async function imageFor(
       location: { file: stack.file },
     })
   }
-  // Whose it is closes it.
-  if (typeof image === 'object') return { image, close: () => {} }
+  if (typeof image === 'object') return openedAlready(image)
   const configured = await openImage(boot.image, { backends, resolvePath, folder: boot.folder })
   if (!image) return configured
   try {

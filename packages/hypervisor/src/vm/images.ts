@@ -1,7 +1,7 @@
 /** Boot images: the files that a configuration names, opened. */
 
 import { NonrootError } from '@nonroot/contracts'
-import type { BootContent, BootImage, HostBackends } from '@nonroot/contracts'
+import type { BootContent, BootFile, BootImage, HostBackends, OpenedFile } from '@nonroot/contracts'
 
 export interface ImageSource {
   readonly backends: HostBackends
@@ -12,20 +12,23 @@ export interface ImageSource {
 
 export interface OpenedImage {
   readonly image: BootImage
-  /** Its files can no longer be read. */
+  /** Resolves when all that was asked for of its files is where it belongs. */
+  settled(): Promise<void>
+  /** Its files can no longer be read. Not while they are. */
   close(): void
 }
 
+/** Of somebody who has the bytes. */
+export const openedAlready = (image: BootImage): OpenedImage => ({ image, settled: async () => {}, close: () => {} })
+
 export async function openImage(image: BootImage<string>, source: ImageSource): Promise<OpenedImage> {
-  const files = await source.backends.open('files', {})
-  const opened: { close(): void }[] = []
-  const close = (): void => opened.splice(0).forEach((file) => file.close())
+  const backend = await source.backends.open('files', {})
+  const files = new ImageFiles()
   const read = async (path: string, what: string): Promise<BootContent> => {
     const full = source.resolvePath(source.folder, path)
     try {
-      const file = await files.openFile?.(full)
-      if (file) opened.push(file)
-      return file ?? (await files.readFile(full))
+      const file = await backend.openFile?.(full)
+      return file ? files.add(file) : await backend.readFile(full)
     } catch (error) {
       throw new NonrootError({
         code: 'host.file',
@@ -38,10 +41,39 @@ export async function openImage(image: BootImage<string>, source: ImageSource): 
     }
   }
   try {
-    return { image: await contentsOf(image, read), close }
+    return { image: await contentsOf(image, read), settled: () => files.settled(), close: () => files.close() }
   } catch (error) {
-    close()
+    files.close()
     throw error
+  }
+}
+
+/** The open files of an image, and what is being read of them. */
+class ImageFiles {
+  readonly #opened: OpenedFile[] = []
+  #reading: Promise<void>[] = []
+
+  add(file: OpenedFile): BootFile {
+    this.#opened.push(file)
+    return {
+      length: file.length,
+      read: (at, length) => file.read(at, length),
+      readInto: (at, views, done) => {
+        const reading = file.readInto(at, views).then(done)
+        // Whoever waits for all of it hears of it.
+        reading.catch(() => {})
+        this.#reading.push(reading)
+      },
+    }
+  }
+
+  async settled(): Promise<void> {
+    const results = await Promise.allSettled(this.#reading.splice(0))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+  }
+
+  close(): void {
+    for (const file of this.#opened.splice(0)) file.close()
   }
 }
 

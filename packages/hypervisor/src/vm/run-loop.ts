@@ -42,7 +42,7 @@ export interface RunLoopParts {
   /** Devices finish what is in flight: what they were lent of the guest's memory is the next guest's after a reset. */
   readonly quiesce: () => Promise<void>
   /** Machine reset. Gives an end when the machine is not to restart. */
-  readonly reset: () => VmEnd | undefined
+  readonly reset: () => Promise<VmEnd | undefined>
 }
 
 /** Why a burst of slices ended. */
@@ -242,7 +242,7 @@ export class RunLoop implements InterruptSink {
     const { power, quiesce, reset } = this.#parts
     power.resetRequested = false
     await quiesce()
-    const end = reset()
+    const end = await reset()
     if (end) return power.finish(end)
     this.#runnable.fill(1)
     this.#deferred = undefined

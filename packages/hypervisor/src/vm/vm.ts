@@ -1,17 +1,7 @@
 /** A virtual machine: created, run once, disposed. */
 
 import { NonrootError } from '@nonroot/contracts'
-import type {
-  BootImage,
-  BootProtocol,
-  BootState,
-  ConsoleBackend,
-  Log,
-  Metrics,
-  MetricSample,
-  Vcpu,
-  VmEnd,
-} from '@nonroot/contracts'
+import type { BootState, ConsoleBackend, Log, Metrics, MetricSample, Vcpu, VmEnd } from '@nonroot/contracts'
 import type { KernelIoBus, Platform } from '../bus/index.ts'
 import type { VmParts } from '../composition/compose.ts'
 import type { DemandGuestMemory } from '../memory/guest-memory.ts'
@@ -77,8 +67,10 @@ export interface VmAssembly {
   readonly power: PowerSwitch
   readonly parts: VmParts
   readonly vcpus: readonly Vcpu[]
-  readonly boot: BootProtocol
-  readonly image: BootImage
+  /** What the guest starts with: its memory is there already, or will be before it runs. */
+  readonly booted: BootState
+  /** The same once more, after a reset. */
+  readonly boot: () => Promise<BootState>
   readonly onReset: 'restart' | 'end'
   readonly pace: Pace
   readonly tracer: Tracer | undefined
@@ -94,7 +86,7 @@ export class KernelVm implements Vm {
   #placed: BootState['placed'] = []
   #state: VmState = 'created'
 
-  /** Boots: the guest's memory and first registers are as the protocol wants them. */
+  /** The guest's first registers are as the boot protocol wants them. */
   constructor(assembly: VmAssembly) {
     this.#assembly = assembly
     this.name = assembly.name
@@ -115,7 +107,7 @@ export class KernelVm implements Vm {
     })
     assembly.platform.interrupts.attach(this.#loop)
     assembly.tracer?.attach?.({ vcpus: assembly.vcpus, guestMemory: assembly.guestMemory })
-    this.#boot()
+    this.#start(assembly.booted)
   }
 
   get state(): VmState {
@@ -157,15 +149,15 @@ export class KernelVm implements Vm {
     }
   }
 
-  #boot(): void {
-    const { boot, image, guestMemory, vcpus, platform, log } = this.#assembly
-    const state = boot.load(image, { guestMemory, vcpuCount: vcpus.length, platform: platform.describe(), log })
+  #start(state: BootState): void {
     this.#placed = state.placed
-    vcpus.forEach((vcpu, index) => vcpu.writeState(index === 0 ? state.registers : { activity: 'waitForStartup' }))
+    this.#assembly.vcpus.forEach((vcpu, index) =>
+      vcpu.writeState(index === 0 ? state.registers : { activity: 'waitForStartup' }),
+    )
   }
 
-  #resetMachine(): VmEnd | undefined {
-    const { onReset, parts, platform, vcpus, log } = this.#assembly
+  async #resetMachine(): Promise<VmEnd | undefined> {
+    const { onReset, parts, platform, vcpus, log, boot } = this.#assembly
     if (onReset === 'end') return { state: 'poweredOff' }
     log.info('machine reset')
     for (const model of parts.io) {
@@ -176,7 +168,7 @@ export class KernelVm implements Vm {
     platform.interrupts.reset()
     parts.abi.reset()
     for (const vcpu of vcpus) vcpu.reset('powerUp')
-    this.#boot()
+    this.#start(await boot())
     return undefined
   }
 
