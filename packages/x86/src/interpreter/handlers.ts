@@ -78,8 +78,9 @@ export class Handlers {
   constructor(options: HandlersOptions) {
     this.#options = options
     this.moduleContext = moduleContext(options.imports)
-    const exported = this.#core()
-    const { enter, settleFlags } = exported
+    const core = options.prebuilt?.core ?? coreModules(options, this.moduleContext).map((bytes) => new WebAssembly.Module(bytes))
+    for (const module of core) this.#shared = { ...this.#shared, ...this.#instantiate(module) }
+    const { enter, settleFlags } = this.#shared
     this.enter = enter as (cpu: number, block: number) => void
     this.settleFlags = settleFlags as (cpu: number, unused: number) => void
     if (options.prebuilt) this.#take(options.prebuilt)
@@ -170,25 +171,28 @@ export class Handlers {
     Object.assign(e, this.#shared)
     return new WebAssembly.Instance(module, { e }).exports
   }
+}
 
-  /** What every other handler relies on. `dispatch` calls `find`, so that comes first, in a module of its own. */
-  #core(): WebAssembly.Exports {
-    const body = (build: (b: HandlerBuilder) => void) => {
-      const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, this.#options)
-      build(b)
-      return b
-    }
-    const enter = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
-    const first: [string, Built][] = [['find', body(find)], ['enter', enter], ['settleFlags', body(settleFlags)], ...slowAccessBodies()]
-    this.#shared = this.#exports(first)
-    this.#shared = { ...this.#shared, ...this.#exports([['dispatch', body(dispatch)]]) }
-    return this.#shared
+/**
+ * What every other handler relies on, as modules that import what those before them export. `dispatch` calls `find`, so that comes first, in a
+ * module of its own.
+ */
+export function coreModules(options: HandlerContext, context: ModuleContext): Uint8Array<ArrayBuffer>[] {
+  const body = (build: (b: HandlerBuilder) => void) => {
+    const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, options)
+    build(b)
+    return b
   }
-  #exports(named: readonly [string, Built][]): WebAssembly.Exports {
-    const { module, functions } = functionModule(named.map(([, built]) => built), this.moduleContext)
+  const exporting = (named: readonly [string, Built][]): Uint8Array<ArrayBuffer> => {
+    const { module, functions } = functionModule(named.map(([, built]) => built), context)
     for (const [i, [name]] of named.entries()) module.exportFunction(name, functions[i]!)
-    return this.#instantiate(new WebAssembly.Module(module.toBytes()))
+    return module.toBytes()
   }
+  const enter = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
+  return [
+    exporting([['find', body(find)], ['enter', enter], ['settleFlags', body(settleFlags)], ...slowAccessBodies()]),
+    exporting([['dispatch', body(dispatch)]]),
+  ]
 }
 
 /** A code address as the mode cuts it (it wraps at 4 GiB outside 64-bit mode), and its entry in the TLB. */

@@ -11,7 +11,7 @@ import { canDropFlags } from '../semantics/dead-flags.ts'
 import { decodeModeOf } from '../state/mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../system/intercept.ts'
-import { handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
+import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
 
 /**
  * Which build this is. Empty where nobody can tell; a bundle puts a digest of the code here (tools/bundle.js), and files say the same.
@@ -27,9 +27,13 @@ export type HandlerName = readonly [row: number, shape: number] | Special
 interface Head {
   readonly build: string
   readonly names: readonly HandlerName[]
+  /** Bytes of each module that follows: the core's, then the handlers'. */
+  readonly sizes: readonly number[]
 }
 
 export interface PrebuiltHandlers {
+  /** `coreModules` */
+  readonly core: readonly WebAssembly.Module[]
   /** Functions are exported by number. */
   readonly module: WebAssembly.Module
   readonly names: readonly HandlerName[]
@@ -55,21 +59,28 @@ export function buildPrebuilt(list: string, build: string): Uint8Array<ArrayBuff
       names.push([instruction.row.id, shape])
       bodies.push(body)
     }
-  const wasm = exportedModule(bodies, moduleContext({ ...PROCESSOR_IMPORTS, ...floatSignatures() }))
-  const head = new TextEncoder().encode(JSON.stringify({ build, names } satisfies Head))
-  const file = new Uint8Array(4 + head.length + wasm.length)
+  const context = moduleContext({ ...PROCESSOR_IMPORTS, ...floatSignatures() })
+  const modules = [...coreModules(CONTEXT, context), exportedModule(bodies, context)]
+  const sizes = modules.map(({ length }) => length)
+  const head = new TextEncoder().encode(JSON.stringify({ build, names, sizes } satisfies Head))
+  const file = new Uint8Array(4 + head.length + sizes.reduce((sum, size) => sum + size, 0))
   new DataView(file.buffer).setUint32(0, head.length, true)
-  file.set(head, 4)
-  file.set(wasm, 4 + head.length)
+  let at = 4
+  for (const part of [head, ...modules]) {
+    file.set(part, at)
+    at += part.length
+  }
   return file
 }
 
 /** Undefined: the file is another build's. */
 export function readPrebuilt(file: Uint8Array, own = BUILD): PrebuiltHandlers | undefined {
   const length = new DataView(file.buffer, file.byteOffset).getUint32(0, true)
-  const { build, names } = JSON.parse(new TextDecoder().decode(file.subarray(4, 4 + length))) as Head
+  const { build, names, sizes } = JSON.parse(new TextDecoder().decode(file.subarray(4, 4 + length))) as Head
   if (own === '' || build !== own) return undefined
-  return { module: new WebAssembly.Module(file.slice(4 + length)), names }
+  let at = 4 + length
+  const modules = sizes.map((size) => new WebAssembly.Module(file.slice(at, (at += size))))
+  return { core: modules.slice(0, -1), module: modules.at(-1)!, names }
 }
 
 const SLOW: Signature = { params: ['i32', 'i32'], results: ['i32'] }
@@ -79,6 +90,9 @@ const PROCESSOR_IMPORTS: Readonly<Record<string, Signature>> = {
   slowWrite: SLOW,
   slowModify: SLOW,
   checkSegment: SLOW,
+  slowReadOfCompiled: SLOW,
+  slowWriteOfCompiled: SLOW,
+  slowModifyOfCompiled: SLOW,
   system: { params: ['i32', 'i32', 'i32'], results: ['i32'] },
 }
 const CONTEXT = {
