@@ -35,7 +35,7 @@ export function print(program: Program): string {
     const result = decode(bytes, at, bytes.length - at, { codeSize: program.codeSize, protectedMode: true }, instruction)
     const text = result === 'ok' ? disassemble(instruction, BigInt(addresses[n]!)) : `(${result})`
     const chunk = program.chunks.indexOf(n)
-    lines.push(`${chunk >= 0 ? `chunk ${chunk}:\n` : ''}  ${addresses[n]!.toString(16)}: ${Buffer.from(item.bytes).toString('hex').padEnd(24)} ${text}`)
+    lines.push(`${chunk >= 0 ? `chunk ${chunk}:\n` : ''}  ${addresses[n]!.toString(16)}: ${Buffer.from(bytes.subarray(at, at + item.bytes.length)).toString('hex').padEnd(24)} ${text}`)
   }
   return lines.join('\n')
 }
