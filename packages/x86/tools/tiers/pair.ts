@@ -28,7 +28,7 @@ export class Pair {
   readonly #memory: Uint8Array
 
   constructor(seed: number) {
-    const { start, end } = this.interpreter.world
+    const { start } = this.interpreter.world
     if (start !== this.compiled.world.start) throw new Error('the two worlds lie apart')
     this.interpreter.world.fill(new Random(seed))
     this.#memory = this.interpreter.world.bytes.slice()

@@ -8,7 +8,7 @@ import { semantics } from '../../src/semantics/index.ts'
 import { Random } from '../float/operands.ts'
 import { encode, type Addressing } from './encode.ts'
 import { plainPlace } from './state.ts'
-import { ALIAS, CODE, codeBase, COUNTERS, dataBase, DATA, type CodeSize } from './world.ts'
+import { ALIAS, CODE, codeBase, COUNTERS, dataBase, type CodeSize } from './world.ts'
 
 /** A number in an item's bytes that depends on where items come to lie. */
 interface Fixup {

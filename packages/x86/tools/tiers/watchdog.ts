@@ -6,7 +6,7 @@ const LOOKS_EVERY = 5_000
 
 /** Tell it the seed of each program as it begins. `patience` in ms. */
 export function watchdog(patience: number): (seed: number) => void {
-  const current = new Int32Array(new SharedArrayBuffer(8))
+  const current = new Float64Array(new SharedArrayBuffer(16))
   new Worker(new URL(import.meta.url), { workerData: { current, patience } }).unref()
   return (seed) => {
     current[0] = seed
@@ -15,7 +15,7 @@ export function watchdog(patience: number): (seed: number) => void {
 }
 
 if (!isMainThread && (workerData as { patience?: number } | null)?.patience !== undefined) {
-  const { current, patience } = workerData as { current: Int32Array; patience: number }
+  const { current, patience } = workerData as { current: Float64Array; patience: number }
   let [seen, since] = [-1, performance.now()]
   setInterval(() => {
     if (current[1] !== seen) [seen, since] = [current[1]!, performance.now()]
