@@ -30,6 +30,7 @@ import { EventLoopPace } from './pace.ts'
 import type { Pace } from './pace.ts'
 import { PowerSwitch } from './power.ts'
 import { timedConsole } from './timed-console.ts'
+import { TimedDisks } from './timed-disks.ts'
 import type { Tracer } from './tracer.ts'
 import { KernelVm } from './vm.ts'
 import type { Vm } from './vm.ts'
@@ -123,6 +124,8 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const pace = vmOptions.pace ?? new EventLoopPace()
   const bus = new KernelIoBus(metrics.scope('io'))
   let nudge = (): void => {}
+  let hold = (_until: Promise<unknown>): void => {}
+  const timedDisks = clock.kind === 'deterministic' ? new TimedDisks(clock, (until) => hold(until)) : undefined
   const power = new PowerSwitch(() => nudge())
   const platform = new Platform({
     bus,
@@ -133,7 +136,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     log: namedLog(log, name),
     vcpuCount: machine.vcpus,
     console: clock.kind === 'deterministic' ? timedConsole(console, clock, () => nudge()) : console,
-    backends,
+    backends: timedDisks ? timedDisks.wrap(backends) : backends,
     resolvePath,
   })
   const parts = await given.parts.createVmParts({
@@ -181,9 +184,11 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       },
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
+      timedDisks,
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
     nudge = () => vm.nudge()
+    hold = (until) => vm.hold(until)
     await opened.settled()
     return vm
   } catch (error) {

@@ -46,7 +46,7 @@ export interface RunLoopParts {
 }
 
 /** Why a burst of slices ended. */
-type Burst = 'turn' | 'idle' | 'deferred' | 'reset'
+type Burst = 'turn' | 'idle' | 'deferred' | 'reset' | 'held'
 
 export class RunLoop implements InterruptSink {
   readonly #parts: RunLoopParts
@@ -62,6 +62,8 @@ export class RunLoop implements InterruptSink {
   #rate = FIRST_RATE
   #next = 0
   #deferred: PortIoExit | MmioExit | undefined
+  /** What the guest has to wait for, however long it takes: no guest time passes. */
+  #held: Promise<unknown>[] = []
   #resumed: Promise<void> | undefined
   #resume: (() => void) | undefined
   readonly #exits: Readonly<Record<string, Counter>>
@@ -101,6 +103,7 @@ export class RunLoop implements InterruptSink {
       if (burst === 'idle') await this.#sleep()
       else if (burst === 'deferred') await this.#complete()
       else if (burst === 'reset') await this.#restart()
+      else if (burst === 'held') await this.#release()
       else await pace.turn()
       if (power.end) return power.end
     }
@@ -119,6 +122,11 @@ export class RunLoop implements InterruptSink {
     this.#resumed = undefined
     this.#resume?.()
     this.#resume = undefined
+  }
+
+  /** The guest is not to run before this has ended, and what follows from it been done. */
+  hold(until: Promise<unknown>): void {
+    this.#held.push(until)
   }
 
   get paused(): boolean {
@@ -150,6 +158,7 @@ export class RunLoop implements InterruptSink {
     do {
       this.#timers.value += this.#clock.runExpired()
       if (power.end) return 'turn'
+      if (this.#held.length > 0) return 'held'
       if (power.resetRequested) return 'reset'
       const vcpu = this.#pick()
       if (vcpu < 0) {
@@ -265,6 +274,14 @@ export class RunLoop implements InterruptSink {
     tracer?.slice('vcpu0', 'idle', started, ended)
     const { onEntry } = this.#parts
     if (onEntry) for (let index = 0; index < this.#vcpus.length; index++) onEntry(index)
+  }
+
+  async #release(): Promise<void> {
+    while (this.#held.length > 0) {
+      await Promise.all(this.#held.splice(0))
+      // Whoever waited for it goes on before the event loop's next turn.
+      await this.#parts.pace.turn()
+    }
   }
 
   /** A device was not ready: ask it again after each turn, then finish the instruction. */

@@ -247,6 +247,28 @@ describe('a deterministic clock', () => {
     expect(times.every((ns) => ns % 1e6 < 10)).toBe(true)
   })
 
+  it('stands still until the host has done what the guest waits for', async () => {
+    const hostTimes: number[] = []
+    const { vm } = await vmOf(
+      (cpu) => {
+        if (cpu.step++ === 10)
+          cpu.ports.clock.setTimer(5000, () => {
+            const until = new Promise((resolve) => setTimeout(resolve, 30))
+            // What follows from it is done, too, before the guest goes on.
+            void until.then(() => 0).then(() => hostTimes.push(cpu.ports.clock.nowNs()))
+            ;(vm as unknown as { hold(until: Promise<unknown>): void }).hold(until)
+          })
+        if (cpu.step === 20_000) out(cpu, 0x20, 0)
+        return undefined
+      },
+      { machine: { clock: 'deterministic' } },
+    )
+    await vm.run()
+    expect(hostTimes.length).toBe(1)
+    expect(hostTimes[0]).toBeGreaterThanOrEqual(5000)
+    expect(hostTimes[0]).toBeLessThan(5020)
+  })
+
   it('ends a slice at a deadline that the guest sets in it', async () => {
     const times: number[] = []
     const { vm } = await vmOf(

@@ -9,6 +9,7 @@ import type { KernelClock } from '../time/clock.ts'
 import type { PowerSwitch } from './power.ts'
 import { RunLoop } from './run-loop.ts'
 import type { Pace } from './pace.ts'
+import type { TimedDisks } from './timed-disks.ts'
 import type { Tracer } from './tracer.ts'
 
 /** What a VM is doing. `created` → `running` ⇄ `paused` → `ended`. */
@@ -74,6 +75,8 @@ export interface VmAssembly {
   readonly onReset: 'restart' | 'end'
   readonly pace: Pace
   readonly tracer: Tracer | undefined
+  /** Under a deterministic clock. */
+  readonly timedDisks: TimedDisks | undefined
   readonly dispose: () => void
 }
 
@@ -173,9 +176,12 @@ export class KernelVm implements Vm {
   }
 
   async #quiesce(): Promise<void> {
-    const { parts } = this.#assembly
+    const { parts, timedDisks } = this.#assembly
     const all = [...parts.io.flatMap((model) => [...(model.devices?.values() ?? [])]), ...parts.devices.values()]
-    for (const device of all) await device.quiesce?.()
+    const quiesce = async (): Promise<void> => {
+      for (const device of all) await device.quiesce?.()
+    }
+    await (timedDisks ? timedDisks.hurry(quiesce) : quiesce())
   }
 
   pause(): void {
@@ -202,6 +208,11 @@ export class KernelVm implements Vm {
   /** Something outside the guest wants the run loop's attention. */
   nudge(): void {
     this.#loop.nudge()
+  }
+
+  /** The guest is not to run before this has ended. */
+  hold(until: Promise<unknown>): void {
+    this.#loop.hold(until)
   }
 
   info(): VmInfo {
