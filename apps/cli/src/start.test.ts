@@ -56,3 +56,14 @@ it.each([
     remove()
   }
 })
+
+it('its version it tells without any of them', async () => {
+  const { folder, remove } = await folderWith({ 'package.json': '{ "type": "module", "version": "1.2.3" }' })
+  try {
+    cpSync(bin, join(folder, 'bin'), { recursive: true })
+    const result = await exec(process.execPath, [join(folder, 'bin/nonroot.js'), '--version'])
+    expect(result).toEqual({ status: 0, out: '1.2.3\n', err: '' })
+  } finally {
+    remove()
+  }
+})
