@@ -12,8 +12,9 @@ export function tuneWasm(): void {
     '--wasm-tiering-budget=200000',
     // What regions say is rare moves out of the way. (WebAssembly Branch Hinting)
     '--experimental-wasm-branch-hinting',
-    // What is called from rare places only is to stay a call.
-    '--no-wasm-inlining',
+    // What is called from rare places only is to stay a call. Not --no-wasm-inlining: code that runs already (Node's own, which takes the types
+    // out of sources) counts its calls for the inliner, and V8 crashes where it is optimised without one.
+    '--wasm-inlining-max-size=0',
   ])
     setFlagsFromString(flag)
 }
