@@ -12,6 +12,11 @@ export function tuneWasm(): void {
     '--wasm-tiering-budget=200000',
     // What regions say is rare moves out of the way. (WebAssembly Branch Hinting)
     '--experimental-wasm-branch-hinting',
+    // A region is compiled where it is made, not on the vCPU's thread when it is first entered; the interpreter's handlers ask to be.
+    '--no-wasm-lazy-compilation',
+    '--experimental-wasm-compilation-hints',
+    // Code that a guest runs calls nothing that calls itself, and is back after each slice.
+    '--no-wasm-stack-checks',
     // What is called from rare places only is to stay a call. Not --no-wasm-inlining: code that runs already (Node's own, which takes the types
     // out of sources) counts its calls for the inliner, and V8 crashes where it is optimised without one.
     '--wasm-inlining-max-size=0',

@@ -41,6 +41,7 @@ export class ModuleBuilder {
   readonly #exports: { name: string; kind: number; index: number }[] = []
   readonly #elements: { offset: number; functions: readonly number[] }[] = []
   #memory: MemoryImport | undefined
+  #isLazy = false
   #table: { module: string; name: string; minimum: number } | undefined
 
   /** The index of the function type with these parameters and results. */
@@ -69,6 +70,11 @@ export class ModuleBuilder {
   /** Adds a function; `code` holds its instructions and the final `end`, `hints` are in order. Returns the function index. */
   function(type: number, locals: readonly ValueType[], code: Bytes, hints: readonly BranchHint[] = []): number {
     return this.#imports.length + this.#bodies.push({ type, locals, code, hints }) - 1
+  }
+
+  /** Asks that functions be compiled when they are first called: few of many will be. */
+  compileWhenCalled(): void {
+    this.#isLazy = true
   }
 
   exportFunction(name: string, index: number): void {
@@ -114,6 +120,7 @@ export class ModuleBuilder {
       to.u32(element.functions.length)
       for (const index of element.functions) to.u32(index)
     })
+    if (this.#isLazy) compilationHints(out, this.#bodies.length)
     const heads = this.#bodies.map(({ locals }) => localsOf(locals))
     this.#branchHints(out, heads)
     section(out, 10, this.#bodies, ({ code }, to, n) => {
@@ -151,6 +158,17 @@ function section<T>(out: Bytes, id: number, items: readonly T[], write: (item: T
   content.u32(items.length)
   for (const [n, item] of items.entries()) write(item, content, n)
   out.byte(id)
+  out.u32(content.length)
+  out.append(content)
+}
+
+/** A byte for each function: bits 1:0 are when, 1 is lazily; the tiers above are left to choose. (WebAssembly compilation hints, as V8 reads them) */
+function compilationHints(out: Bytes, functions: number): void {
+  const content = new Bytes(64)
+  content.name('compilationHints')
+  content.u32(functions)
+  for (let n = 0; n < functions; n++) content.byte(1)
+  out.byte(0)
   out.u32(content.length)
   out.append(content)
 }

@@ -5,7 +5,7 @@
 import type { ArithmeticKind } from '../semantics/builder.ts'
 import type { Width } from '../ir/nodes.ts'
 
-const KINDS: readonly ArithmeticKind[] = ['add', 'adc', 'sub', 'sbb', 'logic', 'inc', 'dec', 'shl', 'shr', 'sar']
+const KINDS: readonly ArithmeticKind[] = ['add', 'adc', 'sub', 'sbb', 'logic', 'inc', 'dec', 'shl', 'shr', 'sar', 'mul', 'imul']
 const WIDTHS: readonly Width[] = [8, 16, 32, 64]
 
 export interface LazyKind {

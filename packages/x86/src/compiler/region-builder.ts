@@ -67,6 +67,8 @@ interface Fault extends WriteBack {
 }
 
 const REGISTERS = 16
+/** The others clear AF. */
+const HAVE_ADJUST: ReadonlySet<ArithmeticKind> = new Set(['add', 'adc', 'sub', 'sbb', 'inc', 'dec'])
 const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
 
 export class RegionBuilder extends SemanticsBuilder {
@@ -517,6 +519,7 @@ export class RegionBuilder extends SemanticsBuilder {
         switch (f.kind) {
           case 'logic': return this.i32(0)
           case 'shl': case 'shr': case 'sar': return this.shiftedOut(f.kind, f.width, f.left, f.right)
+          case 'mul': case 'imul': return this.overflow(f.kind, f.width, f.left, f.right, f.result)
           case 'add': return this.ltU(f.result, f.left)
           case 'sub': return this.ltU(f.left, f.right)
           case 'adc': return this.or(this.ltU(f.result, f.left), this.and(f.carry!, this.eq(f.result, f.left)))
@@ -525,6 +528,7 @@ export class RegionBuilder extends SemanticsBuilder {
         }
       case 'of': {
         if (f.kind === 'logic' || f.kind === 'sar') return this.i32(0)
+        if (f.kind === 'mul' || f.kind === 'imul') return this.flag('cf')
         if (f.kind === 'shr') return this.and(this.wrap(this.shrU(f.left, f.width - 1)), 1)
         if (f.kind === 'shl') return this.xor(this.flag('sf'), this.flag('cf'))
         const adds = f.kind === 'add' || f.kind === 'adc' || f.kind === 'inc'
@@ -532,7 +536,7 @@ export class RegionBuilder extends SemanticsBuilder {
         return this.and(this.wrap(this.shrU(bit, f.width - 1)), 1)
       }
       case 'af':
-        if (f.kind === 'logic' || f.kind === 'shl' || f.kind === 'shr' || f.kind === 'sar') return this.i32(0)
+        if (!HAVE_ADJUST.has(f.kind)) return this.i32(0)
         return this.and(this.wrap(this.shrU(this.xor(this.xor(f.left, f.right), f.result), 4)), 1)
     }
   }

@@ -60,7 +60,7 @@ export function buildPrebuilt(list: string, build: string): Uint8Array<ArrayBuff
       bodies.push(body)
     }
   const context = moduleContext({ ...PROCESSOR_IMPORTS, ...floatSignatures() })
-  const modules = [...coreModules(CONTEXT, context), exportedModule(bodies, context)]
+  const modules = [...coreModules(CONTEXT, context), exportedModule(bodies, context, 'library')]
   const sizes = modules.map(({ length }) => length)
   const head = new TextEncoder().encode(JSON.stringify({ build, names, sizes } satisfies Head))
   const file = new Uint8Array(4 + head.length + sizes.reduce((sum, size) => sum + size, 0))

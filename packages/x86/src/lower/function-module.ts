@@ -61,9 +61,10 @@ function handOn(callee: number, params: number): Bytes {
   return code
 }
 
-/** The same, with the functions exported by their numbers. */
-export function exportedModule(bodies: readonly Built[], context: ModuleContext): Uint8Array<ArrayBuffer> {
+/** The same, with the functions exported by their numbers. Few of a `library` will be called. */
+export function exportedModule(bodies: readonly Built[], context: ModuleContext, kind: 'code' | 'library' = 'code'): Uint8Array<ArrayBuffer> {
   const { module, functions } = functionModule(bodies, context)
+  if (kind === 'library') module.compileWhenCalled()
   for (const [n, index] of functions.entries()) module.exportFunction(String(n), index)
   return module.toBytes()
 }

@@ -9,6 +9,7 @@ import { IrBuilder, type Operandish } from '../ir/builder.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
+import { multiplyHigh } from './wide.ts'
 import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB, TLB_ENTRIES } from '../state/layout.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
@@ -17,8 +18,11 @@ export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
 /** The status flags' letters in the order of RFLAGS. */
 export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
 
-/** Operations whose flags follow from their operands and result. INC and DEC leave CF alone; of shifts `right` is the count, not 0. */
-export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar'
+/**
+ * Operations whose flags follow from their operands and result. INC and DEC leave CF alone; of shifts `right` is the count, not 0; of `mul` `left` and
+ * `result` are the product's low half and `right` is its high half, of `imul` `left` and `right` are the factors.
+ */
+export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar' | 'mul' | 'imul'
 
 /** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
 export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
@@ -151,6 +155,14 @@ export abstract class SemanticsBuilder extends IrBuilder {
       this.setOverflowBit(kind === 'shl' ? this.xor(result, this.shl(this.extendU(cf), width - 1)) : kind === 'shr' ? left : this.const(0), width)
       return this.setResult(result, width)
     }
+    if (kind === 'mul' || kind === 'imul') {
+      const overflow = this.overflow(kind, width, left, right, result)
+      this.setFlag('cf', overflow)
+      this.setFlag('of', overflow)
+      // The others are undefined.
+      this.setFlag('af', 0)
+      return this.setResult(result, width)
+    }
     if (kind === 'add') this.setFlag('cf', this.ltU(result, left))
     else if (kind === 'adc') this.setFlag('cf', this.or(this.ltU(result, left), this.and(carry!, this.eq(result, left))))
     else if (kind === 'sub') this.setFlag('cf', this.ltU(left, right))
@@ -163,6 +175,12 @@ export abstract class SemanticsBuilder extends IrBuilder {
   protected shiftedOut(kind: 'shl' | 'shr' | 'sar', width: Width, left: Value, count: Value): Value {
     if (kind === 'shl') return this.and(this.wrap(width === 64 ? this.shrU(left, this.sub(64, count)) : this.shrU(this.shl(left, count), width)), 1)
     return this.and(this.wrap(this.shrU(kind === 'sar' ? this.signExtend(left, width) : left, this.sub(count, 1))), 1)
+  }
+  /** Whether a product is more than its low half, i32. */
+  protected overflow(kind: 'mul' | 'imul', width: Width, left: Value, right: Value, low: Value): Value {
+    if (kind === 'mul') return this.ne(right, 0)
+    if (width === 64) return this.ne(multiplyHigh(this, left, right, true), this.shrS(low, 63))
+    return this.ne(this.mul(this.signExtend(left, width), this.signExtend(right, width)), this.signExtend(low, width))
   }
   /** Sets one flag from an i32 that is 0 or 1. SF and PF are set together: use `setSignParity`. */
   setFlag(name: 'cf' | 'af' | 'of' | 'zf', value: Operandish): void {

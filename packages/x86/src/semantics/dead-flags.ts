@@ -8,9 +8,9 @@ const QUIET = new Set(
     'shl shr sar rol ror rcl rcr shld shrd bt bts btr btc bsf bsr popcnt lzcnt tzcnt nop clc stc cmc').split(' '),
 )
 /** Those whose semantics honour `flagsDead`, a memory operand or not: their own fault comes before any flag. */
-const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar rol ror imulTruncated'.split(' '))
+const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc dec shl shr sar rol ror imulTruncated mul imul'.split(' '))
 /** Of these, some leave flags as they were that the manual calls undefined. */
-const LEAVES_UNDEFINED = new Set(['imulTruncated', 'rol', 'ror'])
+const LEAVES_UNDEFINED = new Set(['rol', 'ror'])
 
 export const isQuiet = (instruction: Instruction): boolean => !instruction.isMemory && QUIET.has(instruction.row.semantics)
 

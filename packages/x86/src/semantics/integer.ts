@@ -43,7 +43,7 @@ const step =
     b.arithmeticFlags(sign === 1 ? 'inc' : 'dec', width, left, b.const(1), result)
   }
 
-/** MUL and IMUL with one operand: rDX:rAX (AX for bytes). ZF, SF, AF and PF are undefined: left alone. */
+/** MUL and IMUL with one operand: rDX:rAX (AX for bytes). */
 const multiply =
   (signed: boolean): Semantics =>
   (b, src) => {
@@ -66,22 +66,17 @@ const multiply =
       b.writeRegister(RAX, width, low)
       b.writeRegister(RDX, width, high)
     }
-    const overflow = signed ? b.ne(b.signExtend(high, width), b.shrS(b.signExtend(low, width), 63)) : b.ne(high, 0)
-    b.setFlag('cf', overflow)
-    b.setFlag('of', overflow)
+    if (signed) b.arithmeticFlags('imul', width, left, right, low)
+    else b.arithmeticFlags('mul', width, low, high, low)
   }
 
 const imulTruncated: Semantics = (b, dst, first, second) => {
   const { width } = dst!
-  const left = b.signExtend(second ? first!.read() : dst!.read(), width)
-  const right = b.signExtend(second ? second.read() : first!.read(), width)
-  const product = b.mul(left, right)
-  const result = b.truncate(product, width)
+  const left = second ? first!.read() : dst!.read()
+  const right = second ? second.read() : first!.read()
+  const result = b.truncate(b.mul(left, right), width)
   dst!.write(result)
-  const overflow =
-    width === 64 ? b.ne(multiplyHigh(b, left, right, true), b.shrS(product, 63)) : b.ne(b.signExtend(result, width), product)
-  b.setFlag('cf', overflow)
-  b.setFlag('of', overflow)
+  b.arithmeticFlags('imul', width, left, right, result)
 }
 
 /** Dividend of DIV and IDIV up to 64 bits: AX, DX:AX or EDX:EAX. */

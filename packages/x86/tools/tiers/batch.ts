@@ -202,7 +202,8 @@ export class BatchRunner {
       statistics.retired += interpreted.stop.retired
       for (const page of world.dirtyPages()) this.#memoryAfter.set(this.#page(page), page - world.start)
       this.#vcpuAfter.set(this.#vcpu)
-      const overwritten = this.#restore(sequence)
+      // Written over with what was there already is written over, too.
+      const overwritten = this.#restore(sequence) || [...compiled.values()].some((block) => !blocks.isCompiled(block))
       // Where a run without an end is cut off is not the same place; and what is done of code that is written over while it is repeated depends on slices.
       const ending = overwritten ? 'wrote over code' : interpreted.stop.retired > MOST_INSTRUCTIONS / 2 ? 'endless' : interpreted.stop.event.replace(/\(.*/, '') || interpreted.stop.reason
       statistics.end(ending)
