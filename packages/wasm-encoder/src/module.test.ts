@@ -46,6 +46,18 @@ describe('ModuleBuilder', () => {
     expect([...bytes.subarray(at, at + 7)]).toEqual([1, 1, 1, 5, 1, 0, 10])
   })
 
+  it('asks for functions to be compiled when they are called, with a byte for each', () => {
+    const builder = new ModuleBuilder()
+    const code = new Bytes()
+    code.byte(0x0b)
+    for (let n = 0; n < 3; n++) builder.function(builder.type([], []), [], code)
+    builder.compileWhenCalled()
+    const bytes = builder.toBytes()
+    const at = new TextDecoder('latin1').decode(bytes).indexOf('compilationHints') + 'compilationHints'.length
+    expect([...bytes.subarray(at, at + 5)]).toEqual([3, 1, 1, 1, 10])
+    expect(() => new WebAssembly.Module(bytes)).not.toThrow()
+  })
+
   it('refuses an import after a function', () => {
     const builder = new ModuleBuilder()
     const type = builder.type([], [])
