@@ -104,7 +104,7 @@ async function useIt(guest: GuestConsole): Promise<void> {
   expect(await guest.shell("python3 -c 'print(1+1)'")).toEqual({ status: 0, out: '2\n' })
   expect(await guest.shell(HELLO)).toEqual({ status: 3, out: 'hello from gcc 12\n' })
   expect(await guest.shell(`( ${CHECKSUMS} )`, 900)).toEqual({ status: 0, out: 'same\n' })
-  expect(await guest.shell('systemctl --failed --no-legend')).toEqual({ status: 0, out: '' })
+  expect(await guest.shell('systemctl --failed --no-legend --no-pager')).toEqual({ status: 0, out: '' })
   expect(await warnings(guest)).toEqual([])
 }
 
