@@ -30,7 +30,7 @@ const RUN = new RegExp(
   [
     String.raw`apps\/cli\/dist\/(main|host|io|shipped|version|size-option|profile\/profile-file|commands\/run)\.js`,
     String.raw`apps\/cli\/dist\/run\/(?!start-times|disk-plan|config-reader).*\.js`,
-    String.raw`packages\/(contracts|host-node\/dist\/(?!threads)|hypervisor\/dist\/composition\/(config-|issues|spelling))`,
+    String.raw`packages\/(contracts|host-node\/dist\/(?!threads)|hypervisor\/dist\/composition\/(config-|loaded-config|issues|spelling))`,
     String.raw`node_modules\/(commander|import-meta-resolve|yaml|zod)\/`,
     '^\0later:',
   ].join('|'),
@@ -38,6 +38,13 @@ const RUN = new RegExp(
 const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run', test: RUN }] }
 
 const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile-thread.js', root))
+/** Of the thread's code what only a configuration that it reads itself needs. */
+const CONFIG_READER = /packages\/hypervisor\/dist\/composition\/config-(load|text)\.js|node_modules\/yaml\//
+const THREAD_CHUNKS = {
+  includeDependenciesRecursively: false,
+  groups: [{ name: 'config-reader', test: CONFIG_READER }],
+}
+
 /** A module that a thread is started for names itself; in a bundle, the file that has it. */
 const ownFile = {
   name: 'own-file',
@@ -126,7 +133,7 @@ async function bundle(name, input, plugins, codeSplitting) {
 rmSync(path('bundle'), { recursive: true, force: true })
 await bundle('thread-entry', fileURLToPath(new URL('packages/host-node/dist/thread-entry.js', root)), [])
 await bundle('compile-thread', COMPILE_THREAD, [ownFile])
-await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile, ownBuild])
+await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile, ownBuild], THREAD_CHUNKS)
 const { buildPrebuilt, PREBUILT_HANDLERS } = await import(new URL('packages/x86/dist/index.js', root).href)
 writeFileSync(
   path(`bundle/${PREBUILT_HANDLERS}`),

@@ -3,11 +3,10 @@
 import { parentPort } from 'node:worker_threads'
 import type { BootImage, ConsoleBackend, Log, ModuleSource } from '@nonroot/contracts'
 import { createNodeBackends, createThreadConsole, tuneWasm } from '@nonroot/host-node'
-import { diskParts } from '@nonroot/image'
+import type { BlockParts } from '@nonroot/host-node'
 import { createHypervisor, createLog, resolveStack } from '@nonroot/hypervisor'
 import type { LoadedConfig, Vm } from '@nonroot/hypervisor'
 import { moduleSource } from './host.ts'
-import { profileSymbols } from './profile/profile-symbols.ts'
 import { Profiler } from './profile/profiler.ts'
 import { GuestInput } from './run/guest-input.ts'
 import { withAddition } from './run/image-addition.ts'
@@ -76,6 +75,9 @@ async function allInput(log: Log): Promise<void> {
   clearTimeout(timer)
 }
 
+/** Most guests have no disk. */
+const diskParts = async (): Promise<BlockParts> => (await import('@nonroot/image')).diskParts
+
 /** Few configurations are code: the rest was read before. */
 async function readConfig(source: ModuleSource): Promise<LoadedConfig> {
   const { loadConfig } = await import('./run/config-reader.ts')
@@ -105,7 +107,10 @@ async function main(): Promise<void> {
   const tracers = [tracer, profiler].filter((one) => one !== undefined)
   const profiled = async (image: BootImage): Promise<BootImage> => {
     marks.image = now()
-    if (profiler) profiler.symbols = await profileSymbols(job.profile?.symbols, image.kernel, source)
+    if (profiler) {
+      const { profileSymbols } = await import('./profile/profile-symbols.ts')
+      profiler.symbols = await profileSymbols(job.profile?.symbols, image.kernel, source)
+    }
     return job.addition ? withAddition(image, job.addition) : image
   }
   vm = await hypervisor.createVm({

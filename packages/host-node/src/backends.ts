@@ -22,8 +22,8 @@ type Openers = {
 export interface NodeBackendsOptions {
   /** Paths are relative to it. */
   readonly folder?: string
-  /** Disk formats beyond raw, and disks in memory: those of `@nonroot/image` (`diskParts`). */
-  readonly block?: BlockParts
+  /** Disk formats beyond raw, and disks in memory: those of `@nonroot/image` (`diskParts`), or what loads them for the first disk. */
+  readonly block?: BlockParts | (() => Promise<BlockParts>)
   /** In place of the usual ones. */
   readonly openers?: Openers
   /** Folder, ending in `/`, of files that were made with the build (`HostBackends.prebuilt`). */
@@ -31,9 +31,10 @@ export interface NodeBackendsOptions {
 }
 
 export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
+  const { block } = options
   const path = (name: string): string => resolve(options.folder ?? process.cwd(), name)
   const openers: Openers = {
-    block: (request) => openBlock(request, path, options.block),
+    block: async (request) => openBlock(request, path, typeof block === 'function' ? await block() : block),
     console: async () => openStreamConsole(),
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
     folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),

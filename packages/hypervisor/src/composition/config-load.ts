@@ -5,21 +5,12 @@ import type { ModuleSource, SourceLocation } from '@nonroot/contracts'
 import { CONFIG_VERSION, stackConfig, stackJsonSchema } from './config-schema.ts'
 import type { StackConfig } from './config-schema.ts'
 import { parseConfigText, parseValueText } from './config-text.ts'
-import { child, fromValue, merge, nodeAt, pathText, toValue, withValue } from './config-tree.ts'
-import type { ConfigNode, ConfigPath } from './config-tree.ts'
+import { child, fromValue, merge, pathText, toValue, withValue } from './config-tree.ts'
+import type { ConfigNode } from './config-tree.ts'
 import { issuesToErrors, throwAll } from './issues.ts'
 import type { JsonSchema } from './issues.ts'
-
-/** Plain data: it can be sent to another thread, unless a configuration that is code put something else into it. */
-export interface LoadedConfig {
-  /** The file that was asked for. */
-  readonly file: string
-  readonly config: StackConfig
-  /** Where everything was written. */
-  readonly tree: ConfigNode
-}
-
-const OVERRIDE = '--set '
+import { OVERRIDE } from './loaded-config.ts'
+import type { LoadedConfig } from './loaded-config.ts'
 
 export async function loadConfig(
   file: string,
@@ -38,12 +29,6 @@ export function withOverrides(
   let tree = before
   for (const override of overrides) tree = applyOverride(tree, override)
   return { file, config: validate(tree), tree }
-}
-
-/** Folder that paths at `path` are relative to: that of the file which wrote them. */
-export function folderOf({ tree }: LoadedConfig, path: ConfigPath, source: ModuleSource): string {
-  const written = nodeAt(tree, path).at.file
-  return written.startsWith(OVERRIDE) ? source.workingFolder : source.folderOf(written)
 }
 
 async function readTree(file: string, source: ModuleSource, chain: readonly string[]): Promise<ConfigNode> {
