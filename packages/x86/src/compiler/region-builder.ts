@@ -4,12 +4,13 @@
  */
 import { BASE_RIP, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
-import { SemanticsBuilder, type ArithmeticKind, type RegisterField, type Semantics, type StatusFlag } from '../semantics/builder.ts'
+import { SemanticsBuilder, type ArithmeticKind, type Near, type RegisterField, type Semantics, type StatusFlag } from '../semantics/builder.ts'
 import { flagsAreDead } from '../semantics/dead-flags.ts'
-import { EXIT, gpr, S, segment } from '../state/layout.ts'
+import { EXIT, gpr, RSP, S, segment, TLB } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
 import { escapeOf, NOT_LINKED, RECORD, TARGETS } from '../interpreter/record.ts'
 import { lazyKindNumber } from './lazy-flags.ts'
+import { reachOf } from './reach.ts'
 import { packAccess } from './slow-access.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
 
@@ -46,6 +47,16 @@ interface Loop {
   valid: number
   /** Changed somewhere in it: dirty everywhere, as far as anybody knows who has not seen all of it. */
   changed: number
+}
+
+/** Bytes around a value that lie on one page. */
+interface Neighbourhood {
+  /** Host address of the first, or 0 where the TLB does not answer for all of them. */
+  readonly host: Variable
+  /** Offsets from the value. */
+  readonly min: number
+  readonly max: number
+  readonly writes: boolean
 }
 
 /** A way to a block where several meet: what is missing there is put into the place. */
@@ -90,6 +101,9 @@ export class RegionBuilder extends SemanticsBuilder {
   readonly #edges = new Map<BasicBlock, Edge[]>()
   readonly #writeBacks: (WriteBack & { readonly place: Body })[] = []
   readonly #faults: Fault[] = []
+  /** Of the straight line being built. */
+  readonly #neighbourhoods = new Map<Value, Neighbourhood>()
+  #instructions: readonly Placed[] = []
   /** Where variables are loaded that the whole region shares, once it is known that it uses them. */
   readonly #loads: Body
   readonly #ripPage: Variable
@@ -245,6 +259,8 @@ export class RegionBuilder extends SemanticsBuilder {
     const count = block.instructions.length
     this.#condition = this.#target = undefined
     this.#latest.clear()
+    this.#neighbourhoods.clear()
+    this.#instructions = block.instructions
     const left = this.sub(this.get(this.#budget), count)
     if (block.isLoop || block.order === 0) {
       this.ifUnlikely(this.ltS(left, 0), () => {
@@ -689,10 +705,44 @@ export class RegionBuilder extends SemanticsBuilder {
     return this.add(this.cpu, segment(which === 'operand' ? this.instruction.segment : which))
   }
 
+  protected override near(linear: Value, bytes: number, access: 'read' | 'write'): Near | undefined {
+    const { root, offset } = partsOf(linear)
+    let near = this.#neighbourhoods.get(root)
+    if (!near && this.depth === this.#instructionDepth) near = this.#neighbourhoodOf(root)
+    if (!near || offset < near.min || offset + bytes > near.max || (access === 'write' && !near.writes)) return undefined
+    return { host: this.get(near.host), offset: offset - near.min }
+  }
+  /** Looks up what the instructions from here on reach by the register whose value is the root. */
+  #neighbourhoodOf(root: Value): Neighbourhood | undefined {
+    for (const register of [this.instruction.base, RSP]) {
+      const value = this.#latest.get(register)
+      if (!value) continue
+      const { root: own, offset } = partsOf(value)
+      const reach = own === root ? reachOf(this.#instructions, this.#instructions.length - this.#remaining, register) : undefined
+      if (!reach) continue
+      const { writes } = reach
+      const [min, max] = [offset + reach.min, offset + reach.max]
+      const first = this.add(root, min)
+      const entry = this.tlbEntry(first)
+      const host = this.variable(this.hostOf(first, entry), 'near')
+      const tag = this.rawLoad('i64', entry, writes ? TLB.write : TLB.read, 64)
+      this.ifUnlikely(this.ne(tag, this.pageOfLastByte(first, max - min)), () => this.assign(host, 0))
+      const near = { host, min, max, writes }
+      this.#neighbourhoods.set(root, near)
+      return near
+    }
+    return undefined
+  }
+  /** What a device may have changed meanwhile is looked up anew. */
+  #forgetNeighbourhoods(): void {
+    for (const { host } of this.#neighbourhoods.values()) this.assign(host, 0)
+  }
+
   /** In one call: this stands at every access. (compiler/slow-access.ts) */
   protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value {
     const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.#access(bytes, segmentNumber), tag)
     this.ifUnlikely(this.eqz(host), () => this.#leaveSilently())
+    this.#forgetNeighbourhoods()
     return host
   }
   protected slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag: Value = this.const(0)): void {
@@ -701,6 +751,7 @@ export class RegionBuilder extends SemanticsBuilder {
     const args = vector ? [this.cpu, linear] : [this.cpu, linear, value]
     const left = this.call('i32', vector ? 'compiledWriteVector' : 'compiledWrite', ...args, this.#access(bytes, segmentNumber), tag)
     this.ifUnlikely(left, () => this.#leaveSilently())
+    this.#forgetNeighbourhoods()
   }
   #access(bytes: number, segmentNumber: number): Value {
     return this.i32(packAccess(bytes, segmentNumber, this.#placed.ip, this.instruction.length, this.#remaining))
@@ -754,6 +805,19 @@ export class RegionBuilder extends SemanticsBuilder {
     super.setSlot(S.exit, this.i32(EXIT.interpret))
     this.leave()
   }
+}
+
+/** A sum as a value and a constant. */
+function partsOf(sum: Value): { root: Value; offset: number } {
+  let root = sum
+  let offset = 0n
+  while (root.kind === 'op' && (root.op.name === 'i64.add' || root.op.name === 'i64.sub')) {
+    const [value, by] = root.args
+    if (by!.kind !== 'const') break
+    offset += BigInt.asIntN(64, root.op.name === 'i64.add' ? by!.value : -by!.value)
+    root = value!
+  }
+  return { root, offset: Number(offset) }
 }
 
 function* following(instructions: readonly Placed[], from: number): Iterable<Instruction> {

@@ -7,7 +7,7 @@ import type { Value } from '../ir/nodes.ts'
 import { RECORD } from '../interpreter/record.ts'
 import type { Built, Signature } from '../lower/function-module.ts'
 import { accessInfo } from '../semantics/builder.ts'
-import { S } from '../state/layout.ts'
+import { S, TLB, TLB_ENTRIES } from '../state/layout.ts'
 
 interface SlowAccess extends Signature {
   readonly build: (b: IrBuilder, cpu: Value) => void
@@ -20,16 +20,24 @@ export function packAccess(bytes: number, segmentNumber: number, ip: number, len
   return ip | (length << LENGTH) | (remaining << REMAINING) | (Math.log2(bytes) << BYTES) | (segmentNumber << SEGMENT_NUMBER)
 }
 
+const field = (b: IrBuilder, packed: Value, at: number, bits: number): Value => b.and(b.shrU(packed, at), (1 << bits) - 1)
+
 /** Does the access by the import; where that left, notes the position and gives what says so. */
 function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: number): void {
-  const field = (at: number, bits: number): Value => b.and(b.shrU(packed, at), (1 << bits) - 1)
-  const info = b.or(b.shl(b.i32(1), field(BYTES, 3)), b.mul(field(SEGMENT_NUMBER, 3), accessInfo(0, 1)))
+  const info = b.or(b.shl(b.i32(1), field(b, packed, BYTES, 3)), b.mul(field(b, packed, SEGMENT_NUMBER, 3), accessInfo(0, 1)))
   b.ifUnlikely(b.call('i32', callee, cpu, info), () => {
-    b.setSlot(S.compiledRecord + RECORD.ip, field(0, LENGTH), 16)
-    b.setSlot(S.compiledRecord + RECORD.length, field(LENGTH, 4), 8)
-    b.setSlot(S.compiledRecord + RECORD.remaining, field(REMAINING, 8), 8)
+    b.setSlot(S.compiledRecord + RECORD.ip, field(b, packed, 0, LENGTH), 16)
+    b.setSlot(S.compiledRecord + RECORD.length, field(b, packed, LENGTH, 4), 8)
+    b.setSlot(S.compiledRecord + RECORD.remaining, field(b, packed, REMAINING, 8), 8)
     b.return(b.i32(left))
   })
+}
+
+/** What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages. (region-builder.ts) */
+function ifKnown(b: IrBuilder, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
+  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.shrU(b.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5))
+  const last = b.add(linear, b.extendU(b.sub(b.shl(b.i32(1), field(b, packed, BYTES, 3)), 1)))
+  b.if(b.eq(b.rawLoad('i64', entry, tagAt, 64), b.and(last, -4096)), () => use(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))))
 }
 
 /**
@@ -43,8 +51,10 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     results: ['i32'],
     isRare: true,
     build(b, cpu) {
-      b.setSlot(S.address, b.param(1, 'i64'))
-      access(b, cpu, 'slowReadOfCompiled', b.param(2), 0)
+      const linear = b.param(1, 'i64'), packed = b.param(2)
+      ifKnown(b, TLB.read, linear, packed, (host) => b.return(host))
+      b.setSlot(S.address, linear)
+      access(b, cpu, 'slowReadOfCompiled', packed, 0)
       b.return(b.add(cpu, S.value))
     },
   },
@@ -53,8 +63,10 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     results: ['i32'],
     isRare: true,
     build(b, cpu) {
-      b.setSlot(S.address, b.param(1, 'i64'))
-      access(b, cpu, 'slowModifyOfCompiled', b.param(2), 0)
+      const linear = b.param(1, 'i64'), packed = b.param(2)
+      ifKnown(b, TLB.write, linear, packed, (host) => b.return(host))
+      b.setSlot(S.address, linear)
+      access(b, cpu, 'slowModifyOfCompiled', packed, 0)
       b.return(b.slot(S.modify, 'i32'))
     },
   },
@@ -64,9 +76,15 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     results: ['i32'],
     isRare: true,
     build(b, cpu) {
-      b.setSlot(S.address, b.param(1, 'i64'))
-      b.setSlot(S.value, b.param(2, 'i64'))
-      access(b, cpu, 'slowWriteOfCompiled', b.param(3), 1)
+      const linear = b.param(1, 'i64'), value = b.param(2, 'i64'), packed = b.param(3)
+      ifKnown(b, TLB.write, linear, packed, (host) => {
+        for (const [log2, width] of ([8, 16, 32, 64] as const).entries())
+          b.if(b.eq(field(b, packed, BYTES, 3), log2), () => b.rawStore(host, 0, width, value))
+        b.return(b.i32(0))
+      })
+      b.setSlot(S.address, linear)
+      b.setSlot(S.value, value)
+      access(b, cpu, 'slowWriteOfCompiled', packed, 1)
       b.return(b.i32(0))
     },
   },
@@ -76,8 +94,13 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     results: ['i32'],
     isRare: true,
     build(b, cpu) {
-      b.setSlot(S.address, b.param(1, 'i64'))
-      access(b, cpu, 'slowWriteOfCompiled', b.param(2), 1)
+      const linear = b.param(1, 'i64'), packed = b.param(2)
+      ifKnown(b, TLB.write, linear, packed, (host) => {
+        b.rawStore(host, 0, 128, b.slot(S.value, 'v128'))
+        b.return(b.i32(0))
+      })
+      b.setSlot(S.address, linear)
+      access(b, cpu, 'slowWriteOfCompiled', packed, 1)
       b.return(b.i32(0))
     },
   },

@@ -30,6 +30,12 @@ export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, 
 /** An access as slow paths are told of it: bytes and segment number. */
 export const accessInfo = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)
 
+/** Bytes beside others whose page was looked up: at `offset` from `host` (i32), which is 0 where that did not help. */
+export interface Near {
+  readonly host: Value
+  readonly offset: number
+}
+
 /** A place in guest memory that was read and will be written: the write cannot fault. */
 export interface Place {
   readonly value: Value
@@ -102,6 +108,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
   /** What the TLB does not answer (paging/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not fit. */
   protected abstract slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value
   protected abstract slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag?: Value): void
+  /** Whether the access needs no look at the TLB of its own. */
+  protected near(_linear: Value, _bytes: number, _access: 'read' | 'write'): Near | undefined {
+    return undefined
+  }
   /** Leaves compiled code or the handler chain at this instruction; `exit` says why. */
   abstract leave(): void
   /** Ends the block: continue at `rip`, already checked. */
@@ -304,58 +314,71 @@ export abstract class SemanticsBuilder extends IrBuilder {
     return this.#loadAt(this.#translate('read', linear, bytes, which), bytes)
   }
   store(linear: Value, bytes: number, value: Value, which: number | 'operand' = 'operand'): void {
-    const entry = this.#tlbEntry(linear)
+    const near = this.near(linear, bytes, 'write')
+    if (near) {
+      this.ifUnlikely(this.eqz(near.host), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)), () => this.#storeAt(near, bytes, value))
+      return
+    }
+    const entry = this.tlbEntry(linear)
     const tag = this.rawLoad('i64', entry, TLB.write, 64)
     this.ifUnlikely(
-      this.ne(tag, this.#pageOfLastByte(linear, bytes)),
+      this.ne(tag, this.pageOfLastByte(linear, bytes)),
       () => this.slowWrite(linear, value, bytes, this.#segmentOf(which), tag),
-      () => this.#storeAt(this.#host(linear, entry), bytes, value),
+      () => this.#storeAt({ host: this.hostOf(linear, entry), offset: 0 }, bytes, value),
     )
   }
   /** Reads `bytes` (1..8: i64, 16: v128) that will be written: write permission is checked now. */
   modify(linear: Value, bytes: number, which: number | 'operand' = 'operand'): Place {
-    const host = this.#translate('modify', linear, bytes, which)
+    const place = this.#translate('modify', linear, bytes, which)
     const write = (value: Value): void => {
-      this.#storeAt(host, bytes, value)
+      this.#storeAt(place, bytes, value)
       // Not memory as it stands: what was read lies in the value slot, and is written the long way.
-      this.ifUnlikely(this.eq(host, this.add(this.cpu, S.value)), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)))
+      this.ifUnlikely(this.eq(place.host, this.add(this.cpu, S.value - place.offset)), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)))
     }
-    return { value: this.#loadAt(host, bytes), write }
+    return { value: this.#loadAt(place, bytes), write }
   }
-  /** Host address (i32) of what is accessed; of the value slot, holding what was read, where it is not plain memory. Leaves on a fault. */
-  #translate(access: 'read' | 'modify', linear: Value, bytes: number, which: number | 'operand'): Value {
-    const entry = this.#tlbEntry(linear)
-    const host = this.variable(this.#host(linear, entry), 'host')
+  /** Host address of what is accessed; of the value slot, holding what was read, where it is not plain memory. Leaves on a fault. */
+  #translate(access: 'read' | 'modify', linear: Value, bytes: number, which: number | 'operand'): Near {
+    const near = this.near(linear, bytes, access === 'read' ? 'read' : 'write')
+    if (near) {
+      const host = this.variable(near.host, 'host')
+      this.ifUnlikely(this.eqz(near.host), () =>
+        this.assign(host, this.sub(this.slowHost(access, linear, bytes, this.#segmentOf(which), this.const(0)), near.offset)),
+      )
+      return { host: this.get(host), offset: near.offset }
+    }
+    const entry = this.tlbEntry(linear)
+    const host = this.variable(this.hostOf(linear, entry), 'host')
     const tag = this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64)
-    this.ifUnlikely(this.ne(tag, this.#pageOfLastByte(linear, bytes)), () =>
+    this.ifUnlikely(this.ne(tag, this.pageOfLastByte(linear, bytes)), () =>
       this.assign(host, this.slowHost(access, linear, bytes, this.#segmentOf(which), tag)),
     )
-    return this.get(host)
+    return { host: this.get(host), offset: 0 }
   }
-  #loadAt(host: Value, bytes: number): Value {
-    return this.rawLoad(bytes === 16 ? 'v128' : 'i64', host, 0, (bytes * 8) as Width)
+  #loadAt({ host, offset }: Near, bytes: number): Value {
+    return this.rawLoad(bytes === 16 ? 'v128' : 'i64', host, offset, (bytes * 8) as Width)
   }
-  #storeAt(host: Value, bytes: number, value: Value): void {
-    this.rawStore(host, 0, (bytes * 8) as Width, value)
+  #storeAt({ host, offset }: Near, bytes: number, value: Value): void {
+    this.rawStore(host, offset, (bytes * 8) as Width, value)
   }
   /**
    * HPA (i32) behind a linear address, and how many bytes from there lie on the same page and are plainly accessible; 0 bytes
    * where only the slow path can tell. For bulk string operations.
    */
   plainHost(linear: Value, access: 'read' | 'write'): { host: Value; plain: Value } {
-    const entry = this.#tlbEntry(linear)
+    const entry = this.tlbEntry(linear)
     const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
-    return { host: this.#host(linear, entry), plain: hit }
+    return { host: this.hostOf(linear, entry), plain: hit }
   }
-  #tlbEntry(linear: Value): Value {
+  protected tlbEntry(linear: Value): Value {
     const index = this.and(this.shrU(this.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
     return this.add(this.slot(S.tlb, 'i32'), index)
   }
   /** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
-  #pageOfLastByte(linear: Value, bytes: number): Value {
+  protected pageOfLastByte(linear: Value, bytes: number): Value {
     return this.and(bytes === 1 ? linear : this.add(linear, bytes - 1), -4096)
   }
-  #host(linear: Value, entry: Value): Value {
+  protected hostOf(linear: Value, entry: Value): Value {
     return this.add(this.wrap(linear), this.rawLoad('i32', entry, TLB.addend, 32))
   }
   #segmentOf(which: number | 'operand'): number {
@@ -396,25 +419,8 @@ export abstract class SemanticsBuilder extends IrBuilder {
     return this.cut(this.effectiveAddress(), this.addressSize)
   }
 
-  /** Bits of an operand by the notation of the opcode maps. */
   widthOf(spec: OperandSpec): Width {
-    const { operandSize } = this.instruction
-    if (spec.kind === 'I' && spec.signed) return operandSize // sign-extended to the operand size
-    switch (spec.size) {
-      case 'b': return 8
-      case 'w': case 'i16': return 16
-      case 'd': case 'f32': case 'i32': return 32
-      case 'q': case 'f64': case 'i64': return 64
-      case 'x': return 128
-      case 'v': return operandSize
-      case 'z': return operandSize === 64 ? 32 : operandSize
-      case 'y': return operandSize === 64 ? 64 : 32
-      case 'c': return operandSize === 64 ? 128 : 64
-      case 'sreg': return this.instruction.isMemory ? 16 : operandSize
-      case 'db': return this.instruction.isMemory ? 8 : 32
-      case 'dw': return this.instruction.isMemory ? 16 : 32
-      default: return 64
-    }
+    return widthOf(spec, this.instruction)
   }
 
   #operand(spec: OperandSpec): Operand {
@@ -490,6 +496,26 @@ export abstract class SemanticsBuilder extends IrBuilder {
     }
   }
 }
+
+/** Bits of an operand by the notation of the opcode maps. */
+export function widthOf(spec: OperandSpec, { operandSize, isMemory }: Instruction): Width {
+  if (spec.kind === 'I' && spec.signed) return operandSize // sign-extended to the operand size
+    switch (spec.size) {
+      case 'b': return 8
+      case 'w': case 'i16': return 16
+      case 'd': case 'f32': case 'i32': return 32
+      case 'q': case 'f64': case 'i64': return 64
+      case 'x': return 128
+      case 'v': return operandSize
+      case 'z': return operandSize === 64 ? 32 : operandSize
+      case 'y': return operandSize === 64 ? 64 : 32
+      case 'c': return operandSize === 64 ? 128 : 64
+      case 'sreg': return isMemory ? 16 : operandSize
+      case 'db': return isMemory ? 8 : 32
+      case 'dw': return isMemory ? 16 : 32
+      default: return 64
+    }
+  }
 
 /** What an instruction does, as IR. `operands` are those of the row, in its order. */
 export type Semantics = (b: SemanticsBuilder, ...operands: Operand[]) => void
