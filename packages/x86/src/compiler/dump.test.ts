@@ -20,6 +20,8 @@ const CODE: readonly (readonly [bits: 16 | 32 | 64, hex: string])[] = [
   [64, '5059'], // stack
   [64, '4839d87c0e'], // compare and branch
   [64, 'ffc975fc'], // loop
+  [64, '21c072047002eb02ffc8c3'], // branches that are never taken, to where no other way leads
+  [64, '534883ec20488b4424084889442410'], // one look-up for the stack's slots
   [64, '85c00f94c0480f48ca'], // SETcc, CMOVcc
   [64, 'c1e0050f92c2'], // constant shift, its carry
   [64, '48d3f8'], // variable shift: flags may stay

@@ -253,7 +253,8 @@ export class RegionBuilder extends SemanticsBuilder {
     const [last, ...rest] = merges
     if (!last) return this.#straight(region, block)
     this.block(() => this.#within(region, block, rest), last)
-    this.#tree(region, last)
+    // Where conditions turn out constant, no way may lead there.
+    if (this.#edges.has(last)) this.#tree(region, last)
   }
   #straight(region: Region, block: BasicBlock): void {
     const count = block.instructions.length
