@@ -8,8 +8,9 @@ import { setFlagsFromString } from 'node:v8'
  */
 export function tuneWasm(): void {
   for (const flag of [
-    // Generated code is entered for short stretches, so V8 sees little of what is hot: it optimises sooner.
-    '--wasm-tiering-budget=200000',
+    // Generated code is entered for short stretches, so V8 sees little of what is hot: it optimises sooner. Not too soon: optimising takes eight times
+    // what the baseline does, on processors that the guest runs on as well (docs/performance.md).
+    '--wasm-tiering-budget=2000000',
     // What regions say is rare moves out of the way. (WebAssembly Branch Hinting)
     '--experimental-wasm-branch-hinting',
     // A region is compiled where it is made, not on the vCPU's thread when it is first entered; the interpreter's handlers ask to be.
