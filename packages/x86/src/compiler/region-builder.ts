@@ -333,24 +333,22 @@ export class RegionBuilder extends SemanticsBuilder {
     const target = this.get(this.#goal)
     this.usesTargets = true
     super.setSlot(S.budget, this.get(this.#budget))
-    super.setSlot(S.rip, target)
     const distance = this.sub(target, this.#use(this.#ripPage))
     this.if(this.ltU(distance, 0x1000), () => {
       const offset = this.wrap(distance)
       const entry = this.add(this.rawLoad('i32', this.#entry, RECORD.targets, 32), this.shl(this.and(offset, TARGETS - 1), 3))
-      this.if(
-        this.eq(this.rawLoad('i32', entry, 0, 32), offset),
-        () => {
-          const block = this.rawLoad('i32', entry, 4, 32)
-          this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
-        },
-        () => {
-          this.rawStore(entry, 0, 32, offset)
-          this.rawStore(entry, 4, 32, this.i32(NOT_LINKED))
-        },
-      )
-      this.tailCall('dispatch', this.cpu, this.add(entry, 4))
+      this.ifUnlikely(this.ne(this.rawLoad('i32', entry, 0, 32), offset), () => {
+        this.rawStore(entry, 0, 32, offset)
+        this.rawStore(entry, 4, 32, this.i32(NOT_LINKED))
+      })
+      const block = this.rawLoad('i32', entry, 4, 32)
+      this.ifUnlikely(this.leU(block, NOT_LINKED), () => {
+        super.setSlot(S.rip, target)
+        this.tailCall('dispatch', this.cpu, this.add(entry, 4))
+      })
+      this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block)
     })
+    super.setSlot(S.rip, target)
     this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
   }
 
