@@ -12,8 +12,8 @@ import { createRegionCompiler, type RegionModule, type RegionRequest, type Regio
 const BATCH = 8
 /** Slices that a region waits for others to fill its module. */
 const PATIENCE = 2
-/** Runs after which a block has waited too long for another thread: about a millisecond's worth. */
-const LATE = 5000
+/** Runs after which a block has waited too long for another thread: some milliseconds' worth. What the vCPU's own thread compiles stops the guest. */
+const LATE = 50_000
 
 export interface CompilerStatistics {
   regions: number

@@ -55,10 +55,10 @@ export const NOT_LINKED = 1
 export const TARGETS = 256
 
 /**
- * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least processor time
- * near 2000 to 3000: below, compiling what runs little costs more than it saves (docs/performance.md).
+ * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least time near 4000: below,
+ * compiling what runs little costs more than it saves, on processors that the guest runs on as well (docs/performance.md).
  */
-export const HOT = 2000
+export const HOT = 4000
 export const NEVER_HOT = 0x7fff_ffff
 /** So many regions are some 10 MiB of machine code: with each such crowd blocks must run HOT times more. gcc -O2 makes 26,000 otherwise. */
 export const CROWD = 4096
