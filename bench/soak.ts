@@ -40,28 +40,27 @@ let rest = ''
 let peakRss = 0
 let ended = false
 
-const vm = new VmHandle(
-  {
-    stackFile: defaultStack(),
-    set: ['machine.memory="512 MiB"', `boot=${JSON.stringify(setting)}`],
-    interactive: false,
-    trace: false,
-    logLevel: 'warn',
-    flow: createFlow(),
+const flow = createFlow()
+const vm = new VmHandle(flow, {
+  onOutput(bytes, done) {
+    const lines = (rest + Buffer.from(bytes).toString('latin1')).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) hear(line.trim())
+    done()
   },
-  {
-    onOutput(bytes, done) {
-      const lines = (rest + Buffer.from(bytes).toString('latin1')).split('\n')
-      rest = lines.pop()!
-      for (const line of lines) hear(line.trim())
-      done()
-    },
-    onLog: (level, message) => console.log(`${level}: ${message}`),
-    onProgress: () => {},
-    onStarted: () => {},
-    onTrace: () => {},
-  },
-)
+  onLog: (level, message) => console.log(`${level}: ${message}`),
+  onStarted: () => {},
+  onTrace: () => {},
+})
+vm.start({
+  stackFile: defaultStack(),
+  set: ['machine.memory="512 MiB"', `boot=${JSON.stringify(setting)}`],
+  announced: undefined,
+  interactive: false,
+  trace: false,
+  logLevel: 'warn',
+  flow,
+})
 
 function hear(line: string): void {
   const round = /^SOAK round (\d+)/.exec(line)

@@ -26,6 +26,7 @@ const step = async (name: string, args: readonly string[]): Promise<void> => {
 }
 
 await step('tsc', ['-b'])
+await step('tsc', ['-p', 'bench'])
 await step('node', ['tools/copy-stacks.js'])
 await step('node', ['tools/bundle.js'])
 await step('oxlint', ['--type-aware', '--quiet'])
