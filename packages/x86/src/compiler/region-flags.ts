@@ -1,0 +1,200 @@
+/**
+ * Status flags in compiled code: they stay what they were computed from as long as they can, in values known here or in the variables that the lazy flags'
+ * slots become, and are worked out when somebody looks.
+ */
+import type { Value, Variable, Width } from '../ir/nodes.ts'
+import { SemanticsBuilder, type ArithmeticKind, type StatusFlag } from '../semantics/builder.ts'
+import { S } from '../state/layout.ts'
+import { lazyKindNumber } from './lazy-flags.ts'
+
+/** What is known, at a point of the code, of where the status flags are. */
+export type FlagState =
+  /** In memory as the region found them. */
+  | { readonly state: 'untouched' }
+  /** Computed from these values when asked for; the lazy variables say the same. */
+  | { readonly state: 'symbolic'; readonly kind: ArithmeticKind; readonly width: Width; readonly left: Value; readonly right: Value; readonly result: Value; readonly carry: Value | undefined }
+  /** In their slots; lazyKind is 0. */
+  | { readonly state: 'stored' }
+  /** The lazy variables say. */
+  | { readonly state: 'unknown' }
+
+export const UNTOUCHED: FlagState = { state: 'untouched' }
+export const UNKNOWN: FlagState = { state: 'unknown' }
+export const STORED: FlagState = { state: 'stored' }
+
+/** The others clear AF. */
+const HAVE_ADJUST: ReadonlySet<ArithmeticKind> = new Set(['add', 'adc', 'sub', 'sbb', 'inc', 'dec'])
+
+export abstract class RegionFlags extends SemanticsBuilder {
+  protected flagState: FlagState = UNTOUCHED
+  /** How deep in the code the current instruction stands: what is deeper is done on some ways only. */
+  protected instructionDepth = 0
+  readonly #lazyKind = this.bareVariable(this.i32(0), 'lazyKind')
+  readonly #lazyLeft = this.bareVariable(this.const(0), 'lazyLeft')
+  readonly #lazyRight = this.bareVariable(this.const(0), 'lazyRight')
+  readonly #lazyResult = this.bareVariable(this.const(0), 'lazyResult')
+
+  /** A variable that wasm's zero initialises. */
+  protected bareVariable(like: Value, name: string): Variable {
+    const variable: Variable = { type: like.type, name, local: -1 }
+    this.variables.push(variable)
+    return variable
+  }
+
+  override arithmeticFlags(kind: ArithmeticKind, width: Width, left: Value, right: Value, result: Value, carry?: Value): void {
+    if (this.flagsDead) return
+    if (this.depth > this.instructionDepth) {
+      this.settle()
+      return super.arithmeticFlags(kind, width, left, right, result, carry)
+    }
+    // INC and DEC keep CF: it travels where `right` would, which is 1.
+    const keepsCarry = kind === 'inc' || kind === 'dec'
+    const carried = keepsCarry ? this.flag('cf') : carry
+    this.assign(this.#lazyKind, lazyKindNumber(kind, width))
+    if (kind !== 'logic') {
+      this.assign(this.#lazyLeft, left)
+      this.assign(this.#lazyRight, keepsCarry ? this.extendU(carried!) : right)
+    }
+    this.assign(this.#lazyResult, result)
+    this.flagState = { state: 'symbolic', kind, width, left, right, result, carry: carried }
+  }
+
+  override flag(name: StatusFlag): Value {
+    const f = this.flagState
+    if (f.state !== 'symbolic') return super.flag(name)
+    switch (name) {
+      case 'zf':
+        return this.eqz(f.result)
+      case 'sf':
+        return this.wrap(this.shrU(this.signExtend(f.result, f.width), 63))
+      case 'pf':
+        return this.eqz(this.and(this.popcnt(this.and(this.wrap(f.result), 0xff)), 1))
+      case 'cf':
+        switch (f.kind) {
+          case 'logic': return this.i32(0)
+          case 'shl': case 'shr': case 'sar': return this.shiftedOut(f.kind, f.width, f.left, f.right)
+          case 'mul': case 'imul': return this.overflow(f.kind, f.width, f.left, f.right, f.result)
+          case 'add': return this.ltU(f.result, f.left)
+          case 'sub': return this.ltU(f.left, f.right)
+          case 'adc': return this.or(this.ltU(f.result, f.left), this.and(f.carry!, this.eq(f.result, f.left)))
+          case 'sbb': return this.or(this.ltU(f.left, f.right), this.and(f.carry!, this.eq(f.left, f.right)))
+          default: return f.carry!
+        }
+      case 'of': {
+        if (f.kind === 'logic' || f.kind === 'sar') return this.i32(0)
+        if (f.kind === 'mul' || f.kind === 'imul') return this.flag('cf')
+        if (f.kind === 'shr') return this.and(this.wrap(this.shrU(f.left, f.width - 1)), 1)
+        if (f.kind === 'shl') return this.xor(this.flag('sf'), this.flag('cf'))
+        const adds = f.kind === 'add' || f.kind === 'adc' || f.kind === 'inc'
+        const bit = this.and(this.xor(f.left, f.result), this.xor(adds ? f.result : f.left, f.right))
+        return this.and(this.wrap(this.shrU(bit, f.width - 1)), 1)
+      }
+      case 'af':
+        if (!HAVE_ADJUST.has(f.kind)) return this.i32(0)
+        return this.and(this.wrap(this.shrU(this.xor(this.xor(f.left, f.right), f.result), 4)), 1)
+    }
+  }
+
+  /** Compare and branch in one where the comparison is known. */
+  override condition(code: number): Value {
+    const f = this.flagState
+    if (f.state !== 'symbolic') return super.condition(code)
+    const { left, right, result, width } = f
+    const signed = (v: Value) => this.signExtend(v, width)
+    const negate = (v: Value) => (code & 1 ? this.eqz(v) : v)
+    const pair = code >> 1
+    if (f.kind === 'sub') {
+      switch (pair) {
+        case 1: return code & 1 ? this.geU(left, right) : this.ltU(left, right)
+        case 2: return code & 1 ? this.ne(left, right) : this.eq(left, right)
+        case 3: return code & 1 ? this.gtU(left, right) : this.leU(left, right)
+        case 6: return code & 1 ? this.geS(signed(left), signed(right)) : this.ltS(signed(left), signed(right))
+        case 7: return code & 1 ? this.gtS(signed(left), signed(right)) : this.leS(signed(left), signed(right))
+      }
+    }
+    switch (pair) {
+      case 0: return negate(this.flag('of'))
+      case 1: return negate(this.flag('cf'))
+      case 2: return code & 1 ? this.ne(result, 0) : this.eqz(result)
+      case 3: return negate(this.or(this.flag('cf'), this.flag('zf')))
+      case 4: return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
+      case 5: return negate(this.flag('pf'))
+      case 6:
+        if (f.kind === 'logic') return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
+        return negate(this.xor(this.flag('sf'), this.flag('of')))
+      default:
+        if (f.kind === 'logic') return code & 1 ? this.gtS(signed(result), 0) : this.leS(signed(result), 0)
+        return negate(this.or(this.xor(this.flag('sf'), this.flag('of')), this.flag('zf')))
+    }
+  }
+
+  /** Makes the slots hold the flags, because somebody reads or changes one of them by itself. */
+  protected settle(): void {
+    if (this.flagState.state === 'stored') return
+    const f = this.flagState
+    if (this.depth > this.instructionDepth) {
+      // Inside a branch of the semantics: the other way must find the same, so the settling is repeated where it is needed.
+      return this.#settleHere(f)
+    }
+    this.#settleHere(f)
+    this.flagState = STORED
+  }
+  #settleHere(f: FlagState): void {
+    if (f.state === 'symbolic') {
+      this.flagState = STORED
+      super.arithmeticFlags(f.kind, f.width, f.left, f.right, f.result, f.carry)
+      if (f.kind === 'inc' || f.kind === 'dec') super.setSlot(S.cf, f.carry!)
+      this.assign(this.#lazyKind, 0)
+      this.flagState = this.depth > this.instructionDepth ? UNKNOWN : STORED
+      return
+    }
+    const isUntouched = f.state === 'untouched'
+    this.if(isUntouched ? super.slot(S.lazyKind, 'i32') : this.get(this.#lazyKind), () => {
+      if (!isUntouched) {
+        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+        this.#storeLazyOperands()
+      }
+      this.run('settleFlags', this.cpu, this.i32(0))
+    })
+    this.assign(this.#lazyKind, 0)
+  }
+  /** The same, unless the instruction overwrites every flag anyway. */
+  protected settleForWrite(): void {
+    if (this.flagState.state === 'stored') return
+    // Of the undefined ones some stay as they were.
+    const { writes, undefined: left, count } = this.instruction.row.flags
+    const replacesAll = !count && this.depth === this.instructionDepth && [...'OSZAPC'].every((letter) => writes.includes(letter) && !left.includes(letter))
+    if (!replacesAll) return this.settle()
+    this.assign(this.#lazyKind, 0)
+    this.flagState = STORED
+  }
+
+  // ------------------------------------------------------------------ to memory and back
+
+  protected storeFlags(f: FlagState): void {
+    switch (f.state) {
+      case 'untouched':
+        return
+      case 'stored':
+        return super.setSlot(S.lazyKind, this.i32(0))
+      case 'symbolic':
+        super.setSlot(S.lazyKind, this.i32(lazyKindNumber(f.kind, f.width)))
+        if (f.kind === 'logic') return super.setSlot(S.lazyResult, this.get(this.#lazyResult))
+        return this.#storeLazyOperands()
+      case 'unknown':
+        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
+        return this.#storeLazyOperands()
+    }
+  }
+  #storeLazyOperands(): void {
+    super.setSlot(S.lazyLeft, this.get(this.#lazyLeft))
+    super.setSlot(S.lazyRight, this.get(this.#lazyRight))
+    super.setSlot(S.lazyResult, this.get(this.#lazyResult))
+  }
+  protected loadLazyFlags(): void {
+    this.assign(this.#lazyKind, super.slot(S.lazyKind, 'i32'))
+    this.assign(this.#lazyLeft, super.slot(S.lazyLeft))
+    this.assign(this.#lazyRight, super.slot(S.lazyRight))
+    this.assign(this.#lazyResult, super.slot(S.lazyResult))
+  }
+}

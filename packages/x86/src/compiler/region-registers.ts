@@ -1,0 +1,316 @@
+/**
+ * General registers in compiled code: wasm locals, loaded where they are first used, and written back where they are newer than memory. What is valid and
+ * dirty is known at every point; where ways meet they are brought to agree, and what a loop changes is known behind it.
+ */
+import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
+import { gpr, S } from '../state/layout.ts'
+import { RECORD } from '../interpreter/record.ts'
+import { RegionFlags, STORED, UNKNOWN, UNTOUCHED, type FlagState } from './region-flags.ts'
+import type { BasicBlock } from './region.ts'
+
+/** What is known of registers and flags at a point of the code. Registers are bits. */
+interface Known {
+  /** Their variable holds them. */
+  readonly valid: number
+  /** Their variable is newer than memory. */
+  readonly dirty: number
+  readonly flags: FlagState
+}
+
+/** An outermost loop of the region. What is used in it or behind it is loaded before it. */
+interface Loop {
+  readonly loads: Body
+  valid: number
+  /** Changed somewhere in it: dirty everywhere, as far as anybody knows who has not seen all of it. */
+  changed: number
+}
+
+/** A way to a block where several meet: what is missing there is put into the place. */
+interface Edge extends Known {
+  readonly place: Body
+  readonly loop: Loop | undefined
+}
+
+/** Registers that go back to memory, when it is known which: loops have their end behind the place. */
+interface WriteBack {
+  readonly dirty: number
+  readonly loop: Loop | undefined
+  readonly round: { readonly changed: number } | undefined
+}
+/** A way out in the middle, shared by the places where the same has to go back. */
+interface Fault extends WriteBack {
+  readonly flags: FlagState
+  readonly label: object
+}
+
+const REGISTERS = 16
+const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
+
+export abstract class RegionRegisters extends RegionFlags {
+  readonly #registers: (Variable | undefined)[] = Array.from({ length: REGISTERS })
+  #valid = 0
+  #dirty = 0
+  /** The latest value of a register on the straight line being built, to save reading it back. */
+  protected readonly latest = new Map<number, Value>()
+  /** The outermost loop around what is being built, or that it lies behind. */
+  #outermost: Loop | undefined
+  readonly #edges = new Map<BasicBlock, Edge[]>()
+  readonly #writeBacks: (WriteBack & { readonly place: Body })[] = []
+  readonly #faults: Fault[] = []
+  /** Where variables are loaded that the whole region shares, once it is known that it uses them. */
+  readonly #loads: Body
+  protected readonly ripPage: Variable
+  readonly #tlb: Variable
+  readonly #shared = new Set<Variable>()
+  protected readonly budget: Variable
+  /** The end that all ways out in the middle share. */
+  protected readonly common = {}
+  #isInstruction = false
+  /** Where the current instruction's code begins. */
+  #start!: { readonly body: Body; at: number }
+  /** Registers that the current instruction has changed. */
+  #written = 0
+  /** Registers that the loop of a repeated instruction changes. */
+  #round: { changed: number } | undefined
+
+  constructor() {
+    super()
+    this.ripPage = this.bareVariable(this.const(0), 'ripPage')
+    this.#tlb = this.bareVariable(this.i32(0), 'tlb')
+    this.#loads = this.#openPlace()
+    this.budget = this.variable(super.slot(S.budget, 'i32'), 'budget')
+  }
+
+  // ------------------------------------------------------------------ instructions, loops, ways that meet
+
+  /** An instruction's code. */
+  protected inInstruction(build: () => void): void {
+    this.instructionDepth = this.depth
+    this.#start = { body: this.body, at: this.body.length }
+    this.#written = 0
+    this.#isInstruction = true
+    build()
+    this.#isInstruction = false
+  }
+  /** A loop of the region: its blocks and all that they dominate. */
+  protected inLoop(build: () => void): void {
+    // Ways that come round find flags in the variables.
+    if (this.flagState.state === 'untouched') this.loadLazyFlags()
+    this.flagState = UNKNOWN
+    const isOutermost = !this.#outermost
+    if (isOutermost) this.#outermost = { loads: this.#openPlace(), valid: this.#valid, changed: 0 }
+    build()
+    if (isOutermost) this.#outermost = undefined
+  }
+  /** What is known here, to go on with when something else was built. */
+  protected get known(): Known {
+    return { valid: this.#valid, dirty: this.#dirty, flags: this.flagState }
+  }
+  protected set known({ valid, dirty, flags }: Known) {
+    this.#valid = valid
+    this.#dirty = dirty
+    this.flagState = flags
+  }
+  /** A way leads from here to the block, where others will meet it. */
+  protected edgeTo(block: BasicBlock): void {
+    const edges = this.#edges.get(block) ?? []
+    this.#edges.set(block, edges)
+    edges.push({ ...this.known, place: this.#openPlace(), loop: this.#outermost })
+  }
+  protected hasEdgeTo(block: BasicBlock): boolean {
+    return this.#edges.has(block)
+  }
+  /** What holds whichever way led to the block; what holds on some ways only is made to. */
+  protected meet(block: BasicBlock): void {
+    const loop = this.#outermost
+    const edges = this.#edges.get(block)!.map((edge) => {
+      const over = edge.loop === loop ? undefined : edge.loop
+      return { ...edge, valid: edge.loop?.valid ?? edge.valid, dirty: edge.dirty | (over?.changed ?? 0) }
+    })
+    const valid = edges.reduce((all, edge) => all & edge.valid, -1)
+    const isUntouched = edges.every(({ flags }) => flags.state === 'untouched')
+    for (const { place, dirty, flags } of edges)
+      this.#fill(place, () => {
+        this.#store(dirty & ~valid)
+        if (!isUntouched && flags.state === 'untouched') this.loadLazyFlags()
+      })
+    this.#valid = valid
+    this.#dirty = edges.reduce((any, edge) => any | edge.dirty, 0) & valid
+    this.flagState = isUntouched ? UNTOUCHED : edges.every(({ flags }) => flags.state === 'stored') ? STORED : UNKNOWN
+  }
+
+  // ------------------------------------------------------------------ slots: registers and flags are caught here
+
+  override slot(offset: number, type: Value['type'] = 'i64', width: Width = type === 'i32' ? 32 : type === 'v128' ? 128 : 64): Value {
+    if (offset < gpr(REGISTERS)) return this.readGpr(offset >> 3, offset & 7, width)
+    if (offset === S.tlb) return this.useShared(this.#tlb)
+    if (offset === S.ripPage) return this.useShared(this.ripPage)
+    if (offset === S.budget) return this.get(this.budget)
+    if (FLAG_SLOTS.has(offset)) this.settle()
+    return super.slot(offset, type, width)
+  }
+  override setSlot(offset: number, value: Value, width: Width = value.type === 'i32' || value.type === 'f32' ? 32 : value.type === 'v128' ? 128 : 64): void {
+    if (offset < gpr(REGISTERS)) return this.writeGpr(offset >> 3, offset & 7, width, value)
+    if (offset === S.budget) return this.assign(this.budget, value)
+    if (offset === S.tlb) this.assign(this.#tlb, value)
+    if (FLAG_SLOTS.has(offset)) this.settleForWrite()
+    super.setSlot(offset, value, width)
+  }
+  protected readGpr(n: number, byte: number, width: Width): Value {
+    let whole = this.latest.get(n)
+    if (!whole) {
+      whole = this.get(this.#register(n))
+      if (this.depth === this.instructionDepth) this.latest.set(n, whole)
+    }
+    return this.truncate(byte ? this.shrU(whole, 8 * byte) : whole, width)
+  }
+  protected writeGpr(n: number, byte: number, width: Width, value: Value): void {
+    let whole = value
+    if (width < 32) {
+      const mask = ((1n << BigInt(width)) - 1n) << BigInt(8 * byte)
+      const placed = this.and(byte ? this.shl(value, 8 * byte) : value, mask)
+      whole = this.or(this.and(this.readGpr(n, 0, 64), BigInt.asUintN(64, ~mask)), placed)
+    }
+    this.assign(this.#toWrite(n), whole)
+    if (this.depth === this.instructionDepth) this.latest.set(n, whole)
+    else this.latest.delete(n)
+  }
+  /** The register's variable, loaded. */
+  #register(n: number): Variable {
+    const bit = 1 << n
+    const register = (this.#registers[n] ??= this.bareVariable(this.const(0), `r${n}`))
+    const loop = this.#outermost
+    if ((loop?.valid ?? this.#valid) & bit) return register
+    const load = (): void => this.assign(register, super.slot(gpr(n)))
+    if (loop) {
+      loop.valid |= bit
+      this.#fill(loop.loads, load)
+      return register
+    }
+    this.#valid |= bit
+    if (this.depth === this.instructionDepth) load()
+    else {
+      // Whatever way the instruction takes, it is there behind it.
+      this.#atStart(load)
+    }
+    return register
+  }
+  /** Before the current instruction. */
+  #atStart(build: () => void): void {
+    const nodes = this.#apart(build)
+    this.#start.body.splice(this.#start.at, 0, ...nodes)
+    this.#start.at += nodes.length
+  }
+  /** The register's variable, about to be written. */
+  #toWrite(n: number): Variable {
+    const bit = 1 << n
+    // What is written on one way only, or in one round, must be there on the others.
+    if (this.#outermost || this.depth > this.instructionDepth) this.#register(n)
+    this.#valid |= bit
+    this.#dirty |= bit
+    this.#written |= bit
+    if (this.#outermost) this.#outermost.changed |= bit
+    if (this.#round) this.#round.changed |= bit
+    return (this.#registers[n] ??= this.bareVariable(this.const(0), `r${n}`))
+  }
+  /** A later round of the loop may find registers and flags changed. */
+  override loop(body: () => void, label: object = {}): void {
+    this.latest.clear()
+    const outer = this.#round
+    // The region's own loops are no instruction's.
+    if (this.#isInstruction) {
+      this.#round ??= { changed: 0 }
+      if (this.flagState.state !== 'untouched') this.flagState = UNKNOWN
+    }
+    super.loop(body, label)
+    this.#round = outer
+    this.latest.clear()
+  }
+  /** A variable that the whole region shares. */
+  protected useShared(variable: Variable): Value {
+    this.#shared.add(variable)
+    return this.get(variable)
+  }
+
+  // ------------------------------------------------------------------ back to memory
+
+  /** Registers and flags to memory, as far as it does not have them. */
+  protected writeBack(): void {
+    this.#writeBacks.push({ place: this.#openPlace(), dirty: this.#dirty, loop: this.#outermost, round: this.#round })
+    this.storeFlags(this.flagState)
+  }
+  #storeAll({ dirty, loop, round }: WriteBack): void {
+    this.#store(dirty | (loop?.changed ?? 0) | (round?.changed ?? 0))
+  }
+  #store(registers: number): void {
+    for (const [n, register] of this.#registers.entries()) if (registers & (1 << n)) super.setSlot(gpr(n), this.get(register!))
+  }
+  /** Leaves in the middle; `position` as RECORD has it: ip, length, remaining. */
+  protected leaveAt(position: Value): void {
+    super.setSlot(S.compiledRecord + RECORD.ip, position)
+    this.leaveSilently()
+  }
+  /** The position is known already. */
+  protected leaveSilently(): void {
+    const early = this.#dirty & ~this.#written
+    if (!this.#outermost && early) {
+      // Without a loop one store is all that this costs, and there is less to do for every place that may leave.
+      this.#atStart(() => this.#store(early))
+      this.#dirty &= ~early
+    }
+    this.break(this.#faultLabel())
+  }
+  #faultLabel(): object {
+    const flags = this.flagState
+    const dirty = this.#dirty
+    const loop = this.#outermost
+    const round = this.#round
+    if (!dirty && !loop && !round && flags.state === 'untouched') return this.common
+    let fault = this.#faults.find((f) => f.flags === flags && f.dirty === dirty && f.loop === loop && f.round === round)
+    if (!fault) this.#faults.push((fault = { flags, dirty, loop, round, label: {} }))
+    return fault.label
+  }
+  /** The code of a region's body, and behind it, being rare, the ways out in the middle; these end at `common`. */
+  protected withFaults(build: () => void): void {
+    let inner = this.#apart(build)
+    for (const fault of this.#faults)
+      inner = this.#apart(() => {
+        this.effect({ kind: 'block', label: fault.label, body: inner })
+        this.#storeAll(fault)
+        this.storeFlags(fault.flags)
+        this.break(this.common)
+      })
+    this.body.push(...inner)
+  }
+  protected storeBudget(): void {
+    super.setSlot(S.budget, this.get(this.budget))
+  }
+  /** Once all is built. */
+  protected fillPlaces(): void {
+    this.#fill(this.#loads, () => {
+      if (this.#shared.has(this.ripPage)) this.assign(this.ripPage, super.slot(S.ripPage))
+      if (this.#shared.has(this.#tlb)) this.assign(this.#tlb, super.slot(S.tlb, 'i32'))
+    })
+    for (const writeBack of this.#writeBacks) this.#fill(writeBack.place, () => this.#storeAll(writeBack))
+  }
+
+  // ------------------------------------------------------------------ places
+
+  /** A place in the code to be filled later. */
+  #openPlace(): Body {
+    const body: Body = []
+    this.effect({ kind: 'block', label: {}, body })
+    return body
+  }
+  #fill(place: Body, build: () => void): void {
+    const { body } = this
+    this.body = place
+    build()
+    this.body = body
+  }
+  #apart(build: () => void): Body {
+    const place: Body = []
+    this.#fill(place, build)
+    return place
+  }
+}
