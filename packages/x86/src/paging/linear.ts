@@ -136,16 +136,18 @@ export function readRange(
   at = 0,
 ): void {
   const head = Math.min(length, 4096 - (low & 0xfff))
+  // A device's address is what the walk says, so each page's frame is taken with it.
   const first = locate(core, low, high, access)
-  const frame = core.paging.frame
+  const firstFrame = core.paging.frame
   const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access) : 0
-  const part = (hpa: number, from: number, count: number) => {
+  const secondFrame = core.paging.frame
+  const part = (hpa: number, frame: number, from: number, count: number) => {
     if (hpa >= 0) return into.set(core.u8.subarray(hpa, hpa + count), at + from)
     for (let i = 0; i < count; i++)
       into[at + from + i] = core.host.readDevice(frame * 4096 + ((low + from + i) & 0xfff), 1)
   }
-  part(first, 0, head)
-  if (head < length) part(second, head, length - head)
+  part(first, firstFrame, 0, head)
+  if (head < length) part(second, secondFrame, head, length - head)
 }
 
 /** Bytes [start, end) of `from` to guest memory: whole or, by a fault, not at all. At most a page long. */
