@@ -146,9 +146,7 @@ export class ModuleBuilder {
         content.byte(likely ? 1 : 0)
       }
     }
-    out.byte(0)
-    out.u32(content.length)
-    out.append(content)
+    append(out, CUSTOM, content)
   }
 }
 
@@ -157,6 +155,11 @@ function section<T>(out: Bytes, id: number, items: readonly T[], write: (item: T
   const content = new Bytes(1024)
   content.u32(items.length)
   for (const [n, item] of items.entries()) write(item, content, n)
+  append(out, id, content)
+}
+/** Number of the sections that are known by name. */
+const CUSTOM = 0
+function append(out: Bytes, id: number, content: Bytes): void {
   out.byte(id)
   out.u32(content.length)
   out.append(content)
@@ -168,9 +171,7 @@ function compilationHints(out: Bytes, functions: number): void {
   content.name('compilationHints')
   content.u32(functions)
   for (let n = 0; n < functions; n++) content.byte(1)
-  out.byte(0)
-  out.u32(content.length)
-  out.append(content)
+  append(out, CUSTOM, content)
 }
 
 function typeList(to: Bytes, list: string): void {

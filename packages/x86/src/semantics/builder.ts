@@ -500,22 +500,22 @@ export abstract class SemanticsBuilder extends IrBuilder {
 /** Bits of an operand by the notation of the opcode maps. */
 export function widthOf(spec: OperandSpec, { operandSize, isMemory }: Instruction): Width {
   if (spec.kind === 'I' && spec.signed) return operandSize // sign-extended to the operand size
-    switch (spec.size) {
-      case 'b': return 8
-      case 'w': case 'i16': return 16
-      case 'd': case 'f32': case 'i32': return 32
-      case 'q': case 'f64': case 'i64': return 64
-      case 'x': return 128
-      case 'v': return operandSize
-      case 'z': return operandSize === 64 ? 32 : operandSize
-      case 'y': return operandSize === 64 ? 64 : 32
-      case 'c': return operandSize === 64 ? 128 : 64
-      case 'sreg': return isMemory ? 16 : operandSize
-      case 'db': return isMemory ? 8 : 32
-      case 'dw': return isMemory ? 16 : 32
-      default: return 64
-    }
+  switch (spec.size) {
+    case 'b': return 8
+    case 'w': case 'i16': return 16
+    case 'd': case 'f32': case 'i32': return 32
+    case 'q': case 'f64': case 'i64': return 64
+    case 'x': return 128
+    case 'v': return operandSize
+    case 'z': return operandSize === 64 ? 32 : operandSize
+    case 'y': return operandSize === 64 ? 64 : 32
+    case 'c': return operandSize === 64 ? 128 : 64
+    case 'sreg': return isMemory ? 16 : operandSize
+    case 'db': return isMemory ? 8 : 32
+    case 'dw': return isMemory ? 16 : 32
+    default: return 64
   }
+}
 
 /** What an instruction does, as IR. `operands` are those of the row, in its order. */
 export type Semantics = (b: SemanticsBuilder, ...operands: Operand[]) => void
