@@ -33,7 +33,7 @@ function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: n
   })
 }
 
-/** What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages. (region-builder.ts) */
+/** What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages. (region-operands.ts) */
 function ifKnown(b: IrBuilder, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
   const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.shrU(b.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5))
   const last = b.add(linear, b.extendU(b.sub(b.shl(b.i32(1), field(b, packed, BYTES, 3)), 1)))
