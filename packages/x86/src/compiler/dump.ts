@@ -45,6 +45,7 @@ export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n):
       mode,
       refused: new Set(),
       isEntry: () => false,
+      targets: [],
     },
     at - page,
   )

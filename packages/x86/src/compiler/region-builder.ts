@@ -75,6 +75,7 @@ export class RegionBuilder extends RegionOperands {
     if (this.hasEdgeTo(last)) this.#tree(region, last)
   }
   #straight(region: Region, block: BasicBlock): void {
+    if (block.ending.kind === 'switch') return this.#switch(region, block, block.ending.targets)
     const count = block.instructions.length
     this.#condition = this.#target = undefined
     this.beginStraight(block.instructions)
@@ -111,11 +112,8 @@ export class RegionBuilder extends RegionOperands {
     const to = (ip: number): void => {
       this.known = known
       const target = region.byStart.get(ip)
-      if (!target) return this.#exitTo(ip)
-      if (target.order <= block.order) return this.continue(loopLabel(target))
-      if (!target.isMerge) return this.#tree(region, target)
-      this.edgeTo(target)
-      this.break(target)
+      if (target) this.#goTo(region, block, target)
+      else this.#exitTo(ip)
     }
     switch (ending.kind) {
       case 'conditional':
@@ -128,10 +126,38 @@ export class RegionBuilder extends RegionOperands {
       case 'indirect':
         // An instruction that always raises has no target, and has left.
         if (!this.#target) return
-        this.writeBack()
         this.assign(this.#goal, this.#target)
-        return this.break(this.#computed)
+        return ending.isJump && region.switch ? this.#goTo(region, block, region.switch) : this.#exitToGoal()
     }
+  }
+  #goTo(region: Region, from: BasicBlock, target: BasicBlock): void {
+    if (target.order <= from.order) return this.continue(loopLabel(target))
+    if (!target.isMerge) return this.#tree(region, target)
+    this.edgeTo(target)
+    this.break(target)
+  }
+
+  /** The goal's block, if the region has it: found by halves, as there are few. */
+  #switch(region: Region, block: BasicBlock, targets: readonly number[]): void {
+    this.beginStraight([])
+    // The block that is gone to takes from the budget; where nothing is left, it is another region's.
+    if (block.isLoop) this.ifUnlikely(this.leS(this.get(this.budget), 0), () => this.#exitToGoal())
+    const { known } = this
+    const offset = this.get(this.variable(this.sub(this.get(this.#goal), this.useShared(this.ripPage)), 'offset'))
+    const choose = (sorted: readonly BasicBlock[]): void => {
+      const [target] = sorted
+      if (sorted.length === 1) {
+        return this.if(this.eq(offset, target!.start), () => {
+          this.known = known
+          this.#goTo(region, block, target!)
+        })
+      }
+      const half = sorted.length >> 1
+      this.if(this.ltU(offset, sorted[half]!.start), () => choose(sorted.slice(0, half)), () => choose(sorted.slice(half)))
+    }
+    choose(targets.map((ip) => region.byStart.get(ip)).filter((target) => target !== undefined).toSorted((a, b) => a.start - b.start))
+    this.known = known
+    this.#exitToGoal()
   }
 
   /**
@@ -176,6 +202,12 @@ export class RegionBuilder extends RegionOperands {
     this.writeBack()
     this.assign(this.#next, number * RECORD.size)
     this.break(this.#onward)
+  }
+
+  /** Leaves the region for the goal. */
+  #exitToGoal(): void {
+    this.writeBack()
+    this.break(this.#computed)
   }
 
   // ------------------------------------------------------------------ ways out

@@ -14,6 +14,8 @@ export interface RegionRequest {
   readonly mode: number
   /** Offsets at which other regions begin: they are gone to, not compiled once more. */
   readonly entries: readonly number[]
+  /** Offsets at which computed jumps may arrive: taken in where the region has such jumps. */
+  readonly targets: readonly number[]
 }
 
 export interface CompiledRegion {
@@ -52,7 +54,9 @@ export function createRegionCompiler(inspect?: (code: Built) => void): RegionSer
 
 function compileRegions(requests: readonly RegionRequest[], context: ModuleContext, refused: Set<Row>, inspect?: (code: Built) => void): RegionModule {
   const started = performance.now()
-  const built = requests.map(({ bytes, entry, mode, entries }) => buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip) }, entry))
+  const built = requests.map(({ bytes, entry, mode, entries, targets }) =>
+    buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip), targets }, entry),
+  )
   const there = built.filter((one) => one !== undefined)
   if (inspect) for (const { body } of there) inspect(body)
   const bytes = there.length ? exportedModule(there.map(({ body }) => body), context) : undefined
@@ -66,7 +70,7 @@ function compileRegions(requests: readonly RegionRequest[], context: ModuleConte
 
 function summary({ region, body }: BuiltRegion): CompiledRegion {
   return {
-    extents: region.blocks.map(({ start, end }) => ({ start, end })),
+    extents: [...region.byStart.values()].map(({ start, end }) => ({ start, end })),
     waysOut: body.waysOut,
     usesTargets: body.usesTargets,
     instructions: region.blocks.reduce((sum, { instructions }) => sum + instructions.length, 0),

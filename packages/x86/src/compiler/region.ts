@@ -1,6 +1,6 @@
 /**
- * A region: the basic blocks on one page that are reachable by direct jumps from a hot block, as a graph that has structure.
- * Knows instructions' flow, nothing of what they do.
+ * A region: the basic blocks on one page that are reachable from a hot block, by direct jumps or by computed ones through the region's switch,
+ * as a graph that has structure. Knows instructions' flow, nothing of what they do.
  */
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode } from '../decode/decoder.ts'
@@ -10,8 +10,10 @@ import { rows } from '../rows/index.ts'
 export type Ending =
   | { readonly kind: 'conditional'; readonly taken: number; readonly next: number }
   | { readonly kind: 'jump'; readonly to: number }
-  /** The last instruction sets RIP itself. */
-  | { readonly kind: 'indirect' }
+  /** The last instruction sets RIP itself. A jump, no call or return, looks first whether the region's switch leads there. */
+  | { readonly kind: 'indirect'; readonly isJump: boolean }
+  /** To whichever of these was computed, else out of the region. */
+  | { readonly kind: 'switch'; readonly targets: readonly number[] }
   /** The next instruction is the interpreter's. */
   | { readonly kind: 'leave'; readonly at: number }
 
@@ -43,11 +45,15 @@ export interface Region {
   /** In reverse postorder; the first is the entry. */
   readonly blocks: readonly BasicBlock[]
   readonly byStart: ReadonlyMap<number, BasicBlock>
+  /** Where computed jumps lead, of a region that has some and knows targets of theirs: a block without instructions. */
+  readonly switch: BasicBlock | undefined
 }
 
 /** Beyond this a function takes long to compile for little more gain. */
 const MAX_INSTRUCTIONS = 200 // `remaining` of a record is a byte
 const MAX_BLOCKS = 60
+/** Targets of computed jumps that a region takes in: the opcodes of a small interpreter, the cases of a switch. */
+const MAX_TARGETS = 16
 
 export interface RegionSource {
   readonly bytes: Uint8Array
@@ -61,6 +67,8 @@ export interface RegionSource {
   readonly compilable: (instruction: Instruction) => boolean
   /** Whether another region begins at this offset: it is not compiled once more, but gone to. */
   readonly isEntry: (ip: number) => boolean
+  /** Where computed jumps may lead: code of this mode that runs often. */
+  readonly targets: readonly number[]
 }
 
 /** Finds the region around the block at offset `entry`; undefined where even its first instruction is not for compiled code. */
@@ -69,37 +77,54 @@ export function findRegion(source: RegionSource, entry: number): Region | undefi
   const leaders = new Set<number>([entry])
   const open = [entry]
   let count = 0
-  // First all instructions that direct flow reaches, noting where blocks begin.
-  while (open.length && count < MAX_INSTRUCTIONS && leaders.size < MAX_BLOCKS) {
-    let ip = open.shift()!
-    if (ip !== entry && source.isEntry(ip)) continue
-    while (!at.has(ip) && count < MAX_INSTRUCTIONS) {
-      const placed = decodeAt(source, ip)
-      if (!placed || !source.compilable(placed.instruction)) break
-      at.set(ip, placed)
-      count++
-      const next = ip + placed.instruction.length
-      const { flow } = placed.instruction.row.attributes
-      if (flow === undefined) {
-        ip = next
-        continue
+  // First all instructions that direct flow reaches, noting where blocks begin, then what computed jumps may reach from there.
+  const follow = (): void => {
+    while (open.length && count < MAX_INSTRUCTIONS && leaders.size < MAX_BLOCKS) {
+      let ip = open.shift()!
+      if (ip !== entry && source.isEntry(ip)) continue
+      while (!at.has(ip) && count < MAX_INSTRUCTIONS) {
+        const placed = decodeAt(source, ip)
+        if (!placed || !source.compilable(placed.instruction)) break
+        at.set(ip, placed)
+        count++
+        const next = ip + placed.instruction.length
+        const { flow } = placed.instruction.row.attributes
+        if (flow === undefined) {
+          ip = next
+          continue
+        }
+        const target = next + placed.instruction.immediate
+        if (flow === 'conditional') {
+          leaders.add(target).add(next)
+          open.push(next, target)
+        } else if (flow === 'jump' || flow === 'call') {
+          leaders.add(target)
+          open.push(target)
+        }
+        break
       }
-      const target = next + placed.instruction.immediate
-      if (flow === 'conditional') {
-        leaders.add(target).add(next)
-        open.push(next, target)
-      } else if (flow === 'jump' || flow === 'call') {
-        leaders.add(target)
-        open.push(target)
-      }
-      break
     }
   }
+  follow()
   if (!at.has(entry)) return undefined
+  const jumps = (): number => [...at.values()].filter(isComputedJump).length
+  const before = jumps()
+  const targets = before ? source.targets.filter((ip) => !at.has(ip) && !source.isEntry(ip)).slice(0, MAX_TARGETS) : []
+  for (const ip of targets) {
+    leaders.add(ip)
+    open.push(ip)
+  }
+  follow()
+  // Where targets jump on by themselves, as an interpreter's opcodes do, the entry is likely one of them.
+  if (jumps() > before) targets.push(entry)
   const byStart = new Map<number, BasicBlock>()
   for (const start of leaders) if (at.has(start)) byStart.set(start, blockAt(start, at, leaders))
-  return structure({ page: source.page, mode: source.mode, byStart }, byStart.get(entry)!)
+  const known = targets.filter((ip) => byStart.has(ip))
+  const dispatch = known.length ? createBlock(Number.NaN, [], { kind: 'switch', targets: known }, Number.NaN) : undefined
+  return structure({ page: source.page, mode: source.mode, byStart, switch: dispatch }, byStart.get(entry)!)
 }
+
+const isComputedJump = ({ instruction }: Placed): boolean => instruction.row.attributes.flow === 'indirectJump'
 
 function decodeAt(source: RegionSource, ip: number): Placed | undefined {
   const end = source.end ?? 0x1000
@@ -134,30 +159,41 @@ function blockAt(start: number, at: ReadonlyMap<number, Placed>, leaders: Readon
         ending = { kind: 'jump', to: target }
         break
       default:
-        ending = { kind: 'indirect' }
+        ending = { kind: 'indirect', isJump: isComputedJump(placed) }
     }
     ip = next
   }
-  return { start, instructions, ending, end: ip, order: -1, dominator: undefined, predecessors: [], isLoop: false, isMerge: false }
+  return createBlock(start, instructions, ending, ip)
 }
 
-export function successors(block: BasicBlock, byStart: ReadonlyMap<number, BasicBlock>): BasicBlock[] {
-  const { ending } = block
-  const targets = ending.kind === 'conditional' ? [ending.next, ending.taken] : ending.kind === 'jump' ? [ending.to] : []
-  return [...new Set(targets)].map((t) => byStart.get(t)).filter((b) => b !== undefined)
+function createBlock(start: number, instructions: readonly Placed[], ending: Ending, end: number): BasicBlock {
+  return { start, instructions, ending, end, order: -1, dominator: undefined, predecessors: [], isLoop: false, isMerge: false }
+}
+
+function successors({ ending }: BasicBlock, region: Pick<Region, 'byStart' | 'switch'>): BasicBlock[] {
+  if (ending.kind === 'indirect') return ending.isJump && region.switch ? [region.switch] : []
+  return [...new Set(targetsOf(ending))].map((ip) => region.byStart.get(ip)).filter((block) => block !== undefined)
+}
+function targetsOf(ending: Ending): readonly number[] {
+  switch (ending.kind) {
+    case 'conditional': return [ending.next, ending.taken]
+    case 'jump': return [ending.to]
+    case 'switch': return ending.targets
+    default: return []
+  }
 }
 
 /**
  * Orders the graph and finds dominators, loops and merges. (Cooper, Harvey, Kennedy: "A Simple, Fast Dominance Algorithm".) A loop
  * with a second way in has no structure: the offending block is left out, and its edges become exits.
  */
-function structure(region: { page: number; mode: number; byStart: Map<number, BasicBlock> }, entry: BasicBlock): Region {
+function structure(region: { page: number; mode: number; byStart: Map<number, BasicBlock>; switch: BasicBlock | undefined }, entry: BasicBlock): Region {
   for (;;) {
     const blocks: BasicBlock[] = []
     const seen = new Set<BasicBlock>()
     const visit = (block: BasicBlock): void => {
       seen.add(block)
-      for (const next of successors(block, region.byStart)) if (!seen.has(next)) visit(next)
+      for (const next of successors(block, region)) if (!seen.has(next)) visit(next)
       blocks.push(block)
     }
     visit(entry)
@@ -168,20 +204,21 @@ function structure(region: { page: number; mode: number; byStart: Map<number, Ba
       block.predecessors.length = 0
       block.isLoop = block.isMerge = false
     }
-    for (const block of blocks) for (const next of successors(block, region.byStart)) next.predecessors.push(block)
+    for (const block of blocks) for (const next of successors(block, region)) next.predecessors.push(block)
     findDominators(blocks)
     const wrong = blocks.find((block) => block.predecessors.some((p) => p.order >= block.order && !dominates(block, p)))
     if (wrong) {
       // Its other ways in stay within the region only if they are the first ones: give the block up.
-      region.byStart.delete(wrong.start)
+      if (wrong === region.switch) region.switch = undefined
+      else region.byStart.delete(wrong.start)
       continue
     }
     for (const block of blocks) {
       block.isLoop = block.predecessors.some((p) => p.order >= block.order)
       block.isMerge = block.predecessors.filter((p) => p.order < block.order).length > 1
     }
-    const byStart = new Map(blocks.map((block) => [block.start, block]))
-    return { page: region.page, mode: region.mode, blocks, byStart }
+    const byStart = new Map(blocks.filter((block) => block !== region.switch).map((block) => [block.start, block]))
+    return { page: region.page, mode: region.mode, blocks, byStart, switch: region.switch && seen.has(region.switch) ? region.switch : undefined }
   }
 }
 

@@ -22,6 +22,9 @@ const MAX_INSTRUCTIONS = 64
 /** None of PagingState's. */
 const NO_GENERATION = -1
 
+/** Part of its heat that a block has left that is taken for hot already. */
+const BUSY = 3 / 4
+
 /** Room left for one block, or for a region's ways out and its page's targets. */
 const ARENA_RESERVE = 1 << 16
 
@@ -290,6 +293,20 @@ export class BlockCache implements CodeTracker {
     const offsets: number[] = []
     for (const { block } of this.#compiled.get(host >>> 12) ?? []) if (block.mode === mode) offsets.push(block.host & 0xfff)
     return offsets
+  }
+  /** Offsets in its page of blocks of this mode that are hot, or soon will be; those behind `host` first, as a switch's cases are. */
+  busyOn(host: number, mode: number): number[] {
+    const { i32 } = this.#core
+    const isBusy = ({ first }: Block): boolean => {
+      const start = i32[(first + RECORD.heatAtStart) >>> 2]!
+      return start !== this.#heat() || i32[(first + RECORD.heat) >>> 2]! < start * BUSY
+    }
+    const distance = (offset: number): number => (offset - host) & 0xfff
+    return this.#pages
+      .blocksIn(host >>> 12, 0, 0x1000)
+      .filter((block) => block.host >>> 12 === host >>> 12 && block.mode === mode && isBusy(block))
+      .map((block) => block.host & 0xfff)
+      .toSorted((a, b) => distance(a) - distance(b))
   }
   setHeat(block: Block, heat: number): void {
     this.#interpreted += this.#ran(block.first)

@@ -119,7 +119,7 @@ export class BatchRunner {
     const parts = sequences.map((sequence) => {
       const { bytes, addresses } = layOut(sequence)
       this.#memory.set(bytes, world.host(sequence.start) - world.start)
-      return sequence.second === undefined ? [sequence.start] : [sequence.start, addresses[sequence.second]!]
+      return { begins: sequence.second === undefined ? [sequence.start] : [sequence.start, addresses[sequence.second]!], addresses }
     })
     this.#memoryAfter.set(this.#memory)
     this.#bytes.set(this.#memory)
@@ -158,14 +158,14 @@ export class BatchRunner {
   }
 
   /** Regions of the parts of each sequence, by address. Undefined: the part begins with an instruction that is not for compiled code. */
-  #compile(parts: readonly (readonly number[])[]): (Part | undefined)[][] {
+  #compile(sequences: readonly { begins: readonly number[]; addresses: readonly number[] }[]): (Part | undefined)[][] {
     const { processor: { core, handlers }, world } = this.#side
     const mode = core.get32(S.mode)
     const page = (address: number) => address & ~0xfff
-    const requests = parts.flatMap((addresses) => addresses.map((address) => {
+    const requests = sequences.flatMap(({ begins, addresses }) => begins.map((address) => {
       const at = page(world.host(address) - world.start)
-      const entries = addresses.filter((other) => other !== address && page(other) === page(address)).map((other) => other & 0xfff)
-      return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries }
+      const besides = (others: readonly number[]) => others.filter((other) => other !== address && page(other) === page(address)).map((other) => other & 0xfff)
+      return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries: besides(begins), targets: besides(addresses) }
     }))
     const service = this.#batches++ % this.#verifyEvery ? this.#trusting : this.#verifying
     let made: RegionModule | undefined
@@ -173,7 +173,7 @@ export class BatchRunner {
     const { module, regions } = made!
     const functions = module ? handlers.install(module, regions.filter(Boolean).length) : []
     let [nextRegion, nextFunction] = [0, 0]
-    return parts.map((addresses) => addresses.map((address) => {
+    return sequences.map(({ begins }) => begins.map((address) => {
       const region = regions[nextRegion++]
       return region && { host: world.host(address), region, handler: functions[nextFunction++]! }
     }))
