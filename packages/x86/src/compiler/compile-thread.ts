@@ -10,12 +10,10 @@ interface Order {
   readonly contextId: number
   readonly context: ModuleContext | undefined
 }
-/** `id` -1 and nothing else: the thread is ready. */
 interface Delivery {
   readonly id: number
-  readonly result?: RegionModule
+  readonly result: RegionModule
 }
-const READY = -1
 
 /** Runs on the thread. */
 export const serve: ServeThread = (port) => {
@@ -26,30 +24,28 @@ export const serve: ServeThread = (port) => {
     if (context) contexts[contextId] = context
     compiler.compile(requests, contexts[contextId]!, (result) => port.post({ id, result } satisfies Delivery))
   })
-  port.post({ id: READY } satisfies Delivery)
 }
 
 export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
-/** Regions from a thread. Before it is there, and should it end, they are made by the caller's own. */
+/** Regions from a thread. What is asked for while it starts waits; should it end, the caller's own makes them. */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
   const waiting = new Map<number, { requests: readonly RegionRequest[]; context: ModuleContext; done: (result: RegionModule) => void }>()
   const contextIds = new Map<ModuleContext, number>()
-  let state: 'idle' | 'starting' | 'ready' | 'ended' = 'idle'
+  let state: 'idle' | 'running' | 'ended' = 'idle'
   let count = 0
   let thread: HostThread | undefined
   const start = (): void => {
-    state = 'starting'
+    state = 'running'
     thread = threads.start(new URL(import.meta.url))
     thread.onMessage((message) => {
       const { id, result } = message as Delivery
-      if (id === READY) state = 'ready'
       const order = waiting.get(id)
       waiting.delete(id)
-      order?.done(result!)
+      order?.done(result)
     })
     thread.onEnd((reason) => {
       if (state === 'ended') return
@@ -64,7 +60,8 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
       if (state === 'idle') start()
     },
     compile(requests, context, done) {
-      if (state !== 'ready') return here.compile(requests, context, done)
+      if (state === 'idle') start()
+      if (state === 'ended') return here.compile(requests, context, done)
       const id = count++
       waiting.set(id, { requests, context, done })
       const known = contextIds.get(context)

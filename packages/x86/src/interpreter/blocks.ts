@@ -65,7 +65,6 @@ export class BlockCache implements CodeTracker {
   /** Compiled regions by frame number. */
   readonly #compiled = new Map<number, Set<Compiled>>()
   #regions = 0
-  readonly #byFirst = new Map<number, Block>()
   readonly #targets = new Map<string, number>()
   /** The one being decoded, and one that holds the last writer of flags. */
   readonly #scratch = [createInstruction(rows[0]!), createInstruction(rows[0]!)] as const
@@ -121,9 +120,10 @@ export class BlockCache implements CodeTracker {
     for (let page = host >>> 12; page <= last; page++) {
       if (!this.#pages.hasCode(page << 12)) continue
       this.#generations[page]!++
-      const from = Math.max(0, host - page * 0x1000)
-      const to = Math.min(0x1000, host + length - page * 0x1000)
+      let from = Math.max(0, host - page * 0x1000)
+      let to = Math.min(0x1000, host + length - page * 0x1000)
       if (!this.#pages.isCode(page, from, to)) continue
+      if (this.#pages.hit(page)) [from, to] = [0, 0x1000]
       for (const compiled of this.#compiled.get(page) ?? []) {
         if (compiled.extents.some(({ start, end }) => start < to && end > from)) this.#dropCompiled(compiled)
       }
@@ -179,7 +179,6 @@ export class BlockCache implements CodeTracker {
     for (const regions of this.#compiled.values()) for (const { handler } of regions) this.#handlers.release(handler)
     this.#compiled.clear()
     this.#regions = 0
-    this.#byFirst.clear()
     this.#targets.clear()
     this.#free = this.#arena
     this.#clearTable()
@@ -242,6 +241,7 @@ export class BlockCache implements CodeTracker {
     this.#special(first, 'enterBlock', host & 0xfff)
     i32[(first + RECORD.immediate) >>> 2] = count
     i32[(first + RECORD.mode) >>> 2] = mode
+    i32[(first + RECORD.host) >>> 2] = host
     this.#startHeat(first, limit ? NEVER_HOT : this.#heat())
     this.#count(first, record, count)
     this.#handlers.flush()
@@ -249,7 +249,6 @@ export class BlockCache implements CodeTracker {
     this.decoded++
     const block: Block = { host, mode, first, end: record, length: ip - (host & 0xfff), nextPage: crossing }
     if (limit) return block
-    this.#byFirst.set(first, block)
     this.#register(block)
     return block
   }
@@ -276,10 +275,12 @@ export class BlockCache implements CodeTracker {
 
   /** The live block whose first record this is. */
   at(first: number): Block | undefined {
-    return this.#byFirst.get(first)
+    const { i32 } = this.#core
+    const block = this.find(i32[(first + RECORD.host) >>> 2]! >>> 0, i32[(first + RECORD.mode) >>> 2]!)
+    return block?.first === first ? block : undefined
   }
   isCurrent(block: Block): boolean {
-    return this.#byFirst.get(block.first) === block
+    return this.find(block.host, block.mode) === block
   }
   /** Changes with every write to the code of this page. */
   generation(host: number): number {
@@ -513,7 +514,6 @@ export class BlockCache implements CodeTracker {
     for (let record = block.first; record < block.end; record += RECORD.size) i32[record >>> 2] = stale
     const set = this.#set(block.host, block.mode)
     for (const entry of [set, set + 4]) if (i32[entry + 2] === block.first) i32[entry] = i32[entry + 1] = -1
-    this.#byFirst.delete(block.first)
     for (const compiled of this.#compiled.get(block.host >>> 12) ?? []) if (compiled.block === block) this.#dropCompiled(compiled)
     this.#pages.remove(block)
   }

@@ -4,6 +4,9 @@ import type { Block } from './blocks.ts'
 /** Bytes of code that a page's map tells apart. */
 const GRANULE_BITS = 3
 
+/** So many writes to a page's code, and none of it decoded meanwhile: the page now holds something else. */
+const REUSED = 32
+
 interface Page {
   /** Blocks that begin here, by offset and mode. */
   readonly blocks: Map<number, Block>
@@ -11,6 +14,8 @@ interface Page {
   readonly reaching: Set<Block>
   /** For each granule 1 where code was decoded from it; it may be gone since. */
   readonly granules: Uint8Array
+  /** Writes to its code since code was last decoded from it. */
+  hits: number
 }
 
 /** Within a page; a small integer, which maps hash fast. */
@@ -42,6 +47,7 @@ export class CodePages {
     const { host, mode, length, nextPage } = block
     const page = this.#page(host >>> 12)
     page.blocks.set(key(host, mode), block)
+    page.hits = 0
     this.size++
     this.mark(host, Math.min(length, 0x1000 - (host & 0xfff)))
     if (nextPage < 0) return
@@ -78,6 +84,10 @@ export class CodePages {
     for (let n = from >>> GRANULE_BITS; n <= last; n++) if (granules[n]) return true
     return false
   }
+  /** Code of a frame was written over. True: all of it may go, as the page seems to have become data. */
+  hit(frame: number): boolean {
+    return ++this.#pages.get(frame)!.hits > REUSED
+  }
   /** Blocks with bytes in [from, to) of a frame. */
   blocksIn(frame: number, from: number, to: number): Block[] {
     const page = this.#pages.get(frame)
@@ -94,7 +104,7 @@ export class CodePages {
   #page(frame: number): Page {
     let page = this.#pages.get(frame)
     if (!page) {
-      page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS) }
+      page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS), hits: 0 }
       this.#pages.set(frame, page)
       this.#hasCode[frame] = 1
     }

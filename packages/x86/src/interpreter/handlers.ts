@@ -68,8 +68,8 @@ export class Handlers {
   #scattered = 0
   /** Index 0 stays empty: a record that was never written traps. */
   #next = 1
-  /** Functions of the first module that the others import. */
-  #shared: Record<string, WebAssembly.ExportValue> = {}
+  /** What modules import: memory, table, the options' functions, and those that the first modules export. */
+  readonly #imports: Record<string, WebAssembly.ImportValue>
   readonly #released: number[] = []
   /** Modules of compiled functions that the garbage collector has taken, as none of their functions was in the table any more. */
   modulesCollected = 0
@@ -79,8 +79,10 @@ export class Handlers {
     this.#options = options
     this.moduleContext = moduleContext(options.imports)
     const core = options.prebuilt?.core ?? coreModules(options, this.moduleContext).map((bytes) => new WebAssembly.Module(bytes))
-    for (const module of core) this.#shared = { ...this.#shared, ...this.#instantiate(module) }
-    const { enter, settleFlags } = this.#shared
+    this.#imports = { memory: options.memory, table: this.table }
+    for (const [name, { function: f }] of Object.entries(options.imports)) this.#imports[name] = f as WebAssembly.ImportValue
+    for (const module of core) Object.assign(this.#imports, this.#instantiate(module))
+    const { enter, settleFlags } = this.#imports
     this.enter = enter as (cpu: number, block: number) => void
     this.settleFlags = settleFlags as (cpu: number, unused: number) => void
     if (options.prebuilt) this.#take(options.prebuilt)
@@ -166,10 +168,7 @@ export class Handlers {
   }
 
   #instantiate(module: WebAssembly.Module): WebAssembly.Exports {
-    const e: Record<string, WebAssembly.ImportValue> = { memory: this.#options.memory, table: this.table }
-    for (const [name, { function: f }] of Object.entries(this.#options.imports)) e[name] = f as WebAssembly.ImportValue
-    Object.assign(e, this.#shared)
-    return new WebAssembly.Instance(module, { e }).exports
+    return new WebAssembly.Instance(module, { e: this.#imports }).exports
   }
 }
 

@@ -27,8 +27,9 @@ export const RECORD = {
   /** i32: segment register's block. Of a block's entry: its mode key. */
   segment: 24,
   mode: 24,
-  /** i32, sign-extended. */
+  /** i32, sign-extended. Of a block's entry: HPA of its first byte. */
   displacement: 28,
+  host: 28,
   /** i64. Relative branches: target minus `ripPage`. Memory offsets (`O`): the offset. Block entry: instruction count. */
   immediate: 32,
   /** i32, of a block's entry: how often it may still run before it is worth compiling. */

@@ -12,38 +12,63 @@ const WRITES_FLAGS_LAST = new Set('add or adc sbb and sub xor cmp test neg inc d
 /** Of these, some leave flags as they were that the manual calls undefined. */
 const LEAVES_UNDEFINED = new Set(['rol', 'ror'])
 
-export const isQuiet = (instruction: Instruction): boolean => !instruction.isMemory && QUIET.has(instruction.row.semantics)
-
-/** Whether the instruction can be built without its flags. */
-export const canDropFlags = ({ row }: Instruction): boolean => WRITES_FLAGS_LAST.has(row.semantics)
-
 /** Shifts and rotates by a constant change their flags, unless it is 0: then none. */
 const COUNTED = new Set('shl shr sar rol ror'.split(' '))
-function countsSurely({ row, immediate }: Instruction): boolean {
-  if (!COUNTED.has(row.semantics) || row.operands.at(-1)!.kind === 'gpr') return false
-  // Of 64-bit operands the count has a bit more; that alone is not asked about.
-  return (immediate & 31) !== 0
-}
-const readsFlags = (instruction: Instruction): boolean => instruction.row.flags.reads !== '' && !countsSurely(instruction)
-
 const ONLY_READS = new Set(['cmp', 'test'])
-/** Whether it may write over the code behind it, which then may show flags that it would have hidden. */
-export const mayWriteCode = ({ isMemory, row }: Instruction): boolean => isMemory && row.operands[0]?.kind === 'E' && !ONLY_READS.has(row.semantics)
 
-/** Flags that the instruction writes in any case. */
-function replacedBy({ semantics, flags: { writes, undefined: left, count } }: Row): string {
-  // What is called with a count has found that it is not 0; the rotates then write OF, too.
-  if (count) return writes
-  if (WRITES_FLAGS_LAST.has(semantics) && !LEAVES_UNDEFINED.has(semantics)) return writes
-  return [...writes].filter((letter) => !left.includes(letter)).join('')
+/** What is asked of every decoded instruction, worked out once a row. Flags are bits. */
+interface FlagFacts {
+  readonly isQuiet: boolean
+  readonly canDrop: boolean
+  /** Writes memory, if its operand is memory. */
+  readonly writesOperand: boolean
+  /** By a constant, that is. */
+  readonly isCounted: boolean
+  readonly hasCount: boolean
+  readonly reads: number
+  readonly writes: number
+  /** Written in any case. */
+  readonly replaces: number
 }
+const LETTERS = 'ODITSZAPCLNRVXFGE'
+const bitsOf = (letters: Iterable<string>): number => [...letters].reduce((bits, letter) => bits | (1 << LETTERS.indexOf(letter)), 0)
+
+const known: FlagFacts[] = []
+const factsOf = (row: Row): FlagFacts => (known[row.id] ??= flagFacts(row))
+
+function flagFacts({ semantics, operands, flags }: Row): FlagFacts {
+  const { reads, writes, undefined: left, count } = flags
+  // What is called with a count has found that it is not 0; the rotates then write OF, too.
+  const replacesAll = count !== undefined || (WRITES_FLAGS_LAST.has(semantics) && !LEAVES_UNDEFINED.has(semantics))
+  return {
+    isQuiet: QUIET.has(semantics),
+    canDrop: WRITES_FLAGS_LAST.has(semantics),
+    writesOperand: operands[0]?.kind === 'E' && !ONLY_READS.has(semantics),
+    isCounted: COUNTED.has(semantics) && operands.at(-1)!.kind !== 'gpr',
+    hasCount: count !== undefined,
+    reads: bitsOf(reads),
+    writes: bitsOf(writes),
+    replaces: bitsOf(replacesAll ? writes : [...writes].filter((letter) => !left.includes(letter))),
+  }
+}
+
+export const isQuiet = ({ isMemory, row }: Instruction): boolean => !isMemory && factsOf(row).isQuiet
+
+/** Whether the instruction can be built without its flags. */
+export const canDropFlags = ({ row }: Instruction): boolean => factsOf(row).canDrop
+
+/** Whether it may write over the code behind it, which then may show flags that it would have hidden. */
+export const mayWriteCode = ({ isMemory, row }: Instruction): boolean => isMemory && factsOf(row).writesOperand
+
+// Of 64-bit operands the count has a bit more; that alone is not asked about.
+const countsSurely = ({ row, immediate }: Instruction): boolean => factsOf(row).isCounted && (immediate & 31) !== 0
+const readsFlags = (instruction: Instruction): boolean => factsOf(instruction.row).reads !== 0 && !countsSurely(instruction)
 
 /** Whether `later`, which is quiet, overwrites every flag that `earlier` writes, and reads none. */
 export function hidesFlags(later: Instruction, earlier: Instruction): boolean {
-  if (readsFlags(later) || (later.row.flags.count && !countsSurely(later))) return false
-  const replaced = replacedBy(later.row)
-  for (const flag of earlier.row.flags.writes) if (!replaced.includes(flag)) return false
-  return true
+  const { hasCount, replaces } = factsOf(later.row)
+  if (readsFlags(later) || (hasCount && !countsSurely(later))) return false
+  return (factsOf(earlier.row).writes & ~replaces) === 0
 }
 
 /** Whether the flags of `instruction` are dead, given what follows it in its basic block. */
