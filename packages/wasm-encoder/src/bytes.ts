@@ -47,7 +47,7 @@ export class Bytes {
 
   /** Signed LEB128 of an i64. */
   i64(value: bigint): void {
-    value = BigInt.asIntN(64, value)
+    if (value < 0n || value > 0x7fffffffn) value = BigInt.asIntN(64, value)
     if (value >= -0x80000000n && value <= 0x7fffffffn) return this.i32(Number(value))
     while (value > 63n || value < -64n) {
       this.byte(Number(value & 0x7fn) | 0x80)

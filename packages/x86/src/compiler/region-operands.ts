@@ -86,6 +86,7 @@ export abstract class RegionOperands extends RegionRegisters {
   }
   immediate(): Value {
     const { immediate, immediateHigh } = this.instruction
+    if (immediateHigh === immediate >> 31) return this.const(immediate)
     return this.const((BigInt(immediateHigh) << 32n) | BigInt(immediate >>> 0))
   }
   immediate2(): Value {
@@ -186,12 +187,15 @@ export abstract class RegionOperands extends RegionRegisters {
 /** A sum as a value and a constant. */
 function partsOf(sum: Value): { root: Value; offset: number } {
   let root = sum
-  let offset = 0n
+  let offset = 0
   while (root.kind === 'op' && (root.op.name === 'i64.add' || root.op.name === 'i64.sub')) {
     const [value, by] = root.args
     if (by!.kind !== 'const') break
-    offset += BigInt.asIntN(64, root.op.name === 'i64.add' ? by!.value : -by!.value)
+    // A displacement is sign-extended; beyond it numbers are not exact any more.
+    const constant = by!.value <= 0x7fff_ffffn ? Number(by!.value) : Number(BigInt.asIntN(64, by!.value))
+    if (Math.abs(constant) > 2 ** 32) break
+    offset += root.op.name === 'i64.add' ? constant : -constant
     root = value!
   }
-  return { root, offset: Number(offset) }
+  return { root, offset }
 }

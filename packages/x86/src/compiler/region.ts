@@ -172,11 +172,11 @@ function createBlock(start: number, instructions: readonly Placed[], ending: End
 
 function successors({ ending }: BasicBlock, region: Pick<Region, 'byStart' | 'switch'>): BasicBlock[] {
   if (ending.kind === 'indirect') return ending.isJump && region.switch ? [region.switch] : []
-  return [...new Set(targetsOf(ending))].map((ip) => region.byStart.get(ip)).filter((block) => block !== undefined)
+  return targetsOf(ending).map((ip) => region.byStart.get(ip)).filter((block) => block !== undefined)
 }
 function targetsOf(ending: Ending): readonly number[] {
   switch (ending.kind) {
-    case 'conditional': return [ending.next, ending.taken]
+    case 'conditional': return ending.taken === ending.next ? [ending.next] : [ending.next, ending.taken]
     case 'jump': return [ending.to]
     case 'switch': return ending.targets
     default: return []
@@ -190,10 +190,11 @@ function targetsOf(ending: Ending): readonly number[] {
 function structure(region: { page: number; mode: number; byStart: Map<number, BasicBlock>; switch: BasicBlock | undefined }, entry: BasicBlock): Region {
   for (;;) {
     const blocks: BasicBlock[] = []
-    const seen = new Set<BasicBlock>()
+    const ways = new Map<BasicBlock, readonly BasicBlock[]>()
     const visit = (block: BasicBlock): void => {
-      seen.add(block)
-      for (const next of successors(block, region)) if (!seen.has(next)) visit(next)
+      const to = successors(block, region)
+      ways.set(block, to)
+      for (const next of to) if (!ways.has(next)) visit(next)
       blocks.push(block)
     }
     visit(entry)
@@ -204,7 +205,7 @@ function structure(region: { page: number; mode: number; byStart: Map<number, Ba
       block.predecessors.length = 0
       block.isLoop = block.isMerge = false
     }
-    for (const block of blocks) for (const next of successors(block, region)) next.predecessors.push(block)
+    for (const block of blocks) for (const next of ways.get(block)!) next.predecessors.push(block)
     findDominators(blocks)
     const wrong = blocks.find((block) => block.predecessors.some((p) => p.order >= block.order && !dominates(block, p)))
     if (wrong) {
@@ -218,7 +219,7 @@ function structure(region: { page: number; mode: number; byStart: Map<number, Ba
       block.isMerge = block.predecessors.filter((p) => p.order < block.order).length > 1
     }
     const byStart = new Map(blocks.filter((block) => block !== region.switch).map((block) => [block.start, block]))
-    return { page: region.page, mode: region.mode, blocks, byStart, switch: region.switch && seen.has(region.switch) ? region.switch : undefined }
+    return { page: region.page, mode: region.mode, blocks, byStart, switch: region.switch && ways.has(region.switch) ? region.switch : undefined }
   }
 }
 

@@ -6,6 +6,9 @@ import { OPS, OPS_OF, type Op, type Type } from './ops.ts'
 /** A value, or a number that becomes a constant of the type that fits. */
 export type Operandish = Value | number | bigint
 
+/** Of the constants most are offsets, widths and the like: making a bigint takes longer than all else of a node. */
+const SMALL: readonly bigint[] = Array.from({ length: 4096 }, (_, n) => BigInt(n))
+
 export class IrBuilder {
   /** The finished list, and the list that grows now (they differ inside `if` and `loop`). */
   readonly root: Body = []
@@ -18,14 +21,15 @@ export class IrBuilder {
   // --- constants, parameters, variables ---
 
   const(value: number | bigint, type: Type = 'i64'): Value {
+    const small = typeof value === 'number' ? SMALL[value] : undefined
     const bits = type === 'i32' ? 32 : type === 'v128' ? 128 : 64
-    return { kind: 'const', type, value: BigInt.asUintN(bits, BigInt(value)), uses: 0, local: -1 }
+    return { kind: 'const', type, value: small ?? BigInt.asUintN(bits, BigInt(value)), uses: 0, local: -1, depth: 0 }
   }
   i32(value: number): Value {
     return this.const(value, 'i32')
   }
   param(index: number, type: Type = 'i32'): Value {
-    return this.append({ kind: 'param', type, index, uses: 0, local: -1 })
+    return this.append({ kind: 'param', type, index, uses: 0, local: -1, depth: 0 })
   }
   /** A mutable variable, living to the end of the function. */
   variable(initial: Value, name = ''): Variable {
@@ -35,7 +39,7 @@ export class IrBuilder {
     return variable
   }
   get(variable: Variable): Value {
-    return this.append({ kind: 'get', type: variable.type, variable, uses: 0, local: -1 })
+    return this.append({ kind: 'get', type: variable.type, variable, uses: 0, local: -1, depth: 0 })
   }
   assign(variable: Variable, value: Operandish): void {
     this.effect({ kind: 'set', variable, value: this.use(this.as(value, variable.type)) })
@@ -64,7 +68,7 @@ export class IrBuilder {
     const simple = simplify(op.name, a, b)
     if (simple) return simple
     for (const value of values) this.use(value)
-    return this.append({ kind: 'op', type: op.result, op, args: values, lanes, uses: 0, local: -1 })
+    return this.append({ kind: 'op', type: op.result, op, args: values, lanes, uses: 0, local: -1, depth: 0 })
   }
 
   // Binary operations take the type of their first operand that is a value; numbers adapt.
@@ -95,10 +99,10 @@ export class IrBuilder {
   leS(a: Operandish, b: Operandish): Value { return this.#binary('le_s', a, b) }
   geU(a: Operandish, b: Operandish): Value { return this.#binary('ge_u', a, b) }
   geS(a: Operandish, b: Operandish): Value { return this.#binary('ge_s', a, b) }
-  eqz(a: Value): Value { return this.op(`${a.type}.eqz`, a) }
-  clz(a: Value): Value { return this.op(`${a.type}.clz`, a) }
-  ctz(a: Value): Value { return this.op(`${a.type}.ctz`, a) }
-  popcnt(a: Value): Value { return this.op(`${a.type}.popcnt`, a) }
+  eqz(a: Value): Value { return this.#unary('eqz', a) }
+  clz(a: Value): Value { return this.#unary('clz', a) }
+  ctz(a: Value): Value { return this.#unary('ctz', a) }
+  popcnt(a: Value): Value { return this.#unary('popcnt', a) }
   /** i64 → i32, low half. */
   wrap(a: Value): Value { return a.type === 'i32' ? a : this.op('i32.wrap_i64', a) }
   /** i32 → i64, zero-extended. */
@@ -119,14 +123,14 @@ export class IrBuilder {
     const args = [this.as(whenTrue, type), this.as(whenFalse, type), condition] as const
     if (condition.kind === 'const') return condition.value ? args[0] : args[1]
     for (const arg of args) this.use(arg)
-    return this.append({ kind: 'select', type, args, uses: 0, local: -1 })
+    return this.append({ kind: 'select', type, args, uses: 0, local: -1, depth: 0 })
   }
 
   // --- raw memory ---
 
   rawLoad(type: Type, address: Value, offset: number, width: Width, options: { signed?: boolean; stable?: boolean } = {}): Value {
     return this.append({
-      kind: 'load', type, address: this.use(address), offset, width, signed: options.signed ?? false, stable: options.stable ?? false, uses: 0, local: -1,
+      kind: 'load', type, address: this.use(address), offset, width, signed: options.signed ?? false, stable: options.stable ?? false, uses: 0, local: -1, depth: 0,
     })
   }
   rawStore(address: Value, offset: number, width: Width, value: Value): void {
@@ -142,7 +146,7 @@ export class IrBuilder {
   call(type: Type, callee: string, ...args: Value[]): Value {
     this.callees.add(callee)
     for (const arg of args) this.use(arg)
-    return this.append({ kind: 'call', type, callee, args, uses: 0, local: -1 })
+    return this.append({ kind: 'call', type, callee, args, uses: 0, local: -1, depth: 0 })
   }
   /** Calls an imported function that yields nothing. */
   run(callee: string, ...args: Value[]): void {
@@ -154,7 +158,7 @@ export class IrBuilder {
   // --- slots of the vCPU at constant offsets ---
 
   slot(offset: number, type: Type = 'i64', width: Width = type === 'i32' ? 32 : type === 'v128' ? 128 : 64): Value {
-    return this.append({ kind: 'slot', type, offset, width, uses: 0, local: -1 })
+    return this.append({ kind: 'slot', type, offset, width, uses: 0, local: -1, depth: 0 })
   }
   setSlot(offset: number, value: Value, width: Width = value.type === 'i32' || value.type === 'f32' ? 32 : value.type === 'v128' ? 128 : 64): void {
     this.effect({ kind: 'setSlot', offset, width, value: this.use(value) })
@@ -218,6 +222,9 @@ export class IrBuilder {
   }
   protected effect(node: Exclude<Node, Value>): void {
     this.body.push(node)
+  }
+  #unary(name: string, a: Value): Value {
+    return this.#apply(OPS_OF[a.type][name]!, [a], undefined)
   }
   #binary(name: string, a: Operandish, b: Operandish): Value {
     const type = typeof a === 'object' ? a.type : typeof b === 'object' ? b.type : 'i64'
@@ -292,7 +299,8 @@ function bitsOf(value: Value, deep = DEEP): number {
       return all
   }
 }
-const bitLength = (value: bigint): number => (value === 0n ? 0 : value.toString(2).length)
+/** Of 64 bits at most. */
+const bitLength = (value: bigint): number => (value <= 0xffff_ffffn ? 32 - Math.clz32(Number(value)) : 64 - Math.clz32(Number(value >> 32n)))
 
 type BitsRule = (args: readonly Value[], deep: number) => number
 const most: BitsRule = ([a, b], deep) => Math.max(bitsOf(a!, deep), bitsOf(b!, deep))

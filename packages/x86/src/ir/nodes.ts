@@ -14,10 +14,11 @@ export interface Variable {
 export type Width = 8 | 16 | 32 | 64 | 128
 
 interface Base {
-  /** How many nodes use this one's value. */
+  /** How many nodes use this one's value. The lowering counts down to 0. */
   uses: number
-  /** Wasm local that holds the value once evaluated; -1 none. Owned by the lowering. */
+  /** Wasm local that holds the value once evaluated; -1 none. Owned by the lowering, as is `depth`: of loops, where the local was set. */
   local: number
+  depth: number
 }
 
 /** A value-yielding node. */

@@ -27,19 +27,15 @@ export function lower(body: Body, options: LowerOptions): Lowered {
 }
 
 /** Loads by type, width and sign. (WebAssembly Core Specification, "Memory Instructions") */
-const LOAD: Record<string, number> = {
-  'i32/8/u': 0x2d, 'i32/8/s': 0x2c, 'i32/16/u': 0x2f, 'i32/16/s': 0x2e, 'i32/32/u': 0x28, 'i32/32/s': 0x28,
-  'i64/8/u': 0x31, 'i64/8/s': 0x30, 'i64/16/u': 0x33, 'i64/16/s': 0x32, 'i64/32/u': 0x35, 'i64/32/s': 0x34, 'i64/64/u': 0x29, 'i64/64/s': 0x29,
-  'f32/32/u': 0x2a, 'f64/64/u': 0x2b,
-}
-const STORE: Record<string, number> = {
-  'i32/8': 0x3a, 'i32/16': 0x3b, 'i32/32': 0x36, 'i64/8': 0x3c, 'i64/16': 0x3d, 'i64/32': 0x3e, 'i64/64': 0x37, 'f32/32': 0x38, 'f64/64': 0x39,
-}
+type ByWidth = Readonly<Partial<Record<Type, Readonly<Record<number, number>>>>>
+const LOAD: ByWidth = { i32: { 8: 0x2d, 16: 0x2f, 32: 0x28 }, i64: { 8: 0x31, 16: 0x33, 32: 0x35, 64: 0x29 }, f32: { 32: 0x2a }, f64: { 64: 0x2b } }
+const LOAD_SIGNED: ByWidth = { i32: { 8: 0x2c, 16: 0x2e, 32: 0x28 }, i64: { 8: 0x30, 16: 0x32, 32: 0x34, 64: 0x29 } }
+const STORE: ByWidth = { i32: { 8: 0x3a, 16: 0x3b, 32: 0x36 }, i64: { 8: 0x3c, 16: 0x3d, 32: 0x3e, 64: 0x37 }, f32: { 32: 0x38 }, f64: { 64: 0x39 } }
 /** v128 loads: whole, or the low bits with zeros above. */
 const LOAD_VECTOR: Record<number, number> = { 128: 0, 64: 93, 32: 92 }
 
 class Lowering {
-  readonly code = new Bytes(512)
+  readonly code = new Bytes(4096)
   readonly locals: ValueType[] = []
   readonly hints: BranchHint[] = []
   readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
@@ -47,8 +43,6 @@ class Lowering {
   /** Open wasm blocks, innermost last; loops carry their label twice: the block around (break) and the loop (continue). */
   readonly #open: { label: object | undefined; loop: boolean }[] = []
   #loopDepth = 0
-  /** For a value in a local: uses still to come, and the loop depth where it was set. */
-  readonly #left = new Map<Value, { uses: number; depth: number }>()
 
   constructor(options: LowerOptions) {
     this.#options = options
@@ -176,7 +170,7 @@ class Lowering {
   #keep(value: Value): void {
     this.#compute(value)
     value.local = this.#free[value.type].pop() ?? this.#newLocal(value.type)
-    this.#left.set(value, { uses: value.uses, depth: this.#loopDepth })
+    value.depth = this.#loopDepth
     this.code.byte(0x21)
     this.code.u32(value.local)
   }
@@ -190,9 +184,8 @@ class Lowering {
     if (value.local < 0) return this.#compute(value)
     this.code.byte(0x20)
     this.code.u32(value.local)
-    const left = this.#left.get(value)!
     // A local is free again after its last use, but not inside a loop that will come round to that use again.
-    if (--left.uses === 0 && left.depth === this.#loopDepth) this.#free[value.type].push(value.local)
+    if (--value.uses === 0 && value.depth === this.#loopDepth) this.#free[value.type].push(value.local)
   }
 
   #compute(value: Value): void {
@@ -260,7 +253,7 @@ class Lowering {
     if (type === 'v128') {
       code.byte(0xfd)
       code.u32(LOAD_VECTOR[width]!)
-    } else code.byte(LOAD[`${type}/${width}/${signed ? 's' : 'u'}`]!)
+    } else code.byte((signed ? LOAD_SIGNED : LOAD)[type]![width]!)
     code.byte(0)
     code.u32(offset)
   }
@@ -270,7 +263,7 @@ class Lowering {
     if (type === 'v128') {
       code.byte(0xfd)
       code.u32(11)
-    } else code.byte(STORE[`${type}/${width}`]!)
+    } else code.byte(STORE[type]![width]!)
     code.byte(0)
     code.u32(offset)
   }
