@@ -77,7 +77,7 @@ const NO_CODE: CodeTracker = { hasCode: () => false, isCode: () => false, invali
 
 export class Core {
   readonly host: ProcessorHost
-  readonly paging = new PagingState()
+  readonly paging: PagingState
   /** Set by whoever decodes code. */
   code: CodeTracker = NO_CODE
   /** The access under way is compiled code's: see `CodeTracker` and paging/slow-path.ts. */
@@ -114,6 +114,7 @@ export class Core {
     this.u8 = host.memory.bytes
     this.i32 = new Int32Array(host.memory.memory.buffer)
     this.view = host.memory.view
+    this.paging = new PagingState(host.memory.memory.buffer, base)
   }
 
   // --- slots ---

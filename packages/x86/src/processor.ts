@@ -74,6 +74,7 @@ export class Processor {
     const core = (this.core = new Core(host, base))
     const table = take(BLOCK_TABLE_SIZE)
     const arena = take(codeCache)
+    const codeMap = take(core.u8.length >>> 12)
     const slow = (f: (core: Core, info: number) => number): HandlerImport => ({
       params: ['i32', 'i32'],
       results: ['i32'],
@@ -110,7 +111,7 @@ export class Processor {
         ...floatImports(host.memory.memory),
       },
     })
-    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table)
+    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, codeMap)
     core.code = this.blocks
     this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler())
     if (options.compile === false) this.blocks.hotness = 0

@@ -6,6 +6,7 @@ import { IrBuilder } from '../ir/builder.ts'
 import type { Value } from '../ir/nodes.ts'
 import { RECORD } from '../interpreter/record.ts'
 import type { Built, Signature } from '../lower/function-module.ts'
+import { ACCESS } from '../paging/paging-state.ts'
 import { accessInfo } from '../semantics/builder.ts'
 import { S, TLB, TLB_ENTRIES } from '../state/layout.ts'
 
@@ -33,11 +34,17 @@ function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: n
   })
 }
 
-/** What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages. (region-operands.ts) */
-function ifKnown(b: IrBuilder, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
+/**
+ * What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages (region-operands.ts). Or what it answers
+ * once it is filled.
+ */
+function ifKnown(b: IrBuilder, cpu: Value, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
   const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.shrU(b.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5))
-  const last = b.add(linear, b.extendU(b.sub(b.shl(b.i32(1), field(b, packed, BYTES, 3)), 1)))
+  const bytes = b.shl(b.i32(1), field(b, packed, BYTES, 3))
+  const last = b.add(linear, b.extendU(b.sub(bytes, 1)))
   b.if(b.eq(b.rawLoad('i64', entry, tagAt, 64), b.and(last, -4096)), () => use(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))))
+  const filled = b.call('i32', 'quickFill', cpu, linear, b.i32(tagAt === TLB.read ? ACCESS.read : ACCESS.write), bytes)
+  b.if(filled, () => use(filled))
 }
 
 /**
@@ -52,7 +59,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, TLB.read, linear, packed, (host) => b.return(host))
+      ifKnown(b, cpu, TLB.read, linear, packed, (host) => b.return(host))
       b.setSlot(S.address, linear)
       access(b, cpu, 'slowReadOfCompiled', packed, 0)
       b.return(b.add(cpu, S.value))
@@ -64,7 +71,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, TLB.write, linear, packed, (host) => b.return(host))
+      ifKnown(b, cpu, TLB.write, linear, packed, (host) => b.return(host))
       b.setSlot(S.address, linear)
       access(b, cpu, 'slowModifyOfCompiled', packed, 0)
       b.return(b.slot(S.modify, 'i32'))
@@ -77,7 +84,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), value = b.param(2, 'i64'), packed = b.param(3)
-      ifKnown(b, TLB.write, linear, packed, (host) => {
+      ifKnown(b, cpu, TLB.write, linear, packed, (host) => {
         for (const [log2, width] of ([8, 16, 32, 64] as const).entries())
           b.if(b.eq(field(b, packed, BYTES, 3), log2), () => b.rawStore(host, 0, width, value))
         b.return(b.i32(0))
@@ -95,7 +102,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, TLB.write, linear, packed, (host) => {
+      ifKnown(b, cpu, TLB.write, linear, packed, (host) => {
         b.rawStore(host, 0, 128, b.slot(S.value, 'v128'))
         b.return(b.i32(0))
       })

@@ -84,16 +84,17 @@ export class BlockCache implements CodeTracker {
   /** Instructions of runs that no heat tells of any more. */
   #interpreted = 0
 
-  /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
-  constructor(core: Core, handlers: Handlers, arena: { start: number; size: number }, table: number) {
+  /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes; `codeMap`: one for each frame of the host. */
+  constructor(core: Core, handlers: Handlers, arena: { start: number; size: number }, table: number, codeMap: number) {
     this.#core = core
     this.#handlers = handlers
     this.#arena = this.#free = arena.start
     this.#arenaEnd = arena.start + arena.size
     this.#table = table
-    this.#pages = new CodePages(core.u8.length >>> 12)
+    this.#pages = new CodePages(core.u8.subarray(codeMap, codeMap + (core.u8.length >>> 12)).fill(0))
     this.#generations = new Uint32Array(core.u8.length >>> 12)
     core.set32(S.blockTable, table)
+    core.set32(S.codeMap, codeMap)
     this.#clearTable()
   }
 

@@ -28,9 +28,9 @@ export class CodePages {
   readonly #hasCode: Uint8Array
   size = 0
 
-  /** `frames`: how many the host has. */
-  constructor(frames: number) {
-    this.#hasCode = new Uint8Array(frames)
+  /** `hasCode`: a byte for each frame of the host, 0. */
+  constructor(hasCode: Uint8Array) {
+    this.#hasCode = hasCode
   }
 
   hasCode(host: number): boolean {

@@ -2,6 +2,7 @@
 import type { Instruction } from '../decode/instruction.ts'
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Width } from '../ir/nodes.ts'
+import { ACCESS } from '../paging/paging-state.ts'
 import { accessInfo, SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
@@ -119,15 +120,26 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
 
   protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number): Value {
-    this.setSlot(S.address, linear)
-    const info = this.i32(accessInfo(bytes, segmentNumber))
-    this.ifUnlikely(this.call('i32', access === 'read' ? 'slowRead' : 'slowModify', this.cpu, info), () => this.leave())
-    return access === 'read' ? this.add(this.cpu, S.value) : this.slot(S.modify, 'i32')
+    const host = this.variable(this.#quickFill(linear, bytes, access === 'read' ? ACCESS.read : ACCESS.write), 'filled')
+    this.if(this.eqz(this.get(host)), () => {
+      this.setSlot(S.address, linear)
+      const info = this.i32(accessInfo(bytes, segmentNumber))
+      this.ifUnlikely(this.call('i32', access === 'read' ? 'slowRead' : 'slowModify', this.cpu, info), () => this.leave())
+      this.assign(host, access === 'read' ? this.add(this.cpu, S.value) : this.slot(S.modify, 'i32'))
+    })
+    return this.get(host)
+  }
+  #quickFill(linear: Value, bytes: number, access: number): Value {
+    return this.call('i32', 'quickFill', this.cpu, linear, this.i32(access), this.i32(bytes))
   }
   protected slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number): void {
-    this.setSlot(S.address, linear)
-    this.setSlot(S.value, value)
-    this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.i32(accessInfo(bytes, segmentNumber))), () => this.leave())
+    const host = this.#quickFill(linear, bytes, ACCESS.write)
+    const slowly = (): void => {
+      this.setSlot(S.address, linear)
+      this.setSlot(S.value, value)
+      this.ifUnlikely(this.call('i32', 'slowWrite', this.cpu, this.i32(accessInfo(bytes, segmentNumber))), () => this.leave())
+    }
+    this.if(host, () => this.rawStore(host, 0, (bytes * 8) as Width, value), slowly)
   }
 
   leave(): void {

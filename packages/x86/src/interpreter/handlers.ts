@@ -4,6 +4,8 @@
  */
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
+import { ACCESS } from '../paging/paging-state.ts'
+import { QUICK_FILL_TYPE, quickFillBody } from '../paging/quick-fill.ts'
 import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
 import { SLOW_ACCESSES, slowAccessBodies } from '../compiler/slow-access.ts'
 import { CODE_TYPE, functionModule, type Built, type ModuleContext, type Signature } from '../lower/function-module.ts'
@@ -30,7 +32,7 @@ export interface HandlersOptions extends HandlerContext {
 
 /** Types alone, without functions: what may go to another thread. */
 export function moduleContext(imports: Readonly<Record<string, Signature>>): ModuleContext {
-  const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, ...SLOW_ACCESSES, ...imports }
+  const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, quickFill: QUICK_FILL_TYPE, ...SLOW_ACCESSES, ...imports }
   return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results, isRare }]) => [name, { params, results, isRare }])) }
 }
 
@@ -173,7 +175,7 @@ export class Handlers {
 }
 
 /**
- * What every other handler relies on, as modules that import what those before them export. `dispatch` calls `find`, so that comes first, in a
+ * What every other handler relies on, as modules that import what those before them export. `find` calls `quickFill`, and `dispatch` calls `find`: each in a
  * module of its own.
  */
 export function coreModules(options: HandlerContext, context: ModuleContext): Uint8Array<ArrayBuffer>[] {
@@ -189,6 +191,7 @@ export function coreModules(options: HandlerContext, context: ModuleContext): Ui
   }
   const enter = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
   return [
+    exporting([['quickFill', quickFillBody()]]),
     exporting([['find', body(find)], ['enter', enter], ['settleFlags', body(settleFlags)], ...slowAccessBodies()]),
     exporting([['dispatch', body(dispatch)]]),
   ]
@@ -250,8 +253,12 @@ function find(b: HandlerBuilder): void {
     b.setSlot(S.exit, b.i32(EXIT.lookup))
     b.return()
   }
-  b.ifUnlikely(b.ne(b.rawLoad('i64', entry, TLB.execute, 64), b.and(linear, -4096)), lookup)
-  const host = b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))
+  const address = b.variable(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32)), 'host')
+  b.ifUnlikely(b.ne(b.rawLoad('i64', entry, TLB.execute, 64), b.and(linear, -4096)), () => {
+    b.assign(address, b.call('i32', 'quickFill', b.cpu, linear, b.i32(ACCESS.fetch), b.i32(1)))
+    b.ifUnlikely(b.eqz(b.get(address)), lookup)
+  })
+  const host = b.get(address)
   const mode = b.slot(S.mode, 'i32')
   const hash = b.shrU(b.mul(b.xor(host, b.shl(mode, 20)), BLOCK_HASH | 0), 32 - BLOCK_TABLE_BITS)
   const set = b.add(b.slot(S.blockTable, 'i32'), b.shl(hash, 5))

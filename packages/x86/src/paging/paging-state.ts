@@ -1,4 +1,5 @@
 /** What the paging hardware keeps beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
+import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from '../state/layout.ts'
 import { MAX_PHYSICAL_BITS } from './entry.ts'
 
 /** How an access is made. The bits are those of the page-fault error code, and `smap`: user pages are forbidden to it. */
@@ -19,11 +20,8 @@ export const DEVICE = STATUS | 4
 /** Paging modes. (SDM Vol. 3A, "Paging Modes and Control Bits") */
 export const PAGING = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as const
 
-const CACHE_BITS = 12
-export const CACHE_MASK = (1 << CACHE_BITS) - 1
-const REGION_BITS = 8
+export const CACHE_MASK = (1 << FRAME_BITS) - 1
 export const REGION_MASK = (1 << REGION_BITS) - 1
-export const JOURNAL_SIZE = 4096
 
 /** Extended-page-table pointer, taken apart. */
 export interface SecondStage {
@@ -81,22 +79,25 @@ export class PagingState {
   faultLow = 0
   faultHigh = 0
 
-  /** Guest-physical page cache: pairs of frame number and HPA | rights (1 read, 2 write and dirty, 4 execute). */
-  readonly cache = new Int32Array(2 << CACHE_BITS).fill(-1)
-  /**
-   * Paging-structure cache of 4-level paging, by 2 MiB region, 8 words each: key, generation, frame of the page table, its word
-   * index in host memory, rights.
-   */
-  readonly regions = new Int32Array(8 << REGION_BITS).fill(-1)
+  /** Guest-physical page cache (layout.ts, FRAMES): rights are 1 read, 2 write and dirty, 4 execute. */
+  readonly cache: Int32Array
+  /** Paging-structure cache (layout.ts, REGIONS). */
+  readonly regions: Int32Array
   /** Entries of another generation are dead. */
   generation = 0
-  /** Word indices of TLB entries filled since the last flush; more than JOURNAL_SIZE: not all are known. */
-  readonly journal = new Int32Array(JOURNAL_SIZE)
-  journalCount = 0
+  /** Word indices of TLB entries filled since the last flush (layout.ts, JOURNAL). */
+  readonly journal: Int32Array
   /** By hash of linear bits 63:21: the 2 MiB region of which pieces may be in the TLB, as a key of tlb.ts. */
   readonly large = new Int32Array(4096)
   /** By hash of linear bits 63:30: pieces of a 1 GiB page may be in the TLB. */
   readonly huge = new Uint8Array(1024)
+
+  /** The vCPU's block in host memory, which holds what quick-fill.ts reads as well. */
+  constructor(memory: ArrayBufferLike, base: number) {
+    this.cache = new Int32Array(memory, base + FRAMES, (FRAME.entry << FRAME_BITS) >> 2).fill(-1)
+    this.regions = new Int32Array(memory, base + REGIONS, (REGION.entry << REGION_BITS) >> 2).fill(-1)
+    this.journal = new Int32Array(memory, base + JOURNAL, JOURNAL_SIZE)
+  }
 }
 
 /** Bits of the upper half that lie above the physical address width. (SDM Vol. 3A, "Reserved bits in paging entries") */

@@ -3,8 +3,8 @@
  * A tag is killed by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../core.ts'
-import { S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../state/layout.ts'
-import { ACCESS, JOURNAL_SIZE, PAGING } from './paging-state.ts'
+import { JOURNAL_COUNT, JOURNAL_SIZE, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../state/layout.ts'
+import { ACCESS, PAGING, type PagingState } from './paging-state.ts'
 import { forgetGuestPages } from './second-stage.ts'
 import type { SecondStage } from './paging-state.ts'
 
@@ -12,8 +12,7 @@ const READ = TLB.read >> 2
 const WRITE = TLB.write >> 2
 const EXECUTE = TLB.execute >> 2
 const ADDEND = TLB.addend >> 2
-/** i32: 1 when the translation is global. */
-const FLAGS = ADDEND + 1
+const GLOBAL = TLB.global >> 2
 const WORDS = TLB.entry >> 2
 const BANK_WORDS = TLB_BANK_SIZE >> 2
 const INDEX_MASK = TLB_ENTRIES - 1
@@ -38,7 +37,7 @@ function claim(core: Core, at: number, low: number, high: number, page: number):
   const flags = paging.isGlobal ? 1 : 0
   const known =
     i32[at + ADDEND] === addend &&
-    i32[at + FLAGS] === flags &&
+    i32[at + GLOBAL] === flags &&
     ((i32[at + READ] === tag && i32[at + READ + 1] === high) ||
       (i32[at + EXECUTE] === tag && i32[at + EXECUTE + 1] === high))
   if (known) return
@@ -46,13 +45,11 @@ function claim(core: Core, at: number, low: number, high: number, page: number):
   i32[at + WRITE] = -1
   i32[at + EXECUTE] = -1
   i32[at + ADDEND] = addend
-  i32[at + FLAGS] = flags
-  if (paging.journalCount < JOURNAL_SIZE) paging.journal[paging.journalCount] = at
-  paging.journalCount++
-  if (paging.level > 1) {
-    markLarge(paging.large, low, high)
-    if (paging.level > 2) paging.huge[hugeHash(low, high)] = 1
-  }
+  i32[at + GLOBAL] = flags
+  const count = core.get32(JOURNAL_COUNT)
+  if (count < JOURNAL_SIZE) paging.journal[count] = at
+  core.set32(JOURNAL_COUNT, count + 1)
+  markLarge(paging, low, high, paging.level)
 }
 
 /** Enters the page just walked for reads, and for writes if it is dirty, writable and holds no code. */
@@ -105,7 +102,7 @@ export function flushAll(core: Core): void {
   core.i32.fill(-1, start, start + TLB_BANK.count * BANK_WORDS)
   const { paging } = core
   nextGeneration(core)
-  paging.journalCount = 0
+  core.set32(JOURNAL_COUNT, 0)
   paging.large.fill(0)
   paging.huge.fill(0)
 }
@@ -113,9 +110,9 @@ export function flushAll(core: Core): void {
 /** All but global pages: a write to CR3. Costs what was filled since the last time. */
 export function flushNonGlobal(core: Core): void {
   const { i32, paging } = core
-  const count = paging.journalCount
+  const count = core.get32(JOURNAL_COUNT)
   nextGeneration(core)
-  paging.journalCount = 0
+  core.set32(JOURNAL_COUNT, 0)
   if (count <= JOURNAL_SIZE) {
     for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
     return
@@ -126,7 +123,7 @@ export function flushNonGlobal(core: Core): void {
 }
 
 function killUnlessGlobal(i32: Int32Array, at: number): void {
-  if (i32[at + FLAGS] === 1) return
+  if (i32[at + GLOBAL] === 1) return
   kill(i32, at)
 }
 function kill(i32: Int32Array, at: number): void {
@@ -166,7 +163,10 @@ const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high *
 /** Odd, so that 0 is no region and SEVERAL more than one. */
 const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
 const SEVERAL = 2
-function markLarge(large: Int32Array, low: number, high: number): void {
+/** Pieces of a page of this level may be in the TLB from now on: INVLPG drops them all. */
+export function markLarge({ large, huge }: PagingState, low: number, high: number, level: number): void {
+  if (level === 1) return
+  if (level > 2) huge[hugeHash(low, high)] = 1
   const slot = largeHash(low, high)
   const key = largeKey(low, high)
   large[slot] = large[slot] === 0 || large[slot] === key ? key : SEVERAL

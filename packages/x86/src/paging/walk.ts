@@ -3,7 +3,7 @@
  * accessed and dirty flags. On 32-bit halves: no BigInt, no allocation. Does not know the TLB. (SDM Vol. 3A, "Paging")
  */
 import type { Core } from '../core.ts'
-import { S } from '../state/layout.ts'
+import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
 import { HIDDEN_FAULT } from '../system/intercept.ts'
 import { ENTRY, EPT, frameOf } from './entry.ts'
 import {
@@ -18,7 +18,9 @@ import {
   STATUS,
   type PagingState,
 } from './paging-state.ts'
+import { quickFillOf } from './quick-fill.ts'
 import { guestPage } from './second-stage.ts'
+import { markLarge } from './tlb.ts'
 
 /**
  * Page-aligned HPA behind a linear address, or a status. `access` is a sum of ACCESS. Leaves frame, writable, isGlobal and level
@@ -65,18 +67,20 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
       return walk64(core, p, low, high, access, frameOf(entry, p.pdptes[pdpte + 1]!), 2)
     }
     case PAGING.level4: {
-      // The paging-structure cache: where the page table of this 2 MiB region is, and the rights on the way to it.
+      // The paging-structure cache: where the page table of this 2 MiB region is, and the rights on the way to it, or the large page it is in.
       const key = regionKey(low, high)
       const slot = regionSlot(key)
       const { regions } = p
       if (regions[slot] !== key || regions[slot + 1] !== p.generation) return walk64(core, p, low, high, access, p.rootFrame, 4)
-      return walkLeaf(core, p, low, access, regions[slot + 2]!, regions[slot + 3]!, regions[slot + 4]!)
+      if (regions[slot + TABLE]! < 0) return walkLarge(core, p, low, high, access, slot)
+      return walkLeaf(core, p, low, access, regions[slot + FRAME]!, regions[slot + TABLE]!, regions[slot + RIGHTS]!)
     }
     default:
       return walk64(core, p, low, high, access, p.rootFrame, 5)
   }
 }
 
+const [FRAME, TABLE, RIGHTS, LEAF, LEVEL] = [REGION.frame >> 2, REGION.table >> 2, REGION.rights >> 2, REGION.leaf >> 2, REGION.level >> 2]
 const regionKey = (low: number, high: number): number => (high << 11) | (low >>> 21)
 const regionSlot = (key: number): number => ((key ^ (key >>> 9)) & REGION_MASK) << 3
 
@@ -100,6 +104,32 @@ function walkLeaf(core: Core, p: PagingState, low: number, access: number, table
   return finish(core, p, frameOf(entryLow, entryHigh), access, dirty && writableBy(p, rights, access))
 }
 
+/** A large page found in the cache. What is still to be written into its entry is done from the root. */
+function walkLarge(core: Core, p: PagingState, low: number, high: number, access: number, slot: number): number {
+  const { regions } = p
+  const rights = regions[slot + RIGHTS]!
+  const leaf = regions[slot + LEAF]!
+  if (access & ACCESS.write && !(leaf & ENTRY.dirty)) return walk64(core, p, low, high, access, p.rootFrame, 4)
+  if (forbidden(p, rights, rights < 0, access)) return fault(p, access, PAGE_FAULT.present)
+  p.level = regions[slot + LEVEL]!
+  p.isGlobal = p.global && (leaf & ENTRY.global) !== 0
+  return finish(core, p, regions[slot + FRAME]! | ((low >>> 12) & 0x1ff), access, (leaf & ENTRY.dirty) !== 0 && writableBy(p, rights, access))
+}
+
+/** Into the paging-structure cache. */
+function remember(p: PagingState, low: number, high: number, frame: number, table: number, rights: number, noExecute: number, leaf: number, level: number): void {
+  const key = regionKey(low, high)
+  const slot = regionSlot(key)
+  const { regions } = p
+  regions[slot] = key
+  regions[slot + 1] = p.generation
+  regions[slot + FRAME] = frame
+  regions[slot + TABLE] = table
+  regions[slot + RIGHTS] = (rights & (ENTRY.writable | ENTRY.user)) | (noExecute & 0x8000_0000)
+  regions[slot + LEAF] = leaf
+  regions[slot + LEVEL] = level
+}
+
 /** PAE, 4-level and 5-level paging: entries of 64 bits. */
 function walk64(
   core: Core,
@@ -121,16 +151,7 @@ function walk64(
     // Nothing answers where there is no memory: all ones, which has reserved bits set.
     const entryLow = table === DEVICE ? -1 : i32[at]!
     const entryHigh = table === DEVICE ? -1 : i32[at + 1]!
-    if (level === 1 && levels === 4 && table !== DEVICE) {
-      const key = regionKey(low, high)
-      const slot = regionSlot(key)
-      const { regions } = p
-      regions[slot] = key
-      regions[slot + 1] = p.generation
-      regions[slot + 2] = frame
-      regions[slot + 3] = (table & -4096) >>> 2
-      regions[slot + 4] = (rights & (ENTRY.writable | ENTRY.user)) | (noExecute & 0x8000_0000)
-    }
+    if (level === 1 && levels === 4 && table !== DEVICE) remember(p, low, high, frame, (table & -4096) >>> 2, rights, noExecute, 0, 1)
     if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
     const leaf = level === 1 || (level <= 3 && (entryLow & ENTRY.large) !== 0)
     if (entryHigh & p.reservedHigh || (level > 1 && entryLow & reservedLow(level, entryLow))) {
@@ -155,14 +176,14 @@ function walk64(
     p.level = level
     p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
     const inner = (1 << ((level - 1) * 9)) - 1
+    const page = (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner)
+    if (level > 1 && levels === 4) {
+      remember(p, low, high, page & ~0x1ff, -1, rights, noExecute, entryLow | need, level)
+      // Pieces may come into the TLB without being walked for.
+      markLarge(p, low, high, level)
+    }
     const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
-    return finish(
-      core,
-      p,
-      (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner),
-      access,
-      dirty && writableBy(p, rights, access),
-    )
+    return finish(core, p, page, access, dirty && writableBy(p, rights, access))
   }
 }
 
@@ -290,6 +311,8 @@ export function updatePaging(core: Core): void {
   p.fetchBit = p.smep || (nx && wide) ? PAGE_FAULT.fetch : 0
   p.canonicalShift = p.kind === PAGING.level5 ? 7 : 16
   useHardwareRoot(p, paging, nx)
+  core.set32(QUICK_FILL, quickFillOf(core))
+  core.set32(RESERVED_HIGH, p.reservedHigh)
   // The owner of a hardware root follows at once: what comes next may translate.
   core.nonRoot?.pagingChanged?.(core)
 }

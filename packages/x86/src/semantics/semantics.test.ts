@@ -46,6 +46,7 @@ function moduleOf(instructions: readonly Instruction[], codeSize: 16 | 32 | 64):
   for (const [name, { params, results }] of Object.entries(imports)) known.set(name, module.importFunction('e', name, module.type(params, results)))
   for (const name of SLOW) known.set(name, module.importFunction('e', name, module.type(['i32', 'i32'], ['i32'])))
   known.set('system', module.importFunction('e', 'system', module.type(['i32', 'i32', 'i32'], ['i32'])))
+  known.set('quickFill', module.importFunction('e', 'quickFill', module.type(['i32', 'i64', 'i32', 'i32'], ['i32'])))
   known.set('dispatch', module.importFunction('e', 'dispatch', handlerType))
   const callee = (name: string) => {
     const index = known.get(name)

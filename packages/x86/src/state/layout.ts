@@ -136,6 +136,8 @@ export const S = {
   /** i32: changes whenever a translation may have become invalid: PagingState's `generation`. */
   generation: 0x454,
   xss: 0x458,
+  /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (interpreter/code-pages.ts). */
+  codeMap: 0x460,
 
   // x87, SSE
   /** 16 bytes each, eight of them. */
@@ -215,6 +217,8 @@ export const TLB = {
   execute: 16,
   /** i32: add to the low 32 bits of the linear address to get the HPA. */
   addend: 24,
+  /** i32: 1 when the translation is global. */
+  global: 28,
   entry: 32,
 } as const
 /** Banks: supervisor with SMAP in force, supervisor with SMAP out of force, user. */
@@ -231,5 +235,36 @@ export const JUMP_ENTRIES = 1 << JUMP_BITS
 /** i64 RIP, i32 generation, i32 address of the block. */
 export const JUMP = { rip: 0, generation: 8, block: 12, entry: 16 } as const
 
-/** Bytes one vCPU takes in all: its block, its TLB banks, its jump cache. */
-export const VCPU_TOTAL = JUMP_CACHE + JUMP_ENTRIES * JUMP.entry
+/**
+ * The walker's caches, behind the jump cache. Regions: a paging-structure cache of 4-level paging, by 2 MiB of linear addresses. Frames: the second
+ * stage's, by frame number of the guest. Both are directly mapped.
+ */
+export const REGIONS = JUMP_CACHE + JUMP_ENTRIES * JUMP.entry
+export const REGION_BITS = 8
+export const REGION = {
+  /** i32s: bits of the address above 21, and the generation that this holds for. */
+  key: 0, generation: 4,
+  /** i32: frame of the page table, or of the 2 MiB that a large page maps here. */
+  frame: 8,
+  /** i32: word index of the page table in the host's memory; -1: a large page. */
+  table: 12,
+  /** i32: bits 1 and 2 of all levels, a large page's own too; bit 31: their execute-disable. */
+  rights: 16,
+  /** i32, i32: a large page's entry, lower half, and its level. */
+  leaf: 20, level: 24,
+  entry: 32,
+} as const
+export const FRAMES = REGIONS + (REGION.entry << REGION_BITS)
+export const FRAME_BITS = 14
+/** i32 frame, i32 HPA of the page | rights. */
+export const FRAME = { frame: 0, page: 4, entry: 8 } as const
+/** What the walker in wasm needs of PagingState, i32 each: how it may fill the TLB (paging/quick-fill.ts), reserved bits in upper halves of entries. */
+export const QUICK_FILL = FRAMES + (FRAME.entry << FRAME_BITS)
+export const RESERVED_HIGH = QUICK_FILL + 4
+/** i32 each: how many TLB entries were filled since the last flush, and their word indices; beyond JOURNAL_SIZE not all are known. */
+export const JOURNAL_COUNT = QUICK_FILL + 8
+export const JOURNAL = QUICK_FILL + 16
+export const JOURNAL_SIZE = 4096
+
+/** Bytes one vCPU takes in all. */
+export const VCPU_TOTAL = JOURNAL + JOURNAL_SIZE * 4

@@ -1,9 +1,10 @@
 /** Recomputes what follows from the mode: mode key, TLB bank, code base, alignment check. */
 import type { Core } from '../core.ts'
 import { bankAddress, flushAll } from '../paging/tlb.ts'
+import { quickFillOf } from '../paging/quick-fill.ts'
 import { forgetUserBank } from '../paging/slow-path.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../events/watch.ts'
-import { FLAG, S, SEG, segment, SEGMENT, TLB_BANK } from './layout.ts'
+import { FLAG, QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from './layout.ts'
 import { MODE } from './mode.ts'
 import { RIGHTS } from './segments.ts'
 
@@ -40,6 +41,7 @@ export function updateMode(core: Core): void {
   const alignment = user && (flags & FLAG.AC) !== 0 && (cr0 & 0x40000) !== 0
   if (alignment !== core.paging.alignmentCheck) {
     core.paging.alignmentCheck = alignment
+    core.set32(QUICK_FILL, quickFillOf(core))
     if (alignment) forgetUserBank(core)
   }
   core.debugging = (core.get32(S.dr7) & 0xff) !== 0
@@ -60,6 +62,7 @@ export function updateBreakpoints(core: Core): void {
     if (breakpointEnabled(dr7, n) && breakpointKind(dr7, n) & BREAK_ON.write) watches |= 1 << n
   }
   core.paging.watches = watches
+  core.set32(QUICK_FILL, quickFillOf(core))
   if (watches) flushAll(core)
   core.debugging = (dr7 & 0xff) !== 0
 }

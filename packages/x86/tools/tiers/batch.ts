@@ -268,7 +268,12 @@ export class BatchRunner {
     let overwritten = false
     for (const page of this.#side.world.dirtyPages()) {
       const found = this.#page(page), before = this.#page(page, this.#memory)
-      overwritten ||= page < start + CODE_BYTES && Buffer.compare(found, before) !== 0
+      if (page < start + CODE_BYTES) overwritten ||= Buffer.compare(found, before) !== 0
+      else if (core.code.hasCode(page)) {
+        // A return or jump led among the data: what was decoded there goes with it.
+        overwritten ||= found.some((byte, at) => byte !== before[at] && core.code.isCode(page + at, 1))
+        core.code.invalidate(page, 4096)
+      }
       found.set(before)
     }
     if (overwritten) core.code.invalidate(start, CODE_BYTES)
