@@ -5,6 +5,7 @@
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Near, RegisterField } from '../semantics/builder.ts'
+import { tlbEntry } from '../paging/tlb-entry.ts'
 import { RSP, S, segment, TLB } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
 import { escapeOf } from '../interpreter/record.ts'
@@ -145,7 +146,7 @@ export abstract class RegionOperands extends RegionRegisters {
       const { writes } = reach
       const [min, max] = [offset + reach.min, offset + reach.max]
       const first = this.add(root, min)
-      const entry = this.tlbEntry(first)
+      const entry = tlbEntry(this, first)
       const host = this.variable(this.hostOf(first, entry), 'near')
       const tag = this.rawLoad('i64', entry, writes ? TLB.write : TLB.read, 64)
       this.ifUnlikely(this.ne(tag, this.pageOfLastByte(first, max - min)), () => this.assign(host, 0))

@@ -7,8 +7,9 @@ import type { Value } from '../ir/nodes.ts'
 import { RECORD } from '../interpreter/record.ts'
 import type { Built, Signature } from '../lower/function-module.ts'
 import { ACCESS } from '../paging/paging-state.ts'
+import { tlbEntry } from '../paging/tlb-entry.ts'
 import { accessInfo } from '../semantics/builder.ts'
-import { S, TLB, TLB_ENTRIES } from '../state/layout.ts'
+import { S, TLB } from '../state/layout.ts'
 
 interface SlowAccess extends Signature {
   readonly build: (b: IrBuilder, cpu: Value) => void
@@ -39,7 +40,7 @@ function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: n
  * once it is filled.
  */
 function ifKnown(b: IrBuilder, cpu: Value, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
-  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.shrU(b.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5))
+  const entry = tlbEntry(b, linear)
   const bytes = b.shl(b.i32(1), field(b, packed, BYTES, 3))
   const last = b.add(linear, b.extendU(b.sub(bytes, 1)))
   b.if(b.eq(b.rawLoad('i64', entry, tagAt, 64), b.and(last, -4096)), () => use(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))))

@@ -5,6 +5,7 @@
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
 import { ACCESS } from '../paging/paging-state.ts'
+import { tlbEntry } from '../paging/tlb-entry.ts'
 import { QUICK_FILL_TYPE, quickFillBody } from '../paging/quick-fill.ts'
 import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
 import { SLOW_ACCESSES, slowAccessBodies } from '../compiler/slow-access.ts'
@@ -13,7 +14,7 @@ import { rows } from '../rows/index.ts'
 import { VECTOR } from '../semantics/builder.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
-import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB, TLB_ENTRIES } from '../state/layout.ts'
+import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { PrebuiltHandlers } from './prebuilt.ts'
 import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from './record.ts'
@@ -200,8 +201,7 @@ export function coreModules(options: HandlerContext, context: ModuleContext): Ui
 /** A code address as the mode cuts it (it wraps at 4 GiB outside 64-bit mode), and its entry in the TLB. */
 function fetchAddress(b: HandlerBuilder, sum: Value): { linear: Value; entry: Value } {
   const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), sum, b.and(sum, 0xffff_ffff))
-  const entry = b.add(b.slot(S.tlb, 'i32'), b.and(b.wrap(b.shrU(linear, 7)), (TLB_ENTRIES - 1) << 5))
-  return { linear, entry }
+  return { linear, entry: tlbEntry(b, linear) }
 }
 
 /** RIP's entry of the jump cache. Pages of a program differ in low bits of their number, functions begin at multiples of 16. */

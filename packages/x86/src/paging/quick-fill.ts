@@ -7,10 +7,11 @@ import { IrBuilder } from '../ir/builder.ts'
 import type { Value } from '../ir/nodes.ts'
 import type { Built, Signature } from '../lower/function-module.ts'
 import {
-  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE,
+  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE,
 } from '../state/layout.ts'
 import { ENTRY, EPT, FRAME_HIGH } from './entry.ts'
 import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from './paging-state.ts'
+import { tlbEntry } from './tlb-entry.ts'
 
 /** Bits of the QUICK_FILL word. */
 const QUICK = { on: 1, global: 2 } as const
@@ -82,7 +83,7 @@ export function quickFillBody(): Built {
   b.if(writes, () => unless(b.eqz(code)))
 
   // The TLB
-  const at = b.add(tlb, b.and(b.shrU(low, 12 - 5), (TLB_ENTRIES - 1) << 5))
+  const at = tlbEntry(b, linear)
   const tag = b.and(linear, -4096)
   const addend = b.sub(page, b.wrap(tag))
   const isGlobal = b.and(b.ne(b.and(b.get(entry), ENTRY.global), 0), b.ne(b.and(quick, QUICK.global), 0))

@@ -10,7 +10,8 @@ import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
 import { multiplyHigh } from './wide.ts'
-import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB, TLB_ENTRIES } from '../state/layout.ts'
+import { tlbEntry } from '../paging/tlb-entry.ts'
+import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
 export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
@@ -319,7 +320,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       this.ifUnlikely(this.eqz(near.host), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)), () => this.#storeAt(near, bytes, value))
       return
     }
-    const entry = this.tlbEntry(linear)
+    const entry = tlbEntry(this, linear)
     const tag = this.rawLoad('i64', entry, TLB.write, 64)
     this.ifUnlikely(
       this.ne(tag, this.pageOfLastByte(linear, bytes)),
@@ -347,7 +348,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       )
       return { host: this.get(host), offset: near.offset }
     }
-    const entry = this.tlbEntry(linear)
+    const entry = tlbEntry(this, linear)
     const host = this.variable(this.hostOf(linear, entry), 'host')
     const tag = this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64)
     this.ifUnlikely(this.ne(tag, this.pageOfLastByte(linear, bytes)), () =>
@@ -366,13 +367,9 @@ export abstract class SemanticsBuilder extends IrBuilder {
    * where only the slow path can tell. For bulk string operations.
    */
   plainHost(linear: Value, access: 'read' | 'write'): { host: Value; plain: Value } {
-    const entry = this.tlbEntry(linear)
+    const entry = tlbEntry(this, linear)
     const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
     return { host: this.hostOf(linear, entry), plain: hit }
-  }
-  protected tlbEntry(linear: Value): Value {
-    const index = this.and(this.shrU(this.wrap(linear), 12 - 5), (TLB_ENTRIES - 1) << 5) // entries are 32 bytes
-    return this.add(this.slot(S.tlb, 'i32'), index)
   }
   /** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
   protected pageOfLastByte(linear: Value, bytes: number): Value {
