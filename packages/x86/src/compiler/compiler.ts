@@ -107,7 +107,7 @@ export class Compiler {
         entry: host & 0xfff,
         mode,
         entries: [...this.#blocks.entriesOn(host, mode), ...earlier.map(({ block }) => block.host & 0xfff)],
-        targets: this.#blocks.busyOn(host, mode),
+        targets: this.#blocks.busyOn(host, mode, this.#waiting),
       }
     })
   }

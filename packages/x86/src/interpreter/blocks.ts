@@ -296,13 +296,11 @@ export class BlockCache implements CodeTracker {
     for (const { block } of this.#compiled.get(host >>> 12) ?? []) if (block.mode === mode) offsets.push(block.host & 0xfff)
     return offsets
   }
-  /** Offsets in its page of blocks of this mode that are hot, or soon will be; those behind `host` first, as a switch's cases are. */
-  busyOn(host: number, mode: number): number[] {
+  /** Offsets in its page of blocks of this mode that are among the hot ones, or soon will be; those behind `host` first, as a switch's cases are. */
+  busyOn(host: number, mode: number, hot: ReadonlySet<Block>): number[] {
     const { i32 } = this.#core
-    const isBusy = ({ first }: Block): boolean => {
-      const start = i32[(first + RECORD.heatAtStart) >>> 2]!
-      return start !== this.#heat() || i32[(first + RECORD.heat) >>> 2]! < start * BUSY
-    }
+    const isBusy = (block: Block): boolean =>
+      hot.has(block) || i32[(block.first + RECORD.heat) >>> 2]! < i32[(block.first + RECORD.heatAtStart) >>> 2]! * BUSY
     const distance = (offset: number): number => (offset - host) & 0xfff
     return this.#pages
       .blocksIn(host >>> 12, 0, 0x1000)
