@@ -9,7 +9,7 @@ const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'non
 const run = (...args: string[]) => spawnCli(['run', '--timeout', '5m', ...args], { env })
 const type = (text: string, afterMs: number, ...args: string[]) =>
   spawnCli(['run', '--timeout', '5m', ...args], { env, input: { text, afterMs } })
-const command = ['--', 'sh', '-c', 'uname -s; grep -c processor /proc/cpuinfo; exit 7']
+const command = ['--', 'sh', '-c', 'uname -s; grep -c ^processor /proc/cpuinfo; exit 7']
 
 describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian', { timeout: 600_000 }, () => {
   it.each([

@@ -10,6 +10,10 @@ const BEGIN = new TextEncoder().encode('\x1b_nonroot:begin\x1b\\')
 const [ESCAPE] = BEGIN
 /** Ctrl-D: what a terminal gives for the end of input. */
 const END_OF_INPUT = Uint8Array.of(4)
+/** The prompt of our shell, `user@host:folder# `; folders may have spaces. */
+const PROMPT = /^\S+@\S+:.*[#$] $/
+const LONGEST_PROMPT = 256
+const [NEWLINE, SPACE] = [10, 32]
 
 export class GuestInput {
   /** Resolves when all is known that will ever come. */
@@ -19,6 +23,8 @@ export class GuestInput {
   #announced: Announced
   #isEnd = false
   #matched = 0
+  /** What the guest wrote since its last line's end. */
+  #line = ''
   #resolve!: () => void
 
   constructor(deliver: (bytes: Uint8Array) => void) {
@@ -46,13 +52,17 @@ export class GuestInput {
 
   /** The guest wrote this; what of it is to be shown goes to `show`. A command's mark is for whoever cuts its output out, a shell's for us. */
   watch(output: Uint8Array, show: (bytes: Uint8Array) => void): void {
-    if (!this.#held) return show(output)
+    if (!this.#held) {
+      show(output)
+      if (this.#announced === 'shell') for (const byte of output) this.#follow(byte)
+      return
+    }
     for (let at = 0; at < output.length; at++) {
       if (output[at] === BEGIN[this.#matched]) {
         if (++this.#matched < BEGIN.length) continue
         if (this.#announced === 'command') show(BEGIN)
         this.#release()
-        if (at + 1 < output.length) show(output.subarray(at + 1))
+        if (at + 1 < output.length) this.watch(output.subarray(at + 1), show)
         return
       }
       if (this.#matched > 0) show(BEGIN.subarray(0, this.#matched))
@@ -66,6 +76,15 @@ export class GuestInput {
     this.#held = undefined
     for (const bytes of held) this.#deliver(bytes)
     if (this.#isEnd) this.#tellEnd()
+  }
+
+  /**
+   * The end of a file lasts, a Ctrl-D does not: what arrives while no line is edited is nothing to the shell later. So each prompt is told again, at the moment it
+   * stands there.
+   */
+  #follow(byte: number): void {
+    this.#line = byte === NEWLINE ? '' : (this.#line + String.fromCharCode(byte)).slice(-LONGEST_PROMPT)
+    if (this.#isEnd && byte === SPACE && PROMPT.test(this.#line)) this.#tellEnd()
   }
 
   /** As on a terminal. A guest that announces nothing may take Ctrl-D for something else. */
