@@ -146,10 +146,12 @@ export class RegionBuilder extends RegionOperands {
     const offset = this.get(this.variable(this.sub(this.get(this.#goal), this.useShared(this.ripPage)), 'offset'))
     const choose = (sorted: readonly BasicBlock[]): void => {
       const [target] = sorted
+      // All may have been given up for the structure's sake.
+      if (!target) return
       if (sorted.length === 1) {
-        return this.if(this.eq(offset, target!.start), () => {
+        return this.if(this.eq(offset, target.start), () => {
           this.known = known
-          this.#goTo(region, block, target!)
+          this.#goTo(region, block, target)
         })
       }
       const half = sorted.length >> 1
