@@ -1,0 +1,30 @@
+import { expect, it } from 'vitest'
+import type { Block } from './blocks.ts'
+import { CodePages } from './code-pages.ts'
+
+const PAGE = 3
+const block = (offset: number, nextPage = -1): Block => ({ host: PAGE * 0x1000 + offset, mode: 2, first: offset, end: offset, length: 16, nextPage })
+const times = (count: number, pages: CodePages): boolean[] => [...new Set(Array.from({ length: count }, () => pages.hit(PAGE)))]
+
+it('a page whose code is written over again and again, while none of it is decoded, is taken for data', () => {
+  const pages = new CodePages(new Uint8Array(8))
+  pages.add(block(0))
+  expect(times(32, pages)).toEqual([false])
+  // Code that changes itself is decoded again in between.
+  pages.add(block(64))
+  expect(times(32, pages)).toEqual([false])
+  expect(times(1, pages)).toEqual([true])
+})
+
+it('the map of frames tells of pages that have code, or that code reaches into', () => {
+  const map = new Uint8Array(8)
+  const pages = new CodePages(map)
+  const crossing = block(0xff8, (PAGE + 1) * 0x1000)
+  pages.add(block(0))
+  pages.add(crossing)
+  expect([...map]).toEqual([0, 0, 0, 1, 1, 0, 0, 0])
+  pages.remove(crossing)
+  expect([...map]).toEqual([0, 0, 0, 1, 0, 0, 0, 0])
+  pages.clear()
+  expect([...map]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
+})
