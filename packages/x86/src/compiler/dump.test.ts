@@ -28,6 +28,7 @@ const CODE: readonly (readonly [bits: 16 | 32 | 64, hex: string])[] = [
   [64, '486bc364'], // IMUL
   [64, '48f7e3'], // 128-bit product
   [64, 'e81b000000'], // call
+  [64, '7406c7f800000000'], // XBEGIN: a branch that always raises
   [64, 'c3'], // return
   [64, 'ff24c510000000'], // indirect jump through memory
   [64, '48930fc8'], // XCHG, BSWAP

@@ -117,7 +117,9 @@ export class RegionBuilder extends RegionOperands {
     }
     switch (ending.kind) {
       case 'conditional':
-        this.if(this.#condition!, () => to(ending.taken))
+        // XBEGIN, which always raises, has no condition, and has left.
+        if (!this.#condition) return
+        this.if(this.#condition, () => to(ending.taken))
         return to(ending.next)
       case 'jump':
         return to(ending.to)
