@@ -39,6 +39,7 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
   let count = 0
   let thread: HostThread | undefined
   const start = (): void => {
+    if (state !== 'idle') return
     state = 'running'
     thread = threads.start(new URL(import.meta.url))
     thread.onMessage((message) => {
@@ -57,10 +58,10 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
   }
   return {
     prepare() {
-      if (state === 'idle') start()
+      start()
     },
     compile(requests, context, done) {
-      if (state === 'idle') start()
+      start()
       if (state === 'ended') return here.compile(requests, context, done)
       const id = count++
       waiting.set(id, { requests, context, done })

@@ -20,7 +20,6 @@ export function slowRead(core: Core, info: number): 0 | 1 {
   const low = core.get32(S.address)
   const high = core.get32(S.address + 4)
   count(core, 0)
-  if ((low & 0xfff) + bytes > 4096 && probeAcross(core, low, high, false)) return readSplit(core, hosts.first, hosts.second, low & 0xfff, bytes)
   const page = translateData(core, low, high, info, currentAccess(core))
   if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
   const offset = low & 0xfff
@@ -34,12 +33,6 @@ export function slowWrite(core: Core, info: number): 0 | 1 {
   const low = core.get32(S.address)
   const high = core.get32(S.address + 4)
   count(core, 8)
-  if ((low & 0xfff) + bytes > 4096 && probeAcross(core, low, high, true)) {
-    const head = 4096 - (low & 0xfff)
-    storeValue(core, hosts.first, low & 0xfff, head, 0)
-    storeValue(core, hosts.second, 0, bytes - head, head)
-    return 0
-  }
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
   if (page & STATUS) return page === DEVICE ? writeDevice(core, low, bytes) : 1
   const offset = low & 0xfff
@@ -86,7 +79,8 @@ function translateData(core: Core, low: number, high: number, info: number, acce
     core.raise(info >> 8 === SEGMENT.ss ? SS_FAULT : GP_FAULT, 0)
     return FAULT
   }
-  const page = walk(core, low, high, access)
+  const crosses = (low & 0xfff) + bytes > 4096
+  const page = crosses ? pageAt(core, low, high, access) : walk(core, low, high, access)
   if (page === FAULT) raisePageFault(core, low, high)
   if (page & STATUS && page !== DEVICE) return page
   if (p.alignmentCheck && low & (bytes - 1)) {
@@ -97,7 +91,7 @@ function translateData(core: Core, low: number, high: number, info: number, acce
     if (watchHits(core, low, high, bytes, (access & ACCESS.write) !== 0)) return page
   }
   if (page === DEVICE || p.alignmentCheck) return page
-  if ((low & 0xfff) + bytes <= 4096) fillData(core, core.get32(S.tlb), low, high, page)
+  if (!crosses) fillData(core, core.get32(S.tlb), low, high, page)
   return page
 }
 
@@ -108,39 +102,28 @@ function canonical(core: Core, low: number, high: number, bytes: number): boolea
   return (high << shift) >> shift === high && ((lastHigh << shift) >> shift === lastHigh || last === 0)
 }
 
+/** One page of an access that crosses: both may well be in the TLB, which was asked for neither. */
+function pageAt(core: Core, low: number, high: number, access: number): number {
+  const known = probe(core, core.get32(S.tlb), low & -4096, high, (access & ACCESS.write) !== 0)
+  return known >= 0 ? known : walk(core, low, high, access)
+}
+
 /** Page of the last byte of an access that crosses. Only 64-bit addresses carry into the upper half. */
 function secondPage(core: Core, low: number, high: number, bytes: number, write: number): number {
   const nextLow = ((low | 0xfff) + 1) | 0
   const nextHigh = nextLow === 0 && (core.get32(S.mode) & 3) === 2 ? (high + 1) | 0 : high
-  const page = walk(core, nextLow, nextHigh, currentAccess(core) | write)
+  const page = pageAt(core, nextLow, nextHigh, currentAccess(core) | write)
   if (page === FAULT) raisePageFault(core, nextLow, nextHigh)
   return page
 }
 
-/** HPAs of the pages of an access that crosses, where `probeAcross` found both. */
-const hosts = { first: 0, second: 0 }
-
-/** Whether the TLB answers for both pages. What needs more than a translation, it does not hold, or must not be asked. */
-function probeAcross(core: Core, low: number, high: number, write: boolean): boolean {
-  if (core.paging.watches || core.paging.alignmentCheck) return false
-  const bank = core.get32(S.tlb)
-  const nextLow = ((low | 0xfff) + 1) | 0
-  const nextHigh = nextLow === 0 && (core.get32(S.mode) & 3) === 2 ? (high + 1) | 0 : high
-  hosts.first = probe(core, bank, low & -4096, high, write)
-  hosts.second = probe(core, bank, nextLow, nextHigh, write)
-  return hosts.first >= 0 && hosts.second >= 0
-}
-
 function readAcross(core: Core, low: number, high: number, bytes: number, first: number): 0 | 1 {
+  const head = 4096 - (low & 0xfff)
   const second = secondPage(core, low, high, bytes, 0)
   if (second & STATUS && second !== DEVICE) return 1
-  return readSplit(core, first, second, low & 0xfff, bytes)
-}
-function readSplit(core: Core, first: number, second: number, offset: number, bytes: number): 0 {
-  const head = 4096 - offset
   const value = core.base + S.value
   const { u8 } = core
-  for (let i = 0; i < head; i++) u8[value + i] = u8[((first + offset) >>> 0) + i]!
+  for (let i = 0; i < head; i++) u8[value + i] = u8[((first + (low & 0xfff)) >>> 0) + i]!
   if (second === DEVICE)
     for (let i = head; i < bytes; i++) u8[value + i] = core.host.readDevice(core.paging.frame * 4096 + i - head, 1)
   else for (let i = head; i < bytes; i++) u8[value + i] = u8[(second >>> 0) + i - head]!
