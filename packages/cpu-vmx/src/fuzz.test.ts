@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { allowed, CONTROLS, EntryControl, ExitControl, ProcessorControl, SecondaryControl } from './controls.ts'
+import { allowed, CONTROLS, EntryControl, ExitControl, ProcessorControl, SecondaryControl } from './tables/controls.ts'
 import { createBench } from './testing/bench.ts'
 
 /** xorshift32: the same on every run. */

@@ -8,11 +8,11 @@ import {
   PREBUILT_HANDLERS,
   readPrebuilt,
 } from '@nonroot/x86'
-import { CR4_VMXE } from './capability-msrs.ts'
-import type { EntryCheckContext } from './entry-checks.ts'
-import { VTPR } from './task-priority.ts'
+import { CR4_VMXE } from './tables/capability-msrs.ts'
+import type { EntryCheckContext } from './entry/checks/index.ts'
+import { VTPR } from './features/task-priority.ts'
 import { VmxVcpu } from './vcpu.ts'
-import { VMCS_HEADER, VMCS_REVISION } from './vmcs-fields.ts'
+import { VMCS_HEADER, VMCS_REVISION } from './tables/vmcs-fields.ts'
 
 export interface VmxModeOptions {
   /** MiB for decoded code of each vCPU. Default 128. */

@@ -1,8 +1,8 @@
 /** What the handlers of a vCPU find in the exit-information fields, exit by exit. */
 
-import { decodeExit, type VmxExit } from '../exit-qualification.ts'
-import { EXIT_REASON_NAMES, type ExitReasonName } from '../exit-reasons.ts'
-import type { ExitHandler, ExitHandlers } from '../handlers.ts'
+import { decodeExit, type VmxExit } from '../exit/exit-qualification.ts'
+import { EXIT_REASON_NAMES, type ExitReasonName } from '../tables/exit-reasons.ts'
+import type { ExitHandler, ExitHandlers } from '../hypervisor/exit-handlers.ts'
 import type { VmxVcpu } from '../vcpu.ts'
 
 export interface RecordedExit {

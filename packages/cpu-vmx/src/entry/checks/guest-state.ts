@@ -1,0 +1,183 @@
+/** Checks on the guest-state area, its segments aside. (SDM Vol. 3C, "Checking and Loading Guest State") */
+
+import { EntryControl, PinControl, SecondaryControl } from '../../tables/controls.ts'
+import { CR0_FIXED0, CR4_FIXED0 } from '../../tables/capability-msrs.ts'
+import { ActivityStateCode, Interruptibility, InterruptionType } from '../../tables/interruption-info.ts'
+import {
+  CR0,
+  pin,
+  secondary,
+  entry,
+  guest64,
+  unrestricted,
+  isCanonical,
+  fits,
+  isFrame,
+  isPat,
+  guest,
+  injects,
+  injectedType,
+  injectedVector,
+} from './entry-check.ts'
+import { attributes, dpl, LONG, virtual8086 } from './guest-segment.ts'
+import type { EntryCheck } from './entry-check.ts'
+import type { Vmcs } from '../../vmcs/vmcs.ts'
+const GUEST_REGISTERS = 'Checks on Guest Control Registers, Debug Registers, and MSRs'
+const GUEST_FLOW = 'Checks on Guest RIP, RFLAGS, and SSP'
+const GUEST_OTHER = 'Checks on Guest Non-Register State'
+const GUEST_PDPTES = 'Checks on Guest Page-Directory-Pointer-Table Entries'
+
+export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
+  guest(GUEST_REGISTERS, 'guest.cr0.fixed', (v) => {
+    const free = unrestricted(v) ? CR0.pe | CR0.pg : 0n
+    const fixed = CR0_FIXED0 & ~free
+    return (v.read('guestCr0') & fixed) === fixed && v.read('guestCr0') >> 32n === 0n
+  }),
+  guest(
+    GUEST_REGISTERS,
+    'guest.cr0.pgWithoutPe',
+    (v) => !(v.read('guestCr0') & CR0.pg) || (v.read('guestCr0') & CR0.pe) !== 0n,
+  ),
+  guest(GUEST_REGISTERS, 'guest.cr4.fixed', (v, c) => {
+    const cr4 = v.read('guestCr4')
+    return (cr4 & CR4_FIXED0) === CR4_FIXED0 && (cr4 & ~c.cr4Fixed1) === 0n
+  }),
+  guest(
+    GUEST_REGISTERS,
+    'guest.debugctl',
+    // LBR 0, BTF 1, FREEZE_WHILE_SMM and the like are not there: 15:6 and 1:0 as the SDM leaves them.
+    (v) => !entry(v, EntryControl.loadDebugControls) || (v.read('guestDebugctl') & ~0xffc3n) === 0n,
+  ),
+  guest(
+    GUEST_REGISTERS,
+    'guest.ia32e.paging',
+    (v) => !guest64(v) || ((v.read('guestCr0') & CR0.pg) !== 0n && (v.read('guestCr4') & 0x20n) !== 0n),
+  ),
+  guest(GUEST_REGISTERS, 'guest.ia32e.pcid', (v) => guest64(v) || (v.read('guestCr4') & (1n << 17n)) === 0n),
+  guest(GUEST_REGISTERS, 'guest.cr3', (v, c) => fits(v.read('guestCr3') & ((1n << 62n) - 1n), c)),
+  guest(
+    GUEST_REGISTERS,
+    'guest.dr7',
+    (v) => !entry(v, EntryControl.loadDebugControls) || v.read('guestDr7') >> 32n === 0n,
+  ),
+  guest(
+    GUEST_REGISTERS,
+    'guest.sysenter',
+    (v) => isCanonical(v.read('guestSysenterEsp')) && isCanonical(v.read('guestSysenterEip')),
+  ),
+  guest(GUEST_REGISTERS, 'guest.pat', (v) => !entry(v, EntryControl.loadPat) || isPat(v.read('guestPat'))),
+  guest(GUEST_REGISTERS, 'guest.efer.reserved', (v, c) => {
+    return !entry(v, EntryControl.loadEfer) || (v.read('guestEfer') & ~c.eferMask) === 0n
+  }),
+  guest(GUEST_REGISTERS, 'guest.efer.lma', (v) => {
+    if (!entry(v, EntryControl.loadEfer)) return true
+    const efer = v.read('guestEfer')
+    const lma = (efer & 0x400n) !== 0n
+    const lme = (efer & 0x100n) !== 0n
+    return lma === guest64(v) && (!(v.read('guestCr0') & CR0.pg) || lma === lme)
+  }),
+]
+
+const interruptibility = (v: Vmcs, bit: number): boolean => (v.read('guestInterruptibility') & bit) !== 0
+const activity = (v: Vmcs): number => v.read('guestActivityState')
+export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
+  guest(GUEST_FLOW, 'guest.rip', (v) => {
+    const code64 = guest64(v) && (attributes(v, 'Cs') & LONG) !== 0
+    return code64 ? isCanonical(v.read('guestRip')) : v.read('guestRip') >> 32n === 0n
+  }),
+  guest(GUEST_FLOW, 'guest.rflags.reserved', (v) => (v.read('guestRflags') & ~0x3f_7fd5n) === 2n),
+  guest(GUEST_FLOW, 'guest.rflags.vm', (v) => !virtual8086(v) || (!guest64(v) && (v.read('guestCr0') & CR0.pe) !== 0n)),
+  guest(
+    GUEST_FLOW,
+    'guest.rflags.if',
+    (v) =>
+      !injects(v) || injectedType(v) !== InterruptionType.externalInterrupt || (v.read('guestRflags') & 0x200n) !== 0n,
+  ),
+  guest(GUEST_OTHER, 'guest.activity', (v) => activity(v) <= ActivityStateCode.hlt),
+  guest(
+    GUEST_OTHER,
+    'guest.activity.hltDpl',
+    (v) => activity(v) !== ActivityStateCode.hlt || dpl(attributes(v, 'Ss')) === 0,
+  ),
+  guest(
+    GUEST_OTHER,
+    'guest.activity.blocking',
+    (v) =>
+      activity(v) === ActivityStateCode.active ||
+      !interruptibility(v, Interruptibility.blockingBySti | Interruptibility.blockingByMovSs),
+  ),
+  guest(GUEST_OTHER, 'guest.activity.injection', (v) => {
+    if (!injects(v) || activity(v) !== ActivityStateCode.hlt) return true
+    const type = injectedType(v)
+    const vector = injectedVector(v)
+    return (
+      type === InterruptionType.externalInterrupt ||
+      type === InterruptionType.nmi ||
+      (type === InterruptionType.hardwareException && (vector === 1 || vector === 18))
+    )
+  }),
+  guest(GUEST_OTHER, 'guest.interruptibility.reserved', (v) => v.read('guestInterruptibility') >>> 5 === 0),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.stiAndMovSs',
+    (v) =>
+      !(interruptibility(v, Interruptibility.blockingBySti) && interruptibility(v, Interruptibility.blockingByMovSs)),
+  ),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.stiWithoutIf',
+    (v) => !interruptibility(v, Interruptibility.blockingBySti) || (v.read('guestRflags') & 0x200n) !== 0n,
+  ),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.interrupt',
+    (v) =>
+      !injects(v) ||
+      injectedType(v) !== InterruptionType.externalInterrupt ||
+      !interruptibility(v, Interruptibility.blockingBySti | Interruptibility.blockingByMovSs),
+  ),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.nmi',
+    (v) =>
+      !injects(v) || injectedType(v) !== InterruptionType.nmi || !interruptibility(v, Interruptibility.blockingByMovSs),
+  ),
+  guest(GUEST_OTHER, 'guest.interruptibility.smi', (v) => !interruptibility(v, Interruptibility.blockingBySmi)),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.virtualNmi',
+    (v) =>
+      !pin(v, PinControl.virtualNmis) ||
+      !injects(v) ||
+      injectedType(v) !== InterruptionType.nmi ||
+      !interruptibility(v, Interruptibility.blockingByNmi),
+  ),
+  guest(
+    GUEST_OTHER,
+    'guest.interruptibility.enclave',
+    (v) => !interruptibility(v, Interruptibility.enclaveInterruption),
+  ),
+  guest(GUEST_OTHER, 'guest.pendingDebug.reserved', (v) => (v.read('guestPendingDebugExceptions') & ~0x1_500fn) === 0n),
+  guest(GUEST_OTHER, 'guest.pendingDebug.bs', (v) => {
+    const blocked =
+      interruptibility(v, Interruptibility.blockingBySti | Interruptibility.blockingByMovSs) ||
+      activity(v) === ActivityStateCode.hlt
+    if (!blocked) return true
+    const stepping = (v.read('guestRflags') & 0x100n) !== 0n && (v.read('guestDebugctl') & 2n) === 0n
+    return ((v.read('guestPendingDebugExceptions') & (1n << 14n)) !== 0n) === stepping
+  }),
+  guest(GUEST_OTHER, 'guest.vmcsLinkPointer', (v, c) => {
+    const link = v.read('vmcsLinkPointer')
+    if (link === (1n << 64n) - 1n) return true
+    return isFrame(link, c) && c.revisionAt(link) !== undefined
+  }),
+  guest(GUEST_PDPTES, 'guest.pdptes', (v, c) => {
+    // Without EPT they come from memory when CR3 is loaded.
+    const pae = (v.read('guestCr0') & CR0.pg) !== 0n && (v.read('guestCr4') & 0x20n) !== 0n && !guest64(v)
+    if (!pae || !secondary(v, SecondaryControl.enableEpt)) return true
+    return ([0, 1, 2, 3] as const).every((i) => {
+      const pdpte = v.read(`guestPdpte${i}`)
+      return (pdpte & 1n) === 0n || ((pdpte & 0x1e6n) === 0n && fits(pdpte, c))
+    })
+  }),
+]

@@ -1,0 +1,202 @@
+/**
+ * Event injection: what waits to be delivered to the guest and the windows it waits for, what a VM entry injects, and what it injects again
+ * because the delivery was cut short by an exit. (SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting and Virtual-Interrupt Delivery",
+ * "Information for VM Exits That Occur During Event Delivery")
+ */
+
+import type { SnapshotValue, VcpuEvent } from '@nonroot/contracts'
+import { deliver, EXIT, FLAG, LEFT, S } from '@nonroot/x86'
+import type { DeliveredEvent } from '@nonroot/x86'
+import { ProcessorControl } from '../tables/controls.ts'
+import {
+  eventFromInfo,
+  exceptionHasErrorCode,
+  interruptionInfo,
+  InterruptionBit,
+  InterruptionType,
+  interruptionType,
+  isInterruptionValid,
+} from '../tables/interruption-info.ts'
+import type { VmxVcpu } from '../vcpu.ts'
+
+const NMI_VECTOR = 2
+const NMI = interruptionInfo(InterruptionType.nmi, NMI_VECTOR)
+const BREAKPOINT = 3
+const OVERFLOW = 4
+const WINDOWS = ProcessorControl.interruptWindowExiting | ProcessorControl.nmiWindowExiting
+
+type Exception = Extract<VcpuEvent, { kind: 'exception' }>
+type Interrupt = Extract<VcpuEvent, { kind: 'interrupt' }>
+
+export class EventInjection {
+  private readonly vcpu: VmxVcpu
+  private interrupt: Interrupt | undefined
+  private exception: Exception | undefined
+  private nmi = false
+  /** An MTF exit is pending before the next instruction: an event was delivered under the flag, or this was injected. */
+  mtfPending = false
+
+  constructor(vcpu: VmxVcpu) {
+    this.vcpu = vcpu
+  }
+
+  queue(event: VcpuEvent): void {
+    if (event.kind === 'exception') this.exception = event
+    else if (event.kind === 'interrupt') this.interrupt = event
+    else this.nmi = true
+  }
+  queueNmi(): void {
+    this.nmi = true
+  }
+  forget(): void {
+    this.interrupt = this.exception = undefined
+    this.nmi = this.mtfPending = false
+    this.vcpu.vmcs.write32('entryInterruptionInfo', 0)
+  }
+
+  /** An event that VM entry is to inject: set by a handler, or held. */
+  get isInjecting(): boolean {
+    return isInterruptionValid(this.vcpu.vmcs.read32('entryInterruptionInfo'))
+  }
+
+  /**
+   * The delivery of an event exited and its handler left the guest: the next entry injects it again, as every hypervisor must. The
+   * IDT-vectoring fields hold it.
+   */
+  hold(): void {
+    const { vmcs, core } = this.vcpu
+    const info = vmcs.read32('idtVectoringInfo')
+    vmcs.write32('entryInterruptionInfo', info & ~InterruptionBit.nmiUnblocking)
+    vmcs.write32('entryExceptionErrorCode', vmcs.read32('idtVectoringErrorCode'))
+    vmcs.write32('entryInstructionLength', vmcs.read32('exitInstructionLength'))
+    // Its delivery began, and blocked the next one: it must not stand in its own way.
+    if (interruptionType(info) === InterruptionType.nmi) core.set32(S.nmiBlocked, 0)
+  }
+
+  /** VM entry: at most one event goes in; what must wait asks for a window. */
+  enter(): void {
+    if (this.isInjecting) return this.inject()
+    // An instruction that waits for its device goes first.
+    if (this.vcpu.surroundings.isCompleting) return
+    this.takeWindows()
+    this.injectPending()
+  }
+
+  /** The guest is at a window that the hypervisor waits for: exits before the next instruction, until it waits no more. */
+  private takeWindows(): void {
+    const { controls, core, nonRoot } = this.vcpu
+    core.set32(S.attention, 0)
+    if ((controls.processor & WINDOWS) === 0) return
+    while (controls.processor & ProcessorControl.nmiWindowExiting && this.isNmiWindowOpen) {
+      if (nonRoot.exit('nmiWindow', 0, 0, 0) === LEFT) return
+    }
+    while (controls.processor & ProcessorControl.interruptWindowExiting && this.isInterruptWindowOpen) {
+      if (nonRoot.exit('interruptWindow', 0, 0, 0) === LEFT) return
+    }
+    if (controls.processor & WINDOWS) core.set32(S.attention, 1)
+  }
+
+  get isInterruptWindowOpen(): boolean {
+    const { core } = this.vcpu
+    return (core.get32(S.flags) & FLAG.IF) !== 0 && core.get32(S.shadow) === 0
+  }
+  /** STI's shadow does not keep NMIs out of every processor; it does of this one. */
+  get isNmiWindowOpen(): boolean {
+    const { core } = this.vcpu
+    return core.get32(S.nmiBlocked) === 0 && core.get32(S.shadow) === 0
+  }
+
+  private injectPending(): void {
+    const { vcpu } = this
+    const { interrupts } = vcpu.ports
+    if (this.exception) {
+      const event = this.exception
+      this.exception = undefined
+      return this.injectException(event)
+    }
+    if (this.nmi) {
+      if (this.isNmiWindowOpen) {
+        this.nmi = false
+        return this.give(NMI, 0)
+      }
+      this.awaitWindow(ProcessorControl.nmiWindowExiting)
+    }
+    if (this.interrupt === undefined && !interrupts.hasPending(vcpu.index)) return
+    if (!this.isInterruptWindowOpen) return this.awaitWindow(ProcessorControl.interruptWindowExiting)
+    const vector = this.interrupt ? this.interrupt.vector : interrupts.acknowledge(vcpu.index)
+    this.interrupt = undefined
+    if (vector < 0) return
+    this.give(interruptionInfo(InterruptionType.externalInterrupt, vector), 0)
+    if (interrupts.hasPending(vcpu.index)) this.awaitWindow(ProcessorControl.interruptWindowExiting)
+  }
+
+  private awaitWindow(control: number): void {
+    this.vcpu.setProcessorControl(control, true)
+    this.vcpu.core.set32(S.attention, 1)
+  }
+
+  private injectException({ vector, errorCode, cr2 }: Exception): void {
+    if (cr2 !== undefined) this.vcpu.core.set64(S.cr2, cr2)
+    const withCode = errorCode !== undefined && exceptionHasErrorCode(vector)
+    const isSoftware = vector === BREAKPOINT || vector === OVERFLOW
+    const type = isSoftware ? InterruptionType.softwareException : InterruptionType.hardwareException
+    this.give(interruptionInfo(type, vector, withCode), withCode ? errorCode : 0)
+  }
+
+  /** What the hypervisor queues: RIP is already behind the instruction, if one asked for it. */
+  private give(info: number, errorCode: number): void {
+    const { vmcs } = this.vcpu
+    vmcs.write32('entryInterruptionInfo', info)
+    vmcs.write32('entryExceptionErrorCode', errorCode)
+    vmcs.write32('entryInstructionLength', 0)
+    this.inject()
+  }
+
+  /** Delivers what the VM-entry interruption-information field holds. */
+  private inject(): void {
+    const { vcpu } = this
+    const { vmcs, core } = vcpu
+    const info = vmcs.read32('entryInterruptionInfo')
+    const event: DeliveredEvent = eventFromInfo(
+      info,
+      vmcs.read32('entryExceptionErrorCode'),
+      vmcs.read32('entryInstructionLength'),
+    )
+    // Every exit clears the valid bit; one during this delivery may set it again (`hold`).
+    vmcs.write32('entryInterruptionInfo', 0)
+    vcpu.activity = 'active'
+    if (interruptionType(info) === InterruptionType.otherEvent) {
+      this.mtfPending = true
+      return
+    }
+    const delivery = deliver(core, event)
+    core.set32(S.exit, EXIT.lookup)
+    if (delivery === 'shutdown') vcpu.activity = 'shutdown'
+    else if (delivery === 'delivered')
+      this.mtfPending = (vcpu.controls.processor & ProcessorControl.monitorTrapFlag) !== 0
+  }
+
+  save(): SnapshotValue {
+    const { vmcs } = this.vcpu
+    const queued: VcpuEvent[] = []
+    if (this.interrupt) queued.push(this.interrupt)
+    if (this.nmi) queued.push({ kind: 'nmi' })
+    if (this.exception) queued.push(this.exception)
+    return {
+      queued: queued.map((event) => ({ ...event }) as SnapshotValue),
+      injected: [
+        vmcs.read32('entryInterruptionInfo'),
+        vmcs.read32('entryExceptionErrorCode'),
+        vmcs.read32('entryInstructionLength'),
+      ],
+    }
+  }
+  restore(saved: SnapshotValue): void {
+    const { queued, injected } = saved as unknown as { queued: VcpuEvent[]; injected: [number, number, number] }
+    const { vmcs } = this.vcpu
+    for (const event of queued) this.queue(event)
+    vmcs.write32('entryInterruptionInfo', injected[0])
+    vmcs.write32('entryExceptionErrorCode', injected[1])
+    vmcs.write32('entryInstructionLength', injected[2])
+  }
+}

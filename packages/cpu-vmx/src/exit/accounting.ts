@@ -1,0 +1,66 @@
+/** @hot Counts exits by reason, with what they cost. Knows no handler. */
+
+import type { Counter, Metrics } from '@nonroot/contracts'
+import { EXIT_REASON_NAMES, EXIT_REASONS, type ExitReasonName } from '../tables/exit-reasons.ts'
+
+/** One exit in so many is timed, and counts for all of them: reading a clock costs more than many an exit. */
+const SAMPLE = 16
+const NS_PER_MS = 1e6
+/** No handler takes as long: the host ran something else meanwhile, and the sample says nothing. */
+const PREEMPTED_NS = 1e6
+
+interface Account {
+  readonly count: Counter
+  readonly cost: Counter
+}
+
+export class ExitAccounting {
+  /** By exit-reason number; made at the first exit of that kind, so that reports hold what occurred. */
+  private readonly accounts: (Account | undefined)[] = []
+  private readonly metrics: Metrics
+  private readonly total: Counter
+  private started = 0
+
+  constructor(metrics: Metrics) {
+    this.metrics = metrics
+    this.total = metrics.counter('exits', 'VM exits of all reasons')
+  }
+
+  /** An exit begins. */
+  begin(): void {
+    this.started = ++this.total.value % SAMPLE === 0 ? performance.now() : 0
+  }
+
+  /** It is handled; the guest goes on. */
+  end(reason: ExitReasonName): void {
+    const number = EXIT_REASONS[reason]
+    const account = this.accounts[number] ?? this.open(reason)
+    account.count.value++
+    if (this.started === 0) return
+    const ns = Math.round((performance.now() - this.started) * NS_PER_MS)
+    if (ns < PREEMPTED_NS) account.cost.value += ns * SAMPLE
+  }
+
+  private open(reason: ExitReasonName): Account {
+    const account = {
+      count: this.metrics.counter(`exits.${reason}`, `VM exits for reason ${EXIT_REASONS[reason]}`),
+      cost: this.metrics.counter(
+        `exitCost.${reason}`,
+        `Time in handlers of these exits, extrapolated from one in ${SAMPLE}`,
+        'ns',
+      ),
+    }
+    this.accounts[EXIT_REASONS[reason]] = account
+    return account
+  }
+
+  /** Counts so far, for tests and reports. */
+  counts(): Partial<Record<ExitReasonName, number>> {
+    const counts: Partial<Record<ExitReasonName, number>> = {}
+    for (const name of EXIT_REASON_NAMES) {
+      const account = this.accounts[EXIT_REASONS[name]]
+      if (account) counts[name] = account.count.value
+    }
+    return counts
+  }
+}

@@ -1,0 +1,242 @@
+/** @hot The processor's doors in non-root operation: each records the exit, counts it and lets its handler answer. */
+
+import { ACCESS, EVENT, EXIT, HIDDEN_FAULT, LEFT, PROCEED, S, SECOND_STAGE, STALLED } from '@nonroot/x86'
+import type {
+  Core,
+  EventKind,
+  HiddenFaultAnswer,
+  NonRoot,
+  Outcome,
+  SecondStageAnswer,
+  SwitchOptions,
+  TaskSwitchSource,
+} from '@nonroot/x86'
+import { EptViolationBit, forgetEvents, recordExit, recordInterruption, recordVectoring } from './exit-qualification.ts'
+import type { ExitReasonName } from '../tables/exit-reasons.ts'
+import { DEVICE, GUEST_FAULT, RETRY, type ExitResult } from '../hypervisor/exit-handlers.ts'
+import { INTERCEPTS, type Intercept } from './intercepts.ts'
+import { exceptionHasErrorCode, interruptionInfo, InterruptionBit, InterruptionType } from '../tables/interruption-info.ts'
+import type { VmxVcpu } from '../vcpu.ts'
+
+const DEBUG = 1
+const DOUBLE_FAULT = 8
+const PAGE_FAULT = 14
+const HIDDEN_PAGE_FAULT = interruptionInfo(InterruptionType.hardwareException, PAGE_FAULT, true)
+const CR0_PE = 1
+/** Bits that change translation: a change is told to the paging strategy. */
+const CR0_PAGING = 0x8001_0001 | 0
+const CR4_PAGING = 0x0032_10b0
+const EFER_PAGING = 0xd00
+const CR4_PCIDE = 0x2_0000
+
+export class NonRootOperation implements NonRoot {
+  private readonly vcpu: VmxVcpu
+  /** The last exit left something in the fields that tell of events. */
+  private toldOfEvents = false
+  private cr0 = 0
+  private cr3Low = 0
+  private cr3High = 0
+  private cr4 = 0
+  private efer = 0
+
+  constructor(vcpu: VmxVcpu) {
+    this.vcpu = vcpu
+  }
+
+  intercept(exit: number, core: Core): Outcome | typeof PROCEED {
+    const intercept = INTERCEPTS[exit]!
+    const { vcpu } = this
+    if (!intercept.exits(vcpu.controls, core)) return PROCEED
+    core.settleRip()
+    if (intercept.describe !== undefined) return this.describedExit(intercept, core)
+    return this.exit(intercept.reason, intercept.qualification(core, intercept.fixed), 0, core.recordLength()) as
+      Outcome | typeof PROCEED
+  }
+
+  /** An exit that tells of its instruction's operands. */
+  private describedExit({ reason, describe }: Intercept, core: Core): Outcome | typeof PROCEED {
+    const { vmcs } = this.vcpu
+    const { qualification, information, linearAddress } = describe!(core)
+    vmcs.write32('exitInstructionInfo', information)
+    if (linearAddress !== undefined) vmcs.store('guestLinearAddress', linearAddress)
+    const low = Number(qualification & 0xffff_ffffn)
+    const high = Number(BigInt.asUintN(64, qualification) >> 32n)
+    return this.exit(reason, low, high, core.recordLength()) as Outcome | typeof PROCEED
+  }
+
+  /** Behind the write that went there: before another entry asks whether it may. */
+  exitBelowThreshold(): void {
+    this.vcpu.taskPriority.isBelow = false
+    this.exit('tprBelowThreshold', 0, 0, 0)
+  }
+
+  isUndefined(control: string): boolean {
+    return !this.vcpu.controls.enables(control)
+  }
+
+  /** The log takes the page before its dirty flag is set; when it is full it exits first. */
+  pageModified(core: Core, guestPhysical: number): boolean {
+    const { modificationLog } = this.vcpu
+    if (!modificationLog.isActive) return true
+    while (modificationLog.isFull) {
+      const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
+      if (this.exit('pageModificationLogFull', unblocking, 0, 0) === LEFT) return false
+    }
+    modificationLog.append(guestPhysical)
+    return true
+  }
+
+  /** Record, count, handle. `interruption`: of exits that an exception causes. */
+  exit(
+    reason: ExitReasonName,
+    qualification: number,
+    qualificationHigh: number,
+    length: number,
+    interruption = 0,
+    errorCode = 0,
+  ): ExitResult {
+    const { vcpu } = this
+    const { vmcs, core } = vcpu
+    const { delivering } = core
+    vcpu.accounting.begin()
+    if (vcpu.switchesState) vcpu.switchOut()
+    vcpu.current.qualification = qualification
+    recordExit(vmcs, reason, qualification, qualificationHigh, length)
+    if (this.toldOfEvents) forgetEvents(vmcs)
+    this.toldOfEvents = delivering !== undefined || interruption !== 0
+    if (delivering !== undefined) recordVectoring(vmcs, delivering)
+    if (interruption !== 0) recordInterruption(vmcs, interruption, errorCode)
+    const result = vcpu.handlers[reason](vcpu)
+    vcpu.accounting.end(reason)
+    if (vcpu.switchesState) vcpu.switchIn()
+    if (result === LEFT) this.leftGuest(delivering !== undefined)
+    return result
+  }
+
+  /** What a hypervisor does on its way back after an exit in the middle of something. */
+  private leftGuest(duringDelivery: boolean): void {
+    const { core, events } = this.vcpu
+    if (duringDelivery) events.hold()
+    // IRET will run again: NMIs must not come in before it has.
+    if (core.unblocksNmi) core.set32(S.nmiBlocked, 1)
+  }
+
+  /** A bus that stalls stops the processor; else the exception bitmap decides. */
+  exception(core: Core, vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
+    if (vector === STALLED) return this.stall(core)
+    if (!this.vcpu.controls.exceptionExits(core, vector, errorCode)) return false
+    const { vcpu } = this
+    const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0_PE) !== 0
+    const info = interruptionInfo(kind, vector, hasErrorCode) | this.nmiUnblocking(vector)
+    const { faultLow, faultHigh } = core.paging
+    vcpu.current.isHidden = false
+    const result =
+      vector === PAGE_FAULT
+        ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
+        : this.exit('exceptionOrNmi', vector === DEBUG ? core.pendingDebug : 0, 0, length, info, errorCode)
+    if (result === PROCEED) return false
+    // The handler has set RIP, or has the instruction run again.
+    if (result !== LEFT) core.set32(S.exit, EXIT.stop)
+    return true
+  }
+
+  /** The exit of this access was handled, but its device takes its time: what was being delivered is delivered once more. */
+  private stall(core: Core): true {
+    core.set32(S.exit, EXIT.abandoned)
+    const { delivering } = core
+    if (delivering) recordVectoring(this.vcpu.vmcs, delivering)
+    this.toldOfEvents ||= delivering !== undefined
+    this.leftGuest(delivering !== undefined)
+    return true
+  }
+
+  /** Bit 12 of the exit-interruption information. (SDM Vol. 3C, "Information for VM Exits Due to Vectored Events") */
+  private nmiUnblocking(vector: number): number {
+    const { unblocksNmi, delivering } = this.vcpu.core
+    return unblocksNmi && !delivering && vector !== DOUBLE_FAULT ? InterruptionBit.nmiUnblocking : 0
+  }
+
+  eptViolation(core: Core, guestPhysical: number, qualification: number): SecondStageAnswer {
+    const { vcpu } = this
+    const { vmcs } = vcpu
+    const { linearLow, linearHigh } = core.paging
+    vcpu.current.physical = guestPhysical
+    vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
+    vmcs.writeHalves('guestLinearAddress', linearLow >>> 0, linearHigh >>> 0)
+    const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
+    const result = this.exit('eptViolation', qualification | unblocking, 0, 0)
+    return result === RETRY ? SECOND_STAGE.retry : result === DEVICE ? SECOND_STAGE.device : SECOND_STAGE.left
+  }
+
+  eptMisconfiguration(_core: Core, guestPhysical: number): SecondStageAnswer {
+    const { vcpu } = this
+    vcpu.current.physical = guestPhysical
+    vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
+    this.exit('eptMisconfiguration', 0, 0, 0)
+    return SECOND_STAGE.left
+  }
+
+  pageFault(core: Core, low: number, high: number, access: number): HiddenFaultAnswer {
+    const { vcpu } = this
+    vcpu.current.setLinear(low, high)
+    vcpu.current.isHidden = true
+    vcpu.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
+    const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
+    switch (this.exit('exceptionOrNmi', low, high, 0, info, core.paging.errorCode)) {
+      case RETRY:
+        return HIDDEN_FAULT.retry
+      case DEVICE:
+        return HIDDEN_FAULT.device
+      case GUEST_FAULT:
+        return HIDDEN_FAULT.guest
+      default:
+        return HIDDEN_FAULT.left
+    }
+  }
+
+  readTable(_core: Core, physical: number, into: Int32Array): void {
+    const { guestMemory } = this.vcpu.ports
+    for (let i = 0; i < into.length; i++) into[i] = guestMemory.readU32(physical + i * 4) ?? -1
+  }
+
+  pagingChanged(core: Core): void {
+    const { vcpu } = this
+    const { pagingPort, ports } = vcpu
+    if (pagingPort.changing) return
+    const cr0 = core.get32(S.cr0) & CR0_PAGING
+    const cr4 = core.get32(S.cr4) & CR4_PAGING
+    const efer = core.get32(S.efer) & EFER_PAGING
+    const cr3Low = core.get32(S.cr3)
+    const cr3High = core.get32(S.cr3 + 4)
+    const rootWritten = vcpu.current.takeRootWrite() || cr3Low !== this.cr3Low || cr3High !== this.cr3High
+    const modeChanged = cr0 !== this.cr0 || cr4 !== this.cr4 || efer !== this.efer
+    this.cr0 = cr0
+    this.cr4 = cr4
+    this.efer = efer
+    this.cr3Low = cr3Low
+    this.cr3High = cr3High
+    pagingPort.changing = true
+    if (modeChanged) vcpu.heed(ports.paging.onModeChange(pagingPort))
+    // PAE loads its PDPTEs again with some writes of CR0 and CR4, too.
+    else if (pagingPort.intercepts.rootWrite && (rootWritten || pagingPort.guest.format === 'pae')) {
+      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && vcpu.current.keepsTranslations
+      vcpu.heed(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))
+    }
+    pagingPort.changing = false
+  }
+
+  taskSwitch(_core: Core, selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome {
+    const { vcpu } = this
+    vcpu.current.taskSwitch = { selector, source, options }
+    return this.exit(
+      'taskSwitch',
+      (selector | (source << 30)) >>> 0,
+      0,
+      options.event ? 0 : vcpu.core.recordLength(),
+    ) as Outcome
+  }
+
+  tripleFault(): void {
+    this.exit('tripleFault', 0, 0, 0)
+  }
+}

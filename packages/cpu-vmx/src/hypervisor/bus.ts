@@ -1,0 +1,207 @@
+/** @hot The pins and buses of the chip, as the VM's roles answer them: ports, MMIO, MSRs, CPUID, time, random bits. */
+
+import { IO_DEFERRED } from '@nonroot/contracts'
+import type { CpuidResult, Gpa, HostMemory, IoSize, VcpuPorts } from '@nonroot/contracts'
+import { GuestFault, STALLED } from '@nonroot/x86'
+import type { ProcessorHost } from '@nonroot/x86'
+import { X2APIC_TPR, type TaskPriorityShadow } from '../features/task-priority.ts'
+
+/** An access that its device deferred. Its instruction is run again once the answer is there. */
+export interface Deferred {
+  readonly kind: 'portIo' | 'mmio'
+  readonly write: boolean
+  readonly address: number
+  readonly size: number
+  readonly value: number
+}
+
+const TSC_FRACTION = 48n
+
+/** Leaves that belong to a hypervisor. */
+const isHypervisorLeaf = (leaf: number): boolean => leaf >>> 28 === 4
+
+export class Surroundings implements ProcessorHost {
+  readonly memory: HostMemory
+  readonly tscFrequency: number
+  /** Called after anything that may have made an interrupt pending. */
+  onAccess: () => void = () => {}
+  /** Writes to memory that arrive here because no hardware table may allow them (`emulate`); undefined: there are none. */
+  onTableWrite: ((address: Gpa, size: number) => void) | undefined
+  /** Called when the instruction under way exits behind itself. */
+  onExitBehind: () => void = () => {}
+  /** The TPR shadow; without it CR8 is the interrupt controller's. */
+  taskPriority: TaskPriorityShadow | undefined
+  /** Settled at entry: fixed point, 48 bits behind it. Undefined: the guest's TSC runs as the host's. */
+  tscMultiplier: bigint | undefined
+  deferred: Deferred | undefined
+  /** What the deferred access is answered with when its instruction runs again. */
+  private answer: { readonly access: Deferred; readonly value: number } | undefined
+  private readonly ports: VcpuPorts
+  private readonly vcpu: number
+  private readonly siblings: { count: number }
+  private readonly cpuidResult: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
+  private readonly random = new BigUint64Array(1)
+  private readonly randomBytes = new Uint8Array(this.random.buffer)
+
+  constructor(memory: HostMemory, ports: VcpuPorts, vcpu: number, siblings: { count: number }) {
+    this.memory = memory
+    this.ports = ports
+    this.vcpu = vcpu
+    this.siblings = siblings
+    this.tscFrequency = ports.clock.tscHz
+  }
+
+  /** Asked only without a second stage: the tables walked then are the hypervisor's and hold host addresses. */
+  hostAddress(physical: number): number {
+    return physical < this.memory.bytes.length ? physical : -1
+  }
+
+  readPort(port: number, size: number): number {
+    const answered = this.takeAnswer('portIo', false, port)
+    if (answered !== undefined) return answered
+    const value = this.ports.io.readPort(port, size as IoSize)
+    if (value === IO_DEFERRED) throw this.defer('portIo', false, port, size, 0)
+    this.onAccess()
+    return value
+  }
+  writePort(port: number, size: number, value: number): void {
+    if (this.takeAnswer('portIo', true, port) !== undefined) return
+    if (!this.ports.io.writePort(port, size as IoSize, value >>> 0)) {
+      throw this.defer('portIo', true, port, size, value >>> 0)
+    }
+    this.onAccess()
+  }
+
+  readDevice(physical: number, size: number): number {
+    if (this.onTableWrite && this.ports.guestMemory.isRam(physical, size)) return this.readMemory(physical, size)
+    const answered = this.takeAnswer('mmio', false, physical)
+    if (answered !== undefined) return answered
+    const value = this.ports.io.readMmio(physical as Gpa, size as IoSize)
+    if (value === IO_DEFERRED) throw this.defer('mmio', false, physical, size, 0)
+    this.onAccess()
+    return value
+  }
+  writeDevice(physical: number, size: number, value: number): void {
+    if (this.onTableWrite && this.writeMemory(physical, size, value)) {
+      this.onTableWrite(physical as Gpa, size)
+      return
+    }
+    if (this.takeAnswer('mmio', true, physical) !== undefined) return
+    if (!this.ports.io.writeMmio(physical as Gpa, size as IoSize, value >>> 0)) {
+      throw this.defer('mmio', true, physical, size, value >>> 0)
+    }
+    this.onAccess()
+  }
+
+  private readMemory(physical: number, size: number): number {
+    const { guestMemory } = this.ports
+    const value =
+      size === 4
+        ? guestMemory.readU32(physical)
+        : size === 2
+          ? guestMemory.readU16(physical)
+          : guestMemory.readU8(physical)
+    return value ?? -1
+  }
+  private writeMemory(physical: number, size: number, value: number): boolean {
+    const { guestMemory } = this.ports
+    if (size === 4) return guestMemory.writeU32(physical, value >>> 0)
+    if (size === 2) return guestMemory.writeU16(physical, value & 0xffff)
+    return guestMemory.writeU8(physical, value & 0xff)
+  }
+
+  /** The processor stops before the instruction (`STALLED`), and the vCPU finds what it waits for here. */
+  private defer(kind: Deferred['kind'], write: boolean, address: number, size: number, value: number): GuestFault {
+    this.deferred = { kind, write, address, size, value }
+    return new GuestFault(STALLED)
+  }
+
+  complete(access: Deferred, value: number): void {
+    this.answer = { access, value }
+  }
+  /** An answer waits for its instruction: nothing may come in between. */
+  get isCompleting(): boolean {
+    return this.answer !== undefined
+  }
+  private takeAnswer(kind: Deferred['kind'], write: boolean, address: number): number | undefined {
+    const { answer } = this
+    if (answer === undefined) return undefined
+    const { access } = answer
+    if (access.kind !== kind || access.write !== write || access.address !== address) return undefined
+    this.answer = undefined
+    return answer.value
+  }
+
+  /** The offset is the processor's to add. (SDM Vol. 3C, "TSC Scaling") */
+  readTsc(): bigint {
+    const tsc = this.ports.clock.tsc()
+    return this.tscMultiplier === undefined ? tsc : (tsc * this.tscMultiplier) >> TSC_FRACTION
+  }
+
+  readMsr(index: number): bigint | undefined {
+    if (index === X2APIC_TPR && this.taskPriority?.readsMsr) return BigInt(this.taskPriority.value)
+    return this.ports.abi.readMsr(this.vcpu, index) ?? this.ports.interrupts.readMsr(this.vcpu, index)
+  }
+  writeMsr(index: number, value: bigint): boolean {
+    if (index === X2APIC_TPR && this.taskPriority?.writesMsr) return this.writeShadow(value)
+    const done =
+      this.ports.abi.writeMsr(this.vcpu, index, value) ?? this.ports.interrupts.writeMsr(this.vcpu, index, value)
+    this.onAccess()
+    return done ?? false
+  }
+
+  cpuid(leaf: number, subleaf: number, result: Uint32Array): void {
+    if (isHypervisorLeaf(leaf)) result.fill(0)
+    this.identity(leaf, subleaf, result)
+    const registers = this.cpuidResult
+    registers.eax = result[0]!
+    registers.ebx = result[1]!
+    registers.ecx = result[2]!
+    registers.edx = result[3]!
+    this.ports.abi.cpuid(this.vcpu, leaf, subleaf, registers)
+    result[0] = registers.eax
+    result[1] = registers.ebx
+    result[2] = registers.ecx
+    result[3] = registers.edx
+  }
+
+  /** APIC identity and topology: one core a vCPU, one package. (SDM Vol. 2A, "CPUID", leaves 01H, 04H and 0BH) */
+  private identity(leaf: number, subleaf: number, result: Uint32Array): void {
+    const count = Math.max(1, this.siblings.count)
+    const bits = 32 - Math.clz32(count - 1)
+    if (leaf === 1) {
+      result[1] = (result[1]! & 0xff00) | (this.vcpu << 24) | (count << 16)
+      if (count > 1) result[3]! |= 1 << 28
+    } else if (leaf === 4 && result[0] !== 0) {
+      result[0] = (result[0]! & 0x03ff_ffff) | (((1 << bits) - 1) << 26)
+    } else if (leaf === 0xb) {
+      result[3] = this.vcpu
+      if (subleaf === 1) {
+        result[0] = bits
+        result[1] = count
+      }
+    }
+  }
+
+  random64(): bigint {
+    this.ports.entropy.fill(this.randomBytes)
+    return this.random[0]!
+  }
+
+  readTaskPriority(): number {
+    if (this.taskPriority?.isActive) return this.taskPriority.value >>> 4
+    return this.ports.interrupts.readTaskPriority(this.vcpu)
+  }
+  writeTaskPriority(value: number): boolean {
+    if (this.taskPriority?.isActive) return this.taskPriority.write(value << 4)
+    this.ports.interrupts.writeTaskPriority(this.vcpu, value)
+    this.onAccess()
+    return false
+  }
+  /** WRMSR of the TPR: bits 63:8 are reserved. */
+  private writeShadow(value: bigint): boolean {
+    if (value >> 8n) return false
+    if (this.taskPriority!.write(Number(value))) this.onExitBehind()
+    return true
+  }
+}

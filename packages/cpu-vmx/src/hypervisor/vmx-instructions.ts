@@ -1,0 +1,19 @@
+/**
+ * VMX instructions of a guest: what decides before nested VMX would. Each comes as its own exit, with the operands in the qualification and
+ * the instruction information. (SDM Vol. 3C, "VMX Instruction Reference")
+ */
+
+import { S } from '@nonroot/x86'
+import { CR4_VMXE } from '../tables/capability-msrs.ts'
+import type { ExitHandler } from './exit-handlers.ts'
+
+const UNDEFINED_OPCODE = 6
+const GENERAL_PROTECTION = 13
+const VMXE = Number(CR4_VMXE)
+
+/** The conditions of them all, in the manual's order. VMX is not offered to guests (CPUID, CR4), so that behind them is #UD as well. */
+export const vmxInstruction: ExitHandler = ({ core }) => {
+  if (!(core.get32(S.cr4) & VMXE)) return core.raise(UNDEFINED_OPCODE)
+  if (core.get32(S.cpl) !== 0) return core.raise(GENERAL_PROTECTION, 0)
+  return core.raise(UNDEFINED_OPCODE)
+}

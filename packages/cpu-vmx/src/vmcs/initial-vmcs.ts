@@ -1,0 +1,71 @@
+/** The VMCS that a vCPU starts with: what we intercept and what we let through. (SDM Vol. 3C, "Preparing a VMCS for Launch") */
+
+import { invariant } from '@nonroot/contracts'
+import type { HostMemory } from '@nonroot/contracts'
+import { allowed, EntryControl, ExitControl, PinControl, ProcessorControl, SecondaryControl } from '../tables/controls.ts'
+import { setMsrExits } from '../tables/msr-bitmap.ts'
+import type { Vmcs } from './vmcs.ts'
+
+const processor = ProcessorControl
+const secondary = SecondaryControl
+
+/** What the guest alone needs and nobody watches. The rest exits. (FS, GS, KERNEL_GS bases; SYSENTER and SYSCALL) */
+const PASSED_MSRS = [
+  0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102,
+]
+
+export function initialiseVmcs(vmcs: Vmcs, host: HostMemory, index: number): void {
+  const must = (kind: Parameters<typeof allowed>[0]): number => allowed(kind).mustBeOne
+  vmcs.write(
+    'pinControls',
+    must('pin') | PinControl.externalInterruptExiting | PinControl.nmiExiting | PinControl.virtualNmis,
+  )
+  vmcs.write(
+    'processorControls',
+    (must('processor') |
+      processor.useTscOffsetting |
+      processor.hltExiting |
+      processor.mwaitExiting |
+      processor.monitorExiting |
+      processor.rdpmcExiting |
+      processor.unconditionalIoExiting |
+      processor.useMsrBitmaps |
+      processor.activateSecondaryControls) >>>
+      0,
+  )
+  vmcs.write(
+    'secondaryProcessorControls',
+    secondary.unrestrictedGuest |
+      secondary.enableVpid |
+      secondary.enableRdtscp |
+      secondary.enableInvpcid |
+      secondary.enableXsaves,
+  )
+  vmcs.write(
+    'exitControls',
+    (must('exit') | ExitControl.hostAddressSpaceSize | ExitControl.saveEfer | ExitControl.loadEfer) >>> 0,
+  )
+  vmcs.write('entryControls', must('entry') | EntryControl.loadEfer)
+  vmcs.write('vpid', index + 1)
+  vmcs.write('vmcsLinkPointer', (1n << 64n) - 1n)
+  // Fixed bits belong to the hypervisor; the guest sees the read shadows.
+  vmcs.write('cr0Mask', 0x20n)
+  vmcs.write('cr4Mask', 0x2000n)
+
+  const bitmap = host.allocateFrame()
+  invariant(bitmap !== undefined, 'no host frame is free for the MSR bitmaps')
+  host.bytes.fill(0xff, bitmap, bitmap + 4096)
+  for (const msr of PASSED_MSRS) {
+    setMsrExits(host.bytes, bitmap, msr, false, false)
+    setMsrExits(host.bytes, bitmap, msr, true, false)
+  }
+  vmcs.write('msrBitmaps', BigInt(bitmap))
+
+  // The hypervisor's own state: TypeScript runs there, but a VMCS must hold something that could.
+  vmcs.write('hostCr0', 0x8001_0033n)
+  vmcs.write('hostCr4', 0x2020n)
+  vmcs.write('hostEfer', 0xd01n)
+  vmcs.write('hostCsSelector', 8)
+  vmcs.write('hostSsSelector', 0x10)
+  vmcs.write('hostTrSelector', 0x18)
+}

@@ -1,0 +1,155 @@
+/**
+ * Guest-state fields of the running VMCS live in the processor: where each one is. Read and written by field name through here; the
+ * region itself lags behind until `synchronise`.
+ */
+
+import { gpr, readFlags, RSP, S, SEG, segment, SEGMENT, updateMode, updatePaging, writeFlags } from '@nonroot/x86'
+import type { Core } from '@nonroot/x86'
+import { CR4_VMXE } from '../tables/capability-msrs.ts'
+import { Interruptibility } from '../tables/interruption-info.ts'
+import { SEGMENT_FIELDS, type VmcsFieldName } from '../tables/vmcs-fields.ts'
+import type { ResidentFields, Vmcs } from './vmcs.ts'
+
+interface ResidentField {
+  read(core: Core): bigint
+  write(core: Core, value: bigint): void
+}
+
+const slot = (offset: number): ResidentField => ({
+  read: (core) => core.get64(offset),
+  write: (core, value) => core.set64(offset, value),
+})
+const slot32 = (offset: number): ResidentField => ({
+  read: (core) => BigInt(core.get32(offset) >>> 0),
+  write: (core, value) => core.set32(offset, Number(BigInt.asIntN(32, value))),
+})
+/** A control register as VMX holds it: bits that it fixes are set whatever the guest believes. */
+const control = (offset: number, fixed: bigint): ResidentField => ({
+  read: (core) => core.get64(offset) | fixed,
+  write: (core, value) => {
+    core.set64(offset, value & ~fixed)
+    updatePaging(core)
+    updateMode(core)
+  },
+})
+
+const segments = Object.fromEntries(
+  SEGMENT_FIELDS.flatMap((name): [string, ResidentField][] => {
+    const at = segment(SEGMENT[name.toLowerCase() as keyof typeof SEGMENT])
+    return [
+      [`guest${name}Selector`, slot32(at + SEG.selector)],
+      [`guest${name}Limit`, slot32(at + SEG.limit)],
+      [`guest${name}Attributes`, slot32(at + SEG.attributes)],
+      [`guest${name}Base`, slot(at + SEG.base)],
+    ]
+  }),
+)
+
+/** CR0.NE is fixed in VMX operation; the guest's own view of it is in the read shadow. */
+const CR0_NE = 0x20n
+
+const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
+  ...segments,
+  guestGdtrBase: slot(segment(SEGMENT.gdtr) + SEG.base),
+  guestGdtrLimit: slot32(segment(SEGMENT.gdtr) + SEG.limit),
+  guestIdtrBase: slot(segment(SEGMENT.idtr) + SEG.base),
+  guestIdtrLimit: slot32(segment(SEGMENT.idtr) + SEG.limit),
+  guestCr0: control(S.cr0, CR0_NE),
+  guestCr4: control(S.cr4, CR4_VMXE),
+  cr0ReadShadow: { read: (core) => core.get64(S.cr0), write: (core, value) => core.set64(S.cr0, value) },
+  cr4ReadShadow: { read: (core) => core.get64(S.cr4), write: (core, value) => core.set64(S.cr4, value) },
+  // The hypervisor's tables where it has put any under the guest: what the hardware register would hold.
+  guestCr3: {
+    read: (core) => (core.paging.hardwareRoot ? BigInt(core.paging.hardwareRoot.root) : core.get64(S.cr3)),
+    write: (core, value) => {
+      core.set64(S.cr3, value)
+      updatePaging(core)
+    },
+  },
+  guestEfer: control(S.efer, 0n),
+  guestPat: slot(S.pat),
+  guestDr7: slot(S.dr7),
+  guestRsp: slot(gpr(RSP)),
+  guestRip: slot(S.rip),
+  guestRflags: {
+    read: (core) => BigInt(readFlags(core) >>> 0),
+    write: (core, value) => {
+      writeFlags(core, Number(BigInt.asIntN(32, value)))
+      updateMode(core)
+    },
+  },
+  guestSysenterCs: slot32(S.sysenterCs),
+  guestSysenterEsp: slot(S.sysenterEsp),
+  guestSysenterEip: slot(S.sysenterEip),
+  guestPendingDebugExceptions: {
+    read: (core) => BigInt(core.pendingDebug & 0x400f),
+    write: (core, value) => void (core.pendingDebug = Number(value & 0x400fn)),
+  },
+  guestInterruptibility: {
+    read: (core) =>
+      BigInt(
+        (core.get32(S.shadow) === 1 ? Interruptibility.blockingBySti : 0) |
+          (core.get32(S.shadow) === 2 ? Interruptibility.blockingByMovSs : 0) |
+          (core.get32(S.nmiBlocked) ? Interruptibility.blockingByNmi : 0),
+      ),
+    write: (core, value) => {
+      const bits = Number(value)
+      core.set32(S.shadow, bits & Interruptibility.blockingBySti ? 1 : bits & Interruptibility.blockingByMovSs ? 2 : 0)
+      core.set32(S.nmiBlocked, bits & Interruptibility.blockingByNmi ? 1 : 0)
+    },
+  },
+  tscOffset: slot(S.tscOffset),
+  guestPdpte0: pdpte(0),
+  guestPdpte1: pdpte(1),
+  guestPdpte2: pdpte(2),
+  guestPdpte3: pdpte(3),
+}
+
+function pdpte(n: number): ResidentField {
+  return {
+    read: ({ paging: { pdptes } }) => (BigInt(pdptes[n * 2 + 1]! >>> 0) << 32n) | BigInt(pdptes[n * 2]! >>> 0),
+    write: ({ paging: { pdptes } }, value) => {
+      pdptes[n * 2] = Number(BigInt.asIntN(32, value))
+      pdptes[n * 2 + 1] = Number(BigInt.asIntN(32, value >> 32n))
+    },
+  }
+}
+
+export class GuestState implements ResidentFields {
+  /** Without TSC offsetting the processor adds none: the field is then the region's alone. */
+  private hasTscOffset = true
+  private readonly core: Core
+
+  constructor(core: Core) {
+    this.core = core
+  }
+
+  private isResident(name: VmcsFieldName): boolean {
+    return name !== 'tscOffset' || this.hasTscOffset
+  }
+
+  /** TSC offsetting is settled at entry. */
+  setTscOffsetting(vmcs: Vmcs, on: boolean): void {
+    if (on === this.hasTscOffset) return
+    if (!on) vmcs.store('tscOffset', this.core.get64(S.tscOffset))
+    this.core.set64(S.tscOffset, on ? vmcs.stored('tscOffset') : 0n)
+    this.hasTscOffset = on
+  }
+
+  read(name: VmcsFieldName): bigint | undefined {
+    if (!this.isResident(name)) return undefined
+    return FIELDS[name]?.read(this.core)
+  }
+  write(name: VmcsFieldName, value: bigint): boolean {
+    if (!this.isResident(name)) return false
+    const field = FIELDS[name]
+    field?.write(this.core, value)
+    return field !== undefined
+  }
+
+  /** Bring the region up to date: what VMCLEAR does, and a snapshot needs. */
+  synchronise(vmcs: Vmcs): void {
+    for (const name of Object.keys(FIELDS) as VmcsFieldName[])
+      if (this.isResident(name)) vmcs.store(name, FIELDS[name]!.read(this.core))
+  }
+}
