@@ -1,5 +1,5 @@
 /**
- * Compiles assembly/ (exact floating point) to wasm and writes it to src/float/module.ts.
+ * Compiles float-library/ (exact floating point) to wasm and writes it to src/float/module.ts.
  * `--check` writes nothing and fails if the file differs from what a build gives.
  */
 import asc from 'assemblyscript/asc'
@@ -30,12 +30,12 @@ const FLAGS = [
 
 async function compile(): Promise<Uint8Array> {
   let binary: Uint8Array | undefined
-  const { error, stderr } = await asc.main(['assembly/index.ts', '--baseDir', root, '-o', 'float.wasm', ...FLAGS], {
+  const { error, stderr } = await asc.main(['float-library/index.ts', '--baseDir', root, '-o', 'float.wasm', ...FLAGS], {
     writeFile: (name, contents) => {
       if (name === 'float.wasm' && typeof contents !== 'string') binary = contents
     },
   })
-  if (error || !binary) throw new Error(`assembly/ does not compile: ${stderr.toString()}`)
+  if (error || !binary) throw new Error(`float-library/ does not compile: ${stderr.toString()}`)
   return binary
 }
 
@@ -45,7 +45,7 @@ function render(binary: Uint8Array): string {
       .toString('base64')
       .match(/.{1,116}/g) ?? []
   return [
-    '/** Exact floating point as a wasm module. Generated from assembly/ by tools/build-float.ts: do not edit. */',
+    '/** Exact floating point as a wasm module. Generated from float-library/ by tools/build-float.ts: do not edit. */',
     'const BASE64 = `',
     ...lines,
     '`',

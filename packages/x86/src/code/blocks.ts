@@ -7,13 +7,13 @@ import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts
 import { rows } from '../rows/index.ts'
 import { canDropFlags, hidesFlags, isQuiet, mayWriteCode } from '../semantics/dead-flags.ts'
 import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
-import { dropWriteTags } from '../paging/tlb.ts'
+import { dropWriteTags } from '../paging/tlb/tlb.ts'
 import { gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment } from '../state/layout.ts'
-import type { CodeTracker, Core } from '../core.ts'
+import type { CodeTracker, Core } from '../state/core.ts'
 import type { CompiledRegion } from '../compiler/region-service.ts'
 import { CodePages } from './code-pages.ts'
-import type { Handlers } from './handlers.ts'
-import { operandFields, registerOffset } from './operand-fields.ts'
+import type { Handlers } from '../interpreter/handlers.ts'
+import { operandFields, registerOffset } from '../interpreter/operand-fields.ts'
 import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */

@@ -1,13 +1,13 @@
 /**
  * How compiled code makes an access that the TLB does not answer: one call that takes the linear address, the access and the instruction's position
- * in one number, so that the code around every access stays small. The work is in paging/slow-path.ts.
+ * in one number, so that the code around every access stays small. The work is in paging/access/slow-path.ts.
  */
 import { IrBuilder } from '../ir/builder.ts'
 import type { Value } from '../ir/nodes.ts'
-import { RECORD } from '../interpreter/record.ts'
-import type { Built, Signature } from '../lower/function-module.ts'
-import { ACCESS } from '../paging/paging-state.ts'
-import { tlbEntry } from '../paging/tlb-entry.ts'
+import { RECORD } from './record.ts'
+import type { Built, Signature } from '../backend/function-module.ts'
+import { ACCESS } from '../state/paging-state.ts'
+import { tlbEntry } from '../paging/tlb/entry.ts'
 import { accessInfo } from '../semantics/builder.ts'
 import { S, TLB } from '../state/layout.ts'
 

@@ -2,9 +2,9 @@
  * The compiler tier as the run loop sees it: hot blocks are gathered, sent to be compiled in batches, and regions put in the blocks' place
  * when they come back, unless the code has changed meanwhile. Knows no instruction, nor which thread compiles.
  */
-import type { Block, BlockCache } from '../interpreter/blocks.ts'
+import type { Block, BlockCache } from '../code/blocks.ts'
 import type { Handlers } from '../interpreter/handlers.ts'
-import { NEVER_HOT } from '../interpreter/record.ts'
+import { NEVER_HOT } from '../code/record.ts'
 import { MODE } from '../state/mode.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 

@@ -5,14 +5,14 @@ import { createInstruction, type CodeSize, type Instruction } from '../decode/in
 import { floatImports } from '../float/imports.ts'
 import { handlerIr } from '../interpreter/handlers.ts'
 import { print } from '../ir/print.ts'
-import { CODE_TYPE, exportedModule } from '../lower/function-module.ts'
+import { CODE_TYPE, exportedModule } from '../backend/function-module.ts'
 import { rows } from '../rows/index.ts'
 import { gpr, S, SEG, SEGMENT, segment } from '../state/layout.ts'
 import { decodeModeOf, MODE } from '../state/mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
-import { exitOf } from '../system/intercept.ts'
+import { exitOf } from '../state/hooks.ts'
 import { buildRegion } from './build-region.ts'
-import { SLOW_ACCESSES } from './slow-access.ts'
+import { SLOW_ACCESSES } from '../code/slow-access.ts'
 import type { RegionBuilder } from './region-builder.ts'
 
 /** Kernel code of an operating system, as plain as it is. */

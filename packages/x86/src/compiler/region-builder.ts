@@ -7,7 +7,7 @@ import type { Value, Variable } from '../ir/nodes.ts'
 import type { Semantics } from '../semantics/builder.ts'
 import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, S } from '../state/layout.ts'
-import { NOT_LINKED, RECORD, TARGETS } from '../interpreter/record.ts'
+import { NOT_LINKED, RECORD, TARGETS } from '../code/record.ts'
 import { RegionOperands } from './region-operands.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
 

@@ -5,7 +5,7 @@
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import { SemanticsBuilder, type ArithmeticKind, type StatusFlag } from '../semantics/builder.ts'
 import { S } from '../state/layout.ts'
-import { lazyKindNumber } from './lazy-flags.ts'
+import { lazyKindNumber } from '../code/lazy-flags.ts'
 
 /** What is known, at a point of the code, of where the status flags are. */
 export type FlagState =

@@ -5,13 +5,13 @@
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Near, RegisterField } from '../semantics/builder.ts'
-import { tlbEntry } from '../paging/tlb-entry.ts'
+import { tlbEntry } from '../paging/tlb/entry.ts'
 import { RSP, S, segment, TLB } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
-import { escapeOf } from '../interpreter/record.ts'
-import { reachOf } from './reach.ts'
+import { escapeOf } from '../code/record.ts'
+import { reachOf } from './shared-lookups.ts'
 import { RegionRegisters } from './region-registers.ts'
-import { packAccess } from './slow-access.ts'
+import { packAccess } from '../code/slow-access.ts'
 import type { Placed } from './region.ts'
 
 /** Bytes around a value that lie on one page. */
@@ -161,7 +161,7 @@ export abstract class RegionOperands extends RegionRegisters {
     for (const { host } of this.#neighbourhoods.values()) this.assign(host, 0)
   }
 
-  /** In one call: this stands at every access. (compiler/slow-access.ts) */
+  /** In one call: this stands at every access. (code/slow-access.ts) */
   protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value {
     const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.#access(bytes, segmentNumber), tag)
     this.ifUnlikely(this.eqz(host), () => this.leaveSilently())

@@ -3,7 +3,7 @@
  * (compile-thread.ts). What comes back holds no address: the entry record of the block it stands in for has them.
  */
 import type { Row } from '../rows/index.ts'
-import { exportedModule, type Built, type ModuleContext } from '../lower/function-module.ts'
+import { exportedModule, type Built, type ModuleContext } from '../backend/function-module.ts'
 import { buildRegion, type BuiltRegion } from './build-region.ts'
 
 export interface RegionRequest {

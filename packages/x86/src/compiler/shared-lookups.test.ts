@@ -3,7 +3,7 @@ import { decode } from '../decode/decoder.ts'
 import { createInstruction } from '../decode/instruction.ts'
 import { rows } from '../rows/index.ts'
 import { RBP, RSP } from '../state/layout.ts'
-import { reachOf } from './reach.ts'
+import { reachOf } from './shared-lookups.ts'
 import type { Placed } from './region.ts'
 
 function placed(hex: string): Placed[] {

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
-import { HOT } from '../interpreter/record.ts'
+import { HOT } from '../code/record.ts'
 import { BareMetal, PLACE } from '../testing/bare-metal.ts'
 import { TIER_METRICS, tierStatistics } from './statistics.ts'
 

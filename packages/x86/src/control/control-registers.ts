@@ -1,16 +1,16 @@
 /** MOV to and from control and debug registers, LMSW, CLTS. Arguments are described at each routine. (SDM Vol. 2B, "MOV—Move to/from Control Registers") */
-import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { loadPdptes } from '../paging/pae.ts'
-import { PAGING } from '../paging/paging-state.ts'
-import { flushAll, flushNonGlobal } from '../paging/tlb.ts'
+import { PAGING } from '../state/paging-state.ts'
+import { flushAll, flushNonGlobal } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
 import { EXIT, FLAG, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { RIGHTS, setAllBounds } from '../state/segments.ts'
-import { updateBreakpoints, updateMode } from '../state/update-mode.ts'
+import { updateBreakpoints, updateMode } from './update-mode.ts'
 import { DR6 } from '../events/debug.ts'
-import { VECTOR } from './descriptor.ts'
-import { leaveAfter } from './transfer.ts'
+import { VECTOR } from '../events/descriptor.ts'
+import { leaveAfter } from '../system/transfer.ts'
 
 const CR0 = {
   pe: 1,

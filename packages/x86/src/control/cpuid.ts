@@ -2,10 +2,10 @@
  * The CPUID model: x86-64-v2 and what lies beside it, of a processor that does not speculate. Only what works is advertised.
  * The host adds what it owns: APIC identity, hypervisor leaves. (SDM Vol. 2A, "CPUID")
  */
-import type { Core } from '../core.ts'
+import type { Core } from '../state/core.ts'
 import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
 import { FEATURES, type Feature } from '../rows/features.ts'
-import { S } from './layout.ts'
+import { S } from '../state/layout.ts'
 
 /**
  * Family 6, model 36H, stepping 1: an in-order Atom. Of such processors kernels know that nothing runs speculatively, so

@@ -2,10 +2,10 @@
  * Model-specific registers as rows: where each is kept and what may be written. What is in no row is the host's to answer.
  * (SDM Vol. 4, "Model-Specific Registers")
  */
-import type { Core } from '../core.ts'
+import type { Core } from '../state/core.ts'
 import { updatePaging } from '../paging/walk.ts'
-import { flushAll } from '../paging/tlb.ts'
-import { S, SEG, segment, SEGMENT } from './layout.ts'
+import { flushAll } from '../paging/tlb/tlb.ts'
+import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 
 export interface Msr {
   readonly name: string

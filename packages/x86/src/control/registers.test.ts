@@ -2,8 +2,8 @@
 import { expect, it } from 'vitest'
 import { asm } from '../testing/asm.ts'
 import { BareMetal, PLACE } from '../testing/bare-metal.ts'
-import { RBX, S } from './layout.ts'
-import { readFlags, writeFlags } from './flags.ts'
+import { RBX, S } from '../state/layout.ts'
+import { readFlags, writeFlags } from '../state/flags.ts'
 import { readRegisters, writeRegisters } from './registers.ts'
 import { readMsr } from './msrs.ts'
 

@@ -6,15 +6,15 @@ import {
   type VcpuState,
   type VcpuStatePatch,
 } from '@nonroot/contracts'
-import type { Core } from '../core.ts'
-import { flushAll } from '../paging/tlb.ts'
+import type { Core } from '../state/core.ts'
+import { flushAll } from '../paging/tlb/tlb.ts'
 import { loadPdptes } from '../paging/pae.ts'
 import { updatePaging } from '../paging/walk.ts'
-import { readXsaveArea, writeXsaveArea } from '../system/state-images.ts'
-import { readFlags, writeFlags } from './flags.ts'
-import { FLAG, S, SEG, segment, SEGMENT } from './layout.ts'
+import { readXsaveArea, writeXsaveArea } from './state-images.ts'
+import { readFlags, writeFlags } from '../state/flags.ts'
+import { FLAG, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MSRS, readMsr, writeMsr } from './msrs.ts'
-import { privilegeOf, setAllBounds } from './segments.ts'
+import { privilegeOf, setAllBounds } from '../state/segments.ts'
 import { updateBreakpoints, updateMode } from './update-mode.ts'
 
 /** What of VcpuState the processor holds itself: whether it is halted is its owner's to know. */

@@ -1,10 +1,10 @@
 /** State after power-up, RESET and INIT. (SDM Vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT") */
-import type { Core } from '../core.ts'
-import { flushAll, forgetSecondStage } from '../paging/tlb.ts'
+import type { Core } from '../state/core.ts'
+import { flushAll, forgetSecondStage } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
-import { writeFlags } from './flags.ts'
-import { gpr, RDX, S, SEGMENT } from './layout.ts'
-import { setSegment } from './segments.ts'
+import { writeFlags } from '../state/flags.ts'
+import { gpr, RDX, S, SEGMENT } from '../state/layout.ts'
+import { setSegment } from '../state/segments.ts'
 import { SIGNATURE } from './cpuid.ts'
 import { updateBreakpoints, updateMode } from './update-mode.ts'
 

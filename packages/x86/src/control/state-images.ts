@@ -1,10 +1,10 @@
 /** FXSAVE, XSAVE and their kin: x87 and SSE state as memory images. (SDM Vol. 1, "Managing State Using the XSAVE Feature Set") */
-import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
-import { currentAccess, readRange, writeRange } from '../paging/linear.ts'
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
+import { currentAccess, readRange, writeRange } from '../paging/access/linear.ts'
 import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
 import { in64BitCode } from '../state/segments.ts'
 import { CR4 } from './control-registers.ts'
-import { VECTOR } from './descriptor.ts'
+import { VECTOR } from '../events/descriptor.ts'
 
 const LEGACY = 512
 const HEADER = 64

@@ -1,12 +1,12 @@
 /** Recomputes what follows from the mode: mode key, TLB bank, code base, alignment check. */
-import type { Core } from '../core.ts'
-import { bankAddress, flushAll } from '../paging/tlb.ts'
-import { quickFillOf } from '../paging/quick-fill.ts'
-import { forgetUserBank } from '../paging/slow-path.ts'
+import type { Core } from '../state/core.ts'
+import { bankAddress, flushAll } from '../paging/tlb/tlb.ts'
+import { quickFillOf } from '../paging/tlb/quick-fill.ts'
+import { forgetUserBank } from '../paging/access/slow-path.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../events/watch.ts'
-import { FLAG, QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from './layout.ts'
-import { MODE } from './mode.ts'
-import { RIGHTS } from './segments.ts'
+import { FLAG, QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from '../state/layout.ts'
+import { MODE } from '../state/mode.ts'
+import { RIGHTS } from '../state/segments.ts'
 
 const CS = segment(SEGMENT.cs)
 const SS = segment(SEGMENT.ss)

@@ -1,6 +1,6 @@
 /** The running instruction once more, decoded: for exits that tell of its operands, which compiled and interpreted code no longer know. Cold. */
-import type { Core } from '../core.ts'
-import { fetchPage } from '../paging/fetch.ts'
+import type { Core } from '../state/core.ts'
+import { fetchPage } from '../paging/access/fetch.ts'
 import { rows } from '../rows/index.ts'
 import { S } from '../state/layout.ts'
 import { codeSizeOf, MODE } from '../state/mode.ts'

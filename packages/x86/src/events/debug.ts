@@ -1,5 +1,5 @@
 /** Debug exceptions: instruction breakpoints before an instruction, single step and data breakpoints after it. (SDM Vol. 3B, "Debug Exceptions") */
-import type { Core } from '../core.ts'
+import type { Core } from '../state/core.ts'
 import { FLAG, S } from '../state/layout.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from './watch.ts'
 

@@ -2,9 +2,9 @@
  * Delivery of exceptions and interrupts: hooks of non-root operation, double and triple faults. What one delivery does is in
  * gate.ts. RIP (the `rip` slot) is what gets saved. (SDM Vol. 3A, "Interrupt and Exception Handling")
  */
-import { GuestFault, Left, type Core } from '../core.ts'
+import { GuestFault, Left, type Core } from '../state/core.ts'
 import { FLAG, S } from '../state/layout.ts'
-import { EVENT, type DeliveredEvent } from '../system/intercept.ts'
+import { EVENT, type DeliveredEvent } from '../state/hooks.ts'
 import { DR6, enterDebugHandler } from './debug.ts'
 import { deliverThroughTable } from './gate.ts'
 import { hasErrorCode, isContributory } from './vectors.ts'

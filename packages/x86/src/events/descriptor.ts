@@ -1,6 +1,6 @@
 /** Segment descriptors: finding them in the GDT and LDT, taking them apart, loading registers from them. (SDM Vol. 3A, "Segment Descriptors") */
-import { GuestFault, type Core } from '../core.ts'
-import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../paging/linear.ts'
+import { GuestFault, type Core } from '../state/core.ts'
+import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
 import {
   in64BitCode,

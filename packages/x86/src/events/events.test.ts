@@ -4,7 +4,7 @@ import { asm } from '../testing/asm.ts'
 import { BareMetal, handlerOf, PLACE, SELECTOR } from '../testing/bare-metal.ts'
 import { FLAG, RAX, RBX, RCX, RDX, RSI, S, SEGMENT } from '../state/layout.ts'
 import { setSegment } from '../state/segments.ts'
-import { updateBreakpoints } from '../state/update-mode.ts'
+import { updateBreakpoints } from '../control/update-mode.ts'
 
 let m: BareMetal
 beforeEach(() => {

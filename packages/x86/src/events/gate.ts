@@ -2,12 +2,12 @@
  * One delivery through the interrupt vector table or the IDT, in every mode: interrupt, trap and task gates, stack switches, error
  * codes. Throws GuestFault before any register changes. (SDM Vol. 3A, "Exception- or Interrupt-Handler Procedures")
  */
-import { GuestFault, type Core } from '../core.ts'
-import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/linear.ts'
+import { GuestFault, type Core } from '../state/core.ts'
+import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/access/linear.ts'
 import { readFlags } from '../state/flags.ts'
 import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { isLong, isV86, RIGHTS, setNullSegment, setSegment } from '../state/segments.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateMode } from '../control/update-mode.ts'
 import {
   checkStackSegment,
   isNull,
@@ -17,8 +17,8 @@ import {
   SYSTEM_TYPE,
   VECTOR,
   type Descriptor,
-} from '../system/descriptor.ts'
-import { EVENT, TASK_SWITCH, type DeliveredEvent } from '../system/intercept.ts'
+} from './descriptor.ts'
+import { EVENT, TASK_SWITCH, type DeliveredEvent } from '../state/hooks.ts'
 import { Stack } from './stack.ts'
 import { switchTask } from './task-switch.ts'
 import { isFault, isSoftware } from './vectors.ts'

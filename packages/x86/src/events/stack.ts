@@ -1,7 +1,7 @@
 /** A stack as event delivery and far transfers use it: pushed to or popped from first, put into SS:RSP when all has gone well. */
-import { GuestFault, type Core } from '../core.ts'
-import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging/linear.ts'
-import { ACCESS } from '../paging/paging-state.ts'
+import { GuestFault, type Core } from '../state/core.ts'
+import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
+import { ACCESS } from '../state/paging-state.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isProtected, RIGHTS } from '../state/segments.ts'
 

@@ -1,13 +1,13 @@
 /** Hardware task switches through 16- and 32-bit TSSs. Not in long mode. (SDM Vol. 3A, "Task Switching") */
-import { GuestFault, type Core, LEFT } from '../core.ts'
-import { checkWritable, implicitAccess, readLinear, writeLinear } from '../paging/linear.ts'
+import { GuestFault, type Core, LEFT } from '../state/core.ts'
+import { checkWritable, implicitAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { loadPdptes } from '../paging/pae.ts'
-import { flushNonGlobal } from '../paging/tlb.ts'
+import { flushNonGlobal } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { FLAG, gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { RIGHTS, setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateMode } from '../control/update-mode.ts'
 import {
   checkStackSegment,
   findDescriptor,
@@ -18,8 +18,8 @@ import {
   SYSTEM_TYPE,
   VECTOR,
   type Descriptor,
-} from '../system/descriptor.ts'
-import { TASK_SWITCH, type DeliveredEvent, type TaskSwitchSource } from '../system/intercept.ts'
+} from './descriptor.ts'
+import { TASK_SWITCH, type DeliveredEvent, type TaskSwitchSource } from '../state/hooks.ts'
 import { DR6 } from './debug.ts'
 import { Stack } from './stack.ts'
 

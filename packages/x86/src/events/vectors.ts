@@ -1,5 +1,5 @@
 /** Exception vectors by class. Facts only. (SDM Vol. 3A, "Exception and Interrupt Reference") */
-import { EVENT, type EventKind } from '../system/intercept.ts'
+import { EVENT, type EventKind } from '../state/hooks.ts'
 
 const bit = (...vectors: number[]): number => vectors.reduce((all, v) => all | (1 << v), 0)
 /** Exceptions that push an error code. */

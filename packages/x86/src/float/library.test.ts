@@ -38,7 +38,7 @@ const bits64 = (value: number): bigint => new BigInt64Array(new Float64Array([va
 const value64 = (bits: bigint): number => new Float64Array(new BigInt64Array([bits]).buffer)[0] as number
 
 describe('the module', () => {
-  it('is what a build of assembly/ gives', { timeout: 120_000 }, () => {
+  it('is what a build of float-library/ gives', { timeout: 120_000 }, () => {
     expect(tool('build-float', '--check')).toMatchObject({ status: 0 })
   })
 
@@ -60,7 +60,7 @@ describe('the module', () => {
   })
 
   it('has the offsets of the vCPU block', () => {
-    const text = readFileSync(packageFile('assembly/layout.ts'), 'utf8')
+    const text = readFileSync(packageFile('float-library/layout.ts'), 'utf8')
     const offsets = Object.fromEntries(
       [...text.matchAll(/^export const (\w+): u32 = (0x[0-9a-f]+)$/gm)].map(([, name, value]) => [name, Number(value)]),
     )

@@ -1,5 +1,5 @@
 /**
- * Exact x87 and SSE arithmetic over a vCPU's block in shared memory. The functions are wasm (assembly/): this file knows their types
+ * Exact x87 and SSE arithmetic over a vCPU's block in shared memory. The functions are wasm (float-library/): this file knows their types
  * and how to bring them to life on a thread, nothing of their work.
  *
  * Conventions: `cpu` is the byte address of the vCPU's block; booleans are 0 or 1; single-precision values travel as i32 bits,

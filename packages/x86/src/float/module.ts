@@ -1,4 +1,4 @@
-/** Exact floating point as a wasm module. Generated from assembly/ by tools/build-float.ts: do not edit. */
+/** Exact floating point as a wasm module. Generated from float-library/ by tools/build-float.ts: do not edit. */
 const BASE64 = `
 AGFzbQEAAAAB6AEjYAF/AX9gAABgAX8AYAJ/fwF/YAN/f38Bf2AEf39/fwF/YAV/f39/fwF/YAJ/fgF/YAN/fn8Bf2AGf39/f39/AX9gAn9/AGADf39+
 AX9gBH5+fn4AYAF+AGACf38BfmABfwF+YAJ/fgF+YAV/f35/fwBgBH9/fn4BfmACfn4AYAN+fn4BfmADf39/AGADf35+AX5gAAF/YAN+fn8AYAd/f39/

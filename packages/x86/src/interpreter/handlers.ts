@@ -4,12 +4,12 @@
  */
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
-import { ACCESS } from '../paging/paging-state.ts'
-import { tlbEntry } from '../paging/tlb-entry.ts'
-import { QUICK_FILL_TYPE, quickFillBody } from '../paging/quick-fill.ts'
-import { LAZY_KINDS } from '../compiler/lazy-flags.ts'
-import { SLOW_ACCESSES, slowAccessBodies } from '../compiler/slow-access.ts'
-import { CODE_TYPE, functionModule, type Built, type ModuleContext, type Signature } from '../lower/function-module.ts'
+import { ACCESS } from '../state/paging-state.ts'
+import { tlbEntry } from '../paging/tlb/entry.ts'
+import { QUICK_FILL_TYPE, quickFillBody } from '../paging/tlb/quick-fill.ts'
+import { LAZY_KINDS } from '../code/lazy-flags.ts'
+import { SLOW_ACCESSES, slowAccessBodies } from '../code/slow-access.ts'
+import { CODE_TYPE, functionModule, type Built, type ModuleContext, type Signature } from '../backend/function-module.ts'
 import { rows } from '../rows/index.ts'
 import { VECTOR } from '../semantics/builder.ts'
 import { semantics } from '../semantics/index.ts'
@@ -17,7 +17,7 @@ import { MODE, stackSizeOf } from '../state/mode.ts'
 import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { PrebuiltHandlers } from './prebuilt.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from '../code/record.ts'
 
 /** A function that handlers may call. */
 export interface HandlerImport extends Signature {
@@ -285,7 +285,7 @@ function find(b: HandlerBuilder): void {
   enterFound(b, block)
 }
 
-/** Computes the flags that the lazy slots describe. (compiler/lazy-flags.ts) */
+/** Computes the flags that the lazy slots describe. (code/lazy-flags.ts) */
 function settleFlags(b: HandlerBuilder): void {
   const number = b.slot(S.lazyKind, 'i32')
   for (const [n, lazy] of LAZY_KINDS.entries()) {

@@ -5,12 +5,12 @@
 import { decode } from '../decode/decoder.ts'
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { floatSignatures } from '../float/imports.ts'
-import { exportedModule, type Signature } from '../lower/function-module.ts'
+import { exportedModule, type Signature } from '../backend/function-module.ts'
 import { rows } from '../rows/index.ts'
 import { canDropFlags } from '../semantics/dead-flags.ts'
 import { decodeModeOf } from '../state/mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
-import { exitOf } from '../system/intercept.ts'
+import { exitOf } from '../state/hooks.ts'
 import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
 
 /**

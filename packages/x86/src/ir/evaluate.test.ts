@@ -1,6 +1,6 @@
 import { ModuleBuilder } from '@nonroot/wasm-encoder'
 import { describe, expect, it } from 'vitest'
-import { lower } from '../lower/lower.ts'
+import { lower } from '../backend/lower.ts'
 import { IrBuilder } from './builder.ts'
 import { evaluate, evaluateOp } from './evaluate.ts'
 import type { Body } from './nodes.ts'

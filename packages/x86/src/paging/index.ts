@@ -1,7 +1,7 @@
 /** Paging hardware: walker, second stage, TLB, and the slow paths of memory accesses. */
-export * from './fetch.ts'
-export * from './slow-path.ts'
-export * from './paging-state.ts'
-export * from './tlb.ts'
+export * from './access/fetch.ts'
+export * from './access/slow-path.ts'
+export * from '../state/paging-state.ts'
+export * from './tlb/tlb.ts'
 export { loadPdptes } from './pae.ts'
 export { updatePaging, walk } from './walk.ts'

@@ -1,7 +1,7 @@
 /** PAE paging's four PDPTE registers, loaded with CR3. (SDM Vol. 3A, "PDPTE Registers") */
-import type { Core } from '../core.ts'
+import type { Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
-import { ABOVE_PHYSICAL, DEVICE, PAGING, STATUS } from './paging-state.ts'
+import { ABOVE_PHYSICAL, DEVICE, PAGING, STATUS } from '../state/paging-state.ts'
 import { guestPage } from './second-stage.ts'
 
 const RESERVED_LOW = 0x1e6

@@ -2,10 +2,10 @@
  * @hot Guest-physical to host-physical: the EPT walk, or the host's own map where no second stage is set, behind a cache.
  * (SDM Vol. 3C, "The Extended Page Table Mechanism")
  */
-import type { Core } from '../core.ts'
-import { SECOND_STAGE } from '../system/intercept.ts'
+import type { Core } from '../state/core.ts'
+import { SECOND_STAGE } from '../state/hooks.ts'
 import { EPT } from './entry.ts'
-import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from './paging-state.ts'
+import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from '../state/paging-state.ts'
 
 /** Exit qualification for EPT violations, beyond the access and the rights. */
 const LINEAR_VALID = 0x80

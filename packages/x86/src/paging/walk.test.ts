@@ -2,9 +2,9 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import { BareMetal, GUEST_SIZE } from '../testing/bare-metal.ts'
 import { S, TLB, TLB_BANK } from '../state/layout.ts'
-import { updateMode } from '../state/update-mode.ts'
-import { SECOND_STAGE, type NonRoot } from '../system/intercept.ts'
-import { ABANDONED, ACCESS, DEVICE, FAULT } from './paging-state.ts'
+import { updateMode } from '../control/update-mode.ts'
+import { SECOND_STAGE, type NonRoot } from '../state/hooks.ts'
+import { ABANDONED, ACCESS, DEVICE, FAULT } from '../state/paging-state.ts'
 import {
   fetchPage,
   flushAll,

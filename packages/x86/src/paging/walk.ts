@@ -2,9 +2,9 @@
  * @hot The hardware page walker: linear to host-physical by the paging mode in force, with permissions, reserved bits,
  * accessed and dirty flags. On 32-bit halves: no BigInt, no allocation. Does not know the TLB. (SDM Vol. 3A, "Paging")
  */
-import type { Core } from '../core.ts'
+import type { Core } from '../state/core.ts'
 import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
-import { HIDDEN_FAULT } from '../system/intercept.ts'
+import { HIDDEN_FAULT } from '../state/hooks.ts'
 import { ENTRY, EPT, frameOf } from './entry.ts'
 import {
   ABANDONED,
@@ -17,10 +17,10 @@ import {
   REGION_MASK,
   STATUS,
   type PagingState,
-} from './paging-state.ts'
-import { quickFillOf } from './quick-fill.ts'
+} from '../state/paging-state.ts'
+import { quickFillOf } from './tlb/quick-fill.ts'
 import { guestPage } from './second-stage.ts'
-import { markLarge } from './tlb.ts'
+import { markLarge } from './tlb/tlb.ts'
 
 /**
  * Page-aligned HPA behind a linear address, or a status. `access` is a sum of ACCESS. Leaves frame, writable, isGlobal and level

@@ -10,7 +10,7 @@ import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
 import { multiplyHigh } from './wide.ts'
-import { tlbEntry } from '../paging/tlb-entry.ts'
+import { tlbEntry } from '../paging/tlb/entry.ts'
 import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
@@ -106,7 +106,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
   protected abstract effectiveAddress(): Value
   /** i64 base of the segment in use, or undefined where it is 0 by definition. `index`: a segment number, or the operand's own. */
   protected abstract segmentAddress(which: number | 'operand'): Value
-  /** What the TLB does not answer (paging/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not fit. */
+  /** What the TLB does not answer (paging/access/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not fit. */
   protected abstract slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value
   protected abstract slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag?: Value): void
   /** Whether the access needs no look at the TLB of its own. */

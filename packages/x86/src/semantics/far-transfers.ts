@@ -1,4 +1,4 @@
-/** Far transfers, gates and software interrupts: the operands; the rest is in system/far.ts. And BOUND. (SDM Vol. 2, the instructions' own pages) */
+/** Far transfers, gates and software interrupts: the operands; the rest is in system/far-transfers.ts. And BOUND. (SDM Vol. 2, the instructions' own pages) */
 import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 import { readFarPointer } from './system.ts'
 

@@ -4,7 +4,7 @@ import { decode } from '../decode/decoder.ts'
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { floatImports } from '../float/imports.ts'
 import { HandlerBuilder } from '../interpreter/handler-builder.ts'
-import { lower } from '../lower/lower.ts'
+import { lower } from '../backend/lower.ts'
 import { rows, type Row } from '../rows/index.ts'
 import { semantics } from './index.ts'
 

@@ -1,4 +1,4 @@
-/** PCMPISTRI, PCMPISTRM, PCMPESTRI, PCMPESTRM: SSE4.2's text instructions. The comparison itself is a routine (assembly/text.ts). */
+/** PCMPISTRI, PCMPISTRM, PCMPESTRI, PCMPESTRM: SSE4.2's text instructions. The comparison itself is a routine (float-library/text.ts). */
 import { gpr, RAX, RCX, RDX } from '../state/layout.ts'
 import type { Semantics, SemanticsBuilder, Value } from './builder.ts'
 import { high64, lanes, low64, run, shape, splat, widen, zero } from './vector.ts'

@@ -3,10 +3,10 @@
  * Everything architectural that wasm code does not do itself is written against this class. Not the run loop (processor.ts).
  */
 import type { HostMemory } from '@nonroot/contracts'
-import { EXIT, gpr, S, SEG, segment } from './state/layout.ts'
-import { RECORD } from './interpreter/record.ts'
-import { PagingState, type SecondStage } from './paging/paging-state.ts'
-import type { DeliveredEvent, NonRoot } from './system/intercept.ts'
+import { EXIT, gpr, S, SEG, segment } from './layout.ts'
+import { RECORD } from '../code/record.ts'
+import { PagingState, type SecondStage } from './paging-state.ts'
+import type { DeliveredEvent, NonRoot } from './hooks.ts'
 
 /** What a system routine answers: on with the next instruction, left (the exit slot says why), or go on at the RIP it set. */
 export const NEXT = 0
@@ -80,7 +80,7 @@ export class Core {
   readonly paging: PagingState
   /** Set by whoever decodes code. */
   code: CodeTracker = NO_CODE
-  /** The access under way is compiled code's: see `CodeTracker` and paging/slow-path.ts. */
+  /** The access under way is compiled code's: see `CodeTracker` and paging/access/slow-path.ts. */
   compiled = false
   /** VMX non-root operation: whom to ask. */
   nonRoot: NonRoot | undefined

@@ -1,5 +1,5 @@
 /** RFLAGS as one number: gathered from, and spread over, the slots in which each status flag lives. No BigInt. */
-import type { Core } from '../core.ts'
+import type { Core } from './core.ts'
 import { FLAG, S } from './layout.ts'
 
 /** The status flags' bits, and all that can be set at all. */

@@ -2,7 +2,7 @@
  * The doors of VMX non-root operation: what the processor asks before it does what a control may forbid. Only the questions;
  * VMCS, controls and exit information are cpu-vmx's. Absent in root operation.
  */
-import type { Core, Outcome } from '../core.ts'
+import type { Core, Outcome } from './core.ts'
 import type { SwitchOptions } from '../events/task-switch.ts'
 import { rows, type Row } from '../rows/index.ts'
 import type { RowExit } from '../rows/row.ts'

@@ -131,12 +131,12 @@ export const S = {
   apicBase: 0x438,
   miscEnable: 0x440,
   tscOffset: 0x448,
-  /** i32: address of the block hash table (see interpreter/blocks.ts). */
+  /** i32: address of the block hash table (see code/blocks.ts). */
   blockTable: 0x450,
   /** i32: changes whenever a translation may have become invalid: PagingState's `generation`. */
   generation: 0x454,
   xss: 0x458,
-  /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (interpreter/code-pages.ts). */
+  /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (code/code-pages.ts). */
   codeMap: 0x460,
 
   // x87, SSE
@@ -162,7 +162,7 @@ export const S = {
   xmm: 0x600,
   /** Upper halves of YMM, for AVX later. */
   ymmHigh: 0x700,
-  /** i32: how the status flags are to be computed from the three slots below; 0: they stand in cf .. sp. (compiler/lazy-flags.ts) */
+  /** i32: how the status flags are to be computed from the three slots below; 0: they stand in cf .. sp. (code/lazy-flags.ts) */
   lazyKind: 0x5ac,
   lazyLeft: 0x5b0,
   lazyRight: 0x5b8,
@@ -258,7 +258,7 @@ export const FRAMES = REGIONS + (REGION.entry << REGION_BITS)
 export const FRAME_BITS = 14
 /** i32 frame, i32 HPA of the page | rights. */
 export const FRAME = { frame: 0, page: 4, entry: 8 } as const
-/** What the walker in wasm needs of PagingState, i32 each: how it may fill the TLB (paging/quick-fill.ts), reserved bits in upper halves of entries. */
+/** What the walker in wasm needs of PagingState, i32 each: how it may fill the TLB (paging/tlb/quick-fill.ts), reserved bits in upper halves of entries. */
 export const QUICK_FILL = FRAMES + (FRAME.entry << FRAME_BITS)
 export const RESERVED_HIGH = QUICK_FILL + 4
 /** i32 each: how many TLB entries were filled since the last flush, and their word indices; beyond JOURNAL_SIZE not all are known. */

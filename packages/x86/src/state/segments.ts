@@ -1,5 +1,5 @@
 /** Segment registers' hidden parts: setting them, and the bounds inside which accesses need no slow check. */
-import type { Core } from '../core.ts'
+import type { Core } from './core.ts'
 import { FLAG, S, SEG, segment, SEGMENT } from './layout.ts'
 
 /** Access-rights bits, in the VMCS's format. */

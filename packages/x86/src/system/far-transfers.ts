@@ -1,13 +1,13 @@
 /** Far JMP, CALL and RET, IRET, INT n and their kin, with gates and task switches. (SDM Vol. 2A "CALL", "INT n", "IRET", "JMP"; Vol. 2B "RET") */
-import { GuestFault, JUMPED, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { GuestFault, JUMPED, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { deliverThroughTable, innerStack } from '../events/gate.ts'
 import { Stack } from '../events/stack.ts'
 import { switchTask } from '../events/task-switch.ts'
-import { carryInto, implicitAccess, readLinear } from '../paging/linear.ts'
+import { carryInto, implicitAccess, readLinear } from '../paging/access/linear.ts'
 import { ioPrivilege, readFlags, writeFlags } from '../state/flags.ts'
 import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, isProtected, isV86, RIGHTS, setRealSegment } from '../state/segments.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateMode } from '../control/update-mode.ts'
 import {
   checkStackSegment,
   dropInnerSegments,
@@ -19,8 +19,8 @@ import {
   SYSTEM_TYPE,
   VECTOR,
   type Descriptor,
-} from './descriptor.ts'
-import { EVENT, TASK_SWITCH, type EventKind, type TaskSwitchSource } from './intercept.ts'
+} from '../events/descriptor.ts'
+import { EVENT, TASK_SWITCH, type EventKind, type TaskSwitchSource } from '../state/hooks.ts'
 import { goOn, goOnAt } from './transfer.ts'
 
 type Bytes = 2 | 4 | 8

@@ -1,7 +1,7 @@
 /** What changes of RFLAGS lead to, where it is more than the bits: TF, AC, newly open interrupts. */
-import type { Core, Outcome, SystemRoutine } from '../core.ts'
+import type { Core, Outcome, SystemRoutine } from '../state/core.ts'
 import { S } from '../state/layout.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateMode } from '../control/update-mode.ts'
 import { goOn } from './transfer.ts'
 
 /** After POPF changed TF or AC. The flags are set already. */

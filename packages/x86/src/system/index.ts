@@ -1,14 +1,14 @@
 /** System routines: what instructions do that is too long or too seldom for wasm. Dispatched by number. */
-import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { deliverException } from '../events/deliver.ts'
 import { EXIT, S } from '../state/layout.ts'
-import { controlRegisterConditions, controlRegisters } from './control-registers.ts'
-import { farTransfers } from './far.ts'
+import { controlRegisterConditions, controlRegisters } from '../control/control-registers.ts'
+import { farTransfers } from './far-transfers.ts'
 import { fastCalls } from './fast-calls.ts'
-import { PROCEED } from './intercept.ts'
+import { PROCEED } from '../state/hooks.ts'
 import { machine, machineConditions } from './machine.ts'
 import { checkPort, ports } from './ports.ts'
-import { stateImages } from './state-images.ts'
+import { stateImages } from '../control/state-images.ts'
 import { tables } from './tables.ts'
 import { flagRoutines } from './flags.ts'
 import { goOn } from './transfer.ts'
@@ -43,7 +43,7 @@ export function systemRoutineNumber(name: string): number {
   return number
 }
 
-/** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (system/intercept.ts), 0 none. */
+/** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (state/hooks.ts), 0 none. */
 export function system(core: Core, record: number, id: number): Outcome {
   core.set32(S.record, record)
   try {

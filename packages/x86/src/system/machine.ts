@@ -1,13 +1,13 @@
 /** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions that exist to exit. (SDM Vol. 2, their own pages) */
-import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
-import { currentAccess, readLinear, readLinear64 } from '../paging/linear.ts'
-import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb.ts'
-import { cpuid as fillCpuid } from '../state/cpuid.ts'
+import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
+import { currentAccess, readLinear, readLinear64 } from '../paging/access/linear.ts'
+import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb/tlb.ts'
+import { cpuid as fillCpuid } from '../control/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
 import { in64BitCode, isLong } from '../state/segments.ts'
-import { isCanonical, readMsr, readTsc, writeMsr } from '../state/msrs.ts'
-import { CR4 } from './control-registers.ts'
-import { VECTOR } from './descriptor.ts'
+import { isCanonical, readMsr, readTsc, writeMsr } from '../control/msrs.ts'
+import { CR4 } from '../control/control-registers.ts'
+import { VECTOR } from '../events/descriptor.ts'
 import { leaveAfter } from './transfer.ts'
 
 const result = new Uint32Array(4)

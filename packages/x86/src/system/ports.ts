@@ -1,12 +1,12 @@
 /** IN, OUT and their string forms: the I/O permission check, breakpoints, and the bus. (SDM Vol. 1, "Input/Output") */
-import { GuestFault, LEFT, Left, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
+import { GuestFault, LEFT, Left, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { watchPort } from '../events/watch.ts'
-import { implicitAccess, readLinear } from '../paging/linear.ts'
-import { slowModify, slowRead, slowWrite } from '../paging/slow-path.ts'
+import { implicitAccess, readLinear } from '../paging/access/linear.ts'
+import { slowModify, slowRead, slowWrite } from '../paging/access/slow-path.ts'
 import { ioPrivilege } from '../state/flags.ts'
 import { EXIT, FLAG, gpr, RCX, RDI, RSI, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { checkSegment, in64BitCode } from '../state/segments.ts'
-import { VECTOR } from './descriptor.ts'
+import { VECTOR } from '../events/descriptor.ts'
 import { leaveAfter } from './transfer.ts'
 
 const TR = segment(SEGMENT.tr)

@@ -4,7 +4,7 @@ import { asm } from '../testing/asm.ts'
 import { BareMetal, PLACE, SELECTOR } from '../testing/bare-metal.ts'
 import { FLAG, RAX, RBX, RCX, RDX, RSI, S, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
-import { cpuid } from '../state/cpuid.ts'
+import { cpuid } from '../control/cpuid.ts'
 import { FEATURES } from '../rows/features.ts'
 import { setSegment } from '../state/segments.ts'
 

@@ -1,9 +1,9 @@
 /** Descriptor-table registers, segment loads, and what asks about descriptors: LAR, LSL, VERR, VERW. (SDM Vol. 2, their own pages) */
-import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../core.ts'
-import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/linear.ts'
+import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
+import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, RIGHTS, setSegment } from '../state/segments.ts'
-import { updateMode } from '../state/update-mode.ts'
+import { updateMode } from '../control/update-mode.ts'
 import {
   findDescriptor,
   isNull,
@@ -14,7 +14,7 @@ import {
   SYSTEM_TYPE,
   VECTOR,
   type Descriptor,
-} from './descriptor.ts'
+} from '../events/descriptor.ts'
 
 /** (table register, linear address, operand size). */
 function loadTable(core: Core): Outcome {

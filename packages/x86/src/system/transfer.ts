@@ -1,5 +1,5 @@
 /** How a routine that changes RIP ends: on in wasm, or back to the run loop when it must look first. */
-import { JUMPED, LEFT, type Core, type Outcome } from '../core.ts'
+import { JUMPED, LEFT, type Core, type Outcome } from '../state/core.ts'
 import { DR6 } from '../events/debug.ts'
 import { deliverException } from '../events/deliver.ts'
 import { EXIT, FLAG, S } from '../state/layout.ts'

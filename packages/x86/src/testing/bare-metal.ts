@@ -1,14 +1,14 @@
 /** A machine of nothing but a processor and memory, for tests of the system side. No devices: ports are a log, MMIO is an array. */
 import type { HostMemory } from '@nonroot/contracts'
-import type { ProcessorHost } from '../core.ts'
+import type { ProcessorHost } from '../state/core.ts'
 import type { PrebuiltHandlers } from '../interpreter/prebuilt.ts'
 import { Processor, type StopReason } from '../processor.ts'
 import { updatePaging } from '../paging/walk.ts'
-import { flushAll } from '../paging/tlb.ts'
+import { flushAll } from '../paging/tlb/tlb.ts'
 import { writeFlags, readFlags } from '../state/flags.ts'
 import { gpr, S, SEGMENT } from '../state/layout.ts'
 import { setAllBounds, setSegment } from '../state/segments.ts'
-import { updateBreakpoints, updateMode } from '../state/update-mode.ts'
+import { updateBreakpoints, updateMode } from '../control/update-mode.ts'
 
 /** Where things lie in guest-physical memory. */
 export const PLACE = {

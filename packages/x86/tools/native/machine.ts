@@ -1,15 +1,15 @@
 /** Our processor's side of the oracle: runs single instructions in user mode on states of a batch. */
 import { createTestHostMemory } from '@nonroot/testkit'
-import { Core, type ProcessorHost } from '../../src/core.ts'
+import { Core, type ProcessorHost } from '../../src/state/core.ts'
 import { floatImports } from '../../src/float/imports.ts'
-import { BlockCache } from '../../src/interpreter/blocks.ts'
+import { BlockCache } from '../../src/code/blocks.ts'
 import { Handlers } from '../../src/interpreter/handlers.ts'
-import { BLOCK_TABLE_SIZE, RECORD } from '../../src/interpreter/record.ts'
+import { BLOCK_TABLE_SIZE, RECORD } from '../../src/code/record.ts'
 import { slowModify, slowRead, slowWrite, updatePaging } from '../../src/paging/index.ts'
 import { EXIT, fpr, S, SEGMENT, VCPU_TOTAL, xmm } from '../../src/state/layout.ts'
-import { resetProcessor } from '../../src/state/reset.ts'
+import { resetProcessor } from '../../src/control/reset.ts'
 import { checkSegment, RIGHTS, setSegment } from '../../src/state/segments.ts'
-import { updateMode } from '../../src/state/update-mode.ts'
+import { updateMode } from '../../src/control/update-mode.ts'
 import { CODE, CODE_PAGES, DATA, DATA_SIZE, FX, MIDDLE, MIDDLE_SIZE, STATE, TAIL, TAIL_SIZE, USES, type Batch } from './batch.ts'
 
 const PRESENT_WRITE_USER = 7

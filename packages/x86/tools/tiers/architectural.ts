@@ -1,5 +1,5 @@
 /** What a program can tell of the processor: every architectural part of the vCPU block, by name. */
-import type { Core } from '../../src/core.ts'
+import type { Core } from '../../src/state/core.ts'
 import { readFlags } from '../../src/state/flags.ts'
 import { gpr, S, SEG, SEGMENT, segment } from '../../src/state/layout.ts'
 

@@ -1,5 +1,5 @@
 /** Two processors that differ in one option, run on the same program from the same state, and compared. */
-import type { Core } from '../../src/core.ts'
+import type { Core } from '../../src/state/core.ts'
 import { S } from '../../src/state/layout.ts'
 import { Random } from '../float/operands.ts'
 import { STATE } from './architectural.ts'

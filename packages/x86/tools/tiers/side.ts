@@ -1,9 +1,9 @@
 /** A processor and the world around it, run until an exception or anything else ends the run. */
-import type { Core } from '../../src/core.ts'
+import type { Core } from '../../src/state/core.ts'
 import { createRegionCompiler } from '../../src/compiler/region-service.ts'
 import { Processor, type StopReason } from '../../src/processor.ts'
 import { EXIT, S } from '../../src/state/layout.ts'
-import { PROCEED, SECOND_STAGE, type NonRoot } from '../../src/system/intercept.ts'
+import { PROCEED, SECOND_STAGE, type NonRoot } from '../../src/state/hooks.ts'
 import { verifyRegion } from './verify-region.ts'
 import { Surroundings, World } from './world.ts'
 

@@ -1,5 +1,5 @@
 /** Random register states: numbers where things go wrong, and pointers that lead to the data of the world. */
-import type { Core } from '../../src/core.ts'
+import type { Core } from '../../src/state/core.ts'
 import { BASE_RIP, type Instruction } from '../../src/decode/instruction.ts'
 import { fpr, gpr, S, SEGMENT, xmm } from '../../src/state/layout.ts'
 import { writeFlags } from '../../src/state/flags.ts'

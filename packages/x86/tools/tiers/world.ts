@@ -1,12 +1,12 @@
 /** The little world that test programs run in: an address space with every kind of page, registers, segments, a deterministic chip around. */
 import { createTestHostMemory } from '@nonroot/testkit'
 import type { HostMemory } from '@nonroot/contracts'
-import type { Core, ProcessorHost } from '../../src/core.ts'
-import { flushAll } from '../../src/paging/tlb.ts'
+import type { Core, ProcessorHost } from '../../src/state/core.ts'
+import { flushAll } from '../../src/paging/tlb/tlb.ts'
 import { updatePaging } from '../../src/paging/walk.ts'
 import { S, SEGMENT } from '../../src/state/layout.ts'
 import { RIGHTS, setSegment } from '../../src/state/segments.ts'
-import { updateMode } from '../../src/state/update-mode.ts'
+import { updateMode } from '../../src/control/update-mode.ts'
 import type { Random } from '../float/operands.ts'
 
 export type CodeSize = 16 | 32 | 64

@@ -1,10 +1,10 @@
 /** Translation of instruction fetches for the block decoder. */
-import type { Core } from '../core.ts'
-import { S } from '../state/layout.ts'
-import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
+import type { Core } from '../../state/core.ts'
+import { S } from '../../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { raisePageFault } from './slow-path.ts'
-import { currentAccess, fillExecute, probeExecute } from './tlb.ts'
-import { walk } from './walk.ts'
+import { currentAccess, fillExecute, probeExecute } from '../tlb/tlb.ts'
+import { walk } from '../walk.ts'
 
 const UD_FAULT = 6
 const GP_FAULT = 13

@@ -2,11 +2,11 @@
  * Guest memory at linear addresses for the processor's own use: descriptor tables, TSS, stacks. Faults are thrown as GuestFault.
  * Addresses are pairs of 32-bit halves; the TLB's supervisor bank answers where it can.
  */
-import { GuestFault, Left, type Core } from '../core.ts'
-import { S, TLB_BANK } from '../state/layout.ts'
-import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
-import { bankAddress, currentAccess, fillData, probe } from './tlb.ts'
-import { walk } from './walk.ts'
+import { GuestFault, Left, type Core } from '../../state/core.ts'
+import { S, TLB_BANK } from '../../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
+import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'
+import { walk } from '../walk.ts'
 
 /** Access bits of an implicit supervisor-mode access: never a user page under SMAP. (SDM Vol. 3A, "Access Modes") */
 export function implicitAccess(core: Core): number {

@@ -3,12 +3,12 @@
  * are crossed, devices, pages with code, watched pages. Faults are recorded in the vCPU block, 1 is returned.
  * `info` is bytes | segment number << 8.
  */
-import type { Core } from '../core.ts'
-import { watchHits } from '../events/watch.ts'
-import { EXIT, S, SEGMENT, TLB_BANK } from '../state/layout.ts'
-import { ACCESS, DEVICE, FAULT, STATUS } from './paging-state.ts'
-import { bankAddress, currentAccess, fillData, probe } from './tlb.ts'
-import { walk } from './walk.ts'
+import type { Core } from '../../state/core.ts'
+import { watchHits } from '../../events/watch.ts'
+import { EXIT, S, SEGMENT, TLB_BANK } from '../../state/layout.ts'
+import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
+import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'
+import { walk } from '../walk.ts'
 
 const SS_FAULT = 12
 const GP_FAULT = 13

@@ -1,12 +1,12 @@
 /** Fills in wasm against the walker: what they enter is what it enters, and what is not theirs they leave. */
 import { beforeEach, describe, expect, it } from 'vitest'
-import { exportedModule } from '../lower/function-module.ts'
-import { BareMetal } from '../testing/bare-metal.ts'
-import { S, TLB, TLB_ENTRIES } from '../state/layout.ts'
-import { updateMode } from '../state/update-mode.ts'
-import { ACCESS } from './paging-state.ts'
+import { exportedModule } from '../../backend/function-module.ts'
+import { BareMetal } from '../../testing/bare-metal.ts'
+import { S, TLB, TLB_ENTRIES } from '../../state/layout.ts'
+import { updateMode } from '../../control/update-mode.ts'
+import { ACCESS } from '../../state/paging-state.ts'
 import { quickFillBody } from './quick-fill.ts'
-import { fetchPage, flushAll, flushPage, slowRead, slowWrite, updatePaging } from './index.ts'
+import { fetchPage, flushAll, flushPage, slowRead, slowWrite, updatePaging } from '../index.ts'
 
 const P = 1n, W = 2n, U = 4n, A = 0x20n, D = 0x40n, PS = 0x80n, G = 0x100n, NX = 1n << 63n
 const { read, write, fetch } = ACCESS

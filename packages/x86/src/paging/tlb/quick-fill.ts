@@ -2,16 +2,16 @@
  * Fills of the TLB without JavaScript: what most misses need, a present entry with its flags set on a page that the second stage's cache knows, is done
  * in wasm. The same as walk.ts and tlb.ts do for it; whatever else there is to do, they do.
  */
-import type { Core } from '../core.ts'
-import { IrBuilder } from '../ir/builder.ts'
-import type { Value } from '../ir/nodes.ts'
-import type { Built, Signature } from '../lower/function-module.ts'
+import type { Core } from '../../state/core.ts'
+import { IrBuilder } from '../../ir/builder.ts'
+import type { Value } from '../../ir/nodes.ts'
+import type { Built, Signature } from '../../backend/function-module.ts'
 import {
   FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE,
-} from '../state/layout.ts'
-import { ENTRY, EPT, FRAME_HIGH } from './entry.ts'
-import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from './paging-state.ts'
-import { tlbEntry } from './tlb-entry.ts'
+} from '../../state/layout.ts'
+import { ENTRY, EPT, FRAME_HIGH } from '../entry.ts'
+import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from '../../state/paging-state.ts'
+import { tlbEntry } from './entry.ts'
 
 /** Bits of the QUICK_FILL word. */
 const QUICK = { on: 1, global: 2 } as const

@@ -2,11 +2,11 @@
  * @hot The software TLB's filling and flushing. Entries are read by wasm code (state/layout.ts, TLB); translation is in walk.ts.
  * A tag is killed by its low word alone: a page address never has all its low bits set.
  */
-import type { Core } from '../core.ts'
-import { JOURNAL_COUNT, JOURNAL_SIZE, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../state/layout.ts'
-import { ACCESS, PAGING, type PagingState } from './paging-state.ts'
-import { forgetGuestPages } from './second-stage.ts'
-import type { SecondStage } from './paging-state.ts'
+import type { Core } from '../../state/core.ts'
+import { JOURNAL_COUNT, JOURNAL_SIZE, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../../state/layout.ts'
+import { ACCESS, PAGING, type PagingState } from '../../state/paging-state.ts'
+import { forgetGuestPages } from '../second-stage.ts'
+import type { SecondStage } from '../../state/paging-state.ts'
 
 const READ = TLB.read >> 2
 const WRITE = TLB.write >> 2
