@@ -141,7 +141,7 @@ export class VmxVcpu implements Vcpu {
     initialiseVmcs(this.vmcs, host, index)
     this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => settleControls(this))
     this.nonRoot = new NonRootOperation(this)
-    this.core.nonRoot = this.nonRoot
+    this.core.hooks = this.nonRoot
     this.identify()
     ports.paging.attach(this.pagingPort)
     settleControls(this)
@@ -413,7 +413,7 @@ export class VmxVcpu implements Vcpu {
   }
 
   dispose(): void {
-    this.core.nonRoot = undefined
+    this.core.hooks = undefined
     this.vmcs.resident = undefined
     this.host.freeFrame(Number(this.vmcs.read('msrBitmaps')) as Hpa)
     this.vmcs.dispose()

@@ -5,11 +5,12 @@ export { buildPrebuilt, exampleLine, PREBUILT_HANDLERS, readPrebuilt, type Prebu
 export { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
 export { DUMP_MODES, dumpCode, type CodeDump } from './compiler/dump.ts'
 export { TIER_METRICS, tierStatistics, type TierMetric } from './compiler/statistics.ts'
-export { Core, GuestFault, JUMPED, LEFT, Left, NEXT, type Outcome, type ProcessorHost } from './state/core.ts'
+export { Core, GuestFault, Left, type ProcessorHost } from './state/core.ts'
 export * from './state/hooks.ts'
+export { EXIT_CAUSES, exitOf, type ExitCause } from './rows/exits.ts'
 export { CR4_VALID } from './control/control-registers.ts'
 export { deliver, type Delivery } from './events/deliver.ts'
-export { switchTask, type SwitchOptions } from './events/task-switch.ts'
+export { switchTask } from './events/task-switch.ts'
 export {
   ACCESS,
   flushAll,

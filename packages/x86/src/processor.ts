@@ -18,7 +18,7 @@ import { afterInstruction, beforeInstruction } from './events/debug.ts'
 import { resetProcessor } from './control/reset.ts'
 import { EXIT, FLAG, S, VCPU_TOTAL } from './state/layout.ts'
 import { MODE } from './state/mode.ts'
-import { exitOf } from './state/hooks.ts'
+import { exitOf } from './rows/exits.ts'
 import { system, systemRoutineNumber } from './system/index.ts'
 
 /** Why `run` came back. */

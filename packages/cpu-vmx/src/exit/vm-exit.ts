@@ -1,15 +1,15 @@
-/** @hot The processor's doors in non-root operation: each records the exit, counts it and lets its handler answer. */
+/** @hot The processor's hooks in non-root operation: each records the exit, counts it and lets its handler answer. */
 
-import { ACCESS, EVENT, EXIT, HIDDEN_FAULT, LEFT, PROCEED, S, SECOND_STAGE, STALLED } from '@nonroot/x86'
+import { ACCESS, EVENT, EXIT, LEFT, PROCEED, S, SECOND_STAGE, STALLED, WALK_FAULT } from '@nonroot/x86'
 import type {
   Core,
   EventKind,
-  HiddenFaultAnswer,
-  NonRoot,
+  Hooks,
   Outcome,
   SecondStageAnswer,
   SwitchOptions,
   TaskSwitchSource,
+  WalkFaultAnswer,
 } from '@nonroot/x86'
 import { EptViolationBit, forgetEvents, recordExit, recordInterruption, recordVectoring } from './exit-qualification.ts'
 import type { ExitReasonName } from '../tables/exit-reasons.ts'
@@ -29,7 +29,7 @@ const CR4_PAGING = 0x0032_10b0
 const EFER_PAGING = 0xd00
 const CR4_PCIDE = 0x2_0000
 
-export class NonRootOperation implements NonRoot {
+export class NonRootOperation implements Hooks {
   private readonly vcpu: VmxVcpu
   /** The last exit left something in the fields that tell of events. */
   private toldOfEvents = false
@@ -43,9 +43,10 @@ export class NonRootOperation implements NonRoot {
     this.vcpu = vcpu
   }
 
-  intercept(exit: number, core: Core): Outcome | typeof PROCEED {
+  intercept(exit: number): Outcome | typeof PROCEED {
     const intercept = INTERCEPTS[exit]!
     const { vcpu } = this
+    const { core } = vcpu
     if (!intercept.exits(vcpu.controls, core)) return PROCEED
     core.settleRip()
     if (intercept.describe !== undefined) return this.describedExit(intercept, core)
@@ -75,8 +76,8 @@ export class NonRootOperation implements NonRoot {
   }
 
   /** The log takes the page before its dirty flag is set; when it is full it exits first. */
-  pageModified(core: Core, guestPhysical: number): boolean {
-    const { modificationLog } = this.vcpu
+  pageModified(guestPhysical: number): boolean {
+    const { core, modificationLog } = this.vcpu
     if (!modificationLog.isActive) return true
     while (modificationLog.isFull) {
       const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
@@ -122,7 +123,8 @@ export class NonRootOperation implements NonRoot {
   }
 
   /** A bus that stalls stops the processor; else the exception bitmap decides. */
-  exception(core: Core, vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
+  exception(vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
+    const { core } = this.vcpu
     if (vector === STALLED) return this.stall(core)
     if (!this.vcpu.controls.exceptionExits(core, vector, errorCode)) return false
     const { vcpu } = this
@@ -156,9 +158,9 @@ export class NonRootOperation implements NonRoot {
     return unblocksNmi && !delivering && vector !== DOUBLE_FAULT ? InterruptionBit.nmiUnblocking : 0
   }
 
-  eptViolation(core: Core, guestPhysical: number, qualification: number): SecondStageAnswer {
+  secondStageViolation(guestPhysical: number, qualification: number): SecondStageAnswer {
     const { vcpu } = this
-    const { vmcs } = vcpu
+    const { core, vmcs } = vcpu
     const { linearLow, linearHigh } = core.paging
     vcpu.current.physical = guestPhysical
     vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
@@ -168,7 +170,7 @@ export class NonRootOperation implements NonRoot {
     return result === RETRY ? SECOND_STAGE.retry : result === DEVICE ? SECOND_STAGE.device : SECOND_STAGE.left
   }
 
-  eptMisconfiguration(_core: Core, guestPhysical: number): SecondStageAnswer {
+  secondStageMisconfiguration(guestPhysical: number): SecondStageAnswer {
     const { vcpu } = this
     vcpu.current.physical = guestPhysical
     vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
@@ -176,32 +178,32 @@ export class NonRootOperation implements NonRoot {
     return SECOND_STAGE.left
   }
 
-  pageFault(core: Core, low: number, high: number, access: number): HiddenFaultAnswer {
+  walkFault(low: number, high: number, access: number): WalkFaultAnswer {
     const { vcpu } = this
     vcpu.current.setLinear(low, high)
     vcpu.current.isHidden = true
     vcpu.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
     const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
-    switch (this.exit('exceptionOrNmi', low, high, 0, info, core.paging.errorCode)) {
+    switch (this.exit('exceptionOrNmi', low, high, 0, info, vcpu.core.paging.errorCode)) {
       case RETRY:
-        return HIDDEN_FAULT.retry
+        return WALK_FAULT.retry
       case DEVICE:
-        return HIDDEN_FAULT.device
+        return WALK_FAULT.device
       case GUEST_FAULT:
-        return HIDDEN_FAULT.guest
+        return WALK_FAULT.guest
       default:
-        return HIDDEN_FAULT.left
+        return WALK_FAULT.left
     }
   }
 
-  readTable(_core: Core, physical: number, into: Int32Array): void {
+  readTable(physical: number, into: Int32Array): void {
     const { guestMemory } = this.vcpu.ports
     for (let i = 0; i < into.length; i++) into[i] = guestMemory.readU32(physical + i * 4) ?? -1
   }
 
-  pagingChanged(core: Core): void {
+  pagingChanged(): void {
     const { vcpu } = this
-    const { pagingPort, ports } = vcpu
+    const { core, pagingPort, ports } = vcpu
     if (pagingPort.changing) return
     const cr0 = core.get32(S.cr0) & CR0_PAGING
     const cr4 = core.get32(S.cr4) & CR4_PAGING
@@ -225,7 +227,7 @@ export class NonRootOperation implements NonRoot {
     pagingPort.changing = false
   }
 
-  taskSwitch(_core: Core, selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome {
+  taskSwitch(selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome {
     const { vcpu } = this
     vcpu.current.taskSwitch = { selector, source, options }
     return this.exit(

@@ -385,7 +385,7 @@ export class BlockCache implements CodeTracker {
     const { row } = instruction
     const core = this.#core
     this.#position(record, ip, instruction.length)
-    if (row.attributes.enabledBy && core.nonRoot?.isUndefined?.(row.attributes.enabledBy)) {
+    if (row.attributes.enabledBy && core.hooks?.isUndefined?.(row.attributes.enabledBy)) {
       core.i32[record >>> 2] = this.#handlers.special('undefinedOpcode')
       return false
     }

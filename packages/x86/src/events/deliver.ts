@@ -18,8 +18,8 @@ const PAGE_FAULT = 14
 
 /** An exception that the instruction at RIP raised (or, for traps, the one before). */
 export function deliverException(core: Core, vector: number, errorCode: number): Delivery {
-  // The delivery of INT n and its like may have raised it: `core.delivering` is then still that event, for the door to see.
-  const left = core.nonRoot?.exception(core, vector, errorCode) === true
+  // The delivery of INT n and its like may have raised it: `core.delivering` is then still that event, for the hook to see.
+  const left = core.hooks?.exception(vector, errorCode) === true
   core.delivering = undefined
   core.unblocksNmi = false
   if (left) return 'stop'
@@ -99,10 +99,10 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
   if (exception && current.vector === DOUBLE_FAULT) {
     // Neither a triple fault nor a double fault that exits counts as an exit during event delivery.
     core.delivering = undefined
-    core.nonRoot?.tripleFault(core)
-    return core.nonRoot ? 'stop' : 'shutdown'
+    core.hooks?.tripleFault()
+    return core.hooks ? 'stop' : 'shutdown'
   }
-  if (core.nonRoot?.exception(core, vector, errorCode)) return 'stop'
+  if (core.hooks?.exception(vector, errorCode)) return 'stop'
   noteException(core, vector)
   const first = current.vector
   const double =
@@ -111,6 +111,6 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
       (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
   if (!double) return { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 }
   core.delivering = undefined
-  if (core.nonRoot?.exception(core, DOUBLE_FAULT, 0)) return 'stop'
+  if (core.hooks?.exception(DOUBLE_FAULT, 0)) return 'stop'
   return { kind: EVENT.exception, vector: DOUBLE_FAULT, errorCode: 0, hasErrorCode: true, length: 0 }
 }

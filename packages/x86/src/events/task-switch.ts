@@ -19,7 +19,7 @@ import {
   VECTOR,
   type Descriptor,
 } from './descriptor.ts'
-import { TASK_SWITCH, type DeliveredEvent, type TaskSwitchSource } from '../state/hooks.ts'
+import { TASK_SWITCH, type DeliveredEvent, type SwitchOptions, type TaskSwitchSource } from '../state/hooks.ts'
 import { DR6 } from './debug.ts'
 import { Stack } from './stack.ts'
 
@@ -38,17 +38,6 @@ const PLACES = {
 const LEAST_LIMIT = [0x67, 0x2b] as const
 /** Order of the segment registers in the TSS: ES CS SS DS (FS GS). */
 const SEGMENT_COUNT = [6, 4] as const
-
-export interface SwitchOptions {
-  /** EXT bit of error codes. */
-  readonly ext?: number
-  /** The event that came through a task gate. */
-  readonly event?: DeliveredEvent
-  /** EIP to save; RIP slot otherwise. */
-  readonly returnTo?: number
-  /** The hypervisor does it, after the exit. */
-  readonly emulated?: boolean
-}
 
 /** One task's TSS, read and written by field. */
 class TaskState {
@@ -84,7 +73,7 @@ export function switchTask(
   source: TaskSwitchSource,
   options: SwitchOptions = {},
 ): boolean {
-  if (core.nonRoot && !options.emulated) return core.nonRoot.taskSwitch(core, selector, source, options) === LEFT
+  if (core.hooks && !options.emulated) return core.hooks.taskSwitch(selector, source, options) === LEFT
   const ext = options.ext ?? 0
   const target = targetTss(core, selector, source, ext)
   const old = currentTask(core)

@@ -10,7 +10,7 @@ import { rows } from '../rows/index.ts'
 import { canDropFlags } from '../semantics/dead-flags.ts'
 import { decodeModeOf } from '../state/mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
-import { exitOf } from '../state/hooks.ts'
+import { exitOf } from '../rows/exits.ts'
 import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
 
 /**

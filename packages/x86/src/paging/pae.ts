@@ -15,7 +15,7 @@ export function loadPdptes(core: Core): boolean {
   const entries = new Int32Array(8)
   if (p.hardwareRoot) {
     // The registers hold the hypervisor's; the guest's are only judged.
-    core.nonRoot!.readTable!(core, cr3 & -32, entries)
+    core.hooks!.readTable!(cr3 & -32, entries)
     return valid(entries)
   }
   const page = guestPage(core, cr3 >>> 12, 0, true)

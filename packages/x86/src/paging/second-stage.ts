@@ -71,7 +71,7 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
       }
       const leaf = level === 1 || (level <= 3 && (low & EPT.large) !== 0)
       if (misconfigured(core, low, high, level, leaf)) {
-        answer = core.nonRoot!.eptMisconfiguration(core, frame * 4096)
+        answer = core.hooks!.secondStageMisconfiguration(frame * 4096)
         break
       }
       rights &= granted
@@ -88,8 +88,8 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
       let entry = low
       if (accessedDirty) {
         if (wanted & EPT.write && !(entry & EPT.dirty)) {
-          const { nonRoot } = core
-          if (nonRoot?.pageModified && !nonRoot.pageModified(core, frame * 4096)) return ABANDONED
+          const { hooks } = core
+          if (hooks?.pageModified && !hooks.pageModified(frame * 4096)) return ABANDONED
           entry |= EPT.dirty
         }
         entry |= EPT.accessed
@@ -109,7 +109,7 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
 
 function violation(core: Core, frame: number, wanted: number, rights: number, tables: boolean): number {
   const qualification = wanted | (rights << 3) | LINEAR_VALID | (tables ? 0 : FINAL_ACCESS)
-  return core.nonRoot!.eptViolation(core, frame * 4096, qualification)
+  return core.hooks!.secondStageViolation(frame * 4096, qualification)
 }
 
 /** (SDM Vol. 3C, "EPT Misconfigurations") */

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { BareMetal, GUEST_SIZE } from '../testing/bare-metal.ts'
 import { S, TLB, TLB_BANK } from '../state/layout.ts'
 import { updateMode } from '../control/update-mode.ts'
-import { SECOND_STAGE, type NonRoot } from '../state/hooks.ts'
+import { SECOND_STAGE, type Hooks } from '../state/hooks.ts'
 import { ABANDONED, ACCESS, DEVICE, FAULT } from '../state/paging-state.ts'
 import {
   fetchPage,
@@ -394,13 +394,13 @@ describe('second stage', () => {
   const EPT = 0x30_0000 // host-physical, in guest memory for convenience
   const log: [string, number, number][] = []
   let answer: number
-  const nonRoot = {
-    eptViolation: (_core: unknown, guest: number, qualification: number) => (
+  const hooks = {
+    secondStageViolation: (guest: number, qualification: number) => (
       log.push(['violation', guest, qualification]),
       answer
     ),
-    eptMisconfiguration: (_core: unknown, guest: number) => (log.push(['misconfiguration', guest, 0]), answer),
-  } as unknown as NonRoot
+    secondStageMisconfiguration: (guest: number) => (log.push(['misconfiguration', guest, 0]), answer),
+  } as unknown as Hooks
   /** Guest-physical page n of the first 2 MiB → host page of guest memory, with rights. */
   const map = (guest: number, rights: bigint, to = guest) =>
     machine.write64(EPT + 0x3000 + (guest >>> 12) * 8, BigInt(host(to)) | rights)
@@ -414,7 +414,7 @@ describe('second stage', () => {
     for (let page = 0; page < 0x20_0000; page += 4096) map(page, RWX)
     setMode({})
     path4(P | W | U | 0x5000n)
-    machine.core.nonRoot = nonRoot
+    machine.core.hooks = hooks
     setSecondStage(machine.core, { root: host(EPT), accessedDirty: false })
   })
 
@@ -461,7 +461,7 @@ describe('second stage', () => {
   })
   it('retry walks again', () => {
     map(0x5000, 0n)
-    machine.core.nonRoot = { ...nonRoot, eptViolation: () => (map(0x5000, RWX, 0xa000), SECOND_STAGE.retry) } as NonRoot
+    machine.core.hooks = { ...hooks, secondStageViolation: () => (map(0x5000, RWX, 0xa000), SECOND_STAGE.retry) } as Hooks
     expect(walk4(0)).toBe(host(0xa000))
   })
   it('accessed and dirty flags; a clean page is not writable until written', () => {

@@ -4,7 +4,7 @@
  */
 import type { Core } from '../state/core.ts'
 import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
-import { HIDDEN_FAULT } from '../state/hooks.ts'
+import { WALK_FAULT } from '../state/hooks.ts'
 import { ENTRY, EPT, frameOf } from './entry.ts'
 import {
   ABANDONED,
@@ -39,12 +39,12 @@ function walkHidden(core: Core, p: PagingState, low: number, high: number, acces
   for (;;) {
     const page = walkTables(core, p, low, high, allowed)
     if (page !== FAULT) return page
-    switch (core.nonRoot!.pageFault!(core, low, high, access)) {
-      case HIDDEN_FAULT.retry:
+    switch (core.hooks!.walkFault!(low, high, access)) {
+      case WALK_FAULT.retry:
         continue
-      case HIDDEN_FAULT.device:
+      case WALK_FAULT.device:
         return DEVICE
-      case HIDDEN_FAULT.left:
+      case WALK_FAULT.left:
         return ABANDONED
       default:
         return FAULT
@@ -314,7 +314,7 @@ export function updatePaging(core: Core): void {
   core.set32(QUICK_FILL, quickFillOf(core))
   core.set32(RESERVED_HIGH, p.reservedHigh)
   // The owner of a hardware root follows at once: what comes next may translate.
-  core.nonRoot?.pagingChanged?.(core)
+  core.hooks?.pagingChanged?.()
 }
 
 function useHardwareRoot(p: PagingState, paging: boolean, nx: boolean): void {

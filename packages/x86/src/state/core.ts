@@ -6,13 +6,9 @@ import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, S, SEG, segment } from './layout.ts'
 import { RECORD } from '../code/record.ts'
 import { PagingState, type SecondStage } from './paging-state.ts'
-import type { DeliveredEvent, NonRoot } from './hooks.ts'
+import { LEFT, type DeliveredEvent, type Hooks, type Outcome } from './hooks.ts'
 
-/** What a system routine answers: on with the next instruction, left (the exit slot says why), or go on at the RIP it set. */
-export const NEXT = 0
-export const LEFT = 1
-export const JUMPED = 2
-export type Outcome = 0 | 1 | 2
+export { JUMPED, LEFT, NEXT, type Outcome } from './hooks.ts'
 
 /** A routine of the processor that is written in TypeScript. Arguments lie in the `args` slots. */
 export type SystemRoutine = (core: Core) => Outcome
@@ -82,8 +78,8 @@ export class Core {
   code: CodeTracker = NO_CODE
   /** The access under way is compiled code's: see `CodeTracker` and paging/access/slow-path.ts. */
   compiled = false
-  /** VMX non-root operation: whom to ask. */
-  nonRoot: NonRoot | undefined
+  /** Asked where deprivileged code runs. */
+  hooks: Hooks | undefined
   /** EPT. Change it with `setSecondStage`. */
   secondStage: SecondStage | undefined
   /** The event whose delivery is under way, for double faults and IDT-vectoring information. */

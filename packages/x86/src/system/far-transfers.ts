@@ -397,7 +397,7 @@ function iretToV86(core: Core, stack: Stack, target: Target, cs: number, image: 
 function softwareInterrupt(core: Core, kind: EventKind, vector: number): Outcome {
   const length = core.recordLength()
   core.settleRip()
-  if (kind !== EVENT.software && core.nonRoot?.exception(core, vector, 0, kind, length)) return LEFT
+  if (kind !== EVENT.software && core.hooks?.exception(vector, 0, kind, length)) return LEFT
   core.delivering = { kind, vector, errorCode: 0, hasErrorCode: false, length }
   core.set64(S.rip, core.nextRip())
   let left: boolean

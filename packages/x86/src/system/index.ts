@@ -43,7 +43,7 @@ export function systemRoutineNumber(name: string): number {
   return number
 }
 
-/** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (state/hooks.ts), 0 none. */
+/** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (rows/exits.ts), 0 none. */
 export function system(core: Core, record: number, id: number): Outcome {
   core.set32(S.record, record)
   try {
@@ -51,8 +51,8 @@ export function system(core: Core, record: number, id: number): Outcome {
     const condition = CONDITIONS[routine]
     if (condition) condition(core)
     const exit = id >>> 16
-    if (exit !== 0 && core.nonRoot) {
-      const answer = core.nonRoot.intercept(exit, core)
+    if (exit !== 0 && core.hooks) {
+      const answer = core.hooks.intercept(exit)
       if (answer !== PROCEED) return answer
     }
     return SYSTEM_ROUTINES[routine]!(core)

@@ -3,7 +3,7 @@ import type { Core } from '../../src/state/core.ts'
 import { createRegionCompiler } from '../../src/compiler/region-service.ts'
 import { Processor, type StopReason } from '../../src/processor.ts'
 import { EXIT, S } from '../../src/state/layout.ts'
-import { PROCEED, SECOND_STAGE, type NonRoot } from '../../src/state/hooks.ts'
+import { PROCEED, SECOND_STAGE, type Hooks } from '../../src/state/hooks.ts'
 import { verifyRegion } from './verify-region.ts'
 import { Surroundings, World } from './world.ts'
 
@@ -35,27 +35,27 @@ export class Side {
     this.surroundings.onAccess = () => this.processor.yield()
     const { core } = this.processor
     this.world = new World(core, this.surroundings)
-    core.nonRoot = this.#hooks(core)
+    core.hooks = this.#hooks(core)
   }
 
   /** Every exception ends the run. */
-  #hooks(core: Core): NonRoot {
+  #hooks(core: Core): Hooks {
     const stop = (event: string) => {
       this.#event = event
       core.set32(S.exit, EXIT.stop)
     }
     return {
       intercept: () => PROCEED,
-      exception: (_core, vector, errorCode) => {
+      exception: (vector, errorCode) => {
         // INT3, INTO and INT1 ask from within, when the RIP slot is not theirs yet; single steps cannot be told from INT1.
         if (vector === 3 || vector === 4) core.set64(S.rip, core.recordRip())
         else if (vector === 1) core.set64(S.rip, 0n)
         stop(`exception ${vector}(${errorCode.toString(16)})${vector === 14 ? ` at ${address(core)}` : ''}`)
         return true
       },
-      eptViolation: () => SECOND_STAGE.retry,
-      eptMisconfiguration: () => SECOND_STAGE.retry,
-      taskSwitch: (_core, selector) => {
+      secondStageViolation: () => SECOND_STAGE.retry,
+      secondStageMisconfiguration: () => SECOND_STAGE.retry,
+      taskSwitch: (selector) => {
         stop(`task switch to ${selector.toString(16)}`)
         return 1
       },
