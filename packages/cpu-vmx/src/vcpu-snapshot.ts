@@ -1,40 +1,40 @@
-/** A vCPU as a snapshot: architectural state, TSC offset, events that wait or were cut short. */
+/** The snapshot of a vCPU: architectural state, TSC offset, and events that wait or were interrupted. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { Snapshot, SnapshotValue, VcpuState } from '@nonroot/contracts'
-import type { VmxVcpu } from './vcpu.ts'
 
 const TYPE = 'vcpu.vmx'
 const VERSION = 2
 
-export function saveVcpu(vcpu: VmxVcpu): Snapshot {
-  const { msrs, dr, ...rest } = vcpu.readState()
+export interface SavedVcpu {
+  readonly state: VcpuState
+  readonly tscOffset: bigint
+  readonly events: SnapshotValue
+}
+
+export function writeSnapshot({ state, tscOffset, events }: SavedVcpu): Snapshot {
+  const { msrs, dr, ...rest } = state
   const plain = rest as unknown as Record<string, SnapshotValue>
   return {
     type: TYPE,
     version: VERSION,
     data: {
       state: { ...plain, dr: [...dr], msrs: [...msrs].map(([index, value]) => [index, value]) },
-      tscOffset: vcpu.vmcs.read('tscOffset'),
-      events: vcpu.events.save(),
+      tscOffset,
+      events,
     },
   }
 }
 
-export function restoreVcpu(vcpu: VmxVcpu, { type, version, data }: Snapshot): void {
+export function readSnapshot({ type, version, data }: Snapshot): SavedVcpu {
   if (type !== TYPE || version !== VERSION) {
     throw new NonrootError({
       code: 'snapshot.mismatch',
       message: `a VMX vCPU cannot restore ${type} version ${version}`,
     })
   }
-  const { state, tscOffset, events } = data as unknown as {
+  const { state, ...rest } = data as unknown as Omit<SavedVcpu, 'state'> & {
     state: Omit<VcpuState, 'msrs'> & { msrs: [number, bigint][] }
-    tscOffset: bigint
-    events: SnapshotValue
   }
-  vcpu.reset('powerUp')
-  vcpu.writeState({ ...state, msrs: new Map(state.msrs) })
-  vcpu.vmcs.write('tscOffset', tscOffset)
-  vcpu.events.restore(events)
+  return { ...rest, state: { ...state, msrs: new Map(state.msrs) } }
 }

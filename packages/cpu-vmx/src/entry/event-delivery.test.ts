@@ -5,7 +5,6 @@ import { describe, expect, it } from 'vitest'
 import { ProcessorControl } from '../tables/controls.ts'
 import { HANDLERS } from '../hypervisor/exit-handlers.ts'
 import { InterruptionBit, interruptionInfo } from '../tables/interruption-info.ts'
-import { settleControls } from './apply-controls.ts'
 import { createBench } from '../testing/bench.ts'
 import { recordExits } from '../testing/record-exits.ts'
 
@@ -243,8 +242,8 @@ describe('the exception bitmap', () => {
       vcpu.vmcs.write('exceptionBitmap', bit ? 1 << 14 : 0)
       vcpu.vmcs.write('pageFaultErrorCodeMask', mask)
       vcpu.vmcs.write('pageFaultErrorCodeMatch', match)
-      settleControls(vcpu)
-      expect(vcpu.controls.exceptionExits(vcpu.core, 14, 2)).toBe(exits)
+      vcpu.guest.applyControls()
+      expect(vcpu.guest.controls.exceptionExits(vcpu.core, 14, 2)).toBe(exits)
     })
   })
 })
@@ -267,7 +266,7 @@ describe('windows', () => {
     const seen = recordExits(bench.vcpu, ['nmiWindow', 'ioInstruction'], {
       ioInstruction: (v) => {
         // Another arrives while the first is served.
-        if (bench.written.length === 0) v.inject({ kind: 'nmi' })
+        if (bench.written.length === 0) bench.vcpu.inject({ kind: 'nmi' })
         return HANDLERS.ioInstruction(v)
       },
     })

@@ -12,12 +12,12 @@ import {
   eventFromInfo,
   exceptionHasErrorCode,
   interruptionInfo,
-  InterruptionBit,
   InterruptionType,
   interruptionType,
   isInterruptionValid,
 } from '../tables/interruption-info.ts'
-import type { VmxVcpu } from '../vcpu.ts'
+import type { VmExit } from '../exit/vm-exit.ts'
+import type { VmxGuest } from '../guest.ts'
 
 const NMI_VECTOR = 2
 const NMI = interruptionInfo(InterruptionType.nmi, NMI_VECTOR)
@@ -29,15 +29,17 @@ type Exception = Extract<VcpuEvent, { kind: 'exception' }>
 type Interrupt = Extract<VcpuEvent, { kind: 'interrupt' }>
 
 export class EventInjection {
-  private readonly vcpu: VmxVcpu
+  private readonly guest: VmxGuest
+  private readonly exit: VmExit
   private interrupt: Interrupt | undefined
   private exception: Exception | undefined
   private nmi = false
   /** An MTF exit is pending before the next instruction: an event was delivered under the flag, or this was injected. */
   mtfPending = false
 
-  constructor(vcpu: VmxVcpu) {
-    this.vcpu = vcpu
+  constructor(guest: VmxGuest, exit: VmExit) {
+    this.guest = guest
+    this.exit = exit
   }
 
   queue(event: VcpuEvent): void {
@@ -51,64 +53,51 @@ export class EventInjection {
   forget(): void {
     this.interrupt = this.exception = undefined
     this.nmi = this.mtfPending = false
-    this.vcpu.vmcs.write32('entryInterruptionInfo', 0)
+    this.guest.vmcs.write32('entryInterruptionInfo', 0)
   }
 
   /** An event that VM entry is to inject: set by a handler, or held. */
   get isInjecting(): boolean {
-    return isInterruptionValid(this.vcpu.vmcs.read32('entryInterruptionInfo'))
-  }
-
-  /**
-   * The delivery of an event exited and its handler left the guest: the next entry injects it again, as every hypervisor must. The
-   * IDT-vectoring fields hold it.
-   */
-  hold(): void {
-    const { vmcs, core } = this.vcpu
-    const info = vmcs.read32('idtVectoringInfo')
-    vmcs.write32('entryInterruptionInfo', info & ~InterruptionBit.nmiUnblocking)
-    vmcs.write32('entryExceptionErrorCode', vmcs.read32('idtVectoringErrorCode'))
-    vmcs.write32('entryInstructionLength', vmcs.read32('exitInstructionLength'))
-    // Its delivery began, and blocked the next one: it must not stand in its own way.
-    if (interruptionType(info) === InterruptionType.nmi) core.set32(S.nmiBlocked, 0)
+    return isInterruptionValid(this.guest.vmcs.read32('entryInterruptionInfo'))
   }
 
   /** VM entry: at most one event goes in; what must wait asks for a window. */
   enter(): void {
     if (this.isInjecting) return this.inject()
     // An instruction that waits for its device goes first.
-    if (this.vcpu.surroundings.isCompleting) return
+    if (this.guest.bus.isCompleting) return
     this.takeWindows()
     this.injectPending()
   }
 
   /** The guest is at a window that the hypervisor waits for: exits before the next instruction, until it waits no more. */
   private takeWindows(): void {
-    const { controls, core, nonRoot } = this.vcpu
+    const { exit } = this
+    const { controls, core } = this.guest
     core.set32(S.attention, 0)
     if ((controls.processor & WINDOWS) === 0) return
     while (controls.processor & ProcessorControl.nmiWindowExiting && this.isNmiWindowOpen) {
-      if (nonRoot.exit('nmiWindow', 0, 0, 0) === LEFT) return
+      if (exit.exit('nmiWindow', 0, 0, 0) === LEFT) return
     }
     while (controls.processor & ProcessorControl.interruptWindowExiting && this.isInterruptWindowOpen) {
-      if (nonRoot.exit('interruptWindow', 0, 0, 0) === LEFT) return
+      if (exit.exit('interruptWindow', 0, 0, 0) === LEFT) return
     }
     if (controls.processor & WINDOWS) core.set32(S.attention, 1)
   }
 
   get isInterruptWindowOpen(): boolean {
-    const { core } = this.vcpu
+    const { core } = this.guest
     return (core.get32(S.flags) & FLAG.IF) !== 0 && core.get32(S.shadow) === 0
   }
   /** STI's shadow does not keep NMIs out of every processor; it does of this one. */
   get isNmiWindowOpen(): boolean {
-    const { core } = this.vcpu
+    const { core } = this.guest
     return core.get32(S.nmiBlocked) === 0 && core.get32(S.shadow) === 0
   }
 
   private injectPending(): void {
-    const { vcpu } = this
-    const { interrupts } = vcpu.ports
+    const { guest } = this
+    const { interrupts } = guest.ports
     if (this.exception) {
       const event = this.exception
       this.exception = undefined
@@ -121,22 +110,22 @@ export class EventInjection {
       }
       this.awaitWindow(ProcessorControl.nmiWindowExiting)
     }
-    if (this.interrupt === undefined && !interrupts.hasPending(vcpu.index)) return
+    if (this.interrupt === undefined && !interrupts.hasPending(guest.index)) return
     if (!this.isInterruptWindowOpen) return this.awaitWindow(ProcessorControl.interruptWindowExiting)
-    const vector = this.interrupt ? this.interrupt.vector : interrupts.acknowledge(vcpu.index)
+    const vector = this.interrupt ? this.interrupt.vector : interrupts.acknowledge(guest.index)
     this.interrupt = undefined
     if (vector < 0) return
     this.give(interruptionInfo(InterruptionType.externalInterrupt, vector), 0)
-    if (interrupts.hasPending(vcpu.index)) this.awaitWindow(ProcessorControl.interruptWindowExiting)
+    if (interrupts.hasPending(guest.index)) this.awaitWindow(ProcessorControl.interruptWindowExiting)
   }
 
   private awaitWindow(control: number): void {
-    this.vcpu.setProcessorControl(control, true)
-    this.vcpu.core.set32(S.attention, 1)
+    this.guest.setProcessorControl(control, true)
+    this.guest.core.set32(S.attention, 1)
   }
 
   private injectException({ vector, errorCode, cr2 }: Exception): void {
-    if (cr2 !== undefined) this.vcpu.core.set64(S.cr2, cr2)
+    if (cr2 !== undefined) this.guest.core.set64(S.cr2, cr2)
     const withCode = errorCode !== undefined && exceptionHasErrorCode(vector)
     const isSoftware = vector === BREAKPOINT || vector === OVERFLOW
     const type = isSoftware ? InterruptionType.softwareException : InterruptionType.hardwareException
@@ -145,7 +134,7 @@ export class EventInjection {
 
   /** What the hypervisor queues: RIP is already behind the instruction, if one asked for it. */
   private give(info: number, errorCode: number): void {
-    const { vmcs } = this.vcpu
+    const { vmcs } = this.guest
     vmcs.write32('entryInterruptionInfo', info)
     vmcs.write32('entryExceptionErrorCode', errorCode)
     vmcs.write32('entryInstructionLength', 0)
@@ -154,30 +143,30 @@ export class EventInjection {
 
   /** Delivers what the VM-entry interruption-information field holds. */
   private inject(): void {
-    const { vcpu } = this
-    const { vmcs, core } = vcpu
+    const { guest } = this
+    const { vmcs, core } = guest
     const info = vmcs.read32('entryInterruptionInfo')
     const event: DeliveredEvent = eventFromInfo(
       info,
       vmcs.read32('entryExceptionErrorCode'),
       vmcs.read32('entryInstructionLength'),
     )
-    // Every exit clears the valid bit; one during this delivery may set it again (`hold`).
+    // Every exit clears the valid bit; one during this delivery may set it again (`reinjectOnEntry`).
     vmcs.write32('entryInterruptionInfo', 0)
-    vcpu.activity = 'active'
+    guest.activity = 'active'
     if (interruptionType(info) === InterruptionType.otherEvent) {
       this.mtfPending = true
       return
     }
     const delivery = deliver(core, event)
     core.set32(S.exit, EXIT.lookup)
-    if (delivery === 'shutdown') vcpu.activity = 'shutdown'
+    if (delivery === 'shutdown') guest.activity = 'shutdown'
     else if (delivery === 'delivered')
-      this.mtfPending = (vcpu.controls.processor & ProcessorControl.monitorTrapFlag) !== 0
+      this.mtfPending = (guest.controls.processor & ProcessorControl.monitorTrapFlag) !== 0
   }
 
   save(): SnapshotValue {
-    const { vmcs } = this.vcpu
+    const { vmcs } = this.guest
     const queued: VcpuEvent[] = []
     if (this.interrupt) queued.push(this.interrupt)
     if (this.nmi) queued.push({ kind: 'nmi' })
@@ -193,7 +182,7 @@ export class EventInjection {
   }
   restore(saved: SnapshotValue): void {
     const { queued, injected } = saved as unknown as { queued: VcpuEvent[]; injected: [number, number, number] }
-    const { vmcs } = this.vcpu
+    const { vmcs } = this.guest
     for (const event of queued) this.queue(event)
     vmcs.write32('entryInterruptionInfo', injected[0])
     vmcs.write32('entryExceptionErrorCode', injected[1])

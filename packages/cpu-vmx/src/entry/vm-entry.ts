@@ -7,9 +7,9 @@ import { VcpuSignal } from '@nonroot/contracts'
 import { S, SEGMENT, setRealSegment } from '@nonroot/x86'
 import { EntryControl, SecondaryControl } from '../tables/controls.ts'
 import { failedEntryCheck, type EntryCheckContext } from './checks/index.ts'
-import { recordEntryFailure } from '../exit/exit-qualification.ts'
-import { settleControls } from './apply-controls.ts'
-import type { VmxVcpu } from '../vcpu.ts'
+import { recordEntryFailure } from '../exit/record-exit.ts'
+import type { EventInjection } from './event-injection.ts'
+import type { VmxGuest } from '../guest.ts'
 
 const EFER_LMA = 0x400
 /** Without these, instructions are undefined: `enabledBy` of the processor's rows. */
@@ -20,23 +20,25 @@ const INSTRUCTION_CONTROLS =
   SecondaryControl.enableUserWaitAndPause
 
 export class VmEntry {
-  private readonly vcpu: VmxVcpu
+  private readonly guest: VmxGuest
+  private readonly events: EventInjection
   private readonly context: EntryCheckContext
   private checkedGeneration = -1
   private enabled: number | undefined
 
-  constructor(vcpu: VmxVcpu, context: EntryCheckContext) {
-    this.vcpu = vcpu
+  constructor(guest: VmxGuest, events: EventInjection, context: EntryCheckContext) {
+    this.guest = guest
+    this.events = events
     this.context = context
   }
 
   /** The VMCS as it is may be entered. False: the vCPU has failed, and its message names the check. */
   check(): boolean {
-    const { vcpu } = this
-    const { vmcs, core } = vcpu
+    const { guest } = this
+    const { vmcs, core } = guest
     // VTPR lies outside the VMCS: the guest writes it.
     const unchanged = vmcs.generation === this.checkedGeneration
-    if (unchanged && !vcpu.taskPriority.isUnderThreshold) return true
+    if (unchanged && !guest.taskPriority.isUnderThreshold) return true
     // With unrestricted guest, exits keep this control in step with EFER.LMA.
     const control = vmcs.read32('entryControls')
     const long = (core.get32(S.efer) & EFER_LMA) !== 0
@@ -44,61 +46,56 @@ export class VmEntry {
     const failed = failedEntryCheck(vmcs, this.context)
     if (failed) {
       recordEntryFailure(vmcs, 'entryFailureGuestState', 0)
-      vcpu.fail(`VM entry failed its check '${failed.id}' (SDM, "${failed.sdm}")`)
+      guest.fail(`VM entry failed its check '${failed.id}' (SDM, "${failed.sdm}")`)
       return false
     }
-    settleControls(vcpu)
-    vcpu.timer.settle()
-    vcpu.msrAreas.settle()
-    vcpu.switchesState = vcpu.timer.isActive || vcpu.msrAreas.isActive
+    guest.applyControls()
+    guest.timer.settle()
+    guest.msrAreas.settle()
+    guest.switchesState = guest.timer.isActive || guest.msrAreas.isActive
     this.settleInstructions()
     this.checkedGeneration = vmcs.generation
     vmcs.launchState = 'launched'
-    if (vcpu.switchesState) vcpu.switchIn()
-    return !vcpu.hasFailed
-  }
-
-  /** Entry `entry` of the MSR-load area cannot be loaded. (SDM Vol. 3C, "VM-Entry Failures During or After Loading Guest State") */
-  failLoading(entry: number): void {
-    recordEntryFailure(this.vcpu.vmcs, 'entryFailureMsrLoading', entry)
-    this.vcpu.fail(`VM entry failed: entry ${entry} of the VM-entry MSR-load area cannot be loaded`)
+    if (guest.switchesState) guest.switchIn()
+    return !guest.hasFailed
   }
 
   /** Code is decoded with the instructions that these controls leave undefined. */
   private settleInstructions(): void {
-    const enabled = this.vcpu.controls.secondary & INSTRUCTION_CONTROLS
-    if (enabled !== this.enabled && this.enabled !== undefined) this.vcpu.forgetCode()
+    const enabled = this.guest.controls.secondary & INSTRUCTION_CONTROLS
+    if (enabled !== this.enabled && this.enabled !== undefined) this.guest.processor.blocks.reset()
     this.enabled = enabled
   }
 
   takeSignals(): void {
-    const { vcpu } = this
-    const { interrupts } = vcpu.ports
-    const signals = interrupts.signals(vcpu.index)
+    const { guest } = this
+    const { interrupts } = guest.ports
+    const signals = interrupts.signals(guest.index)
     if (signals & VcpuSignal.init) {
-      interrupts.takeSignal(vcpu.index, VcpuSignal.init)
+      interrupts.takeSignal(guest.index, VcpuSignal.init)
       this.count('init')
-      vcpu.reset('init')
+      guest.reset('init')
+      this.events.forget()
     }
     if (signals & VcpuSignal.startup) {
-      const vector = interrupts.takeSignal(vcpu.index, VcpuSignal.startup)
+      const vector = interrupts.takeSignal(guest.index, VcpuSignal.startup)
       // Outside wait-for-SIPI it is lost.
-      if (vcpu.activity === 'waitForStartup') {
+      if (guest.activity === 'waitForStartup') {
         this.count('startup')
-        setRealSegment(vcpu.core, SEGMENT.cs, vector << 8)
-        vcpu.writeState({ rip: 0n, activity: 'active' })
+        setRealSegment(guest.core, SEGMENT.cs, vector << 8)
+        guest.writeState({ rip: 0n, activity: 'active' })
       }
     }
-    if (signals & VcpuSignal.smi) interrupts.takeSignal(vcpu.index, VcpuSignal.smi)
+    if (signals & VcpuSignal.smi) interrupts.takeSignal(guest.index, VcpuSignal.smi)
     if (signals & VcpuSignal.nmi) {
-      interrupts.takeSignal(vcpu.index, VcpuSignal.nmi)
-      vcpu.events.queueNmi()
+      interrupts.takeSignal(guest.index, VcpuSignal.nmi)
+      this.events.queueNmi()
     }
   }
 
   /** An exit that no door of the processor reports. */
   private count(reason: 'init' | 'startup'): void {
-    this.vcpu.accounting.begin()
-    this.vcpu.accounting.end(reason)
+    this.guest.accounting.begin()
+    this.guest.accounting.end(reason)
   }
 }

@@ -1,7 +1,12 @@
 /** @hot The exit being handled: what its door knows and its handler needs, beside the exit-information fields. */
 
-import type { Core } from '@nonroot/x86'
-import type { TaskSwitchRequest } from '../hypervisor/exit-handlers.ts'
+import type { Core, SwitchOptions, TaskSwitchSource } from '@nonroot/x86'
+
+export interface TaskSwitchRequest {
+  readonly selector: number
+  readonly source: TaskSwitchSource
+  readonly options: SwitchOptions
+}
 
 export class CurrentExit {
   /** Low half of the qualification. */

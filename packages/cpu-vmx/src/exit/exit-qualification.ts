@@ -3,9 +3,8 @@
  * handler. (SDM Vol. 3C, "Basic VM-Exit Information")
  */
 
-import type { DeliveredEvent } from '@nonroot/x86'
-import { EXIT_REASONS, exitReasonName, ExitReasonBit, type ExitReasonName } from '../tables/exit-reasons.ts'
-import { infoOfEvent, interruptionType, interruptionVector, type InterruptionType } from '../tables/interruption-info.ts'
+import { exitReasonName, type ExitReasonName } from '../tables/exit-reasons.ts'
+import { interruptionType, interruptionVector, type InterruptionType } from '../tables/interruption-info.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
 export interface CrAccess {
@@ -181,46 +180,4 @@ export function decodeExit(vmcs: Vmcs): VmxExit | undefined {
     default:
       return { reason } as VmxExit
   }
-}
-
-/** @hot Write the exit-information fields that every exit has. */
-export function recordExit(
-  vmcs: Vmcs,
-  reason: ExitReasonName,
-  qualificationLow: number,
-  qualificationHigh: number,
-  instructionLength: number,
-): void {
-  vmcs.write32('exitReason', EXIT_REASONS[reason])
-  vmcs.writeHalves('exitQualification', qualificationLow, qualificationHigh)
-  vmcs.write32('exitInstructionLength', instructionLength)
-}
-
-/** What the exit before told of events does not hold for this one. */
-export function forgetEvents(vmcs: Vmcs): void {
-  vmcs.write32('exitInterruptionInfo', 0)
-  vmcs.write32('idtVectoringInfo', 0)
-}
-
-/** An exit that an exception causes. */
-export function recordInterruption(vmcs: Vmcs, info: number, errorCode: number): void {
-  vmcs.write32('exitInterruptionInfo', info >>> 0)
-  vmcs.write32('exitInterruptionErrorCode', errorCode)
-}
-
-/** The event whose delivery the exit cut short; of one that an instruction asked for, the instruction's length. (SDM Vol. 3C, "Information for VM Exits That Occur During Event Delivery") */
-export function recordVectoring(vmcs: Vmcs, event: DeliveredEvent): void {
-  vmcs.write32('exitInstructionLength', event.length)
-  vmcs.write32('idtVectoringInfo', infoOfEvent(event))
-  vmcs.write32('idtVectoringErrorCode', event.errorCode)
-}
-
-/** A failed entry looks like an exit with bit 31 set. */
-export function recordEntryFailure(
-  vmcs: Vmcs,
-  reason: 'entryFailureGuestState' | 'entryFailureMsrLoading',
-  qualification: number,
-): void {
-  vmcs.write32('exitReason', (EXIT_REASONS[reason] | ExitReasonBit.entryFailure) >>> 0)
-  vmcs.writeHalves('exitQualification', qualification, 0)
 }

@@ -178,8 +178,8 @@ describe('the page-modification log', () => {
     vcpu.writeState({ ...writes(0x2_0000n, 3n), rip: 0x1000n, activity: 'active' })
     vcpu.run(1000)
     // Accessed and dirty flags of the guest's own entries are writes of its tables.
-    expect(vcpu.modificationLog.drain()).toEqual([0x9000n, 0xa000n, 0xb000n, 0x2_0000n, 0x2_1000n, 0x2_2000n])
-    expect([vcpu.modificationLog.drain(), vcpu.vmcs.read('pmlIndex')]).toEqual([[], PML_ENTRIES - 1])
+    expect(vcpu.guest.modificationLog.drain()).toEqual([0x9000n, 0xa000n, 0xb000n, 0x2_0000n, 0x2_1000n, 0x2_2000n])
+    expect([vcpu.guest.modificationLog.drain(), vcpu.vmcs.read('pmlIndex')]).toEqual([[], PML_ENTRIES - 1])
   })
   it('exits when it is full, before the write, and the dirty log has it all', () => {
     const { vcpu, guestMemory } = logged([...WRITE_PAGES], 4)
@@ -191,7 +191,7 @@ describe('the page-modification log', () => {
     expect(seen).toMatchObject([{ exit: { reason: 'pageModificationLogFull' }, qualification: 0n }])
     const dirty = guestMemory.takeDirty().map(Number)
     for (const page of [0x9000, 0xa000, 0xb000, 0x2_0000, 0x2_1000]) expect(dirty).toContain(page)
-    expect(vcpu.modificationLog.drain()).toEqual([0x2_2000n, 0x2_3000n, 0x2_4000n, 0x2_5000n])
+    expect(vcpu.guest.modificationLog.drain()).toEqual([0x2_2000n, 0x2_3000n, 0x2_4000n, 0x2_5000n])
     expect([2, 3, 4, 5].map((n) => guestMemory.readU8(0x2_0000 + n * 0x1000))).toEqual([0, 0, 0, 0])
   })
   it('full during the delivery of an event: the event is told of, and injected again when the handler leaves', () => {
@@ -216,7 +216,7 @@ describe('the page-modification log', () => {
     ])
     expect(vcpu.readState()).toMatchObject({ rip: 0x2301n, rsp: 0x7ffan })
     expect(guestMemory.readU16(0x7ffa)).toBe(0x1003)
-    expect(vcpu.modificationLog.drain()).toEqual([0x7000n])
+    expect(vcpu.guest.modificationLog.drain()).toEqual([0x7000n])
   })
   it.each<[string, string]>([
     ['pml', 'an address that is no frame'],

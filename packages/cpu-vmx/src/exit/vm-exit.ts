@@ -11,12 +11,18 @@ import type {
   TaskSwitchSource,
   WalkFaultAnswer,
 } from '@nonroot/x86'
-import { EptViolationBit, forgetEvents, recordExit, recordInterruption, recordVectoring } from './exit-qualification.ts'
+import { EptViolationBit } from './exit-qualification.ts'
+import { forgetEvents, recordExit, recordInterruption, recordVectoring, reinjectOnEntry } from './record-exit.ts'
 import type { ExitReasonName } from '../tables/exit-reasons.ts'
-import { DEVICE, GUEST_FAULT, RETRY, type ExitResult } from '../hypervisor/exit-handlers.ts'
+import { DEVICE, GUEST_FAULT, RETRY, type ExitHandlers, type ExitResult } from './exit-handler.ts'
 import { INTERCEPTS, type Intercept } from './intercepts.ts'
-import { exceptionHasErrorCode, interruptionInfo, InterruptionBit, InterruptionType } from '../tables/interruption-info.ts'
-import type { VmxVcpu } from '../vcpu.ts'
+import {
+  exceptionHasErrorCode,
+  interruptionInfo,
+  InterruptionBit,
+  InterruptionType,
+} from '../tables/interruption-info.ts'
+import type { VmxGuest } from '../guest.ts'
 
 const DEBUG = 1
 const DOUBLE_FAULT = 8
@@ -29,8 +35,10 @@ const CR4_PAGING = 0x0032_10b0
 const EFER_PAGING = 0xd00
 const CR4_PCIDE = 0x2_0000
 
-export class NonRootOperation implements Hooks {
-  private readonly vcpu: VmxVcpu
+export class VmExit implements Hooks {
+  /** The hypervisor's part: a test, a debugger or a nested hypervisor may put its own in. */
+  handlers: ExitHandlers
+  private readonly guest: VmxGuest
   /** The last exit left something in the fields that tell of events. */
   private toldOfEvents = false
   private cr0 = 0
@@ -39,15 +47,16 @@ export class NonRootOperation implements Hooks {
   private cr4 = 0
   private efer = 0
 
-  constructor(vcpu: VmxVcpu) {
-    this.vcpu = vcpu
+  constructor(guest: VmxGuest, handlers: ExitHandlers) {
+    this.guest = guest
+    this.handlers = handlers
   }
 
   intercept(exit: number): Outcome | typeof PROCEED {
     const intercept = INTERCEPTS[exit]!
-    const { vcpu } = this
-    const { core } = vcpu
-    if (!intercept.exits(vcpu.controls, core)) return PROCEED
+    const { guest } = this
+    const { core } = guest
+    if (!intercept.exits(guest.controls, core)) return PROCEED
     core.settleRip()
     if (intercept.describe !== undefined) return this.describedExit(intercept, core)
     return this.exit(intercept.reason, intercept.qualification(core, intercept.fixed), 0, core.recordLength()) as
@@ -56,7 +65,7 @@ export class NonRootOperation implements Hooks {
 
   /** An exit that tells of its instruction's operands. */
   private describedExit({ reason, describe }: Intercept, core: Core): Outcome | typeof PROCEED {
-    const { vmcs } = this.vcpu
+    const { vmcs } = this.guest
     const { qualification, information, linearAddress } = describe!(core)
     vmcs.write32('exitInstructionInfo', information)
     if (linearAddress !== undefined) vmcs.store('guestLinearAddress', linearAddress)
@@ -67,17 +76,17 @@ export class NonRootOperation implements Hooks {
 
   /** Behind the write that went there: before another entry asks whether it may. */
   exitBelowThreshold(): void {
-    this.vcpu.taskPriority.isBelow = false
+    this.guest.taskPriority.isBelow = false
     this.exit('tprBelowThreshold', 0, 0, 0)
   }
 
   isUndefined(control: string): boolean {
-    return !this.vcpu.controls.enables(control)
+    return !this.guest.controls.enables(control)
   }
 
   /** The log takes the page before its dirty flag is set; when it is full it exits first. */
   pageModified(guestPhysical: number): boolean {
-    const { core, modificationLog } = this.vcpu
+    const { core, modificationLog } = this.guest
     if (!modificationLog.isActive) return true
     while (modificationLog.isFull) {
       const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
@@ -96,42 +105,42 @@ export class NonRootOperation implements Hooks {
     interruption = 0,
     errorCode = 0,
   ): ExitResult {
-    const { vcpu } = this
-    const { vmcs, core } = vcpu
+    const { guest } = this
+    const { vmcs, core } = guest
     const { delivering } = core
-    vcpu.accounting.begin()
-    if (vcpu.switchesState) vcpu.switchOut()
-    vcpu.current.qualification = qualification
+    guest.accounting.begin()
+    if (guest.switchesState) guest.switchOut()
+    guest.current.qualification = qualification
     recordExit(vmcs, reason, qualification, qualificationHigh, length)
     if (this.toldOfEvents) forgetEvents(vmcs)
     this.toldOfEvents = delivering !== undefined || interruption !== 0
     if (delivering !== undefined) recordVectoring(vmcs, delivering)
     if (interruption !== 0) recordInterruption(vmcs, interruption, errorCode)
-    const result = vcpu.handlers[reason](vcpu)
-    vcpu.accounting.end(reason)
-    if (vcpu.switchesState) vcpu.switchIn()
+    const result = this.handlers[reason](guest)
+    guest.accounting.end(reason)
+    if (guest.switchesState) guest.switchIn()
     if (result === LEFT) this.leftGuest(delivering !== undefined)
     return result
   }
 
   /** What a hypervisor does on its way back after an exit in the middle of something. */
   private leftGuest(duringDelivery: boolean): void {
-    const { core, events } = this.vcpu
-    if (duringDelivery) events.hold()
+    const { core, vmcs } = this.guest
+    if (duringDelivery) reinjectOnEntry(vmcs, core)
     // IRET will run again: NMIs must not come in before it has.
     if (core.unblocksNmi) core.set32(S.nmiBlocked, 1)
   }
 
   /** A bus that stalls stops the processor; else the exception bitmap decides. */
   exception(vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
-    const { core } = this.vcpu
+    const { core } = this.guest
     if (vector === STALLED) return this.stall(core)
-    if (!this.vcpu.controls.exceptionExits(core, vector, errorCode)) return false
-    const { vcpu } = this
+    if (!this.guest.controls.exceptionExits(core, vector, errorCode)) return false
+    const { guest } = this
     const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0_PE) !== 0
     const info = interruptionInfo(kind, vector, hasErrorCode) | this.nmiUnblocking(vector)
     const { faultLow, faultHigh } = core.paging
-    vcpu.current.isHidden = false
+    guest.current.isHidden = false
     const result =
       vector === PAGE_FAULT
         ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
@@ -146,7 +155,7 @@ export class NonRootOperation implements Hooks {
   private stall(core: Core): true {
     core.set32(S.exit, EXIT.abandoned)
     const { delivering } = core
-    if (delivering) recordVectoring(this.vcpu.vmcs, delivering)
+    if (delivering) recordVectoring(this.guest.vmcs, delivering)
     this.toldOfEvents ||= delivering !== undefined
     this.leftGuest(delivering !== undefined)
     return true
@@ -154,15 +163,15 @@ export class NonRootOperation implements Hooks {
 
   /** Bit 12 of the exit-interruption information. (SDM Vol. 3C, "Information for VM Exits Due to Vectored Events") */
   private nmiUnblocking(vector: number): number {
-    const { unblocksNmi, delivering } = this.vcpu.core
+    const { unblocksNmi, delivering } = this.guest.core
     return unblocksNmi && !delivering && vector !== DOUBLE_FAULT ? InterruptionBit.nmiUnblocking : 0
   }
 
   secondStageViolation(guestPhysical: number, qualification: number): SecondStageAnswer {
-    const { vcpu } = this
-    const { core, vmcs } = vcpu
+    const { guest } = this
+    const { core, vmcs } = guest
     const { linearLow, linearHigh } = core.paging
-    vcpu.current.physical = guestPhysical
+    guest.current.physical = guestPhysical
     vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
     vmcs.writeHalves('guestLinearAddress', linearLow >>> 0, linearHigh >>> 0)
     const unblocking = core.unblocksNmi && !core.delivering ? EptViolationBit.nmiUnblocking : 0
@@ -171,20 +180,20 @@ export class NonRootOperation implements Hooks {
   }
 
   secondStageMisconfiguration(guestPhysical: number): SecondStageAnswer {
-    const { vcpu } = this
-    vcpu.current.physical = guestPhysical
-    vcpu.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
+    const { guest } = this
+    guest.current.physical = guestPhysical
+    guest.vmcs.writeHalves('guestPhysicalAddress', guestPhysical >>> 0, Math.floor(guestPhysical / 0x1_0000_0000))
     this.exit('eptMisconfiguration', 0, 0, 0)
     return SECOND_STAGE.left
   }
 
   walkFault(low: number, high: number, access: number): WalkFaultAnswer {
-    const { vcpu } = this
-    vcpu.current.setLinear(low, high)
-    vcpu.current.isHidden = true
-    vcpu.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
+    const { guest } = this
+    guest.current.setLinear(low, high)
+    guest.current.isHidden = true
+    guest.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
     const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
-    switch (this.exit('exceptionOrNmi', low, high, 0, info, vcpu.core.paging.errorCode)) {
+    switch (this.exit('exceptionOrNmi', low, high, 0, info, guest.core.paging.errorCode)) {
       case RETRY:
         return WALK_FAULT.retry
       case DEVICE:
@@ -197,20 +206,20 @@ export class NonRootOperation implements Hooks {
   }
 
   readTable(physical: number, into: Int32Array): void {
-    const { guestMemory } = this.vcpu.ports
+    const { guestMemory } = this.guest.ports
     for (let i = 0; i < into.length; i++) into[i] = guestMemory.readU32(physical + i * 4) ?? -1
   }
 
   pagingChanged(): void {
-    const { vcpu } = this
-    const { core, pagingPort, ports } = vcpu
+    const { guest } = this
+    const { core, pagingPort, ports } = guest
     if (pagingPort.changing) return
     const cr0 = core.get32(S.cr0) & CR0_PAGING
     const cr4 = core.get32(S.cr4) & CR4_PAGING
     const efer = core.get32(S.efer) & EFER_PAGING
     const cr3Low = core.get32(S.cr3)
     const cr3High = core.get32(S.cr3 + 4)
-    const rootWritten = vcpu.current.takeRootWrite() || cr3Low !== this.cr3Low || cr3High !== this.cr3High
+    const rootWritten = guest.current.takeRootWrite() || cr3Low !== this.cr3Low || cr3High !== this.cr3High
     const modeChanged = cr0 !== this.cr0 || cr4 !== this.cr4 || efer !== this.efer
     this.cr0 = cr0
     this.cr4 = cr4
@@ -218,23 +227,23 @@ export class NonRootOperation implements Hooks {
     this.cr3Low = cr3Low
     this.cr3High = cr3High
     pagingPort.changing = true
-    if (modeChanged) vcpu.heed(ports.paging.onModeChange(pagingPort))
+    if (modeChanged) guest.accept(ports.paging.onModeChange(pagingPort))
     // PAE loads its PDPTEs again with some writes of CR0 and CR4, too.
     else if (pagingPort.intercepts.rootWrite && (rootWritten || pagingPort.guest.format === 'pae')) {
-      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && vcpu.current.keepsTranslations
-      vcpu.heed(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))
+      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && guest.current.keepsTranslations
+      guest.accept(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))
     }
     pagingPort.changing = false
   }
 
   taskSwitch(selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome {
-    const { vcpu } = this
-    vcpu.current.taskSwitch = { selector, source, options }
+    const { guest } = this
+    guest.current.taskSwitch = { selector, source, options }
     return this.exit(
       'taskSwitch',
       (selector | (source << 30)) >>> 0,
       0,
-      options.event ? 0 : vcpu.core.recordLength(),
+      options.event ? 0 : guest.core.recordLength(),
     ) as Outcome
   }
 

@@ -2,7 +2,7 @@
 
 import type { HostMemory } from '@nonroot/contracts'
 import { SecondaryControl } from '../tables/controls.ts'
-import type { ControlCache } from '../exit/intercepts.ts'
+import type { ControlCache } from '../exit/control-cache.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
 /** Entries of 8 bytes in its page; the index runs down from the last. */

@@ -6,7 +6,7 @@
 import type { HostMemory } from '@nonroot/contracts'
 import { ProcessorControl, SecondaryControl } from '../tables/controls.ts'
 import { msrExits } from '../tables/msr-bitmap.ts'
-import type { ControlCache } from '../exit/intercepts.ts'
+import type { ControlCache } from '../exit/control-cache.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
 /** Byte offset of VTPR in the virtual-APIC page. */

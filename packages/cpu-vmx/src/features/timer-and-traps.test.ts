@@ -28,7 +28,7 @@ describe('the preemption timer', () => {
   it.each([1000, 12_345, 100_000])('%i ticks: exits then, and not much later', (ticks) => {
     const { vcpu } = timed(SPIN, ticks)
     const at: number[] = []
-    recordExits(vcpu, [], { preemptionTimer: (v) => (at.push(v.instructionsRetired), PROCEED) })
+    recordExits(vcpu, [], { preemptionTimer: () => (at.push(vcpu.instructionsRetired), PROCEED) })
     expect(vcpu.run(ticks * 2 + 2000)).toEqual({ reason: 'budget' })
     // Every entry loads it anew.
     expect(at.length).toBeGreaterThan(0)
@@ -55,7 +55,7 @@ describe('the preemption timer', () => {
       const at: number[] = []
       recordExits(vcpu, [], {
         preemptionTimer: (v) => {
-          at.push(v.instructionsRetired)
+          at.push(vcpu.instructionsRetired)
           v.vmcs.write32('preemptionTimer', 0xffff_ffff)
           return PROCEED
         },

@@ -20,7 +20,7 @@ const TSC_FRACTION = 48n
 /** Leaves that belong to a hypervisor. */
 const isHypervisorLeaf = (leaf: number): boolean => leaf >>> 28 === 4
 
-export class Surroundings implements ProcessorHost {
+export class ProcessorBus implements ProcessorHost {
   readonly memory: HostMemory
   readonly tscFrequency: number
   /** Called after anything that may have made an interrupt pending. */

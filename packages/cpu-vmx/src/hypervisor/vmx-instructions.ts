@@ -5,7 +5,7 @@
 
 import { S } from '@nonroot/x86'
 import { CR4_VMXE } from '../tables/capability-msrs.ts'
-import type { ExitHandler } from './exit-handlers.ts'
+import type { ExitHandler } from '../exit/exit-handler.ts'
 
 const UNDEFINED_OPCODE = 6
 const GENERAL_PROTECTION = 13

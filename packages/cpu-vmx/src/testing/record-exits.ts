@@ -2,7 +2,7 @@
 
 import { decodeExit, type VmxExit } from '../exit/exit-qualification.ts'
 import { EXIT_REASON_NAMES, type ExitReasonName } from '../tables/exit-reasons.ts'
-import type { ExitHandler, ExitHandlers } from '../hypervisor/exit-handlers.ts'
+import type { ExitHandler, ExitHandlers } from '../exit/exit-handler.ts'
 import type { VmxVcpu } from '../vcpu.ts'
 
 export interface RecordedExit {

@@ -2,7 +2,14 @@
 
 import { invariant } from '@nonroot/contracts'
 import type { HostMemory } from '@nonroot/contracts'
-import { allowed, EntryControl, ExitControl, PinControl, ProcessorControl, SecondaryControl } from '../tables/controls.ts'
+import {
+  allowed,
+  EntryControl,
+  ExitControl,
+  PinControl,
+  ProcessorControl,
+  SecondaryControl,
+} from '../tables/controls.ts'
 import { setMsrExits } from '../tables/msr-bitmap.ts'
 import type { Vmcs } from './vmcs.ts'
 

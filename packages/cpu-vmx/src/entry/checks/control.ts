@@ -1,6 +1,13 @@
 /** Checks on the VM-execution, VM-exit and VM-entry control fields. (SDM Vol. 3C, "Checks on VMX Controls and Host-State Area") */
 
-import { allowed, EntryControl, ExitControl, PinControl, ProcessorControl, SecondaryControl } from '../../tables/controls.ts'
+import {
+  allowed,
+  EntryControl,
+  ExitControl,
+  PinControl,
+  ProcessorControl,
+  SecondaryControl,
+} from '../../tables/controls.ts'
 import type { ControlKind } from '../../tables/controls.ts'
 import { exceptionHasErrorCode, hasInterruptionErrorCode, InterruptionType } from '../../tables/interruption-info.ts'
 import {
