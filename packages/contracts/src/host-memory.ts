@@ -7,6 +7,8 @@ import { token } from './token.ts'
  * ONE shared WebAssembly.Memory. A host-physical address is a byte offset into it, so compiled guest code, page walkers and
  * devices use the same numbers. The kernel owns it; strategies take frames for their tables, `GuestMemory` takes them for
  * the guest on demand. Not growing: `bytes` and `view` stay valid for the life of the host.
+ *
+ * This is one thread's view. Which frames are free and how many own one is kept in the memory itself, so that threads take from one pool.
  */
 export interface HostMemory {
   readonly memory: WebAssembly.Memory
@@ -19,6 +21,13 @@ export interface HostMemory {
 
   readonly totalFrames: number
   readonly freeFrames: number
+  /** A frame that is nobody's and always zero: where reads of memory that was never touched may go. Nobody writes it. */
+  readonly zeroFrame: Hpa
+  /**
+   * For each frame, how many processors hold code decoded from it. A processor adds itself (by `Atomics`) before it trusts what it decoded, and takes
+   * itself off when it has dropped all of it. Writes to frames with none cost a look here.
+   */
+  readonly codeHolders: Uint16Array
 
   /** A zeroed frame with one reference, or undefined when none is free (then the caller asks for reclaim, or fails the VM). */
   allocateFrame(): Hpa | undefined
@@ -27,11 +36,14 @@ export interface HostMemory {
    * has one reference and is freed by itself.
    */
   allocateFrames(count: number, alignFrames?: number): Hpa | undefined
-  /** One more owner of the frame (copy-on-write sharing). */
+  /** One more owner of the frame (copy-on-write sharing). Throws `internal` where nobody owns it. */
   shareFrame(frame: Hpa): void
   /** Owners of the frame: 0 free, 1 private, more: shared, must be copied before it is written. */
   references(frame: Hpa): number
-  /** One owner less; at none the frame is free again, and watchers hear of a write to all of it. */
+  /**
+   * One owner less; at none the frame is free again. This thread's watchers hear of a write to all of it either way: what its other owners make of it
+   * is not told here. Throws `internal` where nobody owns the frame.
+   */
   freeFrame(frame: Hpa): void
 
   /**
@@ -40,7 +52,9 @@ export interface HostMemory {
    * (the processor sees those itself).
    */
   noteWrite(address: Hpa, length: number): void
-  /** Hear of every `noteWrite`. Call the result to stop. */
+  /** Hear of every `noteWrite` of this thread that touches a frame with `codeHolders`. Call the result to stop. */
   watchWrites(watcher: (address: Hpa, length: number) => void): () => void
+  /** This thread is done with the memory: what it had put by for itself is everybody's again. The memory stays. */
+  close(): void
 }
 export const HostMemory = token<HostMemory>('HostMemory')

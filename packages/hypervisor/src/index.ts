@@ -1,6 +1,6 @@
 /** The hypervisor kernel: composes a stack and runs VMs on it. The only package that knows inversify. */
 export * from './composition/index.ts'
-export { createHostMemory, defaultHostSize, DemandGuestMemory, pcMemoryMap } from './memory/index.ts'
+export { createHostMemory, defaultHostSize, DemandGuestMemory, openHostMemory, pcMemoryMap } from './memory/index.ts'
 export { createLog } from './metrics/log.ts'
 export type { LogLevel } from './metrics/log.ts'
 export { createMetrics } from './metrics/metrics.ts'

@@ -1,5 +1,8 @@
 /** What suites are written with: no test runner is imported, so that they run under any. */
 
+import { NonrootError } from '@nonroot/contracts'
+import type { ErrorCode } from '@nonroot/contracts'
+
 /** `it` of vitest, `test` of node:test, or anything that takes a name and a function. */
 export type TestRegistrar = (name: string, run: () => void | Promise<void>) => unknown
 
@@ -20,6 +23,17 @@ export function checkSame(found: unknown, wanted: unknown, what: string): void {
   const text = (value: unknown): string =>
     JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? `${item}n` : item)) ?? String(value)
   check(same(found, wanted), `${what}: found ${text(found)}, wanted ${text(wanted)}`)
+}
+
+/** `act` throws a NonrootError of this code, and nothing else. */
+export function checkThrows(act: () => void, code: ErrorCode, what: string): void {
+  let thrown: unknown
+  try {
+    act()
+  } catch (error) {
+    thrown = error
+  }
+  check(thrown instanceof NonrootError && thrown.code === code, `${what}: found ${String(thrown)}, wanted ${code}`)
 }
 
 /** A small generator with a fixed seed (xorshift32): a failure repeats. */

@@ -3,12 +3,13 @@
 import { FRAME_SHIFT, FRAME_SIZE, hpa, invariant } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
 
-/** `frames` frames of real shared WebAssembly memory. Frame 0 is never handed out, so that 0 shows as a mistake. */
+/** `frames` frames of real shared WebAssembly memory. Frame 0 is never handed out, so that 0 shows as a mistake; it is also the zero frame. */
 export function createTestHostMemory(frames = 1024): HostMemory {
   const pages = Math.ceil((frames * FRAME_SIZE) / 65536)
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
   const bytes = new Uint8Array(memory.buffer)
   const owners = new Uint16Array(frames)
+  const codeHolders = new Uint16Array(new SharedArrayBuffer(frames * 2))
   const watchers = new Set<(address: Hpa, length: number) => void>()
   owners[0] = 1
 
@@ -18,7 +19,12 @@ export function createTestHostMemory(frames = 1024): HostMemory {
     }
     return undefined
   }
-  const noteWrite = (address: Hpa, length: number): void => watchers.forEach((watcher) => watcher(address, length))
+  const isOwned = (frame: Hpa): boolean => frame > 0 && frame % FRAME_SIZE === 0 && owners[frame / FRAME_SIZE]! > 0
+  const noteWrite = (address: Hpa, length: number): void => {
+    const last = Math.floor((address + length - 1) / FRAME_SIZE)
+    if (codeHolders.subarray(address >>> FRAME_SHIFT, last + 1).every((holders) => holders === 0)) return
+    watchers.forEach((watcher) => watcher(address, length))
+  }
 
   return {
     memory,
@@ -26,6 +32,8 @@ export function createTestHostMemory(frames = 1024): HostMemory {
     view: new DataView(memory.buffer),
     words: new Int32Array(memory.buffer),
     totalFrames: frames,
+    zeroFrame: hpa(0),
+    codeHolders,
     get freeFrames() {
       return owners.reduce((free, owner) => free + (owner === 0 ? 1 : 0), 0)
     },
@@ -41,18 +49,20 @@ export function createTestHostMemory(frames = 1024): HostMemory {
       return start
     },
     shareFrame(frame) {
-      invariant(owners[frame >>> FRAME_SHIFT]! > 0, 'sharing a free frame')
+      invariant(isOwned(frame), 'sharing a free frame')
       owners[frame >>> FRAME_SHIFT]!++
     },
     references: (frame) => owners[frame >>> FRAME_SHIFT]!,
     freeFrame(frame) {
-      invariant(owners[frame >>> FRAME_SHIFT]! > 0, 'freeing a free frame')
-      if (--owners[frame >>> FRAME_SHIFT]! === 0) noteWrite(frame, FRAME_SIZE)
+      invariant(isOwned(frame), 'freeing a free frame')
+      owners[frame >>> FRAME_SHIFT]!--
+      noteWrite(frame, FRAME_SIZE)
     },
     noteWrite,
     watchWrites(watcher) {
       watchers.add(watcher)
       return () => watchers.delete(watcher)
     },
+    close() {},
   }
 }

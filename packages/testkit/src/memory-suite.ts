@@ -2,7 +2,7 @@
 
 import { FRAME_SIZE, gpa } from '@nonroot/contracts'
 import type { GuestMemory, HostMemory, Hpa } from '@nonroot/contracts'
-import { check, checkSame, createRandom } from './check.ts'
+import { check, checkSame, checkThrows, createRandom } from './check.ts'
 import type { TestRegistrar } from './check.ts'
 
 /** `create` makes a host of at least 64 free frames. */
@@ -61,24 +61,55 @@ export function testHostMemory(create: () => HostMemory, it: TestRegistrar): voi
     checkSame([host.references(frame), host.freeFrames], [0, free + 1], 'no owner')
   })
 
-  it('host memory: tells watchers of writes and of freed frames, until they stop', () => {
+  it('host memory: tells watchers of writes to frames with code and of such frames freed, until they stop', () => {
     const host = create()
     const heard: [number, number][] = []
     const frame = host.allocateFrame()!
+    host.codeHolders[host.allocateFrame()! >>> 12] = 1
+    host.codeHolders[frame >>> 12] = 1
+    host.noteWrite(host.allocateFrame()!, FRAME_SIZE)
+    host.shareFrame(frame)
     const stop = host.watchWrites((address, length) => void heard.push([address, length]))
     host.noteWrite((frame + 8) as Hpa, 4)
+    host.freeFrame(frame)
     host.freeFrame(frame)
     checkSame(
       heard,
       [
         [frame + 8, 4],
         [frame, FRAME_SIZE],
+        [frame, FRAME_SIZE],
       ],
       'what watchers heard',
     )
     stop()
     host.noteWrite(frame, 1)
-    checkSame(heard.length, 2, 'after stopping')
+    checkSame(heard.length, 3, 'after stopping')
+  })
+
+  it('host memory: a frame that nobody owns is neither freed nor shared', () => {
+    const host = create()
+    const frame = host.allocateFrame()!
+    host.freeFrame(frame)
+    const free = host.freeFrames
+    for (const wrong of [frame, 0, host.zeroFrame, 12345, -FRAME_SIZE, host.totalFrames * FRAME_SIZE, NaN]) {
+      for (const act of [() => host.freeFrame(wrong as Hpa), () => host.shareFrame(wrong as Hpa)])
+        checkThrows(act, 'internal', `frame ${wrong}`)
+    }
+    checkSame([host.freeFrames, host.references(frame)], [free, 0], 'after what was refused')
+  })
+
+  it('host memory: the zero frame is zero and is never handed out', () => {
+    const host = create()
+    const { zeroFrame } = host
+    for (let frame = host.allocateFrame(); frame !== undefined; frame = host.allocateFrame()) {
+      check(frame !== zeroFrame, 'the zero frame was handed out')
+      host.bytes.fill(0xff, frame, frame + FRAME_SIZE)
+    }
+    check(
+      host.bytes.subarray(zeroFrame, zeroFrame + FRAME_SIZE).every((byte) => byte === 0),
+      'the zero frame is not zero',
+    )
   })
 
   it('host memory: bytes, view and words are one shared memory', () => {
@@ -221,6 +252,7 @@ export function testGuestMemory(create: () => { memory: GuestMemory; host: HostM
   it('guest memory: watchers of host memory hear of device writes', () => {
     const { memory, host } = create()
     const at = memory.translate(8, 'write')!
+    host.codeHolders[at >>> 12] = 1
     let heard = 0
     host.watchWrites((address, length) => {
       if (address <= at && address + length > at) heard++
@@ -284,6 +316,7 @@ export function testGuestMemory(create: () => { memory: GuestMemory; host: HostM
     memory.setDirtyLog(true)
     const lease = memory.lease([{ address: 0x1800, length: 0x1000 }], 'write')!
     memory.takeDirty()
+    for (const page of [0x1000, 0x2000]) host.codeHolders[memory.peek(page)! >>> 12] = 1
     const heard: number[] = []
     const stop = host.watchWrites((_, length) => void heard.push(length))
     lease.end()

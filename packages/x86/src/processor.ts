@@ -130,6 +130,7 @@ export class Processor {
   /** Gives its frames back. Nothing of it may be used afterwards. */
   dispose(): void {
     this.#unwatch()
+    this.blocks.reset()
     const { memory } = this.core
     for (const [start, bytes] of this.#taken) {
       for (let at = start; at < start + bytes; at += FRAME) memory.freeFrame(at as Hpa)

@@ -163,6 +163,9 @@ describe('guest memory', () => {
     const watcher = vi.fn()
     hostMemory.watchWrites(watcher)
     memory.writeU16(0x1004, 1)
+    expect(watcher).not.toHaveBeenCalled()
+    hostMemory.codeHolders[memory.peek(0x1000)! >>> 12] = 1
+    memory.writeU16(0x1004, 1)
     expect(watcher).toHaveBeenCalledWith(memory.peek(0x1004), 2)
   })
 
@@ -202,6 +205,7 @@ describe('guest memory', () => {
     memory.takeDirty()
     const watcher = vi.fn()
     hostMemory.watchWrites(watcher)
+    for (const page of [0x1000, 0x2000]) hostMemory.codeHolders[memory.peek(page)! >>> 12] = 1
     lease.views[0]![0] = 7
     expect(watcher).not.toHaveBeenCalled()
     lease.end()

@@ -3,16 +3,18 @@ import { FRAME_SIZE, hpa } from '@nonroot/contracts'
 import { createHostMemory, defaultHostSize } from './host-memory.ts'
 
 const MIB = 2 ** 20
+/** Of 256, without those of the pool itself. */
+const FRAMES = 239
 
 describe('host memory', () => {
-  it('never hands out the first 64 KiB', () => {
+  it('never hands out the first 64 KiB, nor the table of frames behind them', () => {
     const host = createHostMemory(MIB)
     expect(host.totalFrames).toBe(256)
-    expect(host.freeFrames).toBe(240)
+    expect(host.freeFrames).toBe(FRAMES)
     const all = new Set<number>()
     for (let frame = host.allocateFrame(); frame !== undefined; frame = host.allocateFrame()) all.add(frame)
-    expect(all.size).toBe(240)
-    expect(Math.min(...all)).toBe(65536)
+    expect(all.size).toBe(FRAMES)
+    expect(Math.min(...all)).toBe(65536 + FRAME_SIZE)
     expect(host.freeFrames).toBe(0)
   })
 
@@ -25,21 +27,26 @@ describe('host memory', () => {
     expect(host.bytes.subarray(frame, frame + FRAME_SIZE).every((byte) => byte === 0)).toBe(true)
   })
 
-  it('counts owners and tells watchers of the last to go', () => {
+  it('tells watchers of frames that hold code', () => {
     const host = createHostMemory(MIB)
     const watcher = vi.fn()
     const stop = host.watchWrites(watcher)
     const frame = host.allocateFrame()!
-    host.shareFrame(frame)
-    expect(host.references(frame)).toBe(2)
-    host.freeFrame(frame)
+    host.noteWrite(frame, FRAME_SIZE)
     expect(watcher).not.toHaveBeenCalled()
+    host.codeHolders[frame >>> 12] = 1
+    host.noteWrite(hpa(frame - 1), 1)
+    host.noteWrite(hpa(frame + FRAME_SIZE), 8)
+    expect(watcher).not.toHaveBeenCalled()
+    host.noteWrite(hpa(frame - 1), 2)
     host.freeFrame(frame)
-    expect(watcher).toHaveBeenCalledWith(frame, FRAME_SIZE)
-    expect(() => host.freeFrame(frame)).toThrow('freeing a free frame')
+    expect(watcher.mock.calls).toEqual([
+      [frame - 1, 2],
+      [frame, FRAME_SIZE],
+    ])
     stop()
-    host.noteWrite(hpa(0), 1)
-    expect(watcher).toHaveBeenCalledTimes(1)
+    host.noteWrite(frame, 1)
+    expect(watcher).toHaveBeenCalledTimes(2)
   })
 
   it('gives aligned runs and keeps what it skipped', () => {
@@ -54,9 +61,9 @@ describe('host memory', () => {
 
   it('finds a run among freed frames', () => {
     const host = createHostMemory(MIB)
-    const frames = Array.from({ length: 240 }, () => host.allocateFrame()!)
+    const frames = Array.from({ length: FRAMES }, () => host.allocateFrame()!)
     expect(host.allocateFrames(4)).toBeUndefined()
-    for (const frame of frames.slice(20, 30)) host.freeFrame(frame)
+    for (const frame of frames.slice(23, 33)) host.freeFrame(frame)
     const run = host.allocateFrames(8, 4)!
     expect(run % (4 * FRAME_SIZE)).toBe(0)
     expect(host.freeFrames).toBe(2)

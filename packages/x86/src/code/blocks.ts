@@ -91,7 +91,7 @@ export class BlockCache implements CodeTracker {
     this.#arena = this.#free = arena.start
     this.#arenaEnd = arena.start + arena.size
     this.#table = table
-    this.#pages = new CodePages(core.u8.subarray(codeMap, codeMap + (core.u8.length >>> 12)).fill(0))
+    this.#pages = new CodePages(core.u8.subarray(codeMap, codeMap + (core.u8.length >>> 12)).fill(0), core.memory.codeHolders)
     this.#generations = new Uint32Array(core.u8.length >>> 12)
     core.set32(S.blockTable, table)
     core.set32(S.codeMap, codeMap)

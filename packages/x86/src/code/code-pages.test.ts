@@ -7,7 +7,7 @@ const block = (offset: number, nextPage = -1): Block => ({ host: PAGE * 0x1000 +
 const times = (count: number, pages: CodePages): boolean[] => [...new Set(Array.from({ length: count }, () => pages.hit(PAGE)))]
 
 it('a page whose code is written over again and again, while none of it is decoded, is taken for data', () => {
-  const pages = new CodePages(new Uint8Array(8))
+  const pages = new CodePages(new Uint8Array(8), new Uint16Array(8))
   pages.add(block(0))
   expect(times(32, pages)).toEqual([false])
   // Code that changes itself is decoded again in between.
@@ -18,7 +18,7 @@ it('a page whose code is written over again and again, while none of it is decod
 
 it('the map of frames tells of pages that have code, or that code reaches into', () => {
   const map = new Uint8Array(8)
-  const pages = new CodePages(map)
+  const pages = new CodePages(map, new Uint16Array(8))
   const crossing = block(0xff8, (PAGE + 1) * 0x1000)
   pages.add(block(0))
   pages.add(crossing)
@@ -27,4 +27,16 @@ it('the map of frames tells of pages that have code, or that code reaches into',
   expect([...map]).toEqual([0, 0, 0, 1, 0, 0, 0, 0])
   pages.clear()
   expect([...map]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
+})
+
+it('the count of holders tells of every processor that has code of a frame, once each', () => {
+  const holders = new Uint16Array(8)
+  const [one, other] = [new CodePages(new Uint8Array(8), holders), new CodePages(new Uint8Array(8), holders)]
+  const blocks = [block(0), block(64), block(0xff8, (PAGE + 1) * 0x1000)]
+  for (const pages of [one, other]) for (const added of blocks) pages.add(added)
+  expect([...holders]).toEqual([0, 0, 0, 2, 2, 0, 0, 0])
+  for (const added of blocks) one.remove(added)
+  expect([...holders]).toEqual([0, 0, 0, 1, 1, 0, 0, 0])
+  other.clear()
+  expect([...holders]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
 })

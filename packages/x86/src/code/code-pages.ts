@@ -26,11 +26,13 @@ const reach = ({ host, length }: Block): number => (host & 0xfff) + length - 0x1
 export class CodePages {
   readonly #pages = new Map<number, Page>()
   readonly #hasCode: Uint8Array
+  readonly #holders: Uint16Array
   size = 0
 
-  /** `hasCode`: a byte for each frame of the host, 0. */
-  constructor(hasCode: Uint8Array) {
+  /** `hasCode`: a byte for each frame of the host, 0. `holders`: how many processors have code of a frame, this one among them. */
+  constructor(hasCode: Uint8Array, holders: Uint16Array) {
     this.#hasCode = hasCode
+    this.#holders = holders
   }
 
   hasCode(host: number): boolean {
@@ -71,6 +73,7 @@ export class CodePages {
     this.#forgetIfEmpty(nextPage >>> 12, next)
   }
   clear(): void {
+    for (const frame of this.#pages.keys()) Atomics.sub(this.#holders, frame, 1)
     this.#pages.clear()
     this.#hasCode.fill(0)
     this.size = 0
@@ -107,6 +110,7 @@ export class CodePages {
       page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS), hits: 0 }
       this.#pages.set(frame, page)
       this.#hasCode[frame] = 1
+      Atomics.add(this.#holders, frame, 1)
     }
     return page
   }
@@ -114,5 +118,6 @@ export class CodePages {
     if (blocks.size || reaching.size) return
     this.#pages.delete(frame)
     this.#hasCode[frame] = 0
+    Atomics.sub(this.#holders, frame, 1)
   }
 }

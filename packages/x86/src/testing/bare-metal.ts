@@ -57,6 +57,7 @@ function hostMemory(): HostMemory {
     words: new Int32Array(memory.buffer),
     totalFrames: HOST_FRAMES,
     freeFrames: 0,
+    codeHolders: new Uint16Array(HOST_FRAMES),
     allocateFrame: () => undefined,
     allocateFrames: (count: number) => (next += count) && (next - count) * 4096,
     shareFrame: () => {},

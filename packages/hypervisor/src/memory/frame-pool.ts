@@ -1,0 +1,387 @@
+/**
+ * The frames of a host memory: who owns how many references, and which are free. All of it lies in the memory itself, so that any thread that has
+ * the memory can open the pool, take and give. Knows no guest and no JavaScript object of another thread. @hot
+ *
+ * Zeroing rule: a frame is zero when it is taken. Whoever takes it zeroes it, outside the lock, unless it was never used: the operating system gives
+ * zeroed pages. Nothing is zeroed when a frame is given back.
+ */
+
+import { FRAME_SIZE, NonrootError } from '@nonroot/contracts'
+import { PoolLock } from './pool-lock.ts'
+
+/**
+ * Layout, in bytes from the start of the memory. Address 0 is nobody's: a host address of 0 shows as a mistake. The tables are not touched before
+ * their frames are, so that memory nobody uses costs nothing.
+ *
+ * ```
+ * 0x00000  nothing            0x04000  magazines
+ * 0x01000  header             0x08000  nothing
+ * 0x02000  the zero frame     0x10000  owners, free list, code holders
+ * ```
+ */
+const HEADER = 0x1000
+export const ZERO_FRAME = 0x2000
+const MAGAZINES = 0x4000
+const TABLES = 0x10000
+
+const MAGIC = 0x4c4f4f50
+const VERSION = 1
+/** Header words. */
+const H = { magic: 0, version: 1, total: 2, first: 3, lock: 4, fresh: 5, free: 6 } as const
+
+/** A magazine: one word that says whether a thread has it, then its entries. */
+const MAGAZINE_COUNT = 64
+const MAGAZINE_WORDS = 64
+const CAPACITY = MAGAZINE_WORDS - 1
+/** So many frames are moved to or from the free list at once. */
+const BATCH = 32
+
+/**
+ * Owner counts. A count is the number of references; `CACHED` is a frame in a magazine, which the search for runs must leave alone; `RESERVED`
+ * is the pool's own.
+ *
+ * ```
+ *            refill               take              share
+ *   0 free ─────────► CACHED ─────────────► 1 ◄───────────► 2, 3, ...
+ *          ◄─────────        ◄─────────────     give
+ *            spill                give
+ * ```
+ */
+const CACHED = -1
+const RESERVED = -2
+
+/** Entries of the free list and of magazines: the frame's number, and whether it was used before and so must be zeroed. */
+const entryOf = (frame: number, used: boolean): number => (frame << 1) | (used ? 1 : 0)
+
+export class FramePool {
+  readonly memory: WebAssembly.Memory
+  readonly totalFrames: number
+  /** The first frame that is handed out. */
+  readonly firstFrame: number
+  /** For each frame, how many processors hold code decoded from it. */
+  readonly codeHolders: Uint16Array
+  readonly #words: Int32Array
+  readonly #bytes: Uint8Array
+  readonly #owners: Int32Array
+  readonly #free: Int32Array
+  readonly #header: number
+  readonly #lock: PoolLock
+  /** Word index of this thread's magazine, or -1: every one is taken, and it goes to the free list each time. */
+  #magazine = -1
+  /** Entries of the magazine at and above this are empty. Those below may have been stolen. */
+  #top = 0
+
+  private constructor(memory: WebAssembly.Memory) {
+    this.memory = memory
+    const { buffer } = memory
+    this.#words = new Int32Array(buffer)
+    this.#bytes = new Uint8Array(buffer)
+    this.#header = HEADER >>> 2
+    this.totalFrames = Math.floor(buffer.byteLength / FRAME_SIZE)
+    this.firstFrame = firstFrame(this.totalFrames)
+    this.#owners = new Int32Array(buffer, TABLES, this.totalFrames)
+    this.#free = new Int32Array(buffer, TABLES + this.totalFrames * 4, this.totalFrames)
+    this.codeHolders = new Uint16Array(buffer, TABLES + this.totalFrames * 8, this.totalFrames)
+    this.#lock = new PoolLock(this.#words, this.#header + H.lock)
+  }
+
+  /** Make a pool of all frames of a memory that holds nothing yet. Throws `host.memory` where it is too small or not shared. */
+  static create(memory: WebAssembly.Memory): FramePool {
+    checkMemory(memory)
+    const pool = new FramePool(memory)
+    const words = pool.#words
+    const header = pool.#header
+    if (words[header + H.magic] === MAGIC) throw unusable('it has a pool already', 'open it with FramePool.open')
+    words[header + H.version] = VERSION
+    words[header + H.total] = pool.totalFrames
+    words[header + H.first] = pool.firstFrame
+    words[header + H.fresh] = pool.firstFrame
+    words[header + H.free] = 0
+    pool.#owners.fill(RESERVED, 0, pool.firstFrame)
+    Atomics.store(words, header + H.magic, MAGIC)
+    pool.#takeMagazine()
+    return pool
+  }
+
+  /** The pool that some thread made in this memory. Throws `host.memory` where there is none that this version knows. */
+  static open(memory: WebAssembly.Memory): FramePool {
+    checkMemory(memory)
+    const pool = new FramePool(memory)
+    const words = pool.#words
+    const header = pool.#header
+    if (Atomics.load(words, header + H.magic) !== MAGIC)
+      throw unusable('it has no pool of frames', 'make one with FramePool.create')
+    if (words[header + H.version] !== VERSION || words[header + H.total] !== pool.totalFrames)
+      throw unusable(
+        `its pool has version ${words[header + H.version]} and ${words[header + H.total]} frames, this code knows version ${VERSION} of ${pool.totalFrames}`,
+        'use one version of @nonroot/hypervisor in all threads',
+      )
+    pool.#takeMagazine()
+    return pool
+  }
+
+  /** Give the magazine back, and its frames. The thread may go on to use the pool; it then takes the lock each time. */
+  close(): void {
+    if (this.#magazine < 0) return
+    this.#spill(0)
+    Atomics.store(this.#words, this.#magazine, 0)
+    this.#magazine = -1
+  }
+
+  /** Frames that can be taken now. Exact while no other thread takes or gives. */
+  get freeFrames(): number {
+    let cached = 0
+    for (let index = 0; index < MAGAZINE_COUNT; index++) {
+      const magazine = magazineAt(index)
+      if (Atomics.load(this.#words, magazine) === 0) continue
+      for (let at = magazine + 1; at < magazine + MAGAZINE_WORDS; at++)
+        if (Atomics.load(this.#words, at) !== 0) cached++
+    }
+    return this.listedFrames + cached
+  }
+
+  /** The free frames that are in no magazine: what `freeFrames` says, to within 63 a thread, for the price of two loads. */
+  get listedFrames(): number {
+    return (
+      Atomics.load(this.#words, this.#header + H.free) +
+      this.totalFrames -
+      Atomics.load(this.#words, this.#header + H.fresh)
+    )
+  }
+
+  /** Host address of a zeroed frame with one reference, or -1: none is free. */
+  take(): number {
+    let entry = this.#pop()
+    if (entry === 0) entry = this.#refill()
+    if (entry === 0) entry = this.#steal()
+    if (entry === 0) return -1
+    const frame = entry >>> 1
+    Atomics.store(this.#owners, frame, 1)
+    const start = frame * FRAME_SIZE
+    if ((entry & 1) !== 0) this.#bytes.fill(0, start, start + FRAME_SIZE)
+    return start
+  }
+
+  /** `count` adjoining zeroed frames at a multiple of `align` frames, each with one reference; or -1. */
+  takeRun(count: number, align: number): number {
+    if (count > this.totalFrames) return -1
+    this.#lock.acquire()
+    let first = this.#takeFreshRun(count, align)
+    this.#lock.release()
+    if (first >= 0) return first * FRAME_SIZE
+    if (this.#magazine >= 0) this.#spill(0)
+    this.#lock.acquire()
+    first = this.#takeFreedRun(count, align)
+    this.#lock.release()
+    if (first < 0) return -1
+    this.#bytes.fill(0, first * FRAME_SIZE, (first + count) * FRAME_SIZE)
+    return first * FRAME_SIZE
+  }
+
+  /** References to the frame at this host address: 0 free. */
+  references(address: number): number {
+    return Math.max(0, Atomics.load(this.#owners, address >>> 12))
+  }
+
+  /** One more reference. Throws `internal` where nobody owns the frame. */
+  share(address: number): void {
+    const frame = this.#numberOf(address)
+    for (;;) {
+      const count = Atomics.load(this.#owners, frame)
+      if (count <= 0) throw this.#misuse('shared', address, count)
+      if (Atomics.compareExchange(this.#owners, frame, count, count + 1) === count) return
+    }
+  }
+
+  /**
+   * One reference less. True: it was the last, and the frame is the caller's to `recycle`, once nothing leads to it any more. Throws `internal`
+   * where nobody owns the frame: of two threads that give the same reference back, one is told.
+   */
+  drop(address: number): boolean {
+    const frame = this.#numberOf(address)
+    for (;;) {
+      const count = Atomics.load(this.#owners, frame)
+      if (count <= 0) throw this.#misuse('given back', address, count)
+      const next = count === 1 ? CACHED : count - 1
+      if (Atomics.compareExchange(this.#owners, frame, count, next) === count) return count === 1
+    }
+  }
+
+  /** Makes a frame that `drop` said is nobody's free. */
+  recycle(address: number): void {
+    const entry = entryOf(address >>> 12, true)
+    if (this.#magazine < 0) {
+      this.#lock.acquire()
+      this.#list(entry)
+      this.#lock.release()
+      return
+    }
+    if (this.#top === CAPACITY) this.#spill(CAPACITY - BATCH)
+    Atomics.store(this.#words, this.#magazine + 1 + this.#top++, entry)
+  }
+
+  // The magazine: only its thread puts entries in, so that an entry is taken, by whomever, with one exchange.
+
+  #takeMagazine(): void {
+    for (let index = 0; index < MAGAZINE_COUNT; index++) {
+      const magazine = magazineAt(index)
+      if (Atomics.compareExchange(this.#words, magazine, 0, 1) !== 0) continue
+      this.#magazine = magazine
+      this.#top = 0
+      return
+    }
+  }
+
+  #pop(): number {
+    while (this.#top > 0) {
+      const entry = Atomics.exchange(this.#words, this.#magazine + this.#top--, 0)
+      if (entry !== 0) return entry
+    }
+    return 0
+  }
+
+  /** One entry for the caller, and a batch for its magazine. 0: the list is empty. */
+  #refill(): number {
+    this.#lock.acquire()
+    const entry = this.#unlist()
+    if (this.#magazine >= 0) {
+      for (let left = BATCH; left > 0 && entry !== 0; left--) {
+        const more = this.#unlist()
+        if (more === 0) break
+        Atomics.store(this.#words, this.#magazine + 1 + this.#top++, more)
+      }
+    }
+    this.#lock.release()
+    return entry
+  }
+
+  /** The upper entries of the magazine, from `keep` on, go to the list. */
+  #spill(keep: number): void {
+    this.#lock.acquire()
+    while (this.#top > keep) {
+      const entry = Atomics.exchange(this.#words, this.#magazine + this.#top--, 0)
+      if (entry !== 0) this.#list(entry)
+    }
+    this.#lock.release()
+  }
+
+  /** An entry of another thread's magazine: the list is empty, and a frame is free all the same. */
+  #steal(): number {
+    for (let index = 0; index < MAGAZINE_COUNT; index++) {
+      const magazine = magazineAt(index)
+      if (magazine === this.#magazine || Atomics.load(this.#words, magazine) === 0) continue
+      for (let at = magazine + 1; at < magazine + MAGAZINE_WORDS; at++) {
+        if (Atomics.load(this.#words, at) === 0) continue
+        const entry = Atomics.exchange(this.#words, at, 0)
+        if (entry !== 0) return entry
+      }
+    }
+    return 0
+  }
+
+  // The list. Only with the lock.
+
+  #list(entry: number): void {
+    Atomics.store(this.#owners, entry >>> 1, 0)
+    const at = this.#header + H.free
+    this.#free[this.#words[at]!] = entry
+    Atomics.store(this.#words, at, this.#words[at]! + 1)
+  }
+
+  /** Used frames first: they are in memory already. */
+  #unlist(): number {
+    const words = this.#words
+    const free = words[this.#header + H.free]!
+    let entry: number
+    if (free > 0) {
+      entry = this.#free[free - 1]!
+      Atomics.store(words, this.#header + H.free, free - 1)
+    } else {
+      const fresh = words[this.#header + H.fresh]!
+      if (fresh === this.totalFrames) return 0
+      entry = entryOf(fresh, false)
+      Atomics.store(words, this.#header + H.fresh, fresh + 1)
+    }
+    Atomics.store(this.#owners, entry >>> 1, CACHED)
+    return entry
+  }
+
+  #takeFreshRun(count: number, align: number): number {
+    const fresh = this.#words[this.#header + H.fresh]!
+    const first = Math.ceil(fresh / align) * align
+    if (first + count > this.totalFrames) return -1
+    for (let skipped = fresh; skipped < first; skipped++) this.#list(entryOf(skipped, false))
+    Atomics.store(this.#words, this.#header + H.fresh, first + count)
+    for (let frame = first; frame < first + count; frame++) Atomics.store(this.#owners, frame, 1)
+    return first
+  }
+
+  /** Cold: only when no fresh run is left. Fresh frames may be part of the run. */
+  #takeFreedRun(count: number, align: number): number {
+    const words = this.#words
+    const owners = this.#owners
+    let run = 0
+    for (let frame = this.firstFrame; frame < this.totalFrames; frame++) {
+      if (owners[frame] !== 0) run = 0
+      else if (run > 0 || frame % align === 0) run++
+      if (run < count) continue
+      const first = frame - count + 1
+      let fresh = words[this.#header + H.fresh]!
+      for (; fresh <= frame; fresh++) this.#list(entryOf(fresh, false))
+      Atomics.store(words, this.#header + H.fresh, fresh)
+      const free = words[this.#header + H.free]!
+      let kept = 0
+      for (let index = 0; index < free; index++) {
+        const entry = this.#free[index]!
+        if (entry >>> 1 < first || entry >>> 1 > frame) this.#free[kept++] = entry
+      }
+      Atomics.store(words, this.#header + H.free, kept)
+      for (let taken = first; taken <= frame; taken++) Atomics.store(owners, taken, 1)
+      return first
+    }
+    return -1
+  }
+
+  /** Throws `internal` where the address is no frame's of the pool. */
+  #numberOf(address: number): number {
+    const frame = address / FRAME_SIZE
+    if (Number.isInteger(frame) && frame >= 0 && frame < this.totalFrames) return frame
+    throw new NonrootError({
+      code: 'internal',
+      message: `host address ${address} is no frame of the pool's ${this.totalFrames}`,
+      thing: 'frame',
+      value: address,
+      remedy: 'report this: a part of the hypervisor gave back or shared what it was never given',
+    })
+  }
+
+  #misuse(what: string, address: number, count: number): NonrootError {
+    return new NonrootError({
+      code: 'internal',
+      message: `frame 0x${address.toString(16)} is ${what}, but ${count === RESERVED ? "it is the pool's own" : 'nobody owns it'}`,
+      thing: 'frame',
+      value: address,
+      remedy: 'report this: a part of the hypervisor gave a frame back twice',
+    })
+  }
+}
+
+const magazineAt = (index: number): number => (MAGAZINES >>> 2) + index * MAGAZINE_WORDS
+const TABLE_BYTES = 4 + 4 + 2
+const firstFrame = (total: number): number => (TABLES >>> 12) + Math.ceil((total * TABLE_BYTES) / FRAME_SIZE)
+
+function checkMemory({ buffer }: WebAssembly.Memory): void {
+  const { byteLength } = buffer
+  if (!(buffer instanceof SharedArrayBuffer)) throw unusable('it is not shared', 'make it with shared: true')
+  const total = Math.floor(byteLength / FRAME_SIZE)
+  if (firstFrame(total) >= total)
+    throw unusable(`it has ${byteLength} bytes, which the pool's own tables fill`, 'give it 128 KiB at least')
+}
+
+const unusable = (why: string, remedy: string): NonrootError =>
+  new NonrootError({
+    code: 'host.memory',
+    message: `this memory cannot serve as host memory: ${why}`,
+    thing: 'host.memory',
+    remedy,
+  })

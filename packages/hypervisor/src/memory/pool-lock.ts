@@ -1,0 +1,57 @@
+/** A lock between threads in one word of shared memory: it spins a little, then sleeps where the thread may. @hot */
+
+import { NonrootError } from '@nonroot/contracts'
+
+const FREE = 0
+const HELD = 1
+/** Held, and somebody sleeps: whoever releases it wakes one. */
+const AWAITED = 2
+
+/** Longer than any holder needs by far, were it not for the host's scheduler. */
+const SPINS = 200
+const NAP_MS = 100
+/** Nobody holds it for as long as this: its holder was ended in the midst. */
+const PATIENCE_MS = 10_000
+
+export class PoolLock {
+  readonly #words: Int32Array
+  readonly #at: number
+  readonly #patienceMs: number
+
+  constructor(words: Int32Array, at: number, patienceMs = PATIENCE_MS) {
+    this.#words = words
+    this.#at = at
+    this.#patienceMs = patienceMs
+  }
+
+  /** Throws `host.memory` when the thread that holds it seems to be gone. */
+  acquire(): void {
+    for (let spin = 0; spin < SPINS; spin++) {
+      if (Atomics.compareExchange(this.#words, this.#at, FREE, HELD) === FREE) return
+    }
+    this.#wait()
+  }
+
+  release(): void {
+    if (Atomics.exchange(this.#words, this.#at, FREE) === AWAITED) Atomics.notify(this.#words, this.#at, 1)
+  }
+
+  #wait(): void {
+    const end = performance.now() + this.#patienceMs
+    while (Atomics.exchange(this.#words, this.#at, AWAITED) !== FREE) {
+      if (performance.now() > end) {
+        throw new NonrootError({
+          code: 'host.memory',
+          message: `the pool of host memory has been locked for ${this.#patienceMs / 1000} s: a thread was ended while it took frames`,
+          thing: 'host.memory',
+          remedy: 'start the host anew; let threads end by themselves',
+        })
+      }
+      try {
+        Atomics.wait(this.#words, this.#at, AWAITED, Math.min(NAP_MS, this.#patienceMs))
+      } catch {
+        // A thread that may not sleep (a browser's first) goes on asking.
+      }
+    }
+  }
+}
