@@ -1,7 +1,7 @@
 /** Interrupts: lines and messages in, vectors and signals out. Knows neither devices nor CPU modes. */
 
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /** One input of an interrupt controller, owned by one device. Levels are logical: raised = asserted, whatever the polarity. */
 export interface InterruptLine {

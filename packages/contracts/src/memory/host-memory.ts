@@ -1,7 +1,7 @@
 /** The host's memory: one pool of frames that all VMs draw on. Knows no guest. */
 
-import type { Hpa } from './address.ts'
-import { token } from './token.ts'
+import type { Hpa } from '../base/address.ts'
+import { token } from '../base/token.ts'
 
 /**
  * ONE shared WebAssembly.Memory. A host-physical address is a byte offset into it, so compiled guest code, page walkers and

@@ -1,18 +1,18 @@
 /** CPU modes: how guest code is run. VMX exit reasons, traps and translators live behind this and cross it never. */
 
-import type { Clock } from './clock.ts'
-import type { EntropyBackend } from './backends.ts'
+import type { Clock } from '../devices/clock.ts'
+import type { EntropyBackend } from '../host/backends.ts'
 import type { GuestAbi } from './guest-abi.ts'
-import type { GuestMemory } from './guest-memory.ts'
-import type { InterruptController } from './interrupts.ts'
-import type { IoBus } from './io-bus.ts'
-import type { Metrics } from './metrics.ts'
-import type { Log } from './log.ts'
+import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { InterruptController } from '../devices/interrupts.ts'
+import type { IoBus } from '../devices/io-bus.ts'
+import type { Metrics } from '../base/metrics.ts'
+import type { Log } from '../base/log.ts'
 import type { PagingStrategy } from './paging.ts'
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
-import type { VcpuState, VcpuStatePatch } from './vcpu-state.ts'
+import type { VcpuState, VcpuStatePatch } from '../x86/vcpu-state.ts'
 
 /** The roles that a vCPU settles its own exits with. One VM's; shared by its vCPUs. */
 export interface VcpuPorts {

@@ -1,13 +1,13 @@
 /** An I/O model: the platform that devices and guest meet on. Emulated PC, virtio transports, passthrough, Xen's channels. */
 
-import type { Gpa } from './address.ts'
-import type { ConsoleBackend } from './backends.ts'
-import type { Device, DeviceContext } from './device.ts'
-import type { InterruptController } from './interrupts.ts'
-import type { PciBus } from './pci.ts'
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
-import type { Token } from './token.ts'
+import type { Gpa } from '../base/address.ts'
+import type { ConsoleBackend } from '../host/backends.ts'
+import type { Device, DeviceContext } from '../devices/device.ts'
+import type { InterruptController } from '../devices/interrupts.ts'
+import type { PciBus } from '../devices/pci.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
+import type { Token } from '../base/token.ts'
 
 /** What the platform has, for whoever writes tables about it (ACPI, device tree, Xen start info). Absent = the machine has none. */
 export interface PlatformDescription {

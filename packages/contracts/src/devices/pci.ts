@@ -2,7 +2,7 @@
 
 import type { IoHandler, IoRegion } from './device.ts'
 import type { InterruptLine } from './interrupts.ts'
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 export type PciBarDescription =
   | {

@@ -1,7 +1,7 @@
 /** Why `Vcpu.run` returned: neutral reasons that no CPU mode owns, as between kvm.ko and its user space. */
 
-import type { Gpa } from './address.ts'
-import type { IoSize } from './io-bus.ts'
+import type { Gpa } from '../base/address.ts'
+import type { IoSize } from '../devices/io-bus.ts'
 
 /**
  * Exits come often, so a vCPU owns ONE object of each kind and reuses it: what `run` returns is valid until the next `run` of that vCPU. Copy what

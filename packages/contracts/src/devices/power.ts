@@ -1,6 +1,6 @@
 /** How a VM ends or starts over, on a device's word. Takes effect when the current instruction is done. */
 
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 export interface PowerControl {
   /** Soft-off (ACPI S5). The VM ends with `poweredOff`. */

@@ -1,18 +1,18 @@
 /** Devices and the capabilities they are handed. A device never sees a bus, a CPU mode or a transport. */
 
-import type { Gpa } from './address.ts'
-import type { BackendKinds } from './backends.ts'
+import type { Gpa } from '../base/address.ts'
+import type { BackendKinds } from '../host/backends.ts'
 import type { Clock } from './clock.ts'
-import type { GuestMemory } from './guest-memory.ts'
+import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { InterruptLine, MessageInterrupts } from './interrupts.ts'
 import type { IoSize } from './io-bus.ts'
-import type { Log } from './log.ts'
-import type { Metrics } from './metrics.ts'
+import type { Log } from '../base/log.ts'
+import type { Metrics } from '../base/metrics.ts'
 import type { PciFunction, PciFunctionDescription } from './pci.ts'
 import type { PowerControl } from './power.ts'
-import type { Snapshot } from './snapshot.ts'
-import { token } from './token.ts'
-import type { Token } from './token.ts'
+import type { Snapshot } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
+import type { Token } from '../base/token.ts'
 
 /**
  * Registers at a range of ports or guest-physical addresses. `offset` is from the range's base and inside it. Values are unsigned numbers of `size`

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { formatSize, parseSize } from './index.ts'
+import { formatSize, parseSize } from '../index.ts'
 
 describe('sizes', () => {
   it.each([

@@ -1,10 +1,10 @@
 /** What a guest finds of its hypervisor: CPUID leaves, MSRs, hypercalls, clocks, start of day. Knows no CPU mode. */
 
-import type { Clock } from './clock.ts'
-import type { GuestMemory } from './guest-memory.ts'
-import type { InterruptController } from './interrupts.ts'
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Clock } from '../devices/clock.ts'
+import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { InterruptController } from '../devices/interrupts.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /** Four 32-bit registers, unsigned. The caller's object, filled in place. */
 export interface CpuidResult {

@@ -1,6 +1,6 @@
 /** Which vCPU runs next and how long. Knows nothing of what vCPUs do. */
 
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 /** A vCPU to schedule. Made by the kernel, one per vCPU. */
 export interface Schedulable {

@@ -3,7 +3,7 @@
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
 import type { ThreadBackend } from './threads.ts'
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 /**
  * A disk. Offsets and lengths in bytes, multiples of `sectorSize`, inside `size`: the device checks before it calls. Requests may complete

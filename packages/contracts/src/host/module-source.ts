@@ -1,6 +1,6 @@
 /** Where configurations and plugins come from. Implemented per host (`host-node`), so that the kernel imports no `node:*`. */
 
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 /** An npm package as found on disk; nothing of it has been imported. */
 export interface FoundPackage {

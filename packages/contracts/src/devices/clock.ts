@@ -1,7 +1,7 @@
 /** Guest time. Two implementations in the kernel: wall, and deterministic (derived from retired instructions). */
 
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /** A pending call. Opaque; give it to `cancel`. */
 export interface Timer {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { Clock, ExitCode, invariant, NonrootError, tokenName } from './index.ts'
-import type { ErrorCode } from './index.ts'
+import { Clock, ExitCode, invariant, NonrootError, tokenName } from '../index.ts'
+import type { ErrorCode } from '../index.ts'
 
 describe('errors', () => {
   it.each<{ code: ErrorCode; exit: number }>([

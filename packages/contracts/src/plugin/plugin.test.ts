@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { defineDevice, definePlugin, noOptions } from './index.ts'
-import type { Device, IoRegion, Schema } from './index.ts'
+import { defineDevice, definePlugin, noOptions } from '../index.ts'
+import type { Device, IoRegion, Schema } from '../index.ts'
 
 describe('definers', () => {
   it('infer the options of create from the schema', () => {

@@ -1,8 +1,8 @@
 /** A guest's physical memory as devices, boot protocols and strategies see it. Knows no page table and no CPU mode. */
 
-import type { Access, Gpa, Hpa } from './address.ts'
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Access, Gpa, Hpa } from '../base/address.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /** A stretch of guest-physical address space. Whole frames, sorted, no two overlap. Addresses outside any are not backed. */
 export interface MemoryRegion {

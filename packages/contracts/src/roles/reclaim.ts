@@ -1,10 +1,10 @@
 /** Getting frames back from guests: ballooning, sharing, swapping, and who is asked when. */
 
-import type { Device } from './device.ts'
-import type { GuestMemory } from './guest-memory.ts'
-import type { HostMemory } from './host-memory.ts'
-import type { Metrics } from './metrics.ts'
-import { token } from './token.ts'
+import type { Device } from '../devices/device.ts'
+import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { HostMemory } from '../memory/host-memory.ts'
+import type { Metrics } from '../base/metrics.ts'
+import { token } from '../base/token.ts'
 
 /** One VM as a policy sees it. Frames everywhere. */
 export interface ReclaimSubject {

@@ -1,6 +1,6 @@
 /** A balloon as a reclaim policy sees it: memory that a guest gives back on request. Knows no device type. */
 
-import { token } from './token.ts'
+import { token } from '../base/token.ts'
 
 /** What a guest says of its memory. All optional, bytes or counts since it booted. */
 export interface BalloonStatistics {

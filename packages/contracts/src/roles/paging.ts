@@ -3,9 +3,9 @@
  * never learns whether VMX, a translator or a PV interface is asking.
  */
 
-import type { Gpa, Gva, Hpa } from './address.ts'
-import type { Saveable } from './snapshot.ts'
-import { token } from './token.ts'
+import type { Gpa, Gva, Hpa } from '../base/address.ts'
+import type { Saveable } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /** Which kind of first-stage tables a root points to. `none`: paging is off, addresses pass unchanged. */
 export type PagingFormat = 'none' | 'legacy32' | 'pae' | 'fourLevel' | 'fiveLevel'

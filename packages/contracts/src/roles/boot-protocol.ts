@@ -1,10 +1,10 @@
 /** How a guest gets into memory and what its registers are at its first instruction. */
 
-import type { GuestMemory } from './guest-memory.ts'
+import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { PlatformDescription } from './io-model.ts'
-import type { Log } from './log.ts'
-import { token } from './token.ts'
-import type { VcpuStatePatch } from './vcpu-state.ts'
+import type { Log } from '../base/log.ts'
+import { token } from '../base/token.ts'
+import type { VcpuStatePatch } from '../x86/vcpu-state.ts'
 
 export interface BootModule<Content> {
   readonly content: Content

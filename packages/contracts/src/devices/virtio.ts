@@ -1,9 +1,9 @@
 /** Virtio as a device's author sees it: chains of descriptors, queues, a port to the driver. Knows no ring format and no transport. */
 
 import type { Device } from './device.ts'
-import type { MemoryLease } from './guest-memory.ts'
-import type { Snapshot } from './snapshot.ts'
-import { token } from './token.ts'
+import type { MemoryLease } from '../memory/guest-memory.ts'
+import type { Snapshot } from '../base/snapshot.ts'
+import { token } from '../base/token.ts'
 
 /**
  * One buffer that the driver made available: device-readable bytes, then device-writable bytes. However the driver cut it into descriptors,

@@ -1,7 +1,7 @@
 /** Ports and memory-mapped registers, as the CPU mode sees them: an address goes in, a device answers. Knows no device kind. */
 
-import type { Gpa } from './address.ts'
-import { token } from './token.ts'
+import type { Gpa } from '../base/address.ts'
+import { token } from '../base/token.ts'
 
 /**
  * Answer of a device that is not ready: the access becomes a `portIo` or `mmio` exit, and whoever runs the vCPU completes it.
