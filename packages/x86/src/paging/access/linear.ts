@@ -163,12 +163,18 @@ export function writeRange(
   const length = end - start
   const head = Math.min(length, 4096 - (low & 0xfff))
   const first = locate(core, low, high, access | ACCESS.write)
+  const firstFrame = core.paging.frame
   const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access | ACCESS.write) : 0
-  const part = (hpa: number, offset: number, count: number) => {
-    if (hpa < 0) return
-    core.u8.set(from.subarray(start + offset, start + offset + count), hpa)
+  const secondFrame = core.paging.frame
+  const part = (hpa: number, frame: number, offset: number, count: number) => {
+    const bytes = from.subarray(start + offset, start + offset + count)
+    if (hpa < 0) {
+      for (let i = 0; i < count; i++) core.host.writeDevice(frame * 4096 + ((low + offset + i) & 0xfff), 1, bytes[i]!)
+      return
+    }
+    core.u8.set(bytes, hpa)
     if (core.code.hasCode(hpa & -4096)) core.code.invalidate(hpa, count)
   }
-  part(first, 0, head)
-  if (head < length) part(second, head, length - head)
+  part(first, firstFrame, 0, head)
+  if (head < length) part(second, secondFrame, head, length - head)
 }

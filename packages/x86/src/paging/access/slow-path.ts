@@ -21,9 +21,10 @@ export function slowRead(core: Core, info: number): 0 | 1 {
   const high = core.get32(S.address + 4)
   count(core, 0)
   const page = translateData(core, low, high, info, currentAccess(core))
-  if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
+  if (page & STATUS && page !== DEVICE) return 1
   const offset = low & 0xfff
-  if (offset + bytes > 4096) return readAcross(core, low, high, bytes, page)
+  if (offset + bytes > 4096) return readAcross(core, low, high, bytes, page, 0)
+  if (page === DEVICE) return readDevice(core, low, bytes)
   loadValue(core, (page + offset) >>> 0, bytes, 0)
   return 0
 }
@@ -34,10 +35,11 @@ export function slowWrite(core: Core, info: number): 0 | 1 {
   const high = core.get32(S.address + 4)
   count(core, 8)
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
-  if (page & STATUS) return page === DEVICE ? writeDevice(core, low, bytes) : 1
+  if (page & STATUS && page !== DEVICE) return 1
   const offset = low & 0xfff
-  if (core.compiled && core.code.isCode((page + offset) >>> 0, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
+  if (writesOverOwnCode(core, page, offset, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
   if (offset + bytes > 4096) return writeAcross(core, low, high, bytes, page)
+  if (page === DEVICE) return writeDevice(core, low, bytes)
   storeValue(core, page, offset, bytes, 0)
   return 0
 }
@@ -50,15 +52,11 @@ export function slowModify(core: Core, info: number): 0 | 1 {
   core.set32(S.modify, core.base + S.value)
   count(core, 8)
   const page = translateData(core, low, high, info, currentAccess(core) | ACCESS.write)
-  if (page & STATUS) return page === DEVICE ? readDevice(core, low, bytes) : 1
+  if (page & STATUS && page !== DEVICE) return 1
   const offset = low & 0xfff
-  if (core.compiled && core.code.isCode((page + offset) >>> 0, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
-  if (offset + bytes > 4096) {
-    const second = secondPage(core, low, high, bytes, ACCESS.write)
-    if (second & STATUS && second !== DEVICE) return 1
-    if (core.compiled && second !== DEVICE && core.code.isCode(second, (low & 0xfff) + bytes - 4096)) return interpretInstead(core)
-    return readAcross(core, low, high, bytes, page)
-  }
+  if (writesOverOwnCode(core, page, offset, Math.min(bytes, 4096 - offset))) return interpretInstead(core)
+  if (offset + bytes > 4096) return readAcross(core, low, high, bytes, page, ACCESS.write)
+  if (page === DEVICE) return readDevice(core, low, bytes)
   loadValue(core, (page + offset) >>> 0, bytes, 0)
   if (!core.code.hasCode(page)) core.set32(S.modify, (page + offset) | 0)
   return 0
@@ -117,30 +115,46 @@ function secondPage(core: Core, low: number, high: number, bytes: number, write:
   return page
 }
 
-function readAcross(core: Core, low: number, high: number, bytes: number, first: number): 0 | 1 {
-  const head = 4096 - (low & 0xfff)
-  const second = secondPage(core, low, high, bytes, 0)
+/** Both pages are translated before either is read. With `write` what is read will be written. */
+function readAcross(core: Core, low: number, high: number, bytes: number, first: number, write: number): 0 | 1 {
+  const firstFrame = core.paging.frame
+  const offset = low & 0xfff
+  const head = 4096 - offset
+  const second = secondPage(core, low, high, bytes, write)
   if (second & STATUS && second !== DEVICE) return 1
-  const value = core.base + S.value
-  const { u8 } = core
-  for (let i = 0; i < head; i++) u8[value + i] = u8[((first + (low & 0xfff)) >>> 0) + i]!
-  if (second === DEVICE)
-    for (let i = head; i < bytes; i++) u8[value + i] = core.host.readDevice(core.paging.frame * 4096 + i - head, 1)
-  else for (let i = head; i < bytes; i++) u8[value + i] = u8[(second >>> 0) + i - head]!
+  if (write && writesOverOwnCode(core, second, 0, bytes - head)) return interpretInstead(core)
+  readPart(core, first, firstFrame, offset, head, 0)
+  readPart(core, second, core.paging.frame, 0, bytes - head, head)
   return 0
 }
 
 function writeAcross(core: Core, low: number, high: number, bytes: number, first: number): 0 | 1 {
-  const head = 4096 - (low & 0xfff)
+  const firstFrame = core.paging.frame
+  const offset = low & 0xfff
+  const head = 4096 - offset
   const second = secondPage(core, low, high, bytes, ACCESS.write)
   if (second & STATUS && second !== DEVICE) return 1
-  if (core.compiled && second !== DEVICE && core.code.isCode(second, (low & 0xfff) + bytes - 4096)) return interpretInstead(core)
-  storeValue(core, first, low & 0xfff, head, 0)
-  if (second !== DEVICE) storeValue(core, second, 0, bytes - head, head)
-  else
-    for (let i = head; i < bytes; i++)
-      core.host.writeDevice(core.paging.frame * 4096 + i - head, 1, core.u8[core.base + S.value + i]!)
+  if (writesOverOwnCode(core, second, 0, bytes - head)) return interpretInstead(core)
+  writePart(core, first, firstFrame, offset, head, 0)
+  writePart(core, second, core.paging.frame, 0, bytes - head, head)
   return 0
+}
+
+/** What an access has on one of its two pages, to or from the value slot at `at`. A device, whose page `frame` is, sees bytes. */
+function readPart(core: Core, page: number, frame: number, offset: number, bytes: number, at: number): void {
+  const value = core.base + S.value + at
+  for (let i = 0; i < bytes; i++)
+    core.u8[value + i] = page === DEVICE ? core.host.readDevice(frame * 4096 + offset + i, 1) : core.u8[((page + offset) >>> 0) + i]!
+}
+function writePart(core: Core, page: number, frame: number, offset: number, bytes: number, at: number): void {
+  if (page !== DEVICE) return storeValue(core, page, offset, bytes, at)
+  const value = core.base + S.value + at
+  for (let i = 0; i < bytes; i++) core.host.writeDevice(frame * 4096 + offset + i, 1, core.u8[value + i]!)
+}
+
+/** Compiled code would write over code, perhaps its own. */
+function writesOverOwnCode(core: Core, page: number, offset: number, bytes: number): boolean {
+  return core.compiled && page !== DEVICE && core.code.isCode((page + offset) >>> 0, bytes)
 }
 
 /** Memory to the value slot. */
