@@ -4,6 +4,7 @@ import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
 import {
   in64BitCode,
+  invalidateSegment,
   isLong,
   isProtected,
   privilegeOf,
@@ -225,7 +226,7 @@ export function dropInnerSegments(core: Core, cpl: number): void {
     const rights = core.segmentAttributes(n)
     if (rights & RIGHTS.unusable) continue
     const conforming = (rights & (RIGHTS.code | RIGHTS.direction)) === (RIGHTS.code | RIGHTS.direction)
-    if (!conforming && privilegeOf(rights) < cpl) setNullSegment(core, n, 0)
+    if (!conforming && privilegeOf(rights) < cpl) invalidateSegment(core, n)
   }
 }
 export { isLong }

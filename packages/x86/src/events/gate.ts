@@ -6,7 +6,7 @@ import { GuestFault, type Core } from '../state/core.ts'
 import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/access/linear.ts'
 import { readFlags } from '../state/flags.ts'
 import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { isLong, isV86, RIGHTS, setNullSegment, setSegment } from '../state/segments.ts'
+import { invalidateSegment, isLong, isV86, RIGHTS, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import {
   checkStackSegment,
@@ -229,7 +229,7 @@ function throughGate(
   core.set32(S.flags, core.get32(S.flags) & ~FLAG.VM)
   loadSegment(core, SEGMENT.cs, (selector & 0xfffc) | newCpl, target)
   if (stackDescriptor) loadSegment(core, SEGMENT.ss, stackSelector, stackDescriptor)
-  if (v86) for (const n of [SEGMENT.gs, SEGMENT.fs, SEGMENT.ds, SEGMENT.es]) setNullSegment(core, n, 0)
+  if (v86) for (const n of [SEGMENT.gs, SEGMENT.fs, SEGMENT.ds, SEGMENT.es]) invalidateSegment(core, n)
   core.set32(S.cpl, newCpl)
   stack.commit()
   core.set32(S.rip, rip)

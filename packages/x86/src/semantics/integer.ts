@@ -249,7 +249,8 @@ const enter: Semantics = (b, size) => {
     b.store(b.linear(SEGMENT.ss, b.get(top), bytes, 'write'), bytes, value, SEGMENT.ss)
   }
   pushValue(b.readRegister(RBP, b.operandSize))
-  const newFrame = b.get(top)
+  // On a 16-bit stack the upper half of ESP goes along.
+  const newFrame = b.stackSize === 16 ? b.or(b.and(b.slot(gpr(RSP)), 0xffff_0000), b.get(top)) : b.get(top)
   const left = b.variable(level, 'level')
   b.if(b.ne(level, 0), () => {
     b.loop(() => {
