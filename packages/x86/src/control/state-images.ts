@@ -12,6 +12,11 @@ const X87 = 1
 const SSE = 2
 const MXCSR_VALID = 0xffff
 export const MXCSR_INITIAL = 0x1f80
+/** x87 control word: bits that are there, and the reserved one that reads 1; status word: ES and B. (SDM Vol. 1, "x87 FPU Control Word") */
+const CONTROL_BITS = 0x1f3f
+const CONTROL_FIXED = 0x40
+const STATUS_PENDING = 0x8080
+const EXCEPTIONS = 0x3f
 /** Offsets in the legacy region. */
 const AT = {
   control: 0,
@@ -56,9 +61,12 @@ function packX87(core: Core, wide: boolean): void {
     image.fill(0, to + 10, to + 16)
   }
 }
+/** Reserved bits of the control word and what the status word has of pending exceptions (ES, B) are not taken from an image, as in FLDENV. */
 function unpackX87(core: Core, wide: boolean): void {
-  const status = view.getUint16(AT.status, true)
-  core.set32(S.fpuControl, view.getUint16(AT.control, true))
+  const control = (view.getUint16(AT.control, true) & CONTROL_BITS) | CONTROL_FIXED
+  const flags = view.getUint16(AT.status, true) & ~STATUS_PENDING
+  const status = flags & ~control & EXCEPTIONS ? flags | STATUS_PENDING : flags
+  core.set32(S.fpuControl, control)
   core.set32(S.fpuStatus, status)
   core.set32(S.fpuTag, image[AT.tag]!)
   core.set32(S.fpuOpcode, view.getUint16(AT.opcode, true) & 0x7ff)

@@ -297,7 +297,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const bound = this.rawLoad('i64', seg, access === 'read' ? SEG.readBound : SEG.writeBound, 64)
     this.ifUnlikely(this.gtU(this.add(offset, bytes), bound), () => {
       this.setSlot(S.address, offset)
-      const info = this.or(this.i32(bytes | (access === 'write' ? 0x10000 : 0)), this.shl(this.#segmentNumber(seg), 8))
+      const info = this.or(this.i32(bytes | (access === 'write' ? 0x100_0000 : 0)), this.shl(this.#segmentNumber(seg), 16))
       this.ifUnlikely(this.call('i32', 'checkSegment', this.cpu, info), () => this.leave())
     })
     return this.and(this.add(offset, this.rawLoad('i64', seg, SEG.base, 64)), 0xffff_ffff)

@@ -12,8 +12,7 @@ function countDown(b: SemanticsBuilder): Value {
 /** A target beyond the CS limit, or in 64-bit mode not canonical, is #GP at the branch. Relative ones are left to the fetch. */
 function checkTarget(b: SemanticsBuilder, target: Value): void {
   if (b.codeSize === 64) {
-    if (target.kind !== 'const') b.raiseIf(b.ne(b.shrS(b.shl(target, 16), 16), target), VECTOR.GP)
-    return
+    return b.raiseIf(b.ne(b.shrS(b.shl(target, 16), 16), target), VECTOR.GP)
   }
   b.raiseIf(b.gtU(target, b.rawLoad('i64', b.add(b.cpu, segment(SEGMENT.cs)), SEG.limit, 32)), VECTOR.GP)
 }

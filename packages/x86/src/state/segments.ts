@@ -65,6 +65,14 @@ export function setNullSegment(core: Core, n: number, selector: number): void {
   setSegment(core, n, selector, 0, 0, 0, RIGHTS.unusable)
 }
 
+/** Makes a register null as a change of privilege does: selector and validity change, base and limit stay. (SDM Vol. 2, "IRET", "RET") */
+export function invalidateSegment(core: Core, n: number): void {
+  const at = segment(n)
+  core.set32(at + SEG.selector, 0)
+  core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) | RIGHTS.unusable)
+  setBounds(core, n)
+}
+
 /** Recomputes the bounds of plain accesses. Real-address mode looks at limits only. */
 export function setBounds(core: Core, n: number): void {
   const at = segment(n)
@@ -94,16 +102,16 @@ export function setAllBounds(core: Core): void {
 }
 
 /**
- * Slow limit and type check of an access in a mode with segments: offset in the `address` slot, `info` bytes | segment number << 8 |
- * write << 16. 0 when it is allowed after all. (SDM Vol. 3A, "Limit Checking", "Type Checking")
+ * Slow limit and type check of an access in a mode with segments: offset in the `address` slot, `info` bytes | segment number << 16 |
+ * write << 24. 0 when it is allowed after all. (SDM Vol. 3A, "Limit Checking", "Type Checking")
  */
 export function checkSegment(core: Core, info: number): 0 | 1 {
-  const n = (info >>> 8) & 0xff
+  const n = (info >>> 16) & 0xff
   const at = segment(n)
   const rights = core.get32(at + SEG.attributes)
   const offset = core.get32(S.address) >>> 0
   const limit = core.get32(at + SEG.limit) >>> 0
-  if (segmentAllows(core, rights, limit, offset, info & 0xff, info >> 16 !== 0)) return 0
+  if (segmentAllows(core, rights, limit, offset, info & 0xffff, info >> 24 !== 0)) return 0
   core.raise(n === SEGMENT.ss ? 12 : 13, 0)
   return 1
 }

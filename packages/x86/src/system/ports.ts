@@ -60,7 +60,7 @@ function locate(core: Core, n: number, low: number, high: number, bytes: number,
     if (n === SEGMENT.fs || n === SEGMENT.gs) core.set64(S.address, core.get64(S.address) + core.get64(at + SEG.base))
     return
   }
-  if (checkSegment(core, bytes | (n << 8) | (write ? 0x10000 : 0))) throw new Left()
+  if (checkSegment(core, bytes | (n << 16) | (write ? 0x100_0000 : 0))) throw new Left()
   core.set32(S.address, (low + core.get32(at + SEG.base)) | 0)
   core.set32(S.address + 4, 0)
 }

@@ -48,6 +48,14 @@ function storeTable(core: Core): Outcome {
   return NEXT
 }
 
+/** Upper half of an LDT's or TSS's base: the whole must be canonical. */
+function upperBase(core: Core, d: Descriptor, selector: number): number {
+  const upper = readUpperBase(core, d, selector)
+  const shift = core.paging.canonicalShift
+  if ((upper << shift) >> shift !== upper) throw new GuestFault(VECTOR.GP, selector & 0xfffc)
+  return upper
+}
+
 /** (selector). */
 function lldt(core: Core): Outcome {
   const selector = core.arg32(0) & 0xffff
@@ -59,7 +67,7 @@ function lldt(core: Core): Outcome {
   if (selector & 4) throw new GuestFault(VECTOR.GP, code)
   const d = readDescriptor(core, selector)
   if (d.isSegment || d.type !== SYSTEM_TYPE.ldt) throw new GuestFault(VECTOR.GP, code)
-  const upper = isLong(core) ? readUpperBase(core, d, selector) : 0
+  const upper = isLong(core) ? upperBase(core, d, selector) : 0
   if (!d.present) throw new GuestFault(VECTOR.NP, code)
   setSegment(core, SEGMENT.ldtr, selector, d.base, upper, d.limit, d.rights)
   return NEXT
@@ -73,7 +81,7 @@ function ltr(core: Core): Outcome {
   const d = readDescriptor(core, selector)
   const available = d.type === SYSTEM_TYPE.tss32 || (d.type === SYSTEM_TYPE.tss16 && !isLong(core))
   if (d.isSegment || !available) throw new GuestFault(VECTOR.GP, code)
-  const upper = isLong(core) ? readUpperBase(core, d, selector) : 0
+  const upper = isLong(core) ? upperBase(core, d, selector) : 0
   if (!d.present) throw new GuestFault(VECTOR.NP, code)
   markDescriptor(core, d, 2)
   setSegment(core, SEGMENT.tr, selector, d.base, upper, d.limit, d.rights | 2)
