@@ -35,6 +35,11 @@ const PLACES = {
   ldt: [0x60, 0x2a],
   trap: [0x64, -1],
 } as const
+/**
+ * A 16-bit TSS has no upper halves of the general registers, and they are not maintained. (SDM Vol. 3A, "16-Bit Task-State Segment (TSS)") Processors
+ * fill them with ones.
+ */
+const UPPER_HALF = 0xffff_0000 | 0
 const LEAST_LIMIT = [0x67, 0x2b] as const
 /** Order of the segment registers in the TSS: ES CS SS DS (FS GS). */
 const SEGMENT_COUNT = [6, 4] as const
@@ -170,7 +175,7 @@ function loadTask(core: Core, state: NewState, ext: number): void {
   core.set32(S.rip + 4, 0)
   writeFlags(core, state.wide ? state.flags : state.flags & 0xffff)
   state.registers.forEach((value, n) => {
-    core.set32(gpr(n), state.wide ? value : (core.get32(gpr(n)) & ~0xffff) | (value & 0xffff))
+    core.set32(gpr(n), state.wide ? value : value | UPPER_HALF)
     core.set32(gpr(n) + 4, 0)
   })
   // Selectors first, as not present: a fault on the way shows them so.

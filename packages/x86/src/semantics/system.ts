@@ -128,15 +128,12 @@ const inspect =
     b.if(b.flag('zf'), () => destination!.write(b.truncate(b.slot(S.value), destination!.width)))
   }
 
+/** The operand must be writable, and is written only where it changes. (SDM Vol. 2A, "ARPL") */
 const arpl: Semantics = (b, destination, source) => {
   const mine = b.and(source!.read(), 3)
   const old = destination!.readToWrite()
   const less = b.ltU(b.and(old, 3), mine)
-  b.if(
-    less,
-    () => destination!.write(b.or(b.and(old, 0xfffc), mine)),
-    () => destination!.write(old),
-  )
+  b.if(less, () => destination!.write(b.or(b.and(old, 0xfffc), mine)))
   b.setFlag('zf', less)
 }
 
