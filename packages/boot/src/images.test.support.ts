@@ -29,6 +29,7 @@ export const PLATFORM: PlatformDescription = {
       { kind: 'mmio', base: 0xc0000000, length: 0x20000000 },
     ],
     intx: [16, 17, 18, 19],
+    picRouting: { device: 31, function: 0, registers: [0x60, 0x61, 0x68, 0x69], irqs: [5, 10, 11] },
   },
   serial: [{ port: 0x3f8, gsi: 4 }],
   rtc: { port: 0x70, gsi: 8 },
@@ -107,6 +108,7 @@ export const createMachine = (
   guestMemory: createSparseMemory([{ start: gpa(0), length: mebibytes * MEBIBYTE, kind: 'ram' }, ...more]),
   vcpuCount: 2,
   platform,
+  capability: () => undefined,
   log: quiet,
 })
 

@@ -9,10 +9,13 @@ import type {
   IoRegion,
   IoSize,
   Log,
+  PlatformDescription,
   PowerControl,
   Snapshot,
 } from '@nonroot/contracts'
 import { Alarm, NEVER, SHORTEST_PERIOD_NS } from './alarm.ts'
+import { Gsi, Place } from './platform.ts'
+import { RESET_VALUE } from './reset-control.ts'
 import { assignState, restoreState, saveState } from './state.ts'
 
 /** Registers from the block's base, as in the ICH9. (ICH9 datasheet, "Power Management I/O Registers") */
@@ -84,6 +87,20 @@ export class AcpiPm implements Device, IoHandler {
       this.#update()
     })
     this.region = context.portIo(port, ACPI_BLOCK_LENGTH, this)
+  }
+
+  /** As it is now: firmware moves the block. */
+  describe(): NonNullable<PlatformDescription['acpi']> {
+    const { base } = this.region
+    return {
+      pm1Event: base + AcpiRegister.pm1Status,
+      pm1Control: base + AcpiRegister.pm1Control,
+      pmTimer: base + AcpiRegister.pmTimer,
+      gpe0: { base: base + AcpiRegister.gpe0Status, length: GPE0_LENGTH },
+      sciGsi: Gsi.sci,
+      sleepTypeS5: SLEEP_TYPE_S5,
+      reset: { port: Place.resetControl, value: RESET_VALUE },
+    }
   }
 
   /** A general-purpose event happened. */

@@ -1,7 +1,15 @@
 /** fw_cfg: what firmware asks the machine, by key and by file. Knows no content but its own directory. (QEMU, "fw_cfg Device Specification") */
 
-import { token } from '@nonroot/contracts'
-import type { Device, DeviceContext, GuestMemory, IoHandler, IoSize, Snapshot } from '@nonroot/contracts'
+import type {
+  Device,
+  DeviceContext,
+  FirmwareConfiguration,
+  FirmwareItem,
+  GuestMemory,
+  IoHandler,
+  IoSize,
+  Snapshot,
+} from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from './state.ts'
 
 const PORT = 0x510
@@ -31,36 +39,30 @@ const CHUNK = 4096
 const EMPTY = new Uint8Array(0)
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text)
 
-/** `addFile` for devices and boot protocols: `context.capability(FirmwareConfiguration)`. */
-export interface FirmwareConfiguration {
-  /** A file for firmware, as `etc/e820`. A later one of the same name replaces it. */
-  addFile(name: string, content: Uint8Array): void
-  /** An item by number. */
-  addItem(key: number, content: Uint8Array): void
-}
-export const FirmwareConfiguration = token<FirmwareConfiguration>('FirmwareConfiguration')
-
 const powerOn = () => ({ selected: 0, offset: 0, dmaHigh: 0 })
 const TYPE = 'fw-cfg'
 
 export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
   readonly #state = powerOn()
-  readonly #items = new Map<number, Uint8Array>()
-  readonly #files = new Map<string, Uint8Array>()
+  readonly #items = new Map<number, FirmwareItem>()
+  readonly #files = new Map<string, FirmwareItem>()
+  /** Of the item that is selected. */
+  #content: Uint8Array = EMPTY
   readonly #guestMemory: GuestMemory
 
   constructor(context: Pick<DeviceContext, 'portIo' | 'guestMemory'>) {
     this.#guestMemory = context.guestMemory
     this.#items.set(FwCfgKey.signature, ascii('QEMU'))
     this.#items.set(FwCfgKey.id, Uint8Array.of(ID_FEATURES, 0, 0, 0))
+    this.#fetch()
     context.portIo(PORT, Offset.length, this)
   }
 
-  addItem(key: number, content: Uint8Array): void {
+  addItem(key: number, content: FirmwareItem): void {
     this.#items.set(key, content)
   }
 
-  addFile(name: string, content: Uint8Array): void {
+  addFile(name: string, content: FirmwareItem): void {
     this.#files.set(name.slice(0, LONGEST_NAME), content)
     // Keys by order of name: the same files have the same keys, whoever added them first.
     const names = [...this.#files.keys()].sort()
@@ -69,11 +71,11 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
     view.setUint32(0, names.length)
     names.forEach((file, index) => {
       const at = 4 + index * 64
-      const bytes = this.#files.get(file)!
-      view.setUint32(at, bytes.length)
+      const item = this.#files.get(file)!
+      view.setUint32(at, bytesOf(item).length)
       view.setUint16(at + 4, FwCfgKey.firstFile + index)
       directory.set(ascii(file), at + 8)
-      this.#items.set(FwCfgKey.firstFile + index, bytes)
+      this.#items.set(FwCfgKey.firstFile + index, item)
     })
     this.#items.set(FwCfgKey.directory, directory)
   }
@@ -98,15 +100,16 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
   #select(key: number): void {
     this.#state.selected = key & KEY_MASK
     this.#state.offset = 0
+    this.#fetch()
   }
 
-  #item(): Uint8Array {
-    return this.#items.get(this.#state.selected) ?? EMPTY
+  #fetch(): void {
+    this.#content = bytesOf(this.#items.get(this.#state.selected) ?? EMPTY)
   }
 
   /** The item's bytes, then zeros. */
   #next(): number {
-    return this.#item()[this.#state.offset++] ?? 0
+    return this.#content[this.#state.offset++] ?? 0
   }
 
   #transfer(descriptor: number): void {
@@ -129,7 +132,7 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
 
   #copy(address: number, length: number): boolean {
     if (!this.#guestMemory.isRam(address, length)) return false
-    const item = this.#item()
+    const item = this.#content
     const { offset } = this.#state
     for (let done = 0; done < length && offset + done < item.length; done += CHUNK) {
       const end = Math.min(offset + done + CHUNK, offset + length, item.length)
@@ -143,6 +146,7 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
 
   reset(): void {
     assignState(this.#state, powerOn())
+    this.#fetch()
   }
 
   save(): Snapshot {
@@ -151,8 +155,11 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
 
   restore(snapshot: Snapshot): void {
     restoreState(snapshot, TYPE, 1, this.#state)
+    this.#fetch()
   }
 }
+
+const bytesOf = (item: FirmwareItem): Uint8Array => (item instanceof Uint8Array ? item : item())
 
 /** The DMA address register is big-endian. */
 const swap = (value: number): number =>

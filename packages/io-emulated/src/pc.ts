@@ -1,5 +1,6 @@
 /** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
 
+import { FirmwareConfiguration } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -14,7 +15,7 @@ import { CmosRtc } from './cmos-rtc.ts'
 import { DebugConsole } from './debug-console.ts'
 import { DebugExit } from './debug-exit.ts'
 import { Dma8237 } from './dma8237.ts'
-import { e820File, FirmwareConfiguration, FwCfg, FwCfgKey } from './fw-cfg.ts'
+import { e820File, FwCfg, FwCfgKey } from './fw-cfg.ts'
 import { I8042 } from './i8042.ts'
 import type { PcOptions } from './options.ts'
 import { PciHost } from './pci/host-bridge.ts'
@@ -79,6 +80,8 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     offers: new Map([[FirmwareConfiguration, () => fwCfg]]),
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,
+      acpi: acpi.describe(),
+      pci: pciBus.describe(),
       i8042: options.keyboard,
       vga: options.vga,
       ...(options.serial ? { serial: [{ port: SERIAL_PORTS[0], gsi: Gsi.serial[0] }] } : {}),

@@ -2,7 +2,6 @@
 
 import { gpa } from '@nonroot/contracts'
 import type { PlatformDescription } from '@nonroot/contracts'
-import { AcpiRegister, GPE0_LENGTH, SLEEP_TYPE_S5 } from './acpi-pm.ts'
 import { APIC_DEFAULT_BASE } from './apic/registers.ts'
 import { IO_APIC_PINS } from './apic/io-apic.ts'
 
@@ -27,9 +26,6 @@ export const PCI_INTX = [16, 17, 18, 19, 20, 21, 22, 23] as const
 
 export const PCI_IO_WINDOW = { base: 0x1000, length: 0xf000 } as const
 
-/** `RST_CPU` and `SYS_RST`: a hard reset. */
-export const RESET_VALUE = 0x06
-
 export const PC_PLATFORM = {
   localApic: { address: gpa(APIC_DEFAULT_BASE) },
   ioApics: [{ id: 0, address: gpa(Place.ioApic), gsiBase: 0, pins: IO_APIC_PINS }],
@@ -38,22 +34,5 @@ export const PC_PLATFORM = {
     { isaIrq: 0, gsi: Gsi.timer, trigger: 'edge', polarity: 'high' },
     { isaIrq: 9, gsi: Gsi.sci, trigger: 'level', polarity: 'high' },
   ],
-  acpi: {
-    pm1Event: Place.acpiBlock + AcpiRegister.pm1Status,
-    pm1Control: Place.acpiBlock + AcpiRegister.pm1Control,
-    pmTimer: Place.acpiBlock + AcpiRegister.pmTimer,
-    gpe0: { base: Place.acpiBlock + AcpiRegister.gpe0Status, length: GPE0_LENGTH },
-    sciGsi: Gsi.sci,
-    sleepTypeS5: SLEEP_TYPE_S5,
-    reset: { port: Place.resetControl, value: RESET_VALUE },
-  },
-  pci: {
-    ecam: { address: gpa(Place.ecam), startBus: 0, endBus: 0xff },
-    windows: [
-      { kind: 'io', base: PCI_IO_WINDOW.base, length: PCI_IO_WINDOW.length },
-      { kind: 'mmio', base: Place.pciWindow, length: Place.pciWindowLength },
-    ],
-    intx: PCI_INTX,
-  },
   rtc: { port: 0x70, gsi: Gsi.rtc },
 } as const satisfies PlatformDescription

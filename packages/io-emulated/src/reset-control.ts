@@ -5,6 +5,8 @@ import type { PowerControl } from '@nonroot/contracts'
 const SYSTEM_RESET = 0x02
 const RESET_CPU = 0x04
 const FULL_RESET = 0x08
+/** What a system writes to reset the machine. */
+export const RESET_VALUE = SYSTEM_RESET | RESET_CPU
 
 export class ResetControl {
   value = 0

@@ -1,4 +1,4 @@
-/** The smallest guests: a few bytes of 32-bit code behind a Multiboot header. Not part of the package. */
+/** The smallest guests: a few bytes of 32-bit code behind a Multiboot header, or of 16-bit code as firmware. Not part of the package. */
 
 const MAGIC = 0x1bad_b002
 /** The header says itself where things go ("a.out kludge"). */
@@ -12,6 +12,14 @@ export function multibootGuest(code: readonly number[]): Uint8Array {
   const words = [MAGIC, FLAGS, -(MAGIC + FLAGS), LOAD, LOAD, 0, 0, LOAD + HEADER]
   words.forEach((word, index) => view.setUint32(index * 4, word >>> 0, true))
   image.set(code, HEADER)
+  return image
+}
+
+/** Flat firmware of 64 KiB: the reset vector jumps to 16-bit code at its start. */
+export function firmwareImage(code: readonly number[]): Uint8Array {
+  const image = new Uint8Array(0x10000)
+  image.set(code)
+  image.set([0xea, 0x00, 0x00, 0x00, 0xf0], 0xfff0)
   return image
 }
 

@@ -64,9 +64,35 @@ export const device = (name: string, ...terms: Aml[]): Aml => [
   ...withLength([...nameString(name), ...terms.flat()]),
 ]
 
+/** Whatever makes names when it runs must be serialized. */
+const SERIALIZED = 8
 export const method = (name: string, argumentCount: number, ...terms: Aml[]): Aml => [
   0x14,
-  ...withLength([...nameString(name), argumentCount, ...terms.flat()]),
+  ...withLength([...nameString(name), argumentCount | SERIALIZED, ...terms.flat()]),
+]
+
+/** A window onto a device's PCI configuration space, and its bytes by name: `undefined` leaves one out. */
+export function configurationBytes(region: string, at: number, names: readonly (string | undefined)[]): Aml {
+  const PCI_CONFIG = 2
+  const BYTE_ACCESS = 1
+  const byte = (name: string | undefined): number[] => [...(name === undefined ? [0] : segment(name)), 8]
+  return [
+    ...[0x5b, 0x80, ...nameString(region), PCI_CONFIG, ...integer(at), ...integer(names.length)],
+    ...[0x5b, 0x81, ...withLength([...nameString(region), BYTE_ACCESS, ...names.flatMap(byte)])],
+  ]
+}
+
+export const store = (value: Aml, to: Aml): Aml => [0x70, ...value, ...to]
+const NOWHERE = 0
+export const and = (left: Aml, right: Aml): Aml => [0x7b, ...left, ...right, NOWHERE]
+export const or = (left: Aml, right: Aml): Aml => [0x7d, ...left, ...right, NOWHERE]
+export const when = (condition: Aml, ...terms: Aml[]): Aml => [0xa0, ...withLength([...condition, ...terms.flat()])]
+/** Names four bytes of a buffer, from `at` on. */
+export const doubleWordField = (of: Aml, at: number, name: string): Aml => [
+  0x8a,
+  ...of,
+  ...integer(at),
+  ...nameString(name),
 ]
 
 export const argument = (index: number): Aml => [0x68 + index]

@@ -2,16 +2,23 @@
 import type { PlatformDescription } from '@nonroot/contracts'
 import {
   type Aml,
+  and,
   argument,
+  configurationBytes,
   device,
+  doubleWordField,
   eisaId,
   integer,
   method,
   named,
+  nameString,
+  or,
   packageOf,
   returned,
   scope,
+  store,
   string,
+  when,
 } from './aml.ts'
 import {
   busWindow,
@@ -20,6 +27,7 @@ import {
   ioWindow,
   isaInterrupt,
   levelInterrupt,
+  LEVEL_INTERRUPT_NUMBER,
   memoryWindow,
   resourceTemplate,
 } from './resources.ts'
@@ -29,11 +37,14 @@ const PINS = 4 // INTA to INTD
 const ECAM_BUS = 1 << 20
 const CONFIGURATION_PORTS = 0xcf8
 
-type Ecam = NonNullable<NonNullable<PlatformDescription['pci']>['ecam']>
+type Pci = NonNullable<PlatformDescription['pci']>
+type Ecam = NonNullable<Pci['ecam']>
+type PicRouting = NonNullable<Pci['picRouting']>
 
 export function dsdtTerms(platform: PlatformDescription): Aml {
   return [
     ...(platform.acpi ? sleepStates(platform.acpi) : []),
+    ...(platform.pci?.picRouting ? interruptModel() : []),
     ...scope(
       '\\_SB',
       ...(platform.pci ? [hostBridge(platform.pci)] : []),
@@ -48,7 +59,14 @@ export function dsdtTerms(platform: PlatformDescription): Aml {
 const sleepStates = ({ sleepTypeS5 }: NonNullable<PlatformDescription['acpi']>): Aml =>
   named('\\_S5', packageOf(integer(sleepTypeS5), integer(sleepTypeS5), integer(0), integer(0)))
 
-function hostBridge({ ecam, windows, intx }: NonNullable<PlatformDescription['pci']>): Aml {
+/** The system says by \_PIC which interrupt controllers it uses: 0 for the 8259 pair, which is how it starts. */
+const INTERRUPT_MODEL = '\\PICM'
+const interruptModel = (): Aml => [
+  ...named(INTERRUPT_MODEL, integer(0)),
+  ...method('\\_PIC', 1, store(argument(0), nameString(INTERRUPT_MODEL))),
+]
+
+function hostBridge({ ecam, windows, intx, picRouting }: Pci): Aml {
   const [first, last] = ecam ? [ecam.startBus, ecam.endBus] : [0, 0xff]
   const resources = windows.map(({ kind, base, length }) =>
     kind === 'io' ? ioWindow(base, length) : memoryWindow(base, length),
@@ -64,22 +82,76 @@ function hostBridge({ ecam, windows, intx }: NonNullable<PlatformDescription['pc
     named('_SEG', integer(0)),
     named('_BBN', integer(first)),
     named('_CRS', resourceTemplate(busWindow(first, last), own, isa, ...resources)),
-    ...(intx.length > 0 ? [named('_PRT', routing(intx))] : []),
+    ...(picRouting ? [isaBridge(picRouting)] : []),
+    ...(intx.length > 0 ? routing(intx, picRouting) : []),
     // The system may have every feature that it asks for: firmware wants none of them.
     ...(ecam ? [method('_OSC', 4, returned(argument(3)))] : []),
   )
 }
 
-/** Device d's pin p is wired to intx[(d + p) mod n]; a source of 0 says that the index is a global system interrupt. */
-function routing(intx: readonly number[]): Aml {
+/** What each pin of each device is wired to, for the I/O APIC and, where its routing is known, for the 8259 pair. */
+function routing(intx: readonly number[], picRouting: PicRouting | undefined): Aml[] {
+  // A source of 0 says that the index is a global system interrupt.
+  const global = routingTable(intx.length, (index) => [integer(0), integer(intx[index]!)])
+  if (!picRouting) return [named('_PRT', global)]
+  const links = routingTable(intx.length, (index) => [nameString(`\\_SB.PCI0.ISA.${linkName(index)}`), integer(0)])
+  return [
+    named('PRTA', global),
+    named('PRTP', links),
+    method('_PRT', 0, when(nameString(INTERRUPT_MODEL), returned(nameString('PRTA'))), returned(nameString('PRTP'))),
+  ]
+}
+
+/** Device d's pin p is wired to input (d + p) mod n. */
+function routingTable(inputs: number, source: (index: number) => [source: Aml, index: Aml]): Aml {
   const rows: Aml[] = []
   for (let slot = 0; slot < DEVICES; slot++) {
     for (let pin = 0; pin < PINS; pin++) {
       const anyFunction = slot * 0x10000 + 0xffff
-      rows.push(packageOf(integer(anyFunction), integer(pin), integer(0), integer(intx[(slot + pin) % intx.length]!)))
+      rows.push(packageOf(integer(anyFunction), integer(pin), ...source((slot + pin) % inputs)))
     }
   }
   return packageOf(...rows)
+}
+
+const linkLetter = (index: number): string => String.fromCharCode(0x41 + index)
+const linkName = (index: number): string => `LNK${linkLetter(index)}`
+const registerName = (index: number): string => `PRQ${linkLetter(index)}`
+
+/** The bridge whose registers route PCI pins to the 8259 pair, and a link device for each, by which a system sets them. (ACPI, "PCI Interrupt Link Devices") */
+function isaBridge({ device: slot, function: number, registers, irqs }: PicRouting): Aml {
+  const first = Math.min(...registers)
+  const names = Array.from({ length: Math.max(...registers) - first + 1 }, (_, at) => {
+    const index = registers.indexOf(first + at)
+    return index < 0 ? undefined : registerName(index)
+  })
+  return device(
+    'ISA',
+    named('_ADR', integer(slot * 0x10000 + number)),
+    configurationBytes('PIRQ', first, names),
+    ...registers.map((_, index) => interruptLink(index, irqs)),
+  )
+}
+
+function interruptLink(index: number, irqs: readonly number[]): Aml {
+  const OFF = 0x80
+  const IRQ = 0x0f
+  const PRESENT = 0x0b
+  const DISABLED = 0x09
+  const register = nameString(registerName(index))
+  const chosen = nameString('CHSN')
+  return device(
+    linkName(index),
+    named('_HID', eisaId('PNP0C0F')),
+    named('_UID', integer(index)),
+    named('_PRS', resourceTemplate(levelInterrupt(...irqs))),
+    named('CHSN', resourceTemplate(levelInterrupt(0))),
+    doubleWordField(chosen, LEVEL_INTERRUPT_NUMBER, 'CIRQ'),
+    method('_STA', 0, when(and(register, integer(OFF)), returned(integer(DISABLED))), returned(integer(PRESENT))),
+    method('_DIS', 0, store(or(register, integer(OFF)), register)),
+    method('_CRS', 0, store(and(register, integer(IRQ)), nameString('CIRQ')), returned(chosen)),
+    method('_SRS', 1, doubleWordField(argument(0), LEVEL_INTERRUPT_NUMBER, 'IRQ'), store(nameString('IRQ'), register)),
+  )
 }
 
 /**

@@ -1,5 +1,6 @@
 /** The same tables for firmware that fetches them by fw_cfg and puts them where it likes, with the script that tells how. (QEMU, "BIOS linker/loader") */
-import type { PlatformDescription } from '@nonroot/contracts'
+import { FirmwareConfiguration } from '@nonroot/contracts'
+import type { BootMachine, PlatformDescription } from '@nonroot/contracts'
 import { Structure } from '../structure.ts'
 import { acpiTables } from './tables.ts'
 
@@ -7,6 +8,8 @@ const TABLES = 'etc/acpi/tables'
 const RSDP = 'etc/acpi/rsdp'
 const SCRIPT = 'etc/table-loader'
 
+const HEADER = 36
+const CHECKSUM = 9 // of a header
 const ENTRY = 128
 const NAME = 56
 const ZONE = { high: 1, below1MiB: 2 }
@@ -35,24 +38,29 @@ const addChecksum = (file: string, offset: number, start: number, length: number
     .u32(8 + NAME, start)
     .u32(12 + NAME, length)
 
-/** fw_cfg files by name, for the FirmwareConfiguration capability of the platform. */
+/** Files by name, for the machine's `FirmwareConfiguration`. */
 export function acpiFirmwareFiles(platform: PlatformDescription, vcpuCount: number): ReadonlyMap<string, Uint8Array> {
   const { rsdp, tables, bySignature } = acpiTables(platform, vcpuCount, 0)
   const fadt = bySignature.get('FACP')!.address
+  const rsdt = bySignature.get('RSDT')!
   const xsdt = bySignature.get('XSDT')!
   const pointers: [at: number, size: number][] = [
     ...(bySignature.has('FACS') ? [[fadt + 36, 4] satisfies [number, number]] : []),
     [fadt + 40, 4],
     [fadt + 140, 8],
   ]
-  for (let at = 36; at < xsdt.bytes.length; at += 8) pointers.push([xsdt.address + at, 8])
+  for (let at = HEADER; at < rsdt.bytes.length; at += 4) pointers.push([rsdt.address + at, 4])
+  for (let at = HEADER; at < xsdt.bytes.length; at += 8) pointers.push([xsdt.address + at, 8])
+  const linked = [bySignature.get('FACP')!, rsdt, xsdt]
+  // Some firmware takes the old checksum off, some sums over it: both are right where it is zero. (EDK II, "QemuFwCfgAcpi"; SeaBIOS, "romfile_loader")
+  for (const { address } of linked) tables[address + CHECKSUM] = 0
+  rsdp[8] = rsdp[32] = 0
   const script = [
     allocate(RSDP, 16, ZONE.below1MiB),
     allocate(TABLES, 64, ZONE.high),
     ...pointers.map(([at, size]) => addPointer(TABLES, TABLES, at, size)),
-    // Each is right for address zero: what the pointers added is taken off again.
-    addChecksum(TABLES, fadt + 9, fadt, bySignature.get('FACP')!.bytes.length),
-    addChecksum(TABLES, xsdt.address + 9, xsdt.address, xsdt.bytes.length),
+    ...linked.map(({ address, bytes }) => addChecksum(TABLES, address + CHECKSUM, address, bytes.length)),
+    addPointer(RSDP, TABLES, 16, 4),
     addPointer(RSDP, TABLES, 24, 8),
     addChecksum(RSDP, 8, 0, 20),
     addChecksum(RSDP, 32, 0, 36),
@@ -64,4 +72,20 @@ export function acpiFirmwareFiles(platform: PlatformDescription, vcpuCount: numb
     [RSDP, rsdp],
     [SCRIPT, bytes],
   ])
+}
+
+/**
+ * Hands them to the machine's firmware, if it has any way to ask. What firmware has moved by the time it reads them is where the tables then say it
+ * is; what it has switched off is not in them, and zeros keep a file as long as it was.
+ */
+export function offerAcpiFiles(machine: BootMachine): void {
+  const configuration = machine.capability(FirmwareConfiguration)
+  if (!configuration) return machine.log.debug('firmware has no way to ask this machine for its ACPI tables')
+  for (const [name, { length }] of acpiFirmwareFiles(machine.platform, machine.vcpuCount)) {
+    configuration.addFile(name, () => {
+      const file = new Uint8Array(length)
+      file.set(acpiFirmwareFiles(machine.platform, machine.vcpuCount).get(name)!)
+      return file
+    })
+  }
 }

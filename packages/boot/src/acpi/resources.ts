@@ -15,8 +15,14 @@ export const ioPorts = (base: number, length: number): Aml => [0x47, 1, ...bytes
 /** An ISA interrupt: edge, active high, exclusive. */
 export const isaInterrupt = (irq: number): Aml => [0x22, ...bytes(1 << irq, 2)]
 
-/** A global system interrupt: level, active high, exclusive, as a consumer. */
-export const levelInterrupt = (gsi: number): Aml => [0x89, 6, 0, 0x01, 1, ...bytes(gsi, 4)]
+const LEVEL_HIGH_SHARED = 0x09 // as a consumer
+/** A global system interrupt, or several to choose from: level, active high, shared. */
+export const levelInterrupt = (...gsis: number[]): Aml => [
+  ...[0x89, ...bytes(2 + 4 * gsis.length, 2), LEVEL_HIGH_SHARED, gsis.length],
+  ...gsis.flatMap((gsi) => bytes(gsi, 4)),
+]
+/** Where its first number is in the descriptor. */
+export const LEVEL_INTERRUPT_NUMBER = 5
 
 /** Memory at a fixed place below 4 GiB. */
 export const fixedMemory = (base: number, length: number): Aml => [

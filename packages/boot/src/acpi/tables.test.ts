@@ -3,7 +3,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { PLATFORM } from '../images.test.support.ts'
+import { FirmwareConfiguration, gpa } from '@nonroot/contracts'
+import type { BootMachine, FirmwareItem } from '@nonroot/contracts'
+import { createFirmware } from '../firmware.ts'
+import { createMachine, PLATFORM } from '../images.test.support.ts'
 import { eisaId, integer, nameString, packageOf, scope } from './aml.ts'
 import { acpiFirmwareFiles } from './firmware-files.ts'
 import { acpiTables } from './tables.ts'
@@ -53,13 +56,18 @@ describe('tables', () => {
     const listed = Array.from({ length: (xsdt.length - 36) / 8 }, (_, i) =>
       Number(view(xsdt).getBigUint64(36 + i * 8, true)),
     )
+    expect(view(rsdp).getUint32(16, true)).toBe(bySignature.get('RSDT')!.address)
+    const rsdt = bySignature.get('RSDT')!.bytes
+    expect(Array.from({ length: (rsdt.length - 36) / 4 }, (_, i) => view(rsdt).getUint32(36 + i * 4, true))).toEqual(
+      listed,
+    )
     expect(listed).toEqual(['FACP', 'APIC', 'MCFG', 'HPET'].map((signature) => bySignature.get(signature)!.address))
     expect(view(bySignature.get('FACP')!.bytes).getUint32(40, true)).toBe(bySignature.get('DSDT')!.address)
     expect(bySignature.get('FACS')!.address % 64).toBe(0)
   })
 
   it('leave out what the machine has not', () => {
-    expect([...acpiTables({}, 1, 0xe0040).bySignature.keys()]).toEqual(['DSDT', 'FACP', 'XSDT'])
+    expect([...acpiTables({}, 1, 0xe0040).bySignature.keys()]).toEqual(['DSDT', 'FACP', 'RSDT', 'XSDT'])
     expect(view(acpiTables({}, 1, 0xe0040).bySignature.get('FACP')!.bytes).getUint32(112, true) & 0x100000).toBe(
       0x100000,
     )
@@ -86,15 +94,12 @@ describe('tables', () => {
   })
 })
 
-it('as firmware files, linked by their script at any address, they are whole', () => {
-  const files = acpiFirmwareFiles(PLATFORM, 2)
-  const addresses = new Map([
-    ['etc/acpi/tables', 0x7fe0000],
-    ['etc/acpi/rsdp', 0xf5000],
-  ])
+/** Does as a script says. EDK II puts a checksum in place of what is there, SeaBIOS takes the sum off it. */
+function link(files: ReadonlyMap<string, Uint8Array>, addresses: ReadonlyMap<string, number>, how: 'put' | 'take off') {
   const loaded = new Map([...files].map(([name, bytes]) => [name, bytes.slice()]))
   const script = view(files.get('etc/table-loader')!)
-  const name = (at: number) => new TextDecoder().decode(new Uint8Array(script.buffer, at, 56)).replace(/\0.*$/s, '')
+  const name = (at: number) =>
+    new TextDecoder().decode(new Uint8Array(script.buffer, script.byteOffset + at, 56)).replace(/\0.*$/s, '')
   for (let at = 0; at < script.byteLength; at += 128) {
     const command = script.getUint32(at, true)
     const bytes = loaded.get(name(at + 4))!
@@ -106,10 +111,54 @@ it('as firmware files, linked by their script at any address, they are whole', (
       else view(bytes).setBigUint64(offset, view(bytes).getBigUint64(offset, true) + BigInt(address), true)
     } else if (command === 3) {
       const start = script.getUint32(at + 64, true)
-      bytes[script.getUint32(at + 60, true)]! -= sum(bytes.subarray(start, start + script.getUint32(at + 68, true)))
+      const where = script.getUint32(at + 60, true)
+      const total = sum(bytes.subarray(start, start + script.getUint32(at + 68, true)))
+      bytes[where] = how === 'put' ? -total : bytes[where]! - total
     }
   }
-  const { rsdp, tables } = acpiTables(PLATFORM, 2, 0x7fe0000)
-  expect(loaded.get('etc/acpi/tables')).toEqual(tables)
-  expect(loaded.get('etc/acpi/rsdp')).toEqual(rsdp)
+  return loaded
+}
+
+describe('as firmware files', () => {
+  const addresses = new Map([
+    ['etc/acpi/tables', 0x7fe0000],
+    ['etc/acpi/rsdp', 0xf5000],
+  ])
+  const { ecam: _, ...pci } = PLATFORM.pci!
+  const moved = { address: gpa(0xb0000000), startBus: 0, endBus: 255 }
+
+  it.each(['put', 'take off'] as const)('linked by their script at any address they are whole: %s', (how) => {
+    const loaded = link(acpiFirmwareFiles(PLATFORM, 2), addresses, how)
+    const { rsdp, tables } = acpiTables(PLATFORM, 2, 0x7fe0000)
+    expect(loaded.get('etc/acpi/tables')).toEqual(tables)
+    expect(loaded.get('etc/acpi/rsdp')).toEqual(rsdp)
+  })
+
+  it.each([
+    { what: 'where firmware has moved ECAM', ecam: { ecam: moved } },
+    { what: 'without ECAM that firmware has switched off', ecam: {} },
+  ])('say how the machine is when they are read, in as many bytes: $what', ({ ecam }) => {
+    const offered = new Map<string, FirmwareItem>()
+    const read = () => new Map([...offered].map(([name, item]) => [name, item instanceof Uint8Array ? item : item()]))
+    let platform = PLATFORM
+    const machine: BootMachine = {
+      ...createMachine(256, PLATFORM, [{ start: gpa(0xffff0000), length: 0x10000, kind: 'rom' }]),
+      get platform() {
+        return platform
+      },
+      capability: (of) =>
+        of === (FirmwareConfiguration as typeof of)
+          ? ({ addFile: (name: string, item: FirmwareItem) => offered.set(name, item) } as never)
+          : undefined,
+    }
+    createFirmware().load({ firmware: new Uint8Array(0x10000).fill(0x90) }, machine)
+    const before = read()
+    platform = { ...PLATFORM, pci: { ...pci, ...ecam } }
+    const after = read()
+    expect([...after].map(([name, { length }]) => [name, length])).toEqual(
+      [...before].map(([name, { length }]) => [name, length]),
+    )
+    const { tables } = acpiTables(platform, 2, 0x7fe0000)
+    expect(link(after, addresses, 'take off').get('etc/acpi/tables')!.subarray(0, tables.length)).toEqual(tables)
+  })
 })

@@ -1,4 +1,4 @@
-/** ACPI tables made from what the machine has: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
+/** ACPI tables made from what the machine has: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
 import type { PlatformDescription } from '@nonroot/contracts'
 import { Structure } from '../structure.ts'
 import { dsdtTerms } from './dsdt.ts'
@@ -130,7 +130,7 @@ const facs = (): Uint8Array => new Structure(64).text(0, 'FACS').u32(4, 64).u8(3
 export interface AcpiTables {
   /** Goes where `acpiTables` was told the RSDP is. */
   readonly rsdp: Uint8Array
-  /** Go to `tablesAddress`, in one piece. */
+  /** Go to `tablesAddress`, below 4 GiB, in one piece. */
   readonly tables: Uint8Array
   /** Each table by signature, with its address: for other ways of handing them over (fw_cfg) and for tests. */
   readonly bySignature: ReadonlyMap<string, { readonly address: number; readonly bytes: Uint8Array }>
@@ -155,18 +155,24 @@ export function acpiTables(platform: PlatformDescription, vcpuCount: number, tab
   if (platform.localApic) listed.push(add(madt(platform, vcpuCount)))
   if (platform.pci?.ecam) listed.push(add(mcfg(platform.pci.ecam)))
   if (platform.hpet) listed.push(add(hpetTable(platform.hpet.address)))
+  const rsdt = new Structure(HEADER + listed.length * 4)
   const xsdt = new Structure(HEADER + listed.length * 8)
-  listed.forEach((address, index) => xsdt.u64(HEADER + index * 8, address))
+  listed.forEach((address, index) => {
+    rsdt.u32(HEADER + index * 4, address)
+    xsdt.u64(HEADER + index * 8, address)
+  })
+  const rsdtAddress = add(finish(rsdt, 'RSDT', 1))
   const xsdtAddress = add(finish(xsdt, 'XSDT', 1))
 
   const tables = new Uint8Array(next - tablesAddress)
   for (const { address, bytes } of bySignature.values()) tables.set(bytes, address - tablesAddress)
-  return { rsdp: rsdp(xsdtAddress), tables, bySignature }
+  return { rsdp: rsdp(rsdtAddress, xsdtAddress), tables, bySignature }
 }
 
-/** Root pointer, revision 2: one checksum over the 20 bytes of version 1, one over all. */
-function rsdp(xsdtAddress: number): Uint8Array {
-  const root = new Structure(36).text(0, 'RSD PTR ').text(9, OEM).u8(15, 2).u32(20, 36).u64(24, xsdtAddress)
+/** Root pointer, revision 2: one checksum over the 20 bytes of version 1, which knows the RSDT alone, one over all. */
+function rsdp(rsdtAddress: number, xsdtAddress: number): Uint8Array {
+  const root = new Structure(36).text(0, 'RSD PTR ').text(9, OEM).u8(15, 2)
+  root.u32(16, rsdtAddress).u32(20, 36).u64(24, xsdtAddress)
   root.u8(8, -sum(root.bytes.subarray(0, 20)) & 0xff)
   return root.u8(32, -sum(root.bytes) & 0xff).bytes
 }

@@ -4,6 +4,7 @@ import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { PlatformDescription } from './io-model.ts'
 import type { Log } from '../base/log.ts'
 import { token } from '../base/token.ts'
+import type { Token } from '../base/token.ts'
 import type { VcpuStatePatch } from '../x86/vcpu-state.ts'
 
 export interface BootModule<Content> {
@@ -41,8 +42,10 @@ export interface BootImage<Content = BootContent> {
 export interface BootMachine {
   readonly guestMemory: GuestMemory
   readonly vcpuCount: number
-  /** Merged from the stack's I/O models: for ACPI tables and command lines. */
+  /** Merged from the stack's I/O models: for ACPI tables and command lines. As it is when it is read: firmware moves some of it. */
   readonly platform: PlatformDescription
+  /** A capability that an I/O model of the stack offers (`FirmwareConfiguration`). Undefined: none does. */
+  capability<T>(of: Token<T>): T | undefined
   readonly log: Log
 }
 

@@ -43,6 +43,16 @@ export interface PlatformDescription {
     readonly windows: readonly { readonly kind: 'io' | 'mmio'; readonly base: number; readonly length: number }[]
     /** GSI of device d's pin p (0 = INTA): `intx[(d + p) % intx.length]`. */
     readonly intx: readonly number[]
+    /**
+     * How the pins reach the 8259 pair, for a system that does not use the I/O APIC: `registers[n]` in the configuration space of this function
+     * (on bus 0) routes what `intx[n]` names to one of `irqs`; bit 7 set routes it nowhere.
+     */
+    readonly picRouting?: {
+      readonly device: number
+      readonly function: number
+      readonly registers: readonly number[]
+      readonly irqs: readonly number[]
+    }
   }
   readonly serial?: readonly { readonly port: number; readonly gsi: number }[]
   readonly hpet?: { readonly address: Gpa }

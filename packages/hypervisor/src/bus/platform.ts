@@ -177,11 +177,18 @@ export class Platform {
   }
 
   #offer<T>(of: Token<T>, forDevice: DeviceContext): T {
+    const offered = this.offered(of, forDevice)
+    if (offered !== undefined) return offered
+    throw missing(tokenName(of), `${forDevice.name} needs an I/O model that offers it`)
+  }
+
+  /** A capability of the stack's I/O models. Undefined: none offers it. */
+  offered<T>(of: Token<T>, forDevice: DeviceContext): T | undefined {
     for (const model of this.#models) {
       const make = model.offers?.get(of as Token<unknown>)
       if (make) return make(forDevice) as T
     }
-    throw missing(tokenName(of), `${forDevice.name} needs an I/O model that offers it`)
+    return undefined
   }
 }
 

@@ -4,6 +4,7 @@ import { join } from './path.ts'
 import { NonrootError } from '@nonroot/contracts'
 import type {
   BootImage,
+  BootMachine,
   BootState,
   ConsoleBackend,
   HostBackends,
@@ -154,8 +155,17 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     guestMemory.setPaging(parts.paging)
     const { interrupts } = platform
     parts.abi.attach({ guestMemory, clock, interrupts, vcpuCount: machine.vcpus })
-    const boot = (): BootState =>
-      parts.boot!.load(image, { guestMemory, vcpuCount: machine.vcpus, platform: platform.describe(), log })
+    const bootContext = platform.deviceContext('boot', stack.boot?.folder ?? '')
+    const bootMachine: BootMachine = {
+      guestMemory,
+      vcpuCount: machine.vcpus,
+      get platform() {
+        return platform.describe()
+      },
+      capability: (of) => platform.offered(of, bootContext),
+      log,
+    }
+    const boot = (): BootState => parts.boot!.load(image, bootMachine)
     // Files are read while the vCPUs are made.
     const booted = boot()
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})

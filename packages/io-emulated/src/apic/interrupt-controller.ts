@@ -46,7 +46,6 @@ export class PcInterruptController implements InterruptController, ApicBus {
   readonly #ioApic: IoApic
   readonly #pic: PicPair
   readonly #inputs: readonly GsiInput[]
-  readonly #picSources = new Uint16Array(2)
   readonly #signals: Uint8Array
   readonly #startupVectors: Uint8Array
   readonly #awaitsStartup: Uint8Array
@@ -102,20 +101,8 @@ export class PcInterruptController implements InterruptController, ApicBus {
   #set(gsi: number, asserted: boolean): void {
     // GSI 0 is the I/O APIC's first pin and nothing else; the timer is GSI 2.
     if (gsi === TIMER_GSI) this.#pic.setLine(0, asserted)
-    else if (gsi > 0 && gsi < ISA_LINES) this.#drivePic(0, gsi, asserted)
+    else if (gsi > 0 && gsi < ISA_LINES) this.#pic.setLine(gsi, asserted)
     this.#ioApic.setPin(gsi, asserted)
-  }
-
-  /** Drive an input of the 8259 pair alone: PCI interrupts as the chipset's PIRQ registers route them. */
-  setPicLine(irq: number, asserted: boolean): void {
-    this.#drivePic(1, irq, asserted)
-  }
-
-  /** An input that an ISA line and PCI share is asserted while either asserts it. */
-  #drivePic(source: 0 | 1, irq: number, asserted: boolean): void {
-    const bit = 1 << irq
-    this.#picSources[source] = asserted ? this.#picSources[source]! | bit : this.#picSources[source]! & ~bit
-    this.#pic.setLine(irq, ((this.#picSources[0]! | this.#picSources[1]!) & bit) !== 0)
   }
 
   #wakeForPic(): void {

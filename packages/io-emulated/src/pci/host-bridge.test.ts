@@ -179,6 +179,20 @@ describe('interrupts', () => {
     expect(interruptController.hasPending(0)).toBe(true)
   })
 
+  it('pin: to the I/O APIC by that IRQ too, where it is not masked', () => {
+    const { pciFunction, config, take, writeMmio } = start()
+    config.write(31, 0x61, 11, 1)
+    for (const [register, value] of [
+      [0x10 + 2 * 11, 0x8047],
+      [0x11 + 2 * 11, 0],
+    ] as const) {
+      writeMmio(0xfec00000, register)
+      writeMmio(0xfec00010, value)
+    }
+    pciFunction.interrupt.raise()
+    expect(take()).toBe(0x47)
+  })
+
   it('MSI-X: as programmed, pending while masked', () => {
     const { pciFunction, read, write, writeMmio, readMmio, take } = start()
     write(4, 6, 2)
@@ -241,6 +255,28 @@ describe('chipset', () => {
     write(0x8000f840, 0xb001)
     expect(readPort(0x604, 2)).toBe(0xffff)
     expect(readPort(0xb004, 2)).toBe(1)
+  })
+
+  it.each([
+    { ecam: 0xe0000001, base: 0xe0000000, window: [0xc0000000, 0xe0000000] },
+    { ecam: 0xb0000001, base: 0xb0000000, window: [0xc0000000, 0xfec00000] },
+    { ecam: 0xc0000001, base: 0xc0000000, window: [0xd0000000, 0xfec00000] },
+    { ecam: 0xd0000001, base: 0xd0000000, window: [0xc0000000, 0xd0000000] },
+    { ecam: 0, base: undefined, window: [0xc0000000, 0xfec00000] },
+  ])('tables say where ECAM is and what it leaves for BARs: $ecam', ({ ecam, base, window: [first, end] }) => {
+    const { config, pc } = start()
+    config.write(0, 0x60, ecam)
+    const { pci } = pc.describe!()
+    expect(pci!.ecam?.address).toBe(base)
+    expect(pci!.windows[1]).toEqual({ kind: 'mmio', base: first, length: end! - first! })
+  })
+
+  it('tables say where the ACPI registers are', () => {
+    const { pc, config } = start()
+    config.write(31, 0x40, 0xb001)
+    expect(pc.describe!().acpi).toMatchObject({ pm1Event: 0xb000, pm1Control: 0xb004, pmTimer: 0xb008 })
+    pc.devices.get('pci')!.reset!()
+    expect(pc.describe!().acpi).toMatchObject({ pm1Event: 0x600 })
   })
 
   it('finds memory at 0xC0000 as after a reset, and SMM done', () => {

@@ -3,7 +3,7 @@
  * (Intel 3 Series Express Chipset datasheet; ICH9 datasheet, "LPC Interface Bridge Registers")
  */
 
-import { NonrootError } from '@nonroot/contracts'
+import { gpa, NonrootError } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -15,6 +15,7 @@ import type {
   PciBus,
   PciFunction,
   PciFunctionDescription,
+  PlatformDescription,
   Snapshot,
 } from '@nonroot/contracts'
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
@@ -48,6 +49,10 @@ const Host = { pciExpressBar: 0x60, pam: 0x90, smram: 0x9d } as const
 const PAM_RESET = [0, 0, 0, 0, 0, 0, 0]
 const PAM_WRITABLE = [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]
 const Lpc = { pmBase: 0x40, acpiControl: 0x44, pirqA: 0x60, pirqE: 0x68 } as const
+/** PIRQA to PIRQH. */
+const PIRQ_REGISTERS = [0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b] as const
+/** ISA IRQs that no device of this PC has. */
+const PIRQ_IRQS = [5, 10, 11] as const
 const ACPI_ENABLE = 0x80
 
 export interface PciHostOptions {
@@ -132,10 +137,7 @@ export class PciHost implements Device, PciBus, PciParent {
           ],
           onChange: (bytes) => {
             this.#moveAcpi(bytes)
-            for (let pirq = 0; pirq < 4; pirq++) {
-              this.#pirqs.route(pirq, bytes[Lpc.pirqA + pirq]!)
-              this.#pirqs.route(pirq + 4, bytes[Lpc.pirqE + pirq]!)
-            }
+            PIRQ_REGISTERS.forEach((register, pirq) => this.#pirqs.route(pirq, bytes[register]!))
           },
         },
       ),
@@ -174,6 +176,24 @@ export class PciHost implements Device, PciBus, PciParent {
     if (on && !this.#acpi.enabled) {
       this.#acpi.move(base)
       this.#acpi.enable()
+    }
+  }
+
+  /** As it is now: firmware moves ECAM, and the window for BARs with it. */
+  describe(): NonNullable<PlatformDescription['pci']> {
+    const { base: ecam, enabled } = this.#ecam
+    const ecamEnd = ecam + Place.ecamLength
+    const inside = enabled && ecam < MEMORY_END && ecamEnd > MEMORY_START
+    const start = inside && ecam === MEMORY_START ? ecamEnd : MEMORY_START
+    const end = inside && ecam !== MEMORY_START ? ecam : MEMORY_END
+    return {
+      ...(enabled ? { ecam: { address: gpa(ecam), startBus: 0, endBus: 0xff } } : {}),
+      windows: [
+        { kind: 'io', ...PCI_IO_WINDOW },
+        { kind: 'mmio', base: start, length: end - start },
+      ],
+      intx: PCI_INTX,
+      picRouting: { device: LPC_DEVICE, function: 0, registers: PIRQ_REGISTERS, irqs: PIRQ_IRQS },
     }
   }
 

@@ -1,4 +1,7 @@
-/** Where PCI pins go: each to its pin of the I/O APIC, and to the 8259 pair as the LPC bridge routes it. (ICH9 datasheet, "PIRQ[n]_ROUT") */
+/**
+ * Where PCI pins go: each to its pin of the I/O APIC, and to an ISA IRQ as the LPC bridge routes it: to the 8259 pair (ICH9 datasheet,
+ * "PIRQ[n]_ROUT"), and to that IRQ's pin of the I/O APIC, which is the one that SeaBIOS's MP table names.
+ */
 
 import type { InterruptLine } from '@nonroot/contracts'
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
@@ -12,6 +15,8 @@ const RESERVED = 0b0010_0001_0000_0111
 
 export class PirqRouter {
   readonly #interrupts: PcInterruptController
+  /** ISA IRQs that a PIRQ was ever routed to. */
+  readonly #lines = new Map<number, InterruptLine>()
   /** How many pins assert each PIRQ, and the IRQ that it goes to. */
   readonly #asserted = new Uint16Array(PCI_INTX.length)
   readonly #routes = new Int8Array(PCI_INTX.length).fill(NOWHERE)
@@ -37,7 +42,10 @@ export class PirqRouter {
     for (let pirq = 0; pirq < PCI_INTX.length; pirq++) {
       if (this.#routes[pirq] === irq && this.#asserted[pirq]! > 0) asserted = true
     }
-    this.#interrupts.setPicLine(irq, asserted)
+    let line = this.#lines.get(irq)
+    if (!line) this.#lines.set(irq, (line = this.#interrupts.line(irq)!))
+    if (asserted) line.raise()
+    else line.lower()
   }
 
   /** One function's pin. */
