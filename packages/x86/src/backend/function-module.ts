@@ -1,28 +1,10 @@
 /** Function bodies → the bytes of one WebAssembly module that imports memory, table and whatever the bodies call. Knows no instruction. */
-import { Bytes, ModuleBuilder, type ValueType } from '@nonroot/wasm-encoder'
-import type { IrBuilder } from '../ir/builder.ts'
+import { Bytes, ModuleBuilder } from '@nonroot/wasm-encoder'
+import { CODE_TYPE, type Built, type ModuleContext } from '../ir/function.ts'
 import { lower } from './lower.ts'
-
-export interface Signature {
-  readonly params: readonly ValueType[]
-  readonly results: readonly ValueType[]
-  /** Called seldom, from many places: by way of a function of the module's own, because a call of an import is long. */
-  readonly isRare?: boolean | undefined
-}
-
-/** A function's body, and the imports it calls. */
-export type Built = Pick<IrBuilder, 'root' | 'callees'> & { readonly signature?: Signature }
-
-export interface ModuleContext {
-  /** Types of the functions that bodies may call, by name. */
-  readonly signatures: Readonly<Record<string, Signature>>
-}
 
 /** Pages of 64 KiB: any memory will do. */
 const MOST_PAGES = 65536
-
-/** Every handler and region is one of these: (cpu, record). A body that says nothing else is of this type. */
-export const CODE_TYPE: Signature = { params: ['i32', 'i32'], results: [] }
 
 /** The functions are neither exported nor in the table yet: that is the caller's. */
 export function functionModule(bodies: readonly Built[], { signatures }: ModuleContext): { module: ModuleBuilder; functions: number[] } {

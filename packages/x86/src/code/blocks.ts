@@ -6,15 +6,18 @@ import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruc
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
 import { rows } from '../rows/index.ts'
 import { canDropFlags, hidesFlags, isQuiet, mayWriteCode } from '../semantics/dead-flags.ts'
-import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
+import { MODE } from '../state/mode.ts'
+import { decodeModeOf, isUnavailable } from '../decode/decode-mode.ts'
 import { dropWriteTags } from '../paging/tlb/tlb.ts'
 import { gpr, JUMP, JUMP_CACHE, JUMP_ENTRIES, S, segment } from '../state/layout.ts'
 import type { CodeTracker, Core } from '../state/core.ts'
-import type { CompiledRegion } from '../compiler/region-service.ts'
+import type { CompiledRegion } from './compiled-region.ts'
+import type { Block } from './block.ts'
 import { CodePages } from './code-pages.ts'
-import type { Handlers } from '../interpreter/handlers.ts'
-import { operandFields, registerOffset } from '../interpreter/operand-fields.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, RECORD, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
+import type { HandlerTable, Special } from './handler-table.ts'
+import { operandFields, registerOffset } from './operand-fields.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
+import { RECORD } from '../state/record.ts'
 
 /** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
 const MAX_INSTRUCTIONS = 64
@@ -27,18 +30,6 @@ const BUSY = 3 / 4
 
 /** Room left for one block, or for a region's ways out and its page's targets. */
 const ARENA_RESERVE = 1 << 16
-
-export interface Block {
-  readonly host: number
-  readonly mode: number
-  /** Address of the first record, and of the byte behind the last. */
-  readonly first: number
-  readonly end: number
-  /** Bytes of code, from `host` on its page; an instruction may reach into `nextPage`. */
-  readonly length: number
-  /** HPA of the page that the last instruction crosses into, or -1. */
-  readonly nextPage: number
-}
 
 /** A region that stands in for a block. */
 interface Compiled {
@@ -54,7 +45,7 @@ export type FetchNextPage = () => number
 
 export class BlockCache implements CodeTracker {
   readonly #core: Core
-  readonly #handlers: Handlers
+  readonly #handlers: HandlerTable
   readonly #arena: number
   readonly #arenaEnd: number
   #free: number
@@ -85,7 +76,7 @@ export class BlockCache implements CodeTracker {
   #interpreted = 0
 
   /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes; `codeMap`: one for each frame of the host. */
-  constructor(core: Core, handlers: Handlers, arena: { start: number; size: number }, table: number, codeMap: number) {
+  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number, codeMap: number) {
     this.#core = core
     this.#handlers = handlers
     this.#arena = this.#free = arena.start
@@ -458,7 +449,7 @@ export class BlockCache implements CodeTracker {
     return ip >= 0 && ip < 0x1000 && !(mode & MODE.csLimited) && !limit ? NOT_LINKED : NEVER_LINKED
   }
 
-  #special(record: number, name: Parameters<Handlers['special']>[0], ip: number): void {
+  #special(record: number, name: Special, ip: number): void {
     this.#core.i32[(record + RECORD.farGeneration) >>> 2] = NO_GENERATION
     this.#core.i32[record >>> 2] = this.#handlers.special(name)
     this.#position(record, ip, 0)

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import type { Block } from './blocks.ts'
+import type { Block } from './block.ts'
 import { CodePages } from './code-pages.ts'
 
 const PAGE = 3

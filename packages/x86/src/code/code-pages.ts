@@ -1,5 +1,5 @@
 /** Which decoded blocks have bytes on which page of the host. Knows nothing of records. @hot: asked for every block and every write near code. */
-import type { Block } from './blocks.ts'
+import type { Block } from './block.ts'
 
 /** Bytes of code that a page's map tells apart. */
 const GRANULE_BITS = 3

@@ -4,8 +4,8 @@
  */
 import { IrBuilder } from '../ir/builder.ts'
 import type { Value } from '../ir/nodes.ts'
-import { RECORD } from './record.ts'
-import type { Built, Signature } from '../backend/function-module.ts'
+import { RECORD } from '../state/record.ts'
+import type { Built, Signature } from '../ir/function.ts'
 import { ACCESS } from '../state/paging-state.ts'
 import { tlbEntry } from '../paging/tlb/entry.ts'
 import { accessInfo } from '../semantics/builder.ts'

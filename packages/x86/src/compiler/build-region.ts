@@ -2,7 +2,8 @@
 import type { Instruction } from '../decode/instruction.ts'
 import type { Flow, Row } from '../rows/index.ts'
 import { semantics } from '../semantics/index.ts'
-import { decodeModeOf, isUnavailable, MODE } from '../state/mode.ts'
+import { MODE } from '../state/mode.ts'
+import { decodeModeOf, isUnavailable } from '../decode/decode-mode.ts'
 import { NotCompilable, RegionBuilder } from './region-builder.ts'
 import { findRegion, type Region, type RegionSource } from './region.ts'
 

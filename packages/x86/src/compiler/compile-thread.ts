@@ -1,6 +1,6 @@
 /** The compiler tier on a thread of its own: what is served there, and the service that asks it. */
 import type { HostThread, ServeThread, ThreadBackend } from '@nonroot/contracts'
-import type { ModuleContext } from '../backend/function-module.ts'
+import type { ModuleContext } from '../ir/function.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 
 interface Order {

@@ -2,8 +2,9 @@
  * The compiler tier as the run loop sees it: hot blocks are gathered, sent to be compiled in batches, and regions put in the blocks' place
  * when they come back, unless the code has changed meanwhile. Knows no instruction, nor which thread compiles.
  */
-import type { Block, BlockCache } from '../code/blocks.ts'
-import type { Handlers } from '../interpreter/handlers.ts'
+import type { BlockCache } from '../code/blocks.ts'
+import type { Block } from '../code/block.ts'
+import type { HandlerTable } from '../code/handler-table.ts'
 import { NEVER_HOT } from '../code/record.ts'
 import { MODE } from '../state/mode.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
@@ -33,7 +34,7 @@ interface Candidate {
 export class Compiler {
   readonly statistics: CompilerStatistics = { regions: 0, instructions: 0, modules: 0, bytes: 0, milliseconds: 0, refused: 0 }
   readonly #blocks: BlockCache
-  readonly #handlers: Handlers
+  readonly #handlers: HandlerTable
   readonly #bytes: Uint8Array
   readonly #service: RegionService
   readonly #here = createRegionCompiler()
@@ -44,7 +45,7 @@ export class Compiler {
   /** One batch is away at a time: what becomes hot meanwhile makes the next one. */
   #away = false
 
-  constructor(blocks: BlockCache, handlers: Handlers, bytes: Uint8Array, service: RegionService) {
+  constructor(blocks: BlockCache, handlers: HandlerTable, bytes: Uint8Array, service: RegionService) {
     this.#blocks = blocks
     this.#handlers = handlers
     this.#bytes = bytes

@@ -4,7 +4,7 @@
  */
 import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
 import { gpr, S } from '../state/layout.ts'
-import { RECORD } from '../code/record.ts'
+import { RECORD } from '../state/record.ts'
 import { RegionFlags, STORED, UNKNOWN, UNTOUCHED, type FlagState } from './region-flags.ts'
 import type { BasicBlock } from './region.ts'
 

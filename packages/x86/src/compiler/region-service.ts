@@ -3,7 +3,9 @@
  * (compile-thread.ts). What comes back holds no address: the entry record of the block it stands in for has them.
  */
 import type { Row } from '../rows/index.ts'
-import { exportedModule, type Built, type ModuleContext } from '../backend/function-module.ts'
+import { exportedModule } from '../backend/function-module.ts'
+import type { Built, ModuleContext } from '../ir/function.ts'
+import type { CompiledRegion } from '../code/compiled-region.ts'
 import { buildRegion, type BuiltRegion } from './build-region.ts'
 
 export interface RegionRequest {
@@ -16,16 +18,6 @@ export interface RegionRequest {
   readonly entries: readonly number[]
   /** Offsets at which computed jumps may arrive: taken in where the region has such jumps. */
   readonly targets: readonly number[]
-}
-
-export interface CompiledRegion {
-  /** The bytes it was made from, as [start, end) offsets in the page. */
-  readonly extents: readonly { readonly start: number; readonly end: number }[]
-  /** Offsets that it leaves for, in the order of its records of ways out. */
-  readonly waysOut: readonly number[]
-  readonly usesTargets: boolean
-  /** Guest instructions in it. */
-  readonly instructions: number
 }
 
 export interface RegionModule {

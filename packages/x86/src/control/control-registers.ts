@@ -4,46 +4,13 @@ import { loadPdptes } from '../paging/pae.ts'
 import { PAGING } from '../state/paging-state.ts'
 import { flushAll, flushNonGlobal } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
-import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
-import { EXIT, FLAG, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { RIGHTS, setAllBounds } from '../state/segments.ts'
+import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
+import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { CR0, CR4, DR6, EFER, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { setAllBounds } from '../state/segments.ts'
 import { updateBreakpoints, updateMode } from './update-mode.ts'
-import { DR6 } from '../events/debug.ts'
-import { VECTOR } from '../events/descriptor.ts'
-import { leaveAfter } from '../system/transfer.ts'
+import { leaveAfter } from './leave.ts'
 
-const CR0 = {
-  pe: 1,
-  mp: 2,
-  em: 4,
-  ts: 8,
-  et: 0x10,
-  ne: 0x20,
-  wp: 0x1_0000,
-  am: 0x4_0000,
-  nw: 0x2000_0000,
-  cd: 0x4000_0000,
-  pg: 0x8000_0000 | 0,
-} as const
-export const CR4 = {
-  tsd: 4,
-  de: 8,
-  pse: 0x10,
-  pae: 0x20,
-  mce: 0x40,
-  pge: 0x80,
-  pce: 0x100,
-  osfxsr: 0x200,
-  osxmmexcpt: 0x400,
-  umip: 0x800,
-  la57: 0x1000,
-  vmxe: 0x2000,
-  fsgsbase: 0x1_0000,
-  pcide: 0x2_0000,
-  osxsave: 0x4_0000,
-  smep: 0x10_0000,
-  smap: 0x20_0000,
-} as const
 /** What CPUID advertises. */
 export const CR4_VALID =
   CR4.tsd |
@@ -62,7 +29,6 @@ export const CR4_VALID =
   CR4.smep |
   CR4.smap
 const CR0_VALID = 0xe005_003fn
-const EFER = { lme: 0x100, lma: 0x400 } as const
 
 const fail = (): never => {
   throw new GuestFault(VECTOR.GP, 0)

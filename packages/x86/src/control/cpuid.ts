@@ -3,7 +3,7 @@
  * The host adds what it owns: APIC identity, hypervisor leaves. (SDM Vol. 2A, "CPUID")
  */
 import type { Core } from '../state/core.ts'
-import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
+import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
 import { FEATURES, type Feature } from '../rows/features.ts'
 import { S } from '../state/layout.ts'
 

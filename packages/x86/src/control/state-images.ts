@@ -3,8 +3,8 @@ import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '.
 import { currentAccess, readRange, writeRange } from '../paging/access/linear.ts'
 import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
 import { in64BitCode } from '../state/segments.ts'
-import { CR4 } from './control-registers.ts'
-import { VECTOR } from '../events/descriptor.ts'
+import { CR4 } from '../state/register-bits.ts'
+import { VECTOR } from '../state/register-bits.ts'
 
 const LEGACY = 512
 const HEADER = 64

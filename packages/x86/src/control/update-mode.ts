@@ -3,10 +3,10 @@ import type { Core } from '../state/core.ts'
 import { bankAddress, flushAll } from '../paging/tlb/tlb.ts'
 import { quickFillOf } from '../paging/tlb/quick-fill.ts'
 import { forgetUserBank } from '../paging/access/slow-path.ts'
-import { BREAK_ON, breakpointEnabled, breakpointKind } from '../events/watch.ts'
-import { FLAG, QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from '../state/layout.ts'
+import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
+import { QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from '../state/layout.ts'
+import { FLAG, RIGHTS } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
-import { RIGHTS } from '../state/segments.ts'
 
 const CS = segment(SEGMENT.cs)
 const SS = segment(SEGMENT.ss)

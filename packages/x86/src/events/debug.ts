@@ -1,11 +1,10 @@
 /** Debug exceptions: instruction breakpoints before an instruction, single step and data breakpoints after it. (SDM Vol. 3B, "Debug Exceptions") */
 import type { Core } from '../state/core.ts'
-import { FLAG, S } from '../state/layout.ts'
-import { BREAK_ON, breakpointEnabled, breakpointKind } from './watch.ts'
+import { S } from '../state/layout.ts'
+import { DR6, FLAG } from '../state/register-bits.ts'
+import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
 
 const DB = 1
-/** DR6 bits. */
-export const DR6 = { generalDetect: 1 << 13, singleStep: 1 << 14, taskSwitch: 1 << 15, fixed: 0xffff_0ff0 | 0 } as const
 
 /** Whether the instruction about to run was under TF when it began. By core: a step never nests. */
 const stepping = new WeakSet<Core>()

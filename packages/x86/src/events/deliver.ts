@@ -3,9 +3,10 @@
  * gate.ts. RIP (the `rip` slot) is what gets saved. (SDM Vol. 3A, "Interrupt and Exception Handling")
  */
 import { GuestFault, Left, type Core } from '../state/core.ts'
-import { FLAG, S } from '../state/layout.ts'
+import { S } from '../state/layout.ts'
+import { FLAG, DR6 } from '../state/register-bits.ts'
 import { EVENT, type DeliveredEvent } from '../state/hooks.ts'
-import { DR6, enterDebugHandler } from './debug.ts'
+import { enterDebugHandler } from './debug.ts'
 import { deliverThroughTable } from './gate.ts'
 import { hasErrorCode, isContributory } from './vectors.ts'
 

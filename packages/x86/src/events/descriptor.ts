@@ -2,36 +2,8 @@
 import { GuestFault, type Core } from '../state/core.ts'
 import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
-import {
-  in64BitCode,
-  invalidateSegment,
-  isLong,
-  isProtected,
-  privilegeOf,
-  RIGHTS,
-  setNullSegment,
-  setRealSegment,
-  setSegment,
-} from '../state/segments.ts'
-
-export const VECTOR = {
-  DE: 0,
-  DB: 1,
-  BP: 3,
-  OF: 4,
-  BR: 5,
-  UD: 6,
-  NM: 7,
-  DF: 8,
-  TS: 10,
-  NP: 11,
-  SS: 12,
-  GP: 13,
-  PF: 14,
-  MF: 16,
-  AC: 17,
-  XM: 19,
-} as const
+import { in64BitCode, invalidateSegment, isLong, isProtected, privilegeOf, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
+import { RIGHTS, VECTOR } from '../state/register-bits.ts'
 
 /** System-descriptor types. */
 export const SYSTEM_TYPE = {

@@ -2,7 +2,8 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import { asm } from '../testing/asm.ts'
 import { BareMetal, handlerOf, PLACE, SELECTOR } from '../testing/bare-metal.ts'
-import { FLAG, RAX, RBX, RCX, RDX, RSI, S, SEGMENT } from '../state/layout.ts'
+import { RAX, RBX, RCX, RDX, RSI, S, SEGMENT } from '../state/layout.ts'
+import { FLAG } from '../state/register-bits.ts'
 import { setSegment } from '../state/segments.ts'
 import { updateBreakpoints } from '../control/update-mode.ts'
 

@@ -5,19 +5,11 @@
 import { GuestFault, type Core } from '../state/core.ts'
 import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/access/linear.ts'
 import { readFlags } from '../state/flags.ts'
-import { FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { invalidateSegment, isLong, isV86, RIGHTS, setSegment } from '../state/segments.ts'
+import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { invalidateSegment, isLong, isV86, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
-import {
-  checkStackSegment,
-  isNull,
-  loadSegment,
-  readDescriptor,
-  setNullStack,
-  SYSTEM_TYPE,
-  VECTOR,
-  type Descriptor,
-} from './descriptor.ts'
+import { checkStackSegment, isNull, loadSegment, readDescriptor, setNullStack, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
 import { EVENT, TASK_SWITCH, type DeliveredEvent } from '../state/hooks.ts'
 import { Stack } from './stack.ts'
 import { switchTask } from './task-switch.ts'

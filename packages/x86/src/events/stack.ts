@@ -3,7 +3,8 @@ import { GuestFault, type Core } from '../state/core.ts'
 import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
 import { ACCESS } from '../state/paging-state.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { in64BitCode, isProtected, RIGHTS } from '../state/segments.ts'
+import { in64BitCode, isProtected } from '../state/segments.ts'
+import { RIGHTS } from '../state/register-bits.ts'
 
 const STACK_FAULT = 12
 const RSP_AT = gpr(RSP)

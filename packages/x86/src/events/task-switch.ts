@@ -5,22 +5,12 @@ import { loadPdptes } from '../paging/pae.ts'
 import { flushNonGlobal } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
-import { FLAG, gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { RIGHTS, setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
+import { gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { FLAG, RIGHTS, VECTOR, DR6 } from '../state/register-bits.ts'
+import { setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
-import {
-  checkStackSegment,
-  findDescriptor,
-  isNull,
-  loadSegment,
-  markDescriptor,
-  readDescriptor,
-  SYSTEM_TYPE,
-  VECTOR,
-  type Descriptor,
-} from './descriptor.ts'
+import { checkStackSegment, findDescriptor, isNull, loadSegment, markDescriptor, readDescriptor, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
 import { TASK_SWITCH, type DeliveredEvent, type SwitchOptions, type TaskSwitchSource } from '../state/hooks.ts'
-import { DR6 } from './debug.ts'
 import { Stack } from './stack.ts'
 
 const TR = segment(SEGMENT.tr)

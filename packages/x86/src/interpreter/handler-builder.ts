@@ -3,10 +3,12 @@ import type { Instruction } from '../decode/instruction.ts'
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Width } from '../ir/nodes.ts'
 import { ACCESS } from '../state/paging-state.ts'
-import { accessInfo, SemanticsBuilder, VECTOR, type RegisterField } from '../semantics/builder.ts'
+import { accessInfo, SemanticsBuilder, type RegisterField } from '../semantics/builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
-import { FAR, NEVER_LINKED, NOT_LINKED, RECORD } from '../code/record.ts'
+import { FAR, NEVER_LINKED, NOT_LINKED } from '../code/record.ts'
+import { RECORD } from '../state/record.ts'
 
 /** What the handlers share with the processor that runs them. */
 export interface HandlerContext {

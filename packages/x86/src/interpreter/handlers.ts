@@ -9,19 +9,33 @@ import { tlbEntry } from '../paging/tlb/entry.ts'
 import { QUICK_FILL_TYPE, quickFillBody } from '../paging/tlb/quick-fill.ts'
 import { LAZY_KINDS } from '../code/lazy-flags.ts'
 import { SLOW_ACCESSES, slowAccessBodies } from '../code/slow-access.ts'
-import { CODE_TYPE, functionModule, type Built, type ModuleContext, type Signature } from '../backend/function-module.ts'
+import { functionModule } from '../backend/function-module.ts'
+import { CODE_TYPE, type Built, type ModuleContext, type Signature } from '../ir/function.ts'
 import { rows } from '../rows/index.ts'
-import { VECTOR } from '../semantics/builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
 import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
-import type { PrebuiltHandlers } from './prebuilt.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, RECORD } from '../code/record.ts'
+import type { HandlerTable, Special } from '../code/handler-table.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED } from '../code/record.ts'
+import { RECORD } from '../state/record.ts'
 
 /** A function that handlers may call. */
 export interface HandlerImport extends Signature {
   readonly function: (...args: never[]) => unknown
+}
+
+/** A handler's name in the list: row and shape, or that of a special one. */
+export type HandlerName = readonly [row: number, shape: number] | Special
+
+/** Handlers made ahead of a run (prebuilt.ts). */
+export interface PrebuiltHandlers {
+  /** `coreModules` */
+  readonly core: readonly WebAssembly.Module[]
+  /** Functions are exported by number. */
+  readonly module: WebAssembly.Module
+  readonly names: readonly HandlerName[]
 }
 
 export interface HandlersOptions extends HandlerContext {
@@ -37,9 +51,6 @@ export function moduleContext(imports: Readonly<Record<string, Signature>>): Mod
   return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results, isRare }]) => [name, { params, results, isRare }])) }
 }
 
-/** Handlers that belong to no row. */
-export type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable'
-
 /**
  * Code strewn over many small modules runs slower (by a fifth, with some hundred of them): once so many handlers stand alone, and they
  * are half of all, all are compiled anew as one module.
@@ -53,7 +64,7 @@ interface Pending {
   readonly build: () => Built
 }
 
-export class Handlers {
+export class Handlers implements HandlerTable {
   readonly table = new WebAssembly.Table({ initial: TABLE_INITIAL, element: 'anyfunc' })
   /** Works out flags that compiled code left uncomputed: (cpu, anything). */
   readonly settleFlags: (cpu: number, unused: number) => void

@@ -5,13 +5,14 @@
 import { decode } from '../decode/decoder.ts'
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { floatSignatures } from '../float/imports.ts'
-import { exportedModule, type Signature } from '../backend/function-module.ts'
+import { exportedModule } from '../backend/function-module.ts'
+import type { Signature } from '../ir/function.ts'
 import { rows } from '../rows/index.ts'
 import { canDropFlags } from '../semantics/dead-flags.ts'
-import { decodeModeOf } from '../state/mode.ts'
+import { decodeModeOf } from '../decode/decode-mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../rows/exits.ts'
-import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type Special } from './handlers.ts'
+import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type HandlerName, type PrebuiltHandlers } from './handlers.ts'
 
 /**
  * Which build this is. Empty where nobody can tell; a bundle puts a digest of the code here (tools/bundle.js), and files say the same.
@@ -21,22 +22,11 @@ const BUILD: string = ''
 /** What a host keeps the file under. */
 export const PREBUILT_HANDLERS = 'x86-handlers.bin'
 
-/** A handler's name in the list: row and shape, or that of a special one. */
-export type HandlerName = readonly [row: number, shape: number] | Special
-
 interface Head {
   readonly build: string
   readonly names: readonly HandlerName[]
   /** Bytes of each module that follows: the core's, then the handlers'. */
   readonly sizes: readonly number[]
-}
-
-export interface PrebuiltHandlers {
-  /** `coreModules` */
-  readonly core: readonly WebAssembly.Module[]
-  /** Functions are exported by number. */
-  readonly module: WebAssembly.Module
-  readonly names: readonly HandlerName[]
 }
 
 /** One line of the list: `mode bytes`, both hexadecimal: an instruction and the mode key it was met in. */

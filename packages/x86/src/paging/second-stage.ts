@@ -4,7 +4,7 @@
  */
 import type { Core } from '../state/core.ts'
 import { SECOND_STAGE } from '../state/hooks.ts'
-import { EPT } from './entry.ts'
+import { EPT } from '../state/paging-entry.ts'
 import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from '../state/paging-state.ts'
 
 /** Exit qualification for EPT violations, beyond the access and the rights. */

@@ -5,7 +5,7 @@
 import type { Core } from '../state/core.ts'
 import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
 import { WALK_FAULT } from '../state/hooks.ts'
-import { ENTRY, EPT, frameOf } from './entry.ts'
+import { ENTRY, EPT, frameOf } from '../state/paging-entry.ts'
 import {
   ABANDONED,
   ABOVE_PHYSICAL,

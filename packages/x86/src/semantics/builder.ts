@@ -11,7 +11,8 @@ import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
 import { multiplyHigh } from './wide.ts'
 import { tlbEntry } from '../paging/tlb/entry.ts'
-import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
+import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
+import { FLAG, VECTOR } from '../state/register-bits.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
 export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
@@ -24,9 +25,6 @@ export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
  * `result` are the product's low half and `right` is its high half, of `imul` `left` and `right` are the factors.
  */
 export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar' | 'mul' | 'imul'
-
-/** Exception vectors that semantics raise themselves. (SDM Vol. 3A, "Exception and Interrupt Vectors") */
-export const VECTOR = { DE: 0, DB: 1, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, XM: 19 } as const
 
 /** An access as slow paths are told of it: bytes and segment number. */
 export const accessInfo = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)

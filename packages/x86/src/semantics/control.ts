@@ -1,6 +1,7 @@
 /** Near control transfer. Far ones, interrupts and returns from them are in far.ts. (SDM Vol. 2, the instructions' own pages) */
 import { gpr, RCX, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 
 /** Counts rCX down by the address size; flags stay. */
 function countDown(b: SemanticsBuilder): Value {

@@ -1,6 +1,7 @@
 /** Decimal adjustment: DAA, DAS, AAA, AAS, AAM, AAD. Not in 64-bit mode. (SDM Vol. 2A, the instructions' own pages) */
 import { RAX } from '../state/layout.ts'
-import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 
 /** The low digit is not one, or left one behind by a carry. */
 const adjusts = (b: SemanticsBuilder, al: Value): Value => b.or(b.gtU(b.and(al, 15), 9), b.flag('af'))

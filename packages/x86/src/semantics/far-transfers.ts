@@ -1,5 +1,6 @@
 /** Far transfers, gates and software interrupts: the operands; the rest is in system/far-transfers.ts. And BOUND. (SDM Vol. 2, the instructions' own pages) */
-import { VECTOR, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import { readFarPointer } from './system.ts'
 
 const bytes = (b: SemanticsBuilder): Value => b.i32(b.operandSize / 8)

@@ -1,7 +1,8 @@
 /** Integer arithmetic, logic and moves. (SDM Vol. 2, the instructions' own pages; flags as in Vol. 1, "EFLAGS Cross-Reference") */
 import { gpr, RAX, RBP, RBX, RCX, RDX, RSP, S, SEGMENT } from '../state/layout.ts'
 import { multiplyHigh, divide128 } from './wide.ts'
-import { VECTOR, type Operand, type Semantics, type SemanticsBuilder, type Value, type Width } from './builder.ts'
+import { type Operand, type Semantics, type SemanticsBuilder, type Value, type Width } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 
 /** left + right (+ carry): flags and result. */
 export function addition(b: SemanticsBuilder, width: Width, left: Value, right: Value, carry?: Value): Value {

@@ -3,7 +3,8 @@
  * exact library (see float/). No instruction.
  */
 import { S } from '../state/layout.ts'
-import { VECTOR, type Operand, type SemanticsBuilder, type Value } from './builder.ts'
+import { type Operand, type SemanticsBuilder, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import { every, handOver, zero } from './vector.ts'
 
 /** A format of the numbers in XMM registers. */

@@ -1,6 +1,7 @@
 /** Moves, logic and shuffles of SSE, SSE2 and SSE3 on XMM registers. Arithmetic is in sse-arithmetic.ts, integers in packed.ts. */
 import { S } from '../state/layout.ts'
-import { VECTOR, type Semantics, type Value } from './builder.ts'
+import { type Semantics, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import {
   binary, fieldControl, high64, known, low64, operation, pair, shuffleLanes, unary, widen, type LaneBits,
 } from './vector.ts'

@@ -3,7 +3,8 @@
  * that ran out or an interrupt simply leaves, and the instruction starts again. Runs within a page go in bulk.
  * (SDM Vol. 2B, "REP/REPE/REPZ/REPNE/REPNZ")
  */
-import { gpr, RAX, RCX, RDI, RSI, S, SEGMENT, EXIT, FLAG } from '../state/layout.ts'
+import { gpr, RAX, RCX, RDI, RSI, S, SEGMENT, EXIT } from '../state/layout.ts'
+import { FLAG } from '../state/register-bits.ts'
 import { subtraction } from './integer.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value, Width } from './builder.ts'
 

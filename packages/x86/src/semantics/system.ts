@@ -2,9 +2,10 @@
  * System instructions: operands are computed here, the work is done by system routines (system/), except what is short and frequent:
  * flags, SWAPGS, the FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
  */
-import { FLAG, EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE } from '../state/layout.ts'
+import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE } from '../state/layout.ts'
+import { FLAG, VECTOR } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
-import { VECTOR, type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 
 const CR4_UMIP = 0x800
 const CR4_FSGSBASE = 0x1_0000

@@ -1,10 +1,11 @@
 /** 64 × 64 → 128 multiplication and 128 / 64 division out of 64-bit operations. */
-import type { SemanticsBuilder, Value } from './builder.ts'
+import type { IrBuilder } from '../ir/builder.ts'
+import type { Value } from '../ir/nodes.ts'
 
 const LOW = 0xffff_ffffn
 
 /** High 64 bits of the product: schoolbook on 32-bit halves, then corrected for signs. */
-export function multiplyHigh(b: SemanticsBuilder, left: Value, right: Value, signed: boolean): Value {
+export function multiplyHigh(b: IrBuilder, left: Value, right: Value, signed: boolean): Value {
   const leftLow = b.and(left, LOW), leftHigh = b.shrU(left, 32)
   const rightLow = b.and(right, LOW), rightHigh = b.shrU(right, 32)
   const middle = b.add(b.mul(leftHigh, rightLow), b.shrU(b.mul(leftLow, rightLow), 32))
@@ -19,7 +20,7 @@ export function multiplyHigh(b: SemanticsBuilder, left: Value, right: Value, sig
  * (high:low) / divisor, unsigned, where high < divisor (so the quotient fits). Two digits of base 2^32, each estimated from
  * the divisor's high digit and corrected at most twice. (Knuth, TAOCP vol. 2, Algorithm D)
  */
-export function divide128(b: SemanticsBuilder, high: Value, low: Value, divisor: Value): { quotient: Value; remainder: Value } {
+export function divide128(b: IrBuilder, high: Value, low: Value, divisor: Value): { quotient: Value; remainder: Value } {
   const shift = b.clz(divisor)
   const d = b.shl(divisor, shift)
   const dHigh = b.shrU(d, 32), dLow = b.and(d, LOW)

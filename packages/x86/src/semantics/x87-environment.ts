@@ -2,7 +2,8 @@
  * FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in memory in its four formats.
  * (SDM Vol. 1, "Saving the x87 FPU's State with FSTENV/FNSTENV and FSAVE/FNSAVE")
  */
-import { FLAG, S } from '../state/layout.ts'
+import { S } from '../state/layout.ts'
+import { FLAG } from '../state/register-bits.ts'
 import type { Semantics, SemanticsBuilder, Value } from './builder.ts'
 import { top, waitForX87 } from './x87-state.ts'
 import { fninit } from './x87.ts'

@@ -1,6 +1,7 @@
 /** What all instructions on the x87 and MMX register file share: pending exceptions, the switch to MMX, pointers. */
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { VECTOR, type SemanticsBuilder, type Value } from './builder.ts'
+import { type SemanticsBuilder, type Value } from './builder.ts'
+import { VECTOR } from '../state/register-bits.ts'
 
 /** Status word. (SDM Vol. 1, "x87 FPU Status Word") */
 export const STATUS = { c0: 0x100, c1: 0x200, c2: 0x400, c3: 0x4000, es: 0x80, busy: 0x8000, top: 0x3800, topShift: 11 } as const

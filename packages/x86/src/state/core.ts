@@ -4,7 +4,7 @@
  */
 import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, S, SEG, segment } from './layout.ts'
-import { RECORD } from '../code/record.ts'
+import { RECORD } from './record.ts'
 import { PagingState, type SecondStage } from './paging-state.ts'
 import { LEFT, type DeliveredEvent, type Hooks, type Outcome } from './hooks.ts'
 

@@ -1,6 +1,7 @@
 /** RFLAGS as one number: gathered from, and spread over, the slots in which each status flag lives. No BigInt. */
 import type { Core } from './core.ts'
-import { FLAG, S } from './layout.ts'
+import { S } from './layout.ts'
+import { FLAG } from './register-bits.ts'
 
 /** The status flags' bits, and all that can be set at all. */
 export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF

@@ -201,12 +201,6 @@ export const EXIT = {
   shutdown: 11,
 } as const
 
-/** RFLAGS bits. (SDM Vol. 1, "EFLAGS Register") */
-export const FLAG = {
-  CF: 1 << 0, PF: 1 << 2, AF: 1 << 4, ZF: 1 << 6, SF: 1 << 7, TF: 1 << 8, IF: 1 << 9, DF: 1 << 10, OF: 1 << 11,
-  IOPL: 3 << 12, NT: 1 << 14, RF: 1 << 16, VM: 1 << 17, AC: 1 << 18, VIF: 1 << 19, VIP: 1 << 20, ID: 1 << 21,
-} as const
-
 /** Software TLB: a bank is TLB_ENTRIES entries of TLB_ENTRY bytes, direct mapped by linear page number. */
 export const TLB_BITS = 11
 export const TLB_ENTRIES = 1 << TLB_BITS

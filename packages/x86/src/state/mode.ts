@@ -1,6 +1,4 @@
 /** The mode key: everything about the processor's mode that decides what bytes decode to. Blocks are cached by it. */
-import type { DecodeMode } from '../decode/decoder.ts'
-import type { Row } from '../rows/index.ts'
 
 /** Bits of the mode key. */
 export const MODE = {
@@ -28,17 +26,3 @@ export type CodeSize = 16 | 32 | 64
 export const codeSizeOf = (mode: number): CodeSize => (16 << (mode & MODE.codeSize)) as CodeSize
 export const stackSizeOf = (mode: number): 16 | 32 | 64 =>
   (mode & MODE.codeSize) === 2 ? 64 : mode & MODE.stack32 ? 32 : 16
-export const decodeModeOf = (mode: number): DecodeMode => ({ codeSize: codeSizeOf(mode), protectedMode: (mode & MODE.protectedMode) !== 0 })
-
-/** x87, MMX and SSE instructions that CR0 or CR4 turn off. FXSAVE and the like look for themselves. */
-export function isUnavailable(row: Row, mode: number): boolean {
-  switch (row.attributes.unit) {
-    case 'x87':
-    case 'mmx':
-      return (mode & MODE.noX87) !== 0
-    case 'sse':
-      return (mode & MODE.noSse) !== 0
-    default:
-      return false
-  }
-}

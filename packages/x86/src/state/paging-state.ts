@@ -1,6 +1,6 @@
 /** What the paging hardware keeps beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
 import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from './layout.ts'
-import { MAX_PHYSICAL_BITS } from '../paging/entry.ts'
+import { MAX_PHYSICAL_BITS } from './paging-entry.ts'
 
 /** How an access is made. The bits are those of the page-fault error code, and `smap`: user pages are forbidden to it. */
 export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32 } as const

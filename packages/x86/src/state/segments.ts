@@ -1,23 +1,7 @@
 /** Segment registers' hidden parts: setting them, and the bounds inside which accesses need no slow check. */
 import type { Core } from './core.ts'
-import { FLAG, S, SEG, segment, SEGMENT } from './layout.ts'
-
-/** Access-rights bits, in the VMCS's format. */
-export const RIGHTS = {
-  accessed: 1,
-  /** Data: writable. Code: readable. */
-  readWrite: 2,
-  /** Data: expand-down. Code: conforming. */
-  direction: 4,
-  code: 8,
-  /** Code or data, not a system segment. */
-  user: 0x10,
-  present: 0x80,
-  long: 0x2000,
-  big: 0x4000,
-  granular: 0x8000,
-  unusable: 0x1_0000,
-} as const
+import { S, SEG, segment, SEGMENT } from './layout.ts'
+import { FLAG, RIGHTS } from './register-bits.ts'
 
 export const privilegeOf = (rights: number): number => (rights >>> 5) & 3
 

@@ -5,21 +5,11 @@ import { Stack } from '../events/stack.ts'
 import { switchTask } from '../events/task-switch.ts'
 import { carryInto, implicitAccess, readLinear } from '../paging/access/linear.ts'
 import { ioPrivilege, readFlags, writeFlags } from '../state/flags.ts'
-import { EXIT, FLAG, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { in64BitCode, isLong, isProtected, isV86, RIGHTS, setRealSegment } from '../state/segments.ts'
+import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { in64BitCode, isLong, isProtected, isV86, setRealSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
-import {
-  checkStackSegment,
-  dropInnerSegments,
-  isNull,
-  loadSegment,
-  readDescriptor,
-  readUpperBase,
-  setNullStack,
-  SYSTEM_TYPE,
-  VECTOR,
-  type Descriptor,
-} from '../events/descriptor.ts'
+import { checkStackSegment, dropInnerSegments, isNull, loadSegment, readDescriptor, readUpperBase, setNullStack, SYSTEM_TYPE, type Descriptor } from '../events/descriptor.ts'
 import { EVENT, TASK_SWITCH, type EventKind, type TaskSwitchSource } from '../state/hooks.ts'
 import { goOn, goOnAt } from './transfer.ts'
 

@@ -1,11 +1,11 @@
 /** SYSCALL, SYSRET, SYSENTER, SYSEXIT: transfers between fixed flat segments. The usual SYSCALL and SYSRET are in IR (semantics/system.ts). (SDM Vol. 2B) */
 import { GuestFault, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
-import { FLAG, gpr, RCX, RDX, RSP, S, SEGMENT } from '../state/layout.ts'
+import { gpr, RCX, RDX, RSP, S, SEGMENT } from '../state/layout.ts'
+import { FLAG, VECTOR } from '../state/register-bits.ts'
 import { isCanonical } from '../control/msrs.ts'
 import { isLong, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
-import { VECTOR } from '../events/descriptor.ts'
 import { goOn } from './transfer.ts'
 
 const R11 = 11

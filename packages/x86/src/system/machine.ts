@@ -6,9 +6,9 @@ import { cpuid as fillCpuid } from '../control/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
 import { in64BitCode, isLong } from '../state/segments.ts'
 import { isCanonical, readMsr, readTsc, writeMsr } from '../control/msrs.ts'
-import { CR4 } from '../control/control-registers.ts'
-import { VECTOR } from '../events/descriptor.ts'
-import { leaveAfter } from './transfer.ts'
+import { CR4 } from '../state/register-bits.ts'
+import { VECTOR } from '../state/register-bits.ts'
+import { leaveAfter } from '../control/leave.ts'
 
 const result = new Uint32Array(4)
 const fail = (): never => {

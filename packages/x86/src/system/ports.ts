@@ -1,13 +1,13 @@
 /** IN, OUT and their string forms: the I/O permission check, breakpoints, and the bus. (SDM Vol. 1, "Input/Output") */
 import { GuestFault, LEFT, Left, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { watchPort } from '../events/watch.ts'
+import { watchPort } from '../paging/access/watch.ts'
 import { implicitAccess, readLinear } from '../paging/access/linear.ts'
 import { slowModify, slowRead, slowWrite } from '../paging/access/slow-path.ts'
 import { ioPrivilege } from '../state/flags.ts'
-import { EXIT, FLAG, gpr, RCX, RDI, RSI, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { EXIT, gpr, RCX, RDI, RSI, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { FLAG, VECTOR } from '../state/register-bits.ts'
 import { checkSegment, in64BitCode } from '../state/segments.ts'
-import { VECTOR } from '../events/descriptor.ts'
-import { leaveAfter } from './transfer.ts'
+import { leaveAfter } from '../control/leave.ts'
 
 const TR = segment(SEGMENT.tr)
 

@@ -4,7 +4,7 @@ import { asm } from '../testing/asm.ts'
 import { PLACE, SELECTOR } from '../testing/bare-metal.ts'
 import { machineOf, TIERS } from '../testing/tiers.ts'
 import { SEG, segment, SEGMENT } from '../state/layout.ts'
-import { RIGHTS } from '../state/segments.ts'
+import { RIGHTS } from '../state/register-bits.ts'
 
 const { es, ds, fs, gs } = SEGMENT
 /** [selector, base, limit, usable] */

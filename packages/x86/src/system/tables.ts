@@ -2,19 +2,10 @@
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { in64BitCode, isLong, RIGHTS, setSegment } from '../state/segments.ts'
+import { in64BitCode, isLong, setSegment } from '../state/segments.ts'
+import { RIGHTS, VECTOR } from '../state/register-bits.ts'
 import { updateMode } from '../control/update-mode.ts'
-import {
-  findDescriptor,
-  isNull,
-  loadDataSegment,
-  markDescriptor,
-  readDescriptor,
-  readUpperBase,
-  SYSTEM_TYPE,
-  VECTOR,
-  type Descriptor,
-} from '../events/descriptor.ts'
+import { findDescriptor, isNull, loadDataSegment, markDescriptor, readDescriptor, readUpperBase, SYSTEM_TYPE, type Descriptor } from '../events/descriptor.ts'
 
 /** (table register, linear address, operand size). */
 function loadTable(core: Core): Outcome {

@@ -1,8 +1,9 @@
 /** How a routine that changes RIP ends: on in wasm, or back to the run loop when it must look first. */
 import { JUMPED, LEFT, type Core, type Outcome } from '../state/core.ts'
-import { DR6 } from '../events/debug.ts'
 import { deliverException } from '../events/deliver.ts'
-import { EXIT, FLAG, S } from '../state/layout.ts'
+import { leave } from '../control/leave.ts'
+import { EXIT, S } from '../state/layout.ts'
+import { FLAG, DR6 } from '../state/register-bits.ts'
 
 /** Goes on at RIP (halves). Mode and flags are already as they shall be. */
 export function goOnAt(core: Core, low: number, high: number): Outcome {
@@ -25,15 +26,4 @@ function trap(core: Core): Outcome {
   const delivery = deliverException(core, 1, 0)
   if (delivery === 'delivered') return goOn(core)
   return delivery === 'shutdown' ? leave(core, EXIT.shutdown) : LEFT
-}
-
-/** Back to the run loop with the next instruction's RIP. */
-export function leaveAfter(core: Core, exit: number): Outcome {
-  core.set64(S.rip, core.nextRip())
-  return leave(core, exit)
-}
-
-function leave(core: Core, exit: number): Outcome {
-  core.set32(S.exit, exit)
-  return LEFT
 }

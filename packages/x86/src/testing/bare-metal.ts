@@ -1,7 +1,7 @@
 /** A machine of nothing but a processor and memory, for tests of the system side. No devices: ports are a log, MMIO is an array. */
 import type { HostMemory } from '@nonroot/contracts'
 import type { ProcessorHost } from '../state/core.ts'
-import type { PrebuiltHandlers } from '../interpreter/prebuilt.ts'
+import type { PrebuiltHandlers } from '../interpreter/handlers.ts'
 import { Processor, type StopReason } from '../processor.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { flushAll } from '../paging/tlb/tlb.ts'

@@ -2,10 +2,11 @@
  * Sequences of one mode, each run by the interpreter and then by its compiled region, on one processor from the same random states, and
  * compared. All regions of a batch are one module, as making one costs more than what is in it.
  */
-import { createRegionCompiler, type CompiledRegion, type RegionModule } from '../../src/compiler/region-service.ts'
+import { createRegionCompiler, type RegionModule } from '../../src/compiler/region-service.ts'
+import type { CompiledRegion } from '../../src/code/compiled-region.ts'
 import { decode } from '../../src/decode/decoder.ts'
 import { createInstruction } from '../../src/decode/instruction.ts'
-import type { Block } from '../../src/code/blocks.ts'
+import type { Block } from '../../src/code/block.ts'
 import { flushNonGlobal } from '../../src/paging/tlb/tlb.ts'
 import { readFlags } from '../../src/state/flags.ts'
 import { rows } from '../../src/rows/index.ts'

@@ -1,6 +1,6 @@
 /** Nothing is compiled that the verifier objects to. */
 import { verify } from '../../src/ir/verify.ts'
-import type { Built } from '../../src/backend/function-module.ts'
+import type { Built } from '../../src/ir/function.ts'
 
 /** Variables of regions that count on being zero at first. */
 const ZEROED: ReadonlySet<string> = new Set(['lazyLeft', 'lazyRight', 'lazyResult', 'next', 'goal'])

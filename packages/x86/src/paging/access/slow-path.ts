@@ -4,7 +4,7 @@
  * `info` is bytes | segment number << 8.
  */
 import type { Core } from '../../state/core.ts'
-import { watchHits } from '../../events/watch.ts'
+import { watchHits } from './watch.ts'
 import { EXIT, S, SEGMENT, TLB_BANK } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'

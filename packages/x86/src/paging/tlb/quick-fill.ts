@@ -5,11 +5,11 @@
 import type { Core } from '../../state/core.ts'
 import { IrBuilder } from '../../ir/builder.ts'
 import type { Value } from '../../ir/nodes.ts'
-import type { Built, Signature } from '../../backend/function-module.ts'
+import type { Built, Signature } from '../../ir/function.ts'
 import {
   FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE,
 } from '../../state/layout.ts'
-import { ENTRY, EPT, FRAME_HIGH } from '../entry.ts'
+import { ENTRY, EPT, FRAME_HIGH } from '../../state/paging-entry.ts'
 import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from '../../state/paging-state.ts'
 import { tlbEntry } from './entry.ts'
 

@@ -5,15 +5,17 @@ import { createInstruction, type CodeSize, type Instruction } from '../decode/in
 import { floatImports } from '../float/imports.ts'
 import { handlerIr } from '../interpreter/handlers.ts'
 import { print } from '../ir/print.ts'
-import { CODE_TYPE, exportedModule } from '../backend/function-module.ts'
+import { exportedModule } from '../backend/function-module.ts'
+import { CODE_TYPE } from '../ir/function.ts'
 import { rows } from '../rows/index.ts'
 import { gpr, S, SEG, SEGMENT, segment } from '../state/layout.ts'
-import { decodeModeOf, MODE } from '../state/mode.ts'
+import { MODE } from '../state/mode.ts'
+import { decodeModeOf } from '../decode/decode-mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../rows/exits.ts'
-import { buildRegion } from './build-region.ts'
+import { buildRegion } from '../compiler/build-region.ts'
 import { SLOW_ACCESSES } from '../code/slow-access.ts'
-import type { RegionBuilder } from './region-builder.ts'
+import type { RegionBuilder } from '../compiler/region-builder.ts'
 
 /** Kernel code of an operating system, as plain as it is. */
 export const DUMP_MODES: Readonly<Record<CodeSize, number>> = {

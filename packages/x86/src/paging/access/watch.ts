@@ -1,6 +1,6 @@
 /** @hot Data and I/O breakpoints: which accesses meet one, and which pages must therefore stay out of the TLB. (SDM Vol. 3B, "Debug Registers") */
-import type { Core } from '../state/core.ts'
-import { S } from '../state/layout.ts'
+import type { Core } from '../../state/core.ts'
+import { S } from '../../state/layout.ts'
 
 /** R/W field of DR7: what a breakpoint waits for. */
 export const BREAK_ON = { execute: 0, write: 1, io: 2, readWrite: 3 } as const

@@ -4,8 +4,8 @@ import { fetchPage } from '../paging/access/fetch.ts'
 import { rows } from '../rows/index.ts'
 import { S } from '../state/layout.ts'
 import { codeSizeOf, MODE } from '../state/mode.ts'
-import { decode } from './decoder.ts'
-import { createInstruction, type Instruction } from './instruction.ts'
+import { decode } from '../decode/decoder.ts'
+import { createInstruction, type Instruction } from '../decode/instruction.ts'
 
 const LONGEST = 15
 const PAGE = 4096

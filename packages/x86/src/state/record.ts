@@ -1,0 +1,47 @@
+/**
+ * The pre-decoded record of one instruction: byte offsets of its fields. Handlers read them, blocks.ts writes them.
+ * Register fields hold offsets into the vCPU block, so that no handler multiplies.
+ */
+export const RECORD = {
+  /** i32: index of the handler in the table. */
+  handler: 0,
+  /** u16: offset in its page of the instruction's linear address. */
+  ip: 4,
+  /** u8: length in bytes. */
+  length: 6,
+  /** u8: instructions from this one to the block's end, itself included: what a fault here gives back to the budget. */
+  remaining: 7,
+  /** i32: register named by ModRM.reg. */
+  reg: 8,
+  /** i32: register named by ModRM.rm or the opcode; of a memory operand the base. */
+  rm: 12,
+  /** i32, i32, of a block's entry whose place a region has taken: its page's table of computed targets, its records of ways out. */
+  targets: 8,
+  waysOut: 12,
+  /** i32: index register, i32: its shift. RIP-relative operands hold the i64 displacement from `ripPage` here instead. */
+  index: 16,
+  scale: 20,
+  /** i32, i32, of branches and of what goes on behind a block: the block on another page that was gone to, and the generation that this holds for. */
+  far: 16,
+  farGeneration: 20,
+  /** i32: segment register's block. Of a block's entry: its mode key. */
+  segment: 24,
+  mode: 24,
+  /** i32, sign-extended. Of a block's entry: HPA of its first byte. */
+  displacement: 28,
+  host: 28,
+  /** i64. Relative branches: target minus `ripPage`. Memory offsets (`O`): the offset. Block entry: instruction count. */
+  immediate: 32,
+  /** i32, of a block's entry: how often it may still run before it is worth compiling. */
+  heat: 36,
+  /** i32, of a block's entry: what `heat` started from. */
+  heatAtStart: 16,
+  /** i32: block to go to (taken): NOT_LINKED until known, NEVER_LINKED where it must not be. */
+  link: 40,
+  /** i32: the same when not taken. Also ENTER's level, a far pointer's selector. */
+  link2: 44,
+  /** i32: register named by VEX.vvvv; the opcode of an x87 instruction. Neither branches nor has a second immediate. */
+  vvvv: 44,
+  escape: 44,
+  size: 48,
+} as const
