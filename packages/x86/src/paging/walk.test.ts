@@ -376,6 +376,36 @@ describe('slow paths', () => {
       flushPage(machine.core, 0x10_0000, 0x40)
       expect(kept()).toBe(false)
     })
+    it('a page fault leaves nothing cached of the upper levels', () => {
+      setMode({})
+      path4(0n)
+      expect(walk4(0)).toBe(FAULT)
+      machine.write64(ROOT + 0x4008, P | 0x20_3000n)
+      machine.write64(PATH[2]!, BigInt(ROOT + 0x4000) | P | W)
+      // Absent when the fault came, present in the table of before: not what the tables say now.
+      machine.write64(PATH[3]!, P | 0x20_0000n)
+      expect(walk4(0)).toBe(host(0x20_3000))
+    })
+    it('a fault by a cached upper level is told by the tables', () => {
+      setMode({})
+      path4(P | W | 0x20_0000n, P | W)
+      expect(walk4(0)).toBe(host(0x20_0000))
+      for (const entry of PATH) machine.write64(entry, machine.read64(entry) | U)
+      expect(walk4(ACCESS.user)).toBe(host(0x20_0000))
+    })
+    it.each([
+      ['a read', 0x1010, 1],
+      ['the second page of a read', 0x0ffc, 8],
+    ])('a page fault leaves no translation of its page: of %s', (_name, low, bytes) => {
+      setMode({})
+      path4(P | 0x20_0000n)
+      machine.write64(PATH[3]! - 8, P | W | 0x20_1000n)
+      at(0x1010, 0x40)
+      expect(slowRead(machine.core, 1)).toBe(0)
+      at(low, 0x40)
+      expect(slowWrite(machine.core, bytes)).toBe(1)
+      expect(tag(1, 0x1000, TLB.read)).toBe(-1)
+    })
     it('after more fills than the journal holds', () => {
       setMode({})
       machine.write64(ROOT, BigInt(ROOT + 0x1000) | 7n)

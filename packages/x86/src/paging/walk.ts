@@ -71,15 +71,25 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
       const key = regionKey(low, high)
       const slot = regionSlot(key)
       const { regions } = p
-      if (regions[slot] !== key || regions[slot + 1] !== p.generation) return walk64(core, p, low, high, access, p.rootFrame, 4)
-      if (regions[slot + TABLE]! < 0) return walkLarge(core, p, low, high, access, slot)
-      return walkLeaf(core, p, low, access, regions[slot + FRAME]!, regions[slot + TABLE]!, regions[slot + RIGHTS]!)
+      if (regions[slot] === key && regions[slot + 1] === p.generation) {
+        const page =
+          regions[slot + TABLE]! < 0
+            ? walkLarge(core, p, low, high, access, slot)
+            : walkLeaf(core, p, low, access, regions[slot + FRAME]!, regions[slot + TABLE]!, regions[slot + RIGHTS]!)
+        if (page !== FAULT) return page
+      }
+      // A page fault is one by the tables in memory, and leaves nothing cached for its address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
+      const page = walk64(core, p, low, high, access, p.rootFrame, 4)
+      if (page === FAULT) regions[slot + 1] = NO_GENERATION
+      return page
     }
     default:
       return walk64(core, p, low, high, access, p.rootFrame, 5)
   }
 }
 
+/** In place of a generation: the entry holds nothing. */
+const NO_GENERATION = -1
 const [FRAME, TABLE, RIGHTS, LEAF, LEVEL] = [REGION.frame >> 2, REGION.table >> 2, REGION.rights >> 2, REGION.leaf >> 2, REGION.level >> 2]
 const regionKey = (low: number, high: number): number => (high << 11) | (low >>> 21)
 const regionSlot = (key: number): number => ((key ^ (key >>> 9)) & REGION_MASK) << 3

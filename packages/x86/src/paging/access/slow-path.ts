@@ -7,7 +7,7 @@ import type { Core } from '../../state/core.ts'
 import { watchHits } from './watch.ts'
 import { EXIT, S, SEGMENT, TLB_BANK } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
-import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'
+import { bankAddress, currentAccess, fillData, forgetPage, probe } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 
 const SS_FAULT = 12
@@ -66,6 +66,7 @@ export function slowModify(core: Core, info: number): 0 | 1 {
 export function raisePageFault(core: Core, low: number, high: number): void {
   core.paging.faultLow = low
   core.paging.faultHigh = high
+  forgetPage(core, low)
   core.raise(PAGE_FAULT_VECTOR, core.paging.errorCode)
 }
 

@@ -159,6 +159,19 @@ function flushEntries(core: Core, low: number, count: number): void {
   }
 }
 
+/** A page fault leaves no translation of its page. Links to code go only where code was fetched from there. */
+export function forgetPage(core: Core, low: number): void {
+  const { i32 } = core
+  let wasFetched = false
+  for (let bank = 0; bank < TLB_BANK.count; bank++) {
+    const at = entryAt(bankAddress(core, bank), low)
+    const tag = low & -4096
+    if (i32[at + EXECUTE] === tag) wasFetched = true
+    if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
+  }
+  if (wasFetched) nextGeneration(core)
+}
+
 const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high * 0x9d)) & 0xfff
 /** Odd, so that 0 is no region and SEVERAL more than one. */
 const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
