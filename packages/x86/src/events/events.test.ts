@@ -78,6 +78,14 @@ describe('delivery in long mode', () => {
     m.run(code)
     expect([m.vector, m.frame(true).error, m.frame(true).rip]).toEqual([vector, error, PLACE.code])
   })
+  it('a gate that leads to a non-canonical address pushes nothing', () => {
+    m.enter('long')
+    m.interruptGate(6, SELECTOR.code64, handlerOf(6), 0x8e, 3)
+    m.write64(PLACE.idt + 6 * 16 + 8, 0x8000n)
+    m.run(asm(64, 'ud2'))
+    expect([m.vector, m.frame(true).error]).toEqual([13, 1])
+    expect(m.read64(PLACE.kernelStack - 0x300 - 40)).toBe(0n)
+  })
   it('INT n from CPL 3 needs the gate to be open', () => {
     m.enter('long', 3)
     m.run(asm(64, 'int 0x80'))

@@ -100,11 +100,13 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
     low = readLinear(core, (baseLow + slot) | 0, carryInto(core, baseLow, baseHigh, slot), 4, access)
     high = readLinear(core, (baseLow + slot + 4) | 0, carryInto(core, baseLow, baseHigh, slot + 4), 4, access)
   }
-  const stack = pushFrame(core, event, low & ~15, high, newCpl, ext)
-
+  // The target is checked before anything is pushed. (SDM Vol. 2A, "INT n/INTO/INT3/INT1", Operation)
   const ripLow = (first & 0xffff) | (second & 0xffff_0000)
   const shift = core.paging.canonicalShift
-  if ((third << shift) >> shift !== third) throw new GuestFault(VECTOR.GP, ext)
+  const hasStack = (high << shift) >> shift === high
+  if (hasStack && (third << shift) >> shift !== third) throw new GuestFault(VECTOR.GP, ext)
+  const stack = pushFrame(core, event, low & ~15, high, newCpl, ext)
+
   loadSegment(core, SEGMENT.cs, (selector & 0xfffc) | newCpl, target)
   if (newCpl !== cpl) setNullStack(core, newCpl, newCpl)
   core.set32(S.cpl, newCpl)
