@@ -1,0 +1,337 @@
+/**
+ * Random system programs: a loop over actions, each of which edits tables, changes control registers, invalidates, runs or writes somewhere, raises
+ * something. What an action writes differs from round to round, so that code that got hot meets new mappings. An action that faults ends; the next goes on.
+ */
+import { Random } from '../float/operands.ts'
+import { asm, R } from './assemble.ts'
+import {
+  AT, EXTERNAL, FLAGS, gate, handlerOf, linearOf, KERNEL_STACK, randomEntry, RAM, SELECTOR, SNIPPET_IMMEDIATE, SNIPPETS, TEST_INDICES, testPage, TSS_OFFSET, USER_CALL,
+  USER_STACK,
+} from './world.ts'
+
+export interface Action {
+  readonly name: string
+  /** Code: R15 holds the address of the action behind it. */
+  readonly code: (address: bigint) => readonly number[]
+}
+
+export interface SystemProgram {
+  readonly seed: number
+  readonly actions: readonly Action[]
+  /** Operands of each round, eight bytes each. */
+  readonly operands: readonly (readonly bigint[])[]
+  /** After so many instructions and events an interrupt comes from outside. */
+  readonly interrupts: readonly number[]
+}
+
+export const ROUNDS = 4
+const OPERANDS = 512
+
+/** Bits of CR4 that programs switch. PAE, OSFXSR and OSXMMEXCPT stay set. */
+const CR4_BASE = 0x620n
+const CR4_SWITCHED = [0x80n, 0x10_0000n, 0x20_0000n, 0x2_0000n, 0x800n] as const
+const CR0_BASE = 0x8000_0033n
+
+export function randomProgram(seed: number, only?: ReadonlySet<number>): SystemProgram {
+  const random = new Random(seed)
+  const operands: bigint[][] = Array.from({ length: ROUNDS }, () => [])
+  /** One operand a round, in the register: offset from R13. */
+  const operand = (make: (round: number) => bigint): number => {
+    for (let round = 0; round < ROUNDS; round++) operands[round]!.push(make(round))
+    return (operands[0]!.length - 1) * 8
+  }
+  /** Pages that this program uses: few, so that it meets them again. */
+  const pages = Array.from({ length: 3 }, () => testPage(random))
+  const context: Context = { random, operand, page: () => pages[random.below(pages.length)]! }
+  const actions: Action[] = []
+  const count = 8 + random.below(24)
+  for (let n = 0; n < count; n++) {
+    const action = randomAction(context)
+    if (!only || only.has(n)) actions.push(action)
+  }
+  const interrupts = random.below(3) ? [] : Array.from({ length: 1 + random.below(6) }, () => 20 + random.below(600)).toSorted((a, b) => a - b)
+  return { seed, actions, operands, interrupts }
+}
+
+interface Context {
+  readonly random: Random
+  readonly operand: (make: (round: number) => bigint) => number
+  readonly page: () => bigint
+}
+
+function randomAction(c: Context): Action {
+  let at = c.random.below(TOTAL)
+  for (const [weight, make] of ACTIONS) {
+    at -= weight
+    if (at < 0) return make(c)
+  }
+  throw new Error('weights')
+}
+
+/** An address on a page that programs aim at. */
+function somewhere({ random, page }: Context): bigint {
+  const offset = random.below(6) === 0 ? 4089 + random.below(7) : random.below(3) ? random.below(500) * 8 : SNIPPETS[random.below(SNIPPETS.length)]! + random.below(7)
+  return page() + BigInt(offset)
+}
+const snippet = ({ random, page }: Context): bigint => page() + BigInt(SNIPPETS[random.below(SNIPPETS.length)]!)
+
+const plain = (name: string, ...code: readonly number[][]): Action => ({ name, code: () => code.flat() })
+const show = (linear: bigint): string => `0x${linear.toString(16)}`
+
+/** Physical address of an entry that a walk of that page may pass. */
+function entryAddress({ random }: Context, linear: bigint, level: 1 | 2 | 3 | 4): bigint {
+  const tables = level === 4 ? AT.roots : level === 3 ? AT.pdpts : level === 2 ? AT.pds : AT.pts
+  const index = (linear >> BigInt(12 + 9 * (level - 1))) & 0x1ffn
+  const known = (TEST_INDICES[level] as readonly number[]).includes(Number(index))
+  return linearOf(tables[random.below(tables.length)]!) + 8n * (known ? index : 0n)
+}
+
+function edit(c: Context): Action {
+  const { random } = c
+  const linear = c.page()
+  const level = (1 + Math.min(random.below(5), 3)) as 1 | 2 | 3 | 4
+  const address = entryAddress(c, linear, random.below(2) ? 1 : level)
+  const chosen = address >= linearOf(AT.pts[0]!) ? 1 : level
+  const from = c.operand(() => randomEntry(random, chosen))
+  const write = [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, address), ...asm.store(R.rax, R.rbx)]
+  const [name, after] = invalidation(c, linear)
+  return plain(`entry of level ${chosen} at ${show(address)}${name}`, write, after)
+}
+/** Changes one bit of an entry that is there. */
+function change(c: Context): Action {
+  const linear = c.page()
+  const level = (1 + Math.min(c.random.below(6), 3)) as 1 | 2 | 3 | 4
+  const address = entryAddress(c, linear, level)
+  const bits = [FLAGS.W, FLAGS.U, FLAGS.P, FLAGS.A, FLAGS.D, FLAGS.G, FLAGS.NX]
+  const bit = bits[c.random.below(bits.length)]!
+  const [name, after] = invalidation(c, linear)
+  return plain(
+    `level ${level} at ${show(address)} ^ ${show(bit)}${name}`,
+    asm.movImmediate(R.rbx, address), asm.load(R.rax, R.rbx), asm.movImmediate(R.rcx, bit), [0x48, 0x31, 0xc8], asm.store(R.rax, R.rbx), after,
+  )
+}
+
+function invalidation(c: Context, linear: bigint): [string, number[]] {
+  const { random } = c
+  switch (random.below(8)) {
+    case 0: case 1: case 2:
+      return [', INVLPG', [...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]]
+    case 3:
+      return [', MOV CR3', [...asm.fromControl(3, R.rax), ...asm.toControl(3, R.rax)]]
+    case 4:
+      return [', CR4.PGE', toggleTwice(0x80n)]
+    case 5:
+      return invpcid(c, linear)
+    default:
+      return ['', []]
+  }
+}
+const toggleTwice = (bit: bigint): number[] => [
+  ...asm.fromControl(4, R.rax), ...asm.movImmediate(R.rcx, bit), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax),
+]
+/** The descriptor lies on the kernel's stack. */
+function invpcid({ random }: Context, linear: bigint): [string, number[]] {
+  const type = random.below(4)
+  const pcid = BigInt(random.below(3))
+  return [
+    `, INVPCID ${type} of ${pcid}`,
+    [
+      ...asm.movImmediate(R.rax, linear), ...asm.push(R.rax), ...asm.movImmediate(R.rax, pcid), ...asm.push(R.rax), ...asm.movImmediate32(R.rax, type), ...asm.invpcid(R.rax, R.rsp),
+      ...asm.addImmediate(R.rsp, 16),
+    ],
+  ]
+}
+
+function access(c: Context): Action {
+  const linear = somewhere(c)
+  const kinds: readonly [string, (reg: number, base: number, offset?: number) => number[]][] = [['load', asm.load], ['store', asm.store], ['add to', asm.addTo], ['xchg', asm.xchg], ['add from', asm.addFrom]]
+  const [name, make] = kinds[c.random.below(kinds.length)]!
+  const repeat = 1 + c.random.below(2)
+  return plain(`${name} ${show(linear)}`, asm.movImmediate(R.rdi, linear), ...Array.from({ length: repeat }, () => make(R.rdx, R.rdi)))
+}
+function call(c: Context): Action {
+  const linear = snippet(c)
+  return plain(`call ${show(linear)}`, asm.movImmediate(R.rdi, linear), asm.call(R.rdi))
+}
+/** The same place called twice with something in between: what decoded and linked code must not outlive. */
+function callAround(c: Context): Action {
+  const linear = snippet(c)
+  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  const address = entryAddress(c, page, 1)
+  const from = c.operand(() => randomEntry(c.random, 1))
+  return plain(
+    `call ${show(linear)}, entry at ${show(address)}, INVLPG, call`,
+    asm.movImmediate(R.rdi, linear), asm.call(R.rdi), asm.load(R.rax, R.r13, from), asm.movImmediate(R.rbx, address), asm.store(R.rax, R.rbx),
+    asm.movImmediate(R.rbx, page), asm.invlpg(R.rbx), asm.call(R.rdi),
+  )
+}
+/** New bytes in a snippet, by the kernel's own mapping. */
+function modify(c: Context): Action {
+  const page = AT.data + c.random.below(AT.dataPages)
+  const offset = SNIPPETS[c.random.below(SNIPPETS.length)]!
+  const inside = SNIPPET_IMMEDIATE + c.random.below(4)
+  const target = linearOf(page) + BigInt(offset + inside)
+  const from = c.operand(() => BigInt(c.random.below(256)))
+  const byte = [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, target), 0x88, 0x03]
+  const linear = snippet(c)
+  return plain(`byte at ${show(target)}, call ${show(linear)}`, byte, asm.movImmediate(R.rdi, linear), asm.call(R.rdi))
+}
+
+function control0(c: Context): Action {
+  const from = c.operand(() => CR0_BASE | (c.random.below(2) ? 0x1_0000n : 0n))
+  return plain('MOV CR0 (WP)', asm.load(R.rax, R.r13, from), asm.toControl(0, R.rax))
+}
+function control4(c: Context): Action {
+  const from = c.operand(() => {
+    const value = CR4_SWITCHED.reduce((sum, bit) => sum | (c.random.below(2) ? bit : 0n), CR4_BASE)
+    return c.random.below(20) ? value : value | 0x1000n
+  })
+  return plain('MOV CR4', asm.load(R.rax, R.r13, from), asm.toControl(4, R.rax))
+}
+/** Another root, with a PCID and bit 63 now and then. */
+function control3(c: Context): Action {
+  const from = c.operand(() => {
+    const root = linearOf(AT.roots[c.random.below(AT.roots.length)]!)
+    return root | BigInt(c.random.below(3)) | (c.random.below(3) === 0 ? 1n << 63n : 0n)
+  })
+  return plain('MOV CR3', asm.load(R.rax, R.r13, from), asm.toControl(3, R.rax))
+}
+function efer(c: Context): Action {
+  const from = c.operand(() => 0x501n | (c.random.below(2) ? 0x800n : 0n))
+  return plain('WRMSR EFER (NXE)', asm.load(R.rax, R.r13, from), asm.movImmediate(R.rcx, 0xc000_0080n), asm.movImmediate32(R.rdx, 0), asm.wrmsr())
+}
+const flush = (c: Context): Action => {
+  const [name, code] = invalidation(c, c.page())
+  return plain(`flush${name}`, code)
+}
+
+/** To CPL 3 by IRETQ: what runs there ends by INT, by SYSCALL or by a fault. */
+function user(c: Context): Action {
+  const { random } = c
+  const linear = random.below(3) ? somewhere(c) : snippet(c)
+  const runs = random.below(3)
+  const body: number[] =
+    runs === 0 ? [...asm.movImmediate(R.rdi, linear), ...asm.load(R.rdx, R.rdi)]
+    : runs === 1 ? [...asm.movImmediate(R.rdi, linear), ...asm.addTo(R.rdx, R.rdi)]
+    : [...asm.movImmediate(R.rdi, linear), ...asm.call(R.rdi)]
+  const end = random.below(3) ? asm.interrupt(USER_CALL) : random.below(2) ? asm.syscall() : ODD_ENDS[random.below(ODD_ENDS.length)]!
+  const code = [...body, ...end]
+  const direct = random.below(5) === 0
+  const flags = 0x3002n | (random.below(2) ? 0x200n : 0n) | (random.below(4) ? 0n : 0x4_0000n)
+  const odd = random.below(10) === 0
+  const cs = odd ? ODD_SELECTORS[random.below(ODD_SELECTORS.length)]! : SELECTOR.userCode
+  const ss = odd && random.below(2) ? ODD_SELECTORS[random.below(ODD_SELECTORS.length)]! : SELECTOR.userData
+  return {
+    name: `user ${['loads', 'adds to', 'calls'][runs]} ${show(linear)}${direct ? ', entered there' : ''}${odd ? ` with CS ${cs.toString(16)}, SS ${ss.toString(16)}` : ''}`,
+    code: () => [
+      // The code is copied to the user's page first.
+      ...[...pad(code)].flatMap((word, n) => [...asm.movImmediate(R.rax, word), ...asm.movImmediate(R.rbx, linearOf(AT.user) + BigInt(8 * n)), ...asm.store(R.rax, R.rbx)]),
+      ...[BigInt(ss), USER_STACK, flags, BigInt(cs), direct ? linear : linearOf(AT.user)].flatMap((word) => [...asm.movImmediate(R.rax, word), ...asm.push(R.rax)]),
+      ...asm.iretq(),
+    ],
+  }
+}
+/** A conforming segment, one of 32-bit code and the like: IRETQ judges them. Those that lead to code that is not of 64 bits are left out. */
+const ODD_SELECTORS = [0, 3, SELECTOR.data, SELECTOR.userData, SELECTOR.absent | 3, SELECTOR.dpl1, SELECTOR.readOnly | 3, SELECTOR.system | 3, 0x83, 0xfffb, SELECTOR.dpl3ReadOnly] as const
+const ODD_ENDS = [asm.undefined2(), asm.hlt(), asm.cli(), asm.wrmsr(), asm.divideByZero(), asm.interrupt(14), asm.interrupt(0x81), [0xcc]] as const
+
+function* pad(code: readonly number[]): Generator<bigint> {
+  for (let n = 0; n < code.length; n += 8) {
+    let word = 0n
+    for (let i = 0; i < 8; i++) word |= BigInt(code[n + i] ?? 0x90) << BigInt(8 * i)
+    yield word
+  }
+}
+
+/** A gate, or the stack that one uses, is spoilt; something raises; all is put back. */
+function spoil(c: Context): Action {
+  const { random } = c
+  const raised: readonly [string, number, readonly number[]][] = [
+    ['INT 0x21', 13, asm.interrupt(0x21)], ['UD2', 6, asm.undefined2()], ['DIV', 0, asm.divideByZero()], ['INT3', 3, [0xcc]],
+    ['page fault', 14, [...asm.movImmediate(R.rdi, 0n), ...asm.load(R.rdx, R.rdi)]], ['INT 0x80', USER_CALL, asm.interrupt(USER_CALL)],
+    ['segment', 11, [...asm.movImmediate32(R.rax, SELECTOR.absent), ...asm.toSegment(0, R.rax)]],
+  ]
+  const [name, vector, code] = raised[random.below(raised.length)]!
+  const spoilt = [vector, ...(random.below(2) ? [[13, 14, 11, 10, 8][random.below(5)]!] : [])]
+  const writes = spoilt.flatMap((gateOf) => {
+    const handler = handlerOf(gateOf)
+    const bad: Parameters<typeof gate>[0][] = [
+      { handler, present: false }, { handler, type: 12 }, { handler, selector: 0 }, { handler, selector: 0xfff8 }, { handler, selector: SELECTOR.data }, { handler, selector: SELECTOR.userCode },
+      { handler, selector: SELECTOR.absent }, { handler, ist: 2 + random.below(6) }, { handler: 1n << 50n }, { handler, type: 15, dpl: 3 }, { handler, ist: 1 }, { handler, selector: SELECTOR.conforming },
+      { handler: c.page() },
+    ]
+    const [low, high] = gate(bad[random.below(bad.length)]!)
+    const at = linearOf(AT.idt) + BigInt(16 * gateOf)
+    return [...asm.movImmediate(R.rax, low), ...asm.movImmediate(R.rbx, at), ...asm.store(R.rax, R.rbx), ...asm.movImmediate(R.rax, high), ...asm.store(R.rax, R.rbx, 8)]
+  })
+  // Stacks by number 2 to 7 lead nowhere, not canonically, or to a page that programs edit.
+  const stack = [0n, 1n << 50n, c.page() + 64n, c.page() + 8n][random.below(4)]!
+  const stacks = [...asm.movImmediate(R.rax, stack), ...asm.movImmediate(R.rbx, linearOf(AT.tss) + BigInt(TSS_OFFSET + 0x2c)), ...Array.from({ length: 6 }, (_, n) => asm.store(R.rax, R.rbx, 8 * n)).flat()]
+  return {
+    name: `${name} with gates ${spoilt.join(' and ')} spoilt, stacks ${show(stack)}`,
+    code: (address) => {
+      // A fault goes on behind the raising code, where the gates are put back.
+      const restore = spoilt.flatMap((gateOf) => {
+        const [low, high] = gate({ handler: handlerOf(gateOf), dpl: gateOf === USER_CALL || gateOf === 3 ? 3 : 0, ist: gateOf === 8 || gateOf === 2 ? 1 : 0, type: gateOf === 3 ? 15 : 14 })
+        const at = linearOf(AT.idt) + BigInt(16 * gateOf)
+        return [...asm.movImmediate(R.rax, low), ...asm.movImmediate(R.rbx, at), ...asm.store(R.rax, R.rbx), ...asm.movImmediate(R.rax, high), ...asm.store(R.rax, R.rbx, 8)]
+      })
+      const head = [...writes, ...stacks]
+      const on = address + BigInt(10 + head.length + code.length)
+      return [...asm.movImmediate(R.r15, on), ...head, ...code, ...restore]
+    },
+  }
+}
+
+function segment(c: Context): Action {
+  const all = [0, 3, SELECTOR.data, SELECTOR.userData, SELECTOR.absent, SELECTOR.dpl1, SELECTOR.readOnly, SELECTOR.executeOnly, SELECTOR.conforming, SELECTOR.fresh, SELECTOR.system, SELECTOR.code, 0xfff8, 0x14]
+  const selector = all[c.random.below(all.length)]!
+  const n = [0, 2, 3, 4, 5][c.random.below(5)]!
+  return plain(`segment ${n} = ${selector.toString(16)}`, asm.movImmediate32(R.rax, selector), asm.toSegment(n, R.rax))
+}
+function flags(c: Context): Action {
+  const which = c.random.below(5)
+  return plain(['STAC', 'CLAC', 'STI', 'CLI', 'STI; MOV SS'][which]!, [asm.stac(), asm.clac(), asm.sti(), asm.cli(), [...asm.movImmediate32(R.rax, SELECTOR.data), ...asm.sti(), ...asm.toSegment(2, R.rax), ...asm.nop()]][which]!)
+}
+function raise(c: Context): Action {
+  const kinds: readonly (readonly [string, readonly number[]])[] = [
+    ['UD2', asm.undefined2()], ['DIV by 0', asm.divideByZero()], ['INT 0x21', asm.interrupt(0x21)], ['INT3', [0xcc]], ['INT 0x80', asm.interrupt(USER_CALL)], ['SWAPGS', asm.swapgs()],
+    ['load from a non-canonical address', [...asm.movImmediate(R.rdi, 1n << 50n), ...asm.load(R.rdx, R.rdi)]],
+    ['push to a non-canonical address', [...asm.movImmediate(R.rsp, 1n << 50n), ...asm.push(R.rax)]],
+    ['jump to a non-canonical address', [...asm.movImmediate(R.rdi, 1n << 50n), ...asm.jump(R.rdi)]],
+    ['WRMSR of none', [...asm.movImmediate32(R.rcx, 0x123456), ...asm.wrmsr()]],
+  ]
+  const [name, code] = kinds[c.random.below(kinds.length)]!
+  return plain(name, [...code])
+}
+
+const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [4, flags], [3, raise],
+]
+const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
+
+/** Puts code and operands in place. The first instruction is at the start of the code's pages. Returns where actions begin. */
+export function layOut(program: SystemProgram, ram: Uint8Array): ReadonlySet<bigint> {
+  const boundaries = new Set<bigint>()
+  const view = new DataView(ram.buffer, ram.byteOffset)
+  const start = linearOf(AT.code)
+  const bytes: number[] = [...asm.movImmediate(R.r12, linearOf(AT.log)), ...asm.movImmediate(R.r13, linearOf(AT.operands)), ...asm.movImmediate32(R.r14, ROUNDS)]
+  const loop = bytes.length
+  for (const { code } of program.actions) {
+    const at = start + BigInt(bytes.length + 20)
+    const body = code(at)
+    boundaries.add(at - 20n)
+    bytes.push(...asm.movImmediate(R.r15, at + BigInt(body.length)), ...asm.movImmediate(R.rsp, KERNEL_STACK), ...body)
+  }
+  bytes.push(...asm.movImmediate(R.rsp, KERNEL_STACK), ...asm.addImmediate(R.r13, OPERANDS), ...asm.decrement(R.r14))
+  bytes.push(...asm.jumpNotZero(loop - bytes.length - 6), ...asm.hlt())
+  if (bytes.length > (AT.handlers - AT.code) * 4096) throw new Error(`a program of ${bytes.length} bytes is too long`)
+  ram.set(bytes, AT.code * 4096)
+  for (const [round, values] of program.operands.entries())
+    for (const [n, value] of values.entries()) view.setBigUint64(AT.operands * 4096 + round * OPERANDS + 8 * n, BigInt.asUintN(64, value), true)
+  return boundaries
+}
+
+export const ENTRY = linearOf(AT.code)
+export { EXTERNAL, RAM }
