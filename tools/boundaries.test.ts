@@ -47,6 +47,11 @@ const cases = [
   },
   { file: 'packages/x86/src/code/planted.ts', code: `import '../processor.ts'`, why: 'a folder knows the processor' },
   { file: 'packages/x86/src/code/planted.ts', code: `import 'node:fs'`, why: 'the processor imports node:*' },
+  {
+    file: 'packages/contracts/src/roles/planted.ts',
+    code: `import type { VcpuState } from '../x86/vcpu-state.ts'`,
+    why: 'a neutral contract names an architecture',
+  },
 ]
 const allowed = [
   { file: 'packages/x86/src/paging/tlb/planted.ts', code: `import '../../state/core.ts'; import '../walk.ts'` },

@@ -48,7 +48,7 @@ describe('composing', () => {
     const stack = await load(`stack.paging={ use: "@nonroot/mmu", strategy: ${strategy} }`)
     expect(stack.paging).toMatchObject({ package: { name: '@nonroot/mmu' }, definition: { name: strategy } })
     const { paging } = await (await compose(stack)).vm()
-    expect(typeof paging.onPageFault).toBe('function')
+    expect(typeof paging.onMemoryChange).toBe('function')
     paging.dispose()
   })
 

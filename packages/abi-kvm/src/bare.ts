@@ -1,11 +1,11 @@
 /** The guest ABI `bare`: the guest finds no hypervisor, as on a machine of its own. */
 
-import type { CpuidResult, GuestAbi } from '@nonroot/contracts'
+import type { CpuidResult, X86GuestAbi } from '@nonroot/contracts'
 import { HYPERVISOR_PRESENT, Leaf } from './facts.ts'
 
 const TYPE = 'abi-bare'
 
-export const createBareAbi = (): GuestAbi => ({
+export const createBareAbi = (): X86GuestAbi => ({
   attach: () => {},
   cpuid(_vcpu: number, leaf: number, _subleaf: number, result: CpuidResult): void {
     if (leaf === 1) result.ecx = (result.ecx & ~HYPERVISOR_PRESENT) >>> 0

@@ -1,4 +1,4 @@
-import type { CpuidResult, EoiAssist, GuestAbiVcpu, InterruptController } from '@nonroot/contracts'
+import type { CpuidResult, EoiAssist, GuestAbiVcpu, X86InterruptController } from '@nonroot/contracts'
 import { createTestClock, createTestGuestMemory, createTestHostMemory } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { createBareAbi } from './bare.ts'
@@ -14,7 +14,7 @@ function start({ vcpuCount = 2, options = {} as Record<string, unknown> } = {}) 
   const interrupts = {
     setEoiAssist: (given: EoiAssist) => void (assist = given),
     messages: { send: (address: number, data: number) => void sent.push([address, data]) },
-  } as unknown as InterruptController
+  } as unknown as X86InterruptController
   const abi = new KvmAbi(kvmOptions.parse(options))
   abi.attach({ guestMemory, clock, interrupts, vcpuCount })
   const cpuid = (leaf: number): CpuidResult => {

@@ -1,7 +1,14 @@
 /** The guest ABI `kvm`: what a Linux guest finds on KVM. Knows no CPU mode and no device. */
 
 import { NonrootError } from '@nonroot/contracts'
-import type { CpuidResult, GuestAbi, GuestAbiPorts, GuestAbiVcpu, HypercallResult, Snapshot } from '@nonroot/contracts'
+import type {
+  CpuidResult,
+  X86GuestAbi,
+  X86GuestAbiPorts,
+  GuestAbiVcpu,
+  HypercallResult,
+  Snapshot,
+} from '@nonroot/contracts'
 import { ENABLED, Feature, Hypercall, HypercallError, HYPERVISOR_PRESENT, Leaf, Msr, SIGNATURE } from './facts.ts'
 import { writeTimeInfo, writeWallClock } from './kvm-clock.ts'
 import type { KvmOptions } from './options.ts'
@@ -24,9 +31,9 @@ const KHZ = 1000
 const ICR_VECTOR = 0xffn
 const ICR_DELIVERY_MODE = 0x700n
 
-export class KvmAbi implements GuestAbi {
+export class KvmAbi implements X86GuestAbi {
   readonly #options: KvmOptions
-  #ports!: GuestAbiPorts
+  #ports!: X86GuestAbiPorts
   #pvEoi: PvEoi | undefined
   #msrs: VcpuMsrs[] = []
   #wallClock = 0n
@@ -38,7 +45,7 @@ export class KvmAbi implements GuestAbi {
     this.#options = options
   }
 
-  attach(ports: GuestAbiPorts): void {
+  attach(ports: X86GuestAbiPorts): void {
     this.#ports = ports
     this.#msrs = Array.from({ length: ports.vcpuCount }, powerOn)
     this.#stolenNs = new Float64Array(ports.vcpuCount)

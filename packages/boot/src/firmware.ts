@@ -1,6 +1,6 @@
 /** Flat firmware at the reset vector: the image ends at 4 GiB and its last 128 KiB are seen below 1 MiB too. Registers stay those of power-up. (SDM Vol. 3A, "First Instruction Executed") */
 import { bytesOf } from '@nonroot/contracts'
-import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
 import { offerAcpiFiles } from './acpi/firmware-files.ts'
 import { badImage, hex, noRoom } from './errors.ts'
 import { FOUR_GIBIBYTES, MEBIBYTE } from './placement.ts'
@@ -16,8 +16,8 @@ export const firmwareRom = (length: number): { start: number; length: number } =
   length,
 })
 
-export const createFirmware = (): BootProtocol => ({
-  load({ firmware: content }: BootImage, machine: BootMachine): BootState {
+export const createFirmware = (): BootProtocol<VcpuState> => ({
+  load({ firmware: content }: BootImage, machine: BootMachine): BootState<VcpuState> {
     const { guestMemory } = machine
     if (!content)
       throw badImage('firmware', 'file', 'not given', 'name one: boot.firmware.image: /usr/share/seabios/bios-256k.bin')

@@ -2,7 +2,7 @@
  * Linux on x86: a bzImage by its 64-bit or 32-bit entry, or the ELF inside it, which spares the guest the unpacking.
  * (Linux, "The Linux/x86 Boot Protocol")
  */
-import type { BootContent, BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import type { BootContent, BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
 import { placeAcpiTables } from './acpi/placing.ts'
 import { isElf, physicalEntry, readElf } from './elf.ts'
 import { badImage, hex, noRoom } from './errors.ts'
@@ -71,8 +71,8 @@ interface Loaded {
   readonly cmdlineSize: number
 }
 
-export const createLinux = (options: LinuxOptions = { entry: 'auto' }): BootProtocol => ({
-  load(image: BootImage, machine: BootMachine): BootState {
+export const createLinux = (options: LinuxOptions = { entry: 'auto' }): BootProtocol<VcpuState> => ({
+  load(image: BootImage, machine: BootMachine): BootState<VcpuState> {
     if (!image.kernel) throw badImage('kernel', 'file', 'not given', 'name one: boot.linux.kernel: ./vmlinuz')
     const reader = new ImageReader('kernel', image.kernel)
     const placement = new Placement(machine.guestMemory)

@@ -1,5 +1,5 @@
 /** Multiboot 1: ELF or a.out-kludge kernels with modules, command line and memory map, entered in protected mode. (GNU, "Multiboot Specification version 0.6.96") */
-import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
 import { placeAcpiTables } from './acpi/placing.ts'
 import { isElf, physicalEntry, readElf } from './elf.ts'
 import { badImage, hex } from './errors.ts'
@@ -22,8 +22,8 @@ const INFO_SIZE = 120
 const MODULE_SIZE = 16
 const MAP_ENTRY_SIZE = 24 // with its own size field, which does not count itself
 
-export const createMultiboot = (): BootProtocol => ({
-  load(image: BootImage, machine: BootMachine): BootState {
+export const createMultiboot = (): BootProtocol<VcpuState> => ({
+  load(image: BootImage, machine: BootMachine): BootState<VcpuState> {
     if (!image.kernel) throw badImage('kernel', 'file', 'not given', 'name one: boot.multiboot.kernel: ./kernel.elf')
     const reader = new ImageReader('kernel', image.kernel)
     const header = findHeader(reader)

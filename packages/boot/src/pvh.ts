@@ -1,5 +1,5 @@
 /** PVH: an ELF kernel entered in 32-bit protected mode at the address its Xen note names. (Xen, "x86/HVM direct boot ABI"; public/arch-x86/hvm/start_info.h) */
-import type { BootImage, BootMachine, BootProtocol, BootState } from '@nonroot/contracts'
+import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
 import { placeAcpiTables } from './acpi/placing.ts'
 import { type ElfImage, isElf, readElf } from './elf.ts'
 import { badImage, hex } from './errors.ts'
@@ -16,8 +16,8 @@ const START_INFO_SIZE = 56
 const MODULE_SIZE = 32
 const MAP_ENTRY_SIZE = 24
 
-export const createPvh = (): BootProtocol => ({
-  load(image: BootImage, machine: BootMachine): BootState {
+export const createPvh = (): BootProtocol<VcpuState> => ({
+  load(image: BootImage, machine: BootMachine): BootState<VcpuState> {
     if (!image.kernel) throw badImage('kernel', 'file', 'not given', 'name one: boot.pvh.kernel: ./vmlinux')
     const reader = new ImageReader('kernel', image.kernel)
     if (!isElf(reader))

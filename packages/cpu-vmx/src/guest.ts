@@ -10,7 +10,7 @@ import type {
   Hpa,
   PagingOutcome,
   VcpuExit,
-  VcpuPorts,
+  X86VcpuPorts,
   VcpuStatePatch,
 } from '@nonroot/contracts'
 import { EXIT, FLAG, LEFT, Processor, resetProcessor, S, writeRegisters } from '@nonroot/x86'
@@ -46,7 +46,7 @@ export interface VmxVcpuOptions {
 
 export class VmxGuest {
   readonly index: number
-  readonly ports: VcpuPorts
+  readonly ports: X86VcpuPorts
   readonly processor: Processor
   readonly core: Core
   readonly vmcs: Vmcs
@@ -81,7 +81,7 @@ export class VmxGuest {
   constructor(
     index: number,
     host: HostMemory,
-    ports: VcpuPorts,
+    ports: X86VcpuPorts,
     siblings: { count: number },
     { codeCache, compile = true, regions, prebuilt }: VmxVcpuOptions,
   ) {

@@ -1,6 +1,6 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
-import type { CpuMode, GuestMemory, HostContext, VcpuPorts } from '@nonroot/contracts'
+import type { CpuMode, GuestMemory, HostContext, X86VcpuPorts } from '@nonroot/contracts'
 import {
   CR4_VALID,
   createThreadedRegionService,
@@ -41,7 +41,7 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, pr
   const file = prebuilt?.(PREBUILT_HANDLERS)
   const handlers = file && readPrebuilt(file)
   return {
-    createVcpu(index: number, ports: VcpuPorts) {
+    createVcpu(index: number, ports: X86VcpuPorts) {
       let family = siblings.get(ports.guestMemory)
       if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
       family.count = Math.max(family.count, index + 1)

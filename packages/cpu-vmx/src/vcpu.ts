@@ -6,10 +6,10 @@
 import type {
   HostMemory,
   Snapshot,
-  Vcpu,
+  X86Vcpu,
   VcpuEvent,
   VcpuExit,
-  VcpuPorts,
+  X86VcpuPorts,
   VcpuState,
   VcpuStatePatch,
 } from '@nonroot/contracts'
@@ -27,7 +27,7 @@ import { ProcessorControl } from './tables/controls.ts'
 import { readSnapshot, writeSnapshot } from './vcpu-snapshot.ts'
 import type { Vmcs } from './vmcs/vmcs.ts'
 
-export class VmxVcpu implements Vcpu {
+export class VmxVcpu implements X86Vcpu {
   readonly index: number
   readonly guest: VmxGuest
   readonly events: EventInjection
@@ -37,7 +37,7 @@ export class VmxVcpu implements Vcpu {
   constructor(
     index: number,
     host: HostMemory,
-    ports: VcpuPorts,
+    ports: X86VcpuPorts,
     siblings: { count: number },
     context: EntryCheckContext,
     options: VmxVcpuOptions,

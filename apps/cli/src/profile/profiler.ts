@@ -52,7 +52,7 @@ export class Profiler implements Tracer {
   }
 
   #stack(vcpu: Vcpu): string {
-    const state = vcpu.readState()
+    const state = vcpu.readState() as VcpuState
     const user = (state.cs.selector & 3) === 3
     const address = state.rip + (user ? 0n : state.cs.base)
     const name = this.#symbols?.at(address - (user ? 0n : this.#slide(state)))

@@ -5,7 +5,7 @@ import type { BackendKinds } from '../host/backends.ts'
 import type { Clock } from './clock.ts'
 import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { InterruptLine, MessageInterrupts } from './interrupts.ts'
-import type { IoSize } from './io-bus.ts'
+import type { IoHandler, IoRegion } from './io-region.ts'
 import type { Log } from '../base/log.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { PciFunction, PciFunctionDescription } from './pci.ts'
@@ -13,29 +13,6 @@ import type { PowerControl } from './power.ts'
 import type { Snapshot } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
-
-/**
- * Registers at a range of ports or guest-physical addresses. `offset` is from the range's base and inside it. Values are unsigned numbers of `size`
- * bytes; `read` may answer `IO_DEFERRED`, `write` may return false for the same. Called in the middle of an instruction: be quick, do not throw, do not allocate
- * where it is hot. Slow work is started here and completed later through the interrupt line.
- */
-export interface IoHandler {
-  read(offset: number, size: IoSize): number
-  write(offset: number, size: IoSize, value: number): boolean | void
-  /** Eight bytes at once. Without these the bus makes two accesses of four, low half first. */
-  read64?(offset: number): bigint
-  write64?(offset: number, value: bigint): boolean | void
-}
-
-/** A claimed range. A device that moves (a PCI BAR) moves it; `disable` gives the addresses back for now. */
-export interface IoRegion {
-  readonly base: number
-  readonly length: number
-  readonly enabled: boolean
-  move(base: number): void
-  enable(): void
-  disable(): void
-}
 
 /**
  * What `create` is handed: everything a device may touch. Capabilities are optional to use; claim them in `create`. A claim that collides with

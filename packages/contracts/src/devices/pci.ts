@@ -1,6 +1,6 @@
 /** A PCI function as its device sees it. The bus, ECAM, BAR placement and MSI-X tables are the I/O model's. */
 
-import type { IoHandler, IoRegion } from './device.ts'
+import type { IoHandler, IoRegion } from './io-region.ts'
 import type { InterruptLine } from './interrupts.ts'
 import { token } from '../base/token.ts'
 

@@ -5,7 +5,7 @@ import type { PlatformDescription } from './io-model.ts'
 import type { Log } from '../base/log.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
-import type { VcpuStatePatch } from '../x86/vcpu-state.ts'
+import type { VcpuStatus } from './cpu-mode.ts'
 
 export interface BootModule<Content> {
   readonly content: Content
@@ -49,9 +49,9 @@ export interface BootMachine {
   readonly log: Log
 }
 
-/** The bootstrap processor's first state; it starts from power-up state with this put on top. The others wait for SIPI. */
-export interface BootState {
-  readonly registers: VcpuStatePatch
+/** The bootstrap processor's first state; it starts from power-up state with this put on top. The others wait to be started. */
+export interface BootState<State extends VcpuStatus = VcpuStatus> {
+  readonly registers: Partial<State>
   /** What was placed where, for `info` and for errors: `kernel 0x1000000..0x2a00000`. */
   readonly placed: readonly { readonly what: string; readonly start: number; readonly length: number }[]
 }
@@ -60,7 +60,7 @@ export interface BootState {
  * Stateless. Called once per boot (again after a reset) with memory zeroed or left from before the reset. A bad image throws
  * `boot.image` that names what is wrong with it; too little memory throws `boot.memory` with how much is needed.
  */
-export interface BootProtocol {
-  load(image: BootImage, machine: BootMachine): BootState
+export interface BootProtocol<State extends VcpuStatus = VcpuStatus> {
+  load(image: BootImage, machine: BootMachine): BootState<State>
 }
 export const BootProtocol = token<BootProtocol>('BootProtocol')

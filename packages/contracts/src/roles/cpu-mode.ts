@@ -12,7 +12,6 @@ import type { PagingStrategy } from './paging.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
-import type { VcpuState, VcpuStatePatch } from '../x86/vcpu-state.ts'
 
 /** The roles that a vCPU settles its own exits with. One VM's; shared by its vCPUs. */
 export interface VcpuPorts {
@@ -29,18 +28,22 @@ export interface VcpuPorts {
   readonly log: Log
 }
 
-/** An event to deliver at the next entry. `errorCode` where the vector has one. */
-export type VcpuEvent =
-  | { readonly kind: 'interrupt'; readonly vector: number }
-  | { readonly kind: 'nmi' }
-  | { readonly kind: 'exception'; readonly vector: number; readonly errorCode?: number; readonly cr2?: bigint }
+/** `halted`: until an event. `waitForStartup`: a secondary processor before it is started. `shutdown`: after a triple fault. */
+export type ActivityState = 'active' | 'halted' | 'waitForStartup' | 'shutdown'
+
+/** What the state of a vCPU of any architecture tells the kernel. */
+export interface VcpuStatus {
+  /** Address of the next instruction. */
+  readonly rip: bigint
+  readonly activity: ActivityState
+}
 
 /**
  * A virtual processor. Owned by the thread that runs it; only `kick` may be called from elsewhere.
  *
- * Before each entry it takes signals and interrupts from the controller by itself; `inject` is for debuggers, guest ABIs and restore.
+ * Before each entry it takes interrupts from the controller by itself. `State`: what its architecture has (`VcpuState` for x86).
  */
-export interface Vcpu extends Saveable {
+export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   readonly index: number
   /**
    * Run guest code until something happens that the vCPU's roles cannot settle, at most about `budget` instructions (a
@@ -57,15 +60,13 @@ export interface Vcpu extends Saveable {
   kick(): void
 
   /** All of the state. Costs microseconds. */
-  readState(): VcpuState
+  readState(): State
   /** Change what is given, leave the rest. */
-  writeState(patch: VcpuStatePatch): void
+  writeState(patch: Partial<State>): void
   /** State after RESET or INIT. */
   reset(kind: 'powerUp' | 'init'): void
 
-  /** Queue an event for the next entry. One of a kind at a time; a second replaces the first. */
-  inject(event: VcpuEvent): void
-  /** Whether the guest could take a maskable interrupt at this boundary: IF set, no shadow, nothing being delivered. */
+  /** Whether the guest could take an interrupt at this boundary: none masked, held back or being delivered. */
   readonly interruptWindow: boolean
   /** After a `hypercall` exit: the guest's result. */
   completeHypercall(result: bigint): void

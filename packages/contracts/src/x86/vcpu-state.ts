@@ -1,5 +1,7 @@
 /** Architectural state of an x86-64 vCPU, complete: what a snapshot, a boot protocol and a debugger read and write. */
 
+import type { VcpuStatus } from '../roles/cpu-mode.ts'
+
 /** In the order of the encoding. */
 // prettier-ignore
 export const GENERAL_REGISTERS = [
@@ -26,12 +28,8 @@ export interface DescriptorTable {
   readonly limit: number
 }
 
-/** `halted`: until an event. `waitForStartup`: an application processor before its SIPI. `shutdown`: after a triple fault. */
-export type ActivityState = 'active' | 'halted' | 'waitForStartup' | 'shutdown'
-
 /** 64-bit values are unsigned bigints. Cold path only: reading it all costs microseconds. */
-export interface VcpuState extends Readonly<Record<GeneralRegister, bigint>> {
-  readonly rip: bigint
+export interface VcpuState extends VcpuStatus, Readonly<Record<GeneralRegister, bigint>> {
   readonly rflags: bigint
   readonly cs: SegmentState
   readonly ss: SegmentState
@@ -55,7 +53,6 @@ export interface VcpuState extends Readonly<Record<GeneralRegister, bigint>> {
   readonly msrs: ReadonlyMap<number, bigint>
   /** x87, SSE and AVX in the standard (non-compacted) form of XSAVE. */
   readonly xsave: Uint8Array
-  readonly activity: ActivityState
   /** After STI or MOV SS: interrupts held back for one instruction. */
   readonly interruptShadow: 'none' | 'sti' | 'movSs'
   readonly nmiBlocked: boolean

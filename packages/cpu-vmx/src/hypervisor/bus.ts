@@ -1,7 +1,7 @@
 /** @hot The pins and buses of the chip, as the VM's roles answer them: ports, MMIO, MSRs, CPUID, time, random bits. */
 
 import { IO_DEFERRED } from '@nonroot/contracts'
-import type { CpuidResult, Gpa, HostMemory, IoSize, VcpuPorts } from '@nonroot/contracts'
+import type { CpuidResult, Gpa, HostMemory, IoSize, X86VcpuPorts } from '@nonroot/contracts'
 import { GuestFault, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
 import { X2APIC_TPR, type TaskPriorityShadow } from '../features/task-priority.ts'
@@ -36,14 +36,14 @@ export class ProcessorBus implements ProcessorHost {
   deferred: Deferred | undefined
   /** What the deferred access is answered with when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
-  private readonly ports: VcpuPorts
+  private readonly ports: X86VcpuPorts
   private readonly vcpu: number
   private readonly siblings: { count: number }
   private readonly cpuidResult: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
   private readonly random = new BigUint64Array(1)
   private readonly randomBytes = new Uint8Array(this.random.buffer)
 
-  constructor(memory: HostMemory, ports: VcpuPorts, vcpu: number, siblings: { count: number }) {
+  constructor(memory: HostMemory, ports: X86VcpuPorts, vcpu: number, siblings: { count: number }) {
     this.memory = memory
     this.ports = ports
     this.vcpu = vcpu

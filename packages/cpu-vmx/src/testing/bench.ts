@@ -1,7 +1,7 @@
 /** One vCPU with a real-mode program, the least of a paging strategy, and roles that tests answer for. */
 
 import { gpa, RESUME } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory, PagingOutcome, PagingStrategy, VcpuPorts } from '@nonroot/contracts'
+import type { GuestMemory, HostMemory, PagingOutcome, X86PagingStrategy, X86VcpuPorts } from '@nonroot/contracts'
 import {
   createTestGuestMemory,
   createTestHostMemory,
@@ -17,7 +17,7 @@ const RAM = 1 << 20
 const HOST_FRAMES = 4096
 
 /** EPT of 4 KiB leaves, filled on demand. */
-function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): PagingStrategy {
+function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): X86PagingStrategy {
   const root = host.allocateFrame()!
   taken.push(root)
   const next = (at: number): number => {
@@ -58,7 +58,7 @@ function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): Pag
   }
 }
 
-export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<VcpuPorts[R]> }
+export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<X86VcpuPorts[R]> }
 
 export function createBench(program: readonly number[], override: PortsOverride = {}, index = 0) {
   const host = createTestHostMemory(HOST_FRAMES)
@@ -106,7 +106,7 @@ export function createBench(program: readonly number[], override: PortsOverride 
     entropy: { fill: (into: Uint8Array) => into.fill(0x5a) },
     metrics,
     log: createTestLog(),
-  } as unknown as VcpuPorts
+  } as unknown as X86VcpuPorts
   const mode = createVmxMode({ codeCacheMiB: 4 }, { hostMemory: host, metrics, log: createTestLog() })
   const vcpu = mode.createVcpu(index, ports) as VmxVcpu
   guestMemory.writeBytes(0x1000, Uint8Array.from(program))

@@ -15,7 +15,7 @@ import type {
   Vcpu,
   VcpuExit,
   VcpuPorts,
-  VcpuState,
+  VcpuStatus,
 } from '@nonroot/contracts'
 import type { DeviceLayer, Stack, StrategyLayer } from '../composition/stack.ts'
 
@@ -81,17 +81,16 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
   kick(): void {
     this.kicked = true
   }
-  readState(): VcpuState {
-    return { rip: this.rip, activity: this.halted ? 'halted' : 'active' } as VcpuState
+  readState(): VcpuStatus {
+    return { rip: this.rip, activity: this.halted ? 'halted' : 'active' }
   }
-  writeState({ rip }: Partial<VcpuState>): void {
+  writeState({ rip }: Partial<VcpuStatus>): void {
     if (rip !== undefined) this.rip = rip
   }
   reset(): void {
     this.halted = false
     this.rip = 0n
   }
-  inject(): void {}
   completeHypercall(): void {}
   translate(): undefined {}
   dispose(): void {}
@@ -124,12 +123,6 @@ class OneLine implements InterruptController {
     this.pending = false
     return vector
   }
-  signals = () => 0
-  takeSignal = () => 0
-  readTaskPriority = () => 0
-  writeTaskPriority(): void {}
-  readMsr = () => undefined
-  writeMsr = () => undefined
   reset(): void {
     this.pending = false
   }
@@ -139,10 +132,6 @@ class OneLine implements InterruptController {
 
 const abi = (): GuestAbi => ({
   attach() {},
-  cpuid() {},
-  readMsr: () => undefined,
-  writeMsr: () => undefined,
-  hypercall: () => 'unknown',
   reset() {},
   save: () => nothing,
   restore() {},

@@ -5,7 +5,7 @@ import type {
   Counter,
   DeviceContext,
   EoiAssist,
-  InterruptController,
+  X86InterruptController,
   InterruptLine,
   InterruptSink,
   IoHandler,
@@ -38,7 +38,7 @@ const Message = { base: 0xfee, logical: 0x4, level: 0x8000 } as const
 
 const TYPE = 'pc-interrupts'
 
-export class PcInterruptController implements InterruptController, ApicBus {
+export class PcInterruptController implements X86InterruptController, ApicBus {
   readonly lines = IO_APIC_PINS
   readonly messages: MessageInterrupts
   assist: EoiAssist | undefined

@@ -11,7 +11,7 @@ import type {
   PagingIntercepts,
   PagingOutcome,
   PagingPort,
-  PagingStrategy,
+  X86PagingStrategy,
   Snapshot,
 } from '@nonroot/contracts'
 import {
@@ -42,7 +42,7 @@ const NO_INTERCEPTS: PagingIntercepts = { pageFault: false, rootWrite: false, in
 /** Guest-physical addresses above this have no place in four levels. */
 const LIMIT = 2 ** 48
 
-export class EptPaging implements PagingStrategy {
+export class EptPaging implements X86PagingStrategy {
   private readonly memory: GuestMemory
   private readonly tables: EptTables
   private readonly largePages: boolean
@@ -175,5 +175,5 @@ export class EptPaging implements PagingStrategy {
   }
 }
 
-export const createEptPaging = (options: EptPagingOptions, context: EptPagingContext): PagingStrategy =>
+export const createEptPaging = (options: EptPagingOptions, context: EptPagingContext): X86PagingStrategy =>
   new EptPaging(options, context)

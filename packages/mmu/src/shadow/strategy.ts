@@ -14,7 +14,7 @@ import type {
   PagingIntercepts,
   PagingOutcome,
   PagingPort,
-  PagingStrategy,
+  X86PagingStrategy,
   Snapshot,
 } from '@nonroot/contracts'
 import { Access } from './entry.ts'
@@ -45,7 +45,7 @@ class VcpuPaging {
   }
 }
 
-export class ShadowPaging implements PagingStrategy {
+export class ShadowPaging implements X86PagingStrategy {
   private readonly vcpus: VcpuPaging[] = []
   private readonly tables: ShadowTables
   private readonly guestWalk: GuestWalk
@@ -233,5 +233,5 @@ export class ShadowPaging implements PagingStrategy {
   }
 }
 
-export const createShadowPaging = (options: ShadowPagingOptions, context: ShadowContext): PagingStrategy =>
+export const createShadowPaging = (options: ShadowPagingOptions, context: ShadowContext): X86PagingStrategy =>
   new ShadowPaging(options, context)

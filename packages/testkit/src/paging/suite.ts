@@ -1,10 +1,10 @@
 /**
- * Conformance suite of the `PagingStrategy` role: under any strategy a guest finds the translations, faults, accessed and dirty bits that
+ * Conformance suite of the `X86PagingStrategy` role: under any strategy a guest finds the translations, faults, accessed and dirty bits that
  * its own tables say, by the book. `testPagingStrategy('ept', createEptPaging, it)`.
  */
 
 import { gpa } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory, Metrics, PagingStrategy } from '@nonroot/contracts'
+import type { GuestMemory, HostMemory, Metrics, X86PagingStrategy } from '@nonroot/contracts'
 import type { TestRegistrar } from '../check.ts'
 import { createTestGuestMemory, type TestGuestMemoryOptions } from '../guest-memory.ts'
 import { createTestHostMemory } from '../host-memory.ts'
@@ -38,12 +38,12 @@ const KINDS: readonly AccessKind[] = ['read', 'write', 'fetch']
 export class PagingBench {
   readonly host: HostMemory
   readonly memory: GuestMemory
-  readonly strategy: PagingStrategy
+  readonly strategy: X86PagingStrategy
   readonly vcpu: TestVcpu
   readonly metrics = createTestMetrics()
   private nextTable = TABLES
 
-  constructor(create: (context: PagingTestContext) => PagingStrategy, hostFrames = 8192) {
+  constructor(create: (context: PagingTestContext) => X86PagingStrategy, hostFrames = 8192) {
     this.host = createTestHostMemory(hostFrames)
     const options: TestGuestMemoryOptions = {
       hostMemory: this.host,
@@ -158,7 +158,7 @@ function createRandom(seed: number): (limit: number) => number {
 
 export function testPagingStrategy(
   name: string,
-  create: (context: PagingTestContext) => PagingStrategy,
+  create: (context: PagingTestContext) => X86PagingStrategy,
   it: TestRegistrar,
   { steps = 1500 }: PagingSuiteOptions = {},
 ): void {

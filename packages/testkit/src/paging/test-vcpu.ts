@@ -10,7 +10,7 @@ import type {
   PagingIntercepts,
   PagingOutcome,
   PagingPort,
-  PagingStrategy,
+  X86PagingStrategy,
 } from '@nonroot/contracts'
 import { referenceWalk, type PagingRegisters, type WalkAccess } from './reference-walk.ts'
 
@@ -49,7 +49,7 @@ export class TestVcpu implements PagingPort {
   }
   /** Exits of each kind, as the strategy asked for them. */
   readonly counts = { pageFault: 0, secondStage: 0, rootWrite: 0, invalidate: 0, emulate: 0, flush: 0 }
-  private readonly strategy: PagingStrategy
+  private readonly strategy: X86PagingStrategy
   private readonly host: HostMemory
   private readonly guest: GuestMemory
   private intercepts: PagingIntercepts = { pageFault: false, rootWrite: false, invalidate: false, rootRead: false }
@@ -57,7 +57,7 @@ export class TestVcpu implements PagingPort {
   private secondStage: { root: Hpa; accessedDirty: boolean } | undefined
   private readonly tlb = new Map<string, number>()
 
-  constructor(strategy: PagingStrategy, host: HostMemory, guest: GuestMemory, vcpu = 0) {
+  constructor(strategy: X86PagingStrategy, host: HostMemory, guest: GuestMemory, vcpu = 0) {
     this.strategy = strategy
     this.host = host
     this.guest = guest

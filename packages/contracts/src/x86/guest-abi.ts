@@ -1,0 +1,56 @@
+/** The guest ABI of an x86 guest: CPUID leaves, MSRs and hypercalls. Called by the CPU mode. */
+
+import type { GuestAbi, GuestAbiPorts } from '../roles/guest-abi.ts'
+import type { X86InterruptController } from './interrupts.ts'
+
+/** Four 32-bit registers, unsigned. The caller's object, filled in place. */
+export interface CpuidResult {
+  eax: number
+  ebx: number
+  ecx: number
+  edx: number
+}
+
+/** One vCPU as the ABI sees it. */
+export interface GuestAbiVcpu {
+  readonly index: number
+  /** The general registers of a hypercall, read and written. */
+  readonly registers: {
+    rax: bigint
+    rbx: bigint
+    rcx: bigint
+    rdx: bigint
+    rsi: bigint
+    rdi: bigint
+    r8: bigint
+    r9: bigint
+    r10: bigint
+  }
+  readonly cpl: number
+  readonly longMode: boolean
+  /** Guest-virtual to guest-physical by the guest's tables, for hypercalls that pass pointers. */
+  translate(address: bigint): number | undefined
+}
+
+/** `done`: result registers are set. `unknown`: #UD. `exit`: for the VM (power off, schedule); becomes a `hypercall` exit. */
+export type HypercallResult = 'done' | 'unknown' | 'exit'
+
+export interface X86GuestAbiPorts extends GuestAbiPorts {
+  readonly interrupts: X86InterruptController
+}
+
+export interface X86GuestAbi extends GuestAbi {
+  attach(ports: X86GuestAbiPorts): void
+
+  /**
+   * Last word on a CPUID leaf: `result` holds what the processor model says and may be changed in place. Unknown leaves come too (as zeros),
+   * so 0x40000000 and up are added here.
+   */
+  cpuid(vcpu: number, leaf: number, subleaf: number, result: CpuidResult): void
+  /** Value, or undefined when the MSR is not the ABI's. */
+  readMsr(vcpu: number, index: number): bigint | undefined
+  /** undefined: not the ABI's; false: #GP; true: done. */
+  writeMsr(vcpu: number, index: number, value: bigint): boolean | undefined
+  /** VMCALL, VMMCALL, or the PV entry. */
+  hypercall(vcpu: GuestAbiVcpu): HypercallResult
+}
