@@ -26,6 +26,7 @@ export {
 } from './paging/index.ts'
 export { MAX_PHYSICAL_BITS } from './state/paging-entry.ts'
 export { loadPdptes } from './paging/pae.ts'
+export { rows, type Row } from './rows/index.ts'
 export { runningInstruction } from './code/running.ts'
 export { BASE_RIP, type Instruction } from './decode/instruction.ts'
 export { cpuid, isAdvertised } from './control/cpuid.ts'

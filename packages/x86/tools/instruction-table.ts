@@ -55,6 +55,7 @@ function notes({ attributes }: Row): string {
   const parts = [
     attributes.cpuid ?? '',
     attributes.cpl === 0 ? 'CPL 0' : '',
+    attributes.sensitive ? 'sensitive' : '',
     attributes.lock ? 'LOCK' : '',
     attributes.rep ? 'REP' : '',
     attributes.undocumented ? 'undocumented' : '',

@@ -28,6 +28,8 @@ const NO_GENERATION = -1
 /** Part of its heat that a block has left that is taken for hot already. */
 const BUSY = 3 / 4
 
+const NO_ROWS: ReadonlySet<number> = new Set()
+
 /** Room left for one block, or for a region's ways out and its page's targets. */
 const ARENA_RESERVE = 1 << 16
 
@@ -61,6 +63,7 @@ export class BlockCache implements CodeTracker {
   readonly #scratch = [createInstruction(rows[0]!), createInstruction(rows[0]!)] as const
   #instruction: Instruction = this.#scratch[0]
   readonly #modes = new Map<number, DecodeMode>()
+  readonly #trappedRows = new Map<number, ReadonlySet<number>>()
   readonly #joined = new Uint8Array(32)
   /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
   #candidate: { record: number; instruction: Instruction } | undefined
@@ -172,6 +175,7 @@ export class BlockCache implements CodeTracker {
     this.#compiled.clear()
     this.#regions = 0
     this.#targets.clear()
+    this.#trappedRows.clear()
     this.#free = this.#arena
     this.#clearTable()
   }
@@ -212,13 +216,18 @@ export class BlockCache implements CodeTracker {
         i32[(record + RECORD.immediate) >>> 2] = next
         record += RECORD.size
       }
+      const asksFirst = result === 'ok' && this.trappedRows(mode).has(instruction.row.id)
+      if (asksFirst) {
+        this.#trapped(record, instruction, ip)
+        record += RECORD.size
+      }
       open = this.#append(record, result, mode, ip, limit)
       record += RECORD.size
       count++
       ip += instruction.length
       covered = shadow
       shadow = instruction.row.attributes.shadow === true
-      if (covered) break
+      if (covered || asksFirst) break
     }
     if (open) {
       if (covered) {
@@ -366,6 +375,14 @@ export class BlockCache implements CodeTracker {
     return this.#candidate?.instruction === first ? second : first
   }
 
+  /** What asks the hooks before an instruction. They may look at any flag, and go on elsewhere: the block ends with it. */
+  #trapped(record: number, { row, length }: Instruction, ip: number): void {
+    this.#candidate = undefined
+    this.#special(record, 'trapped', ip)
+    this.#position(record, ip, length)
+    this.#core.i32[(record + RECORD.immediate) >>> 2] = row.id
+  }
+
   /** Writes one record; true when the block can go on behind it. */
   #append(record: number, result: DecodeResult, mode: number, ip: number, limit: number): boolean {
     const instruction = this.#instruction
@@ -474,13 +491,27 @@ export class BlockCache implements CodeTracker {
     u8[first + RECORD.remaining] = 0 // it takes them off when it is past
     let left = count
     const check = this.#handlers.special('checkNextPage')
+    const trapped = this.#handlers.special('trapped')
     for (let record = first + RECORD.size; record < end; record += RECORD.size) {
       u8[record + RECORD.remaining] = left
-      if (i32[record >>> 2] !== check && left) left--
+      const handler = i32[record >>> 2]
+      if (handler !== check && handler !== trapped && left) left--
     }
   }
 
   // --- bookkeeping ---
+
+  /** Rows that the hooks' policy traps in a mode, by id. */
+  trappedRows(mode: number): ReadonlySet<number> {
+    const { hooks } = this.#core
+    if (!hooks?.policy) return NO_ROWS
+    let trapped = this.#trappedRows.get(mode)
+    if (!trapped) {
+      trapped = new Set(rows.filter((row) => hooks.policy!(row, mode) === 'trap').map(({ id }) => id))
+      this.#trappedRows.set(mode, trapped)
+    }
+    return trapped
+  }
 
   #mode(mode: number): DecodeMode {
     let known = this.#modes.get(mode)

@@ -10,6 +10,8 @@ import { findRegion, type Region, type RegionSource } from './region.ts'
 export interface BuildSource extends Omit<RegionSource, 'compilable' | 'decodeMode'> {
   /** Rows whose semantics were found not to compile; grows. */
   readonly refused: Set<Row>
+  /** Ids of rows that are left to the interpreter. */
+  readonly trapped: readonly number[]
 }
 
 export interface BuiltRegion {
@@ -19,11 +21,11 @@ export interface BuiltRegion {
 
 /** The region around offset `entry` of the page; undefined where even its first instruction is not for compiled code. */
 export function buildRegion(source: BuildSource, entry: number): BuiltRegion | undefined {
-  const { mode, refused } = source
+  const { mode, refused, trapped } = source
   const decodeMode = decodeModeOf(mode)
   const compilable = (instruction: Instruction): boolean => {
     const { row } = instruction
-    return !refused.has(row) && !isUnavailable(row, mode) && isCompilable(instruction, mode)
+    return !refused.has(row) && !trapped.includes(row.id) && !isUnavailable(row, mode) && isCompilable(instruction, mode)
   }
   // An instruction that turns out not to compile is left out, and the region is built again without it.
   for (;;) {

@@ -109,6 +109,7 @@ export class Compiler {
         mode,
         entries: [...this.#blocks.entriesOn(host, mode), ...earlier.map(({ block }) => block.host & 0xfff)],
         targets: this.#blocks.busyOn(host, mode, this.#waiting),
+        trapped: [...this.#blocks.trappedRows(mode)],
       }
     })
   }

@@ -18,6 +18,8 @@ export interface RegionRequest {
   readonly entries: readonly number[]
   /** Offsets at which computed jumps may arrive: taken in where the region has such jumps. */
   readonly targets: readonly number[]
+  /** Ids of rows that the hooks are asked about before they run: the interpreter does so. */
+  readonly trapped: readonly number[]
 }
 
 export interface RegionModule {
@@ -46,8 +48,8 @@ export function createRegionCompiler(inspect?: (code: Built) => void): RegionSer
 
 function compileRegions(requests: readonly RegionRequest[], context: ModuleContext, refused: Set<Row>, inspect?: (code: Built) => void): RegionModule {
   const started = performance.now()
-  const built = requests.map(({ bytes, entry, mode, entries, targets }) =>
-    buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip), targets }, entry),
+  const built = requests.map(({ bytes, entry, mode, entries, targets, trapped }) =>
+    buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip), targets, trapped }, entry),
   )
   const there = built.filter((one) => one !== undefined)
   if (inspect) for (const { body } of there) inspect(body)

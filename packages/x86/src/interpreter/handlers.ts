@@ -347,6 +347,8 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
     b.next()
   },
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
+  // Before an instruction that the hooks trap; its own record follows.
+  trapped: (b) => b.system('trapped', b.rawLoad('i32', b.record, RECORD.immediate, 32)),
 }
 
 export const SPECIAL_NAMES = Object.keys(SPECIAL) as Special[]

@@ -1,9 +1,10 @@
 /** The page walker, the second stage and the slow paths, on tables made by hand. */
 import { beforeEach, describe, expect, it } from 'vitest'
 import { BareMetal, GUEST_SIZE } from '../testing/bare-metal.ts'
+import { NO_HOOKS } from '../testing/no-hooks.ts'
 import { S, TLB, TLB_BANK } from '../state/layout.ts'
 import { updateMode } from '../control/update-mode.ts'
-import { SECOND_STAGE, type Hooks } from '../state/hooks.ts'
+import { SECOND_STAGE, WALK_FAULT, type Hooks, type WalkFaultAnswer } from '../state/hooks.ts'
 import { ABANDONED, ACCESS, DEVICE, FAULT } from '../state/paging-state.ts'
 import {
   fetchPage,
@@ -417,6 +418,39 @@ describe('slow paths', () => {
       flushNonGlobal(machine.core)
       for (let n = 0; n < 2048; n++) expect(tag(1, n * 4096, TLB.read)).toBe(-1)
     })
+  })
+})
+
+describe("faults of the guest's own tables, for hooks that ask for them", () => {
+  const faults: [number, number, number, number][] = []
+  function asking(answer: () => WalkFaultAnswer): void {
+    const { core } = machine
+    faults.length = 0
+    core.paging.hooksFaults = true
+    core.hooks = { ...NO_HOOKS, walkFault: (low, high, access) => (faults.push([low, high, access, core.paging.errorCode]), answer()) }
+    setMode({})
+  }
+  const leaf = (value: bigint) => machine.write64(PATH[3]!, value)
+  it.each<[string, () => WalkFaultAnswer, number]>([
+    ['mends it', () => (leaf(P | W | U | 0x5000n), WALK_FAULT.retry), host(0x5000)],
+    ['leaves it to the guest', () => WALK_FAULT.guest, FAULT],
+    ['left', () => WALK_FAULT.left, ABANDONED],
+    ['says it is a device', () => WALK_FAULT.device, DEVICE],
+  ])('the hook %s', (_name, answer, page) => {
+    asking(answer)
+    path4(0n)
+    expect(walk(machine.core, LINEAR.low, LINEAR.high, ACCESS.write)).toBe(page)
+    expect(faults).toEqual([[LINEAR.low, LINEAR.high, ACCESS.write, 2]])
+  })
+  it('is not asked where nothing asks for it, nor without a fault', () => {
+    asking(() => WALK_FAULT.guest)
+    path4(P | W | U | 0x5000n)
+    walk(machine.core, LINEAR.low, LINEAR.high, ACCESS.write)
+    machine.core.paging.hooksFaults = false
+    setMode({})
+    path4(0n)
+    expect(walk(machine.core, LINEAR.low, LINEAR.high, ACCESS.write)).toBe(FAULT)
+    expect(faults).toEqual([])
   })
 })
 

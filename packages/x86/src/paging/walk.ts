@@ -30,12 +30,12 @@ export function walk(core: Core, low: number, high: number, access: number): num
   const p = core.paging
   p.linearLow = low
   p.linearHigh = high
-  return p.hardwareRoot ? walkHidden(core, p, low, high, access) : walkTables(core, p, low, high, access)
+  return p.asksFaults ? walkAsking(core, p, low, high, access) : walkTables(core, p, low, high, access)
 }
 
-/** Under tables of the hypervisor's a page fault is its own to settle first; the guest sees only those that are its own. */
-function walkHidden(core: Core, p: PagingState, low: number, high: number, access: number): number {
-  const allowed = p.pagingOff ? access & ~ACCESS.smap : access
+/** A page fault is for the hooks to settle first; the guest sees only those that are its own. */
+function walkAsking(core: Core, p: PagingState, low: number, high: number, access: number): number {
+  const allowed = p.hardwareRoot && p.pagingOff ? access & ~ACCESS.smap : access
   for (;;) {
     const page = walkTables(core, p, low, high, allowed)
     if (page !== FAULT) return page
@@ -321,6 +321,7 @@ export function updatePaging(core: Core): void {
   p.fetchBit = p.smep || (nx && wide) ? PAGE_FAULT.fetch : 0
   p.canonicalShift = p.kind === PAGING.level5 ? 7 : 16
   useHardwareRoot(p, paging, nx)
+  p.asksFaults = p.hooksFaults || p.hardwareRoot !== undefined
   core.set32(QUICK_FILL, quickFillOf(core))
   core.set32(RESERVED_HIGH, p.reservedHigh)
   // The owner of a hardware root follows at once: what comes next may translate.

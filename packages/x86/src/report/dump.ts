@@ -48,6 +48,7 @@ export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n):
       refused: new Set(),
       isEntry: () => false,
       targets: [],
+      trapped: [],
     },
     at - page,
   )

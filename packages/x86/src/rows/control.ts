@@ -32,20 +32,20 @@ const NEAR = [
 
 /** A task switch may load every flag. */
 const FAR = [
-  row('CALL', 'Ap', '9A', { semantics: 'callFar', not64: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
-  row('CALL', 'Mp', 'FF /3', { semantics: 'callFar', flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
-  row('JMP', 'Ap', 'EA', { semantics: 'jmpFar', not64: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
-  row('JMP', 'Mp', 'FF /5', { semantics: 'jmpFar', flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
-  row('RETF', 'Iw', 'CA', { flow: 'far', names: 'RETF RETF RETFQ' }),
-  row('RETF', '', 'CB', { flow: 'far', names: 'RETF RETF RETFQ' }),
+  row('CALL', 'Ap', '9A', { semantics: 'callFar', sensitive: true, not64: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
+  row('CALL', 'Mp', 'FF /3', { semantics: 'callFar', sensitive: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
+  row('JMP', 'Ap', 'EA', { semantics: 'jmpFar', sensitive: true, not64: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
+  row('JMP', 'Mp', 'FF /5', { semantics: 'jmpFar', sensitive: true, flow: 'far', flags: f.flags('N', f.EVERY_FLAG) }),
+  row('RETF', 'Iw', 'CA', { sensitive: true, flow: 'far', names: 'RETF RETF RETFQ' }),
+  row('RETF', '', 'CB', { sensitive: true, flow: 'far', names: 'RETF RETF RETFQ' }),
 ]
 
 const INTERRUPTS = [
-  row('INT3', '', 'CC', { flow: 'trap' }),
-  row('INT', 'Ib', 'CD', { flow: 'trap' }),
-  row('INTO', '', 'CE', { not64: true, flow: 'trap', flags: f.flags('O', '') }),
-  row('INT1', '', 'F1', { flow: 'trap' }),
-  row('IRET', '', 'CF', { flow: 'far', flags: f.flags(f.EVERY_FLAG, f.EVERY_FLAG), names: 'IRET IRETD IRETQ' }),
+  row('INT3', '', 'CC', { sensitive: true, flow: 'trap' }),
+  row('INT', 'Ib', 'CD', { sensitive: true, flow: 'trap' }),
+  row('INTO', '', 'CE', { sensitive: true, not64: true, flow: 'trap', flags: f.flags('O', '') }),
+  row('INT1', '', 'F1', { sensitive: true, flow: 'trap' }),
+  row('IRET', '', 'CF', { sensitive: true, flow: 'far', flags: f.flags(f.EVERY_FLAG, f.EVERY_FLAG), names: 'IRET IRETD IRETQ' }),
   row('BOUND', 'Gv,Ma', '62 /r', { not64: true }),
   row('UD0', 'Gv,Ev', '0F FF /r', { semantics: 'ud', flow: 'trap' }),
   row('UD1', 'Gv,Ev', '0F B9 /r', { semantics: 'ud', flow: 'trap' }),

@@ -119,8 +119,9 @@ const STACK = [
   row('PUSH', 'Ev', 'FF /6', { default64: true }),
   row('PUSHA', '', '60', { not64: true, names: 'PUSHA PUSHAD PUSHAD' }),
   row('POPA', '', '61', { not64: true, names: 'POPA POPAD POPAD' }),
-  row('PUSHF', '', '9C', { default64: true, flags: f.flags(f.EVERY_FLAG, ''), names: 'PUSHF PUSHFD PUSHFQ' }),
+  row('PUSHF', '', '9C', { sensitive: true, default64: true, flags: f.flags(f.EVERY_FLAG, ''), names: 'PUSHF PUSHFD PUSHFQ' }),
   row('POPF', '', '9D', {
+    sensitive: true,
     default64: true,
     flags: f.flags(f.EVERY_FLAG, f.EVERY_FLAG),
     flow: 'serialise',

@@ -66,6 +66,11 @@ export interface RowAttributes {
   readonly exit?: RowExit
   /** In VMX non-root operation #UD unless this control is 1. */
   readonly enabledBy?: string
+  /**
+   * Its result depends on privileged state, or on the privilege level, although it does not trap at CPL 3: what keeps the architecture from being
+   * virtualisable by traps alone. (Robin and Irvine, "Analysis of the Intel Pentium's Ability to Support a Secure Virtual Machine Monitor")
+   */
+  readonly sensitive?: true
   readonly only64?: boolean
   readonly not64?: boolean
   /** #UD in real-address and virtual-8086 mode. */
@@ -144,6 +149,7 @@ const NO_ATTRIBUTES: Readonly<Record<keyof RowAttributes, undefined>> = {
   semantics: undefined, lock: undefined, cpl: undefined, cplFault: undefined, exit: undefined, enabledBy: undefined, only64: undefined, not64: undefined,
   notReal: undefined, default64: undefined, force64: undefined, rep: undefined, cpuid: undefined, flags: undefined, flow: undefined, unit: undefined,
   nonWaiting: undefined, aligned: undefined, shadow: undefined, names: undefined, namesBy: undefined, reserved: undefined, undocumented: undefined,
+  sensitive: undefined,
 }
 
 export function parseRow(source: RowSource, id: number): Row {

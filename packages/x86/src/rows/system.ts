@@ -15,16 +15,16 @@ const tables = exit('gdtrIdtrAccess', 'descriptorTableExiting')
 const selectors = exit('ldtrTrAccess', 'descriptorTableExiting')
 
 /** A new segment may change the mode that code was decoded or translated for. */
-const load = { semantics: 'popSegment', flow: 'serialise' } as const
+const load = { semantics: 'popSegment', flow: 'serialise', sensitive: true } as const
 const SEGMENTS = [
-  row('MOV', 'Esreg,Sw', '8C /r', { semantics: 'movFromSegment' }),
+  row('MOV', 'Esreg,Sw', '8C /r', { semantics: 'movFromSegment', sensitive: true }),
   row('MOV', 'Sw,Ew', '8E /r', { semantics: 'movToSegment', flow: 'serialise', shadow: true }),
-  row('PUSH', 'ES', '06', { semantics: 'pushSegment', not64: true }),
-  row('PUSH', 'CS', '0E', { semantics: 'pushSegment', not64: true }),
-  row('PUSH', 'SS', '16', { semantics: 'pushSegment', not64: true }),
-  row('PUSH', 'DS', '1E', { semantics: 'pushSegment', not64: true }),
-  row('PUSH', 'FS', '0F A0', { semantics: 'pushSegment', default64: true }),
-  row('PUSH', 'GS', '0F A8', { semantics: 'pushSegment', default64: true }),
+  row('PUSH', 'ES', '06', { semantics: 'pushSegment', sensitive: true, not64: true }),
+  row('PUSH', 'CS', '0E', { semantics: 'pushSegment', sensitive: true, not64: true }),
+  row('PUSH', 'SS', '16', { semantics: 'pushSegment', sensitive: true, not64: true }),
+  row('PUSH', 'DS', '1E', { semantics: 'pushSegment', sensitive: true, not64: true }),
+  row('PUSH', 'FS', '0F A0', { semantics: 'pushSegment', sensitive: true, default64: true }),
+  row('PUSH', 'GS', '0F A8', { semantics: 'pushSegment', sensitive: true, default64: true }),
   row('POP', 'ES', '07', { ...load, not64: true }),
   row('POP', 'SS', '17', { ...load, not64: true, shadow: true }),
   row('POP', 'DS', '1F', { ...load, not64: true }),
@@ -38,18 +38,18 @@ const SEGMENTS = [
 ]
 
 const TABLES = [
-  row('SLDT', 'Esreg', '0F 00 /0', { notReal: true, ...selectors }),
-  row('STR', 'Esreg', '0F 00 /1', { notReal: true, ...selectors }),
+  row('SLDT', 'Esreg', '0F 00 /0', { notReal: true, sensitive: true, ...selectors }),
+  row('STR', 'Esreg', '0F 00 /1', { notReal: true, sensitive: true, ...selectors }),
   row('LLDT', 'Ew', '0F 00 /2', { notReal: true, cpl: 0, ...selectors }),
   row('LTR', 'Ew', '0F 00 /3', { notReal: true, cpl: 0, ...selectors }),
-  row('SGDT', 'Ms', '0F 01 /0', { force64: true, ...tables }),
-  row('SIDT', 'Ms', '0F 01 /1', { force64: true, ...tables }),
+  row('SGDT', 'Ms', '0F 01 /0', { force64: true, sensitive: true, ...tables }),
+  row('SIDT', 'Ms', '0F 01 /1', { force64: true, sensitive: true, ...tables }),
   row('LGDT', 'Ms', '0F 01 /2', { force64: true, cpl: 0, ...tables }),
   row('LIDT', 'Ms', '0F 01 /3', { force64: true, cpl: 0, ...tables }),
-  row('VERR', 'Ew', '0F 00 /4', { notReal: true, flags: f.ZERO_ONLY }),
-  row('VERW', 'Ew', '0F 00 /5', { notReal: true, flags: f.ZERO_ONLY }),
-  row('LAR', 'Gv,Ew', '0F 02 /r', { notReal: true, flags: f.ZERO_ONLY }),
-  row('LSL', 'Gv,Ew', '0F 03 /r', { notReal: true, flags: f.ZERO_ONLY }),
+  row('VERR', 'Ew', '0F 00 /4', { notReal: true, sensitive: true, flags: f.ZERO_ONLY }),
+  row('VERW', 'Ew', '0F 00 /5', { notReal: true, sensitive: true, flags: f.ZERO_ONLY }),
+  row('LAR', 'Gv,Ew', '0F 02 /r', { notReal: true, sensitive: true, flags: f.ZERO_ONLY }),
+  row('LSL', 'Gv,Ew', '0F 03 /r', { notReal: true, sensitive: true, flags: f.ZERO_ONLY }),
   row('ARPL', 'Ew,Gw', '63 /r', { not64: true, notReal: true, flags: f.ZERO_ONLY }),
 ]
 
@@ -84,7 +84,7 @@ const CONTROL_REGISTERS = [
     flow: 'serialise',
     flags: undefinedStatus,
   }),
-  row('SMSW', 'Esreg', '0F 01 /4'),
+  row('SMSW', 'Esreg', '0F 01 /4', { sensitive: true }),
   row('LMSW', 'Ew', '0F 01 /6', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'lmswControls') }),
   row('CLTS', '', '0F 06', { cpl: 0, flow: 'serialise', ...exit('crAccess', 'cltsControls') }),
 ]

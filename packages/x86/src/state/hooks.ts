@@ -69,7 +69,25 @@ export interface SwitchOptions {
   readonly emulated?: boolean
 }
 
+/** What a policy is asked about: a row of rows/, as far as it matters to it. */
+export interface HookRow {
+  readonly id: number
+  readonly mnemonic: string
+  readonly attributes: { readonly sensitive?: true | undefined; readonly cpl?: 0 | undefined; readonly flow?: string | undefined }
+}
+
 export interface Hooks {
+  /**
+   * Whether an instruction runs as it is, or `trapped` is asked each time before it runs: SYSCALL, INT n, sensitive and privileged instructions.
+   * Asked once for each row and mode key (state/mode.ts) while code is decoded; `processor.blocks.reset()` asks anew. What runs costs nothing.
+   */
+  policy?(row: HookRow, mode: number): 'run' | 'trap'
+  /**
+   * Before an instruction that the policy traps, ahead of its checks of privilege; RIP is in its slot. Operands: `runningInstruction`. NEXT: it is
+   * emulated, on with the one after it; JUMPED: on at the RIP that was set; LEFT: the exit slot is set; PROCEED: it runs as usual.
+   * May throw a GuestFault.
+   */
+  trapped?(row: number): Outcome | typeof PROCEED
   /** Whether a control leaves instructions undefined (rows' `enabledBy`). Asked while decoding: code must be dropped when it changes. */
   isUndefined?(control: string): boolean
   /** Before an instruction whose row has an exit. `exit` is `exitOf(row)`; arguments lie in the `args` slots. */
@@ -86,7 +104,7 @@ export interface Hooks {
   /** Before a dirty flag of the second stage is set (page-modification log): false when it left instead. */
   pageModified?(physical: number): boolean
   /**
-   * Page fault under a hardware root, its code in `paging.errorCode`; `access` is a sum of ACCESS. For `device` the answer's physical
+   * Page fault in a walk under a hardware root, or with `paging.hooksFaults` set, in the midst of any access, implicit ones too; its code in `paging.errorCode`; `access` is a sum of ACCESS. For `device` the answer's physical
    * page goes into `paging.frame`.
    */
   walkFault?(low: number, high: number, access: number): WalkFaultAnswer

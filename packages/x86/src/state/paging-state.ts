@@ -42,6 +42,10 @@ export interface HardwareRoot {
 export class PagingState {
   /** Set by the hypervisor; `updatePaging` must follow a change. */
   hardwareRoot: HardwareRoot | undefined
+  /** Set by the owner of the hooks: `walkFault` is asked of the guest's own tables, too. `updatePaging` must follow a change. */
+  hooksFaults = false
+  /** Derived: a page fault goes to `walkFault` before it is one of the guest's. */
+  asksFaults = false
   /** With a hardware root: the guest has paging off. */
   pagingOff = false
   // Derived from the control registers by `updatePaging`.

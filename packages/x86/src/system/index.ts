@@ -12,6 +12,7 @@ import { stateImages } from '../control/state-images.ts'
 import { tables } from './tables.ts'
 import { flagRoutines } from './flags.ts'
 import { goOn } from './transfer.ts'
+import { trappedRoutines } from './trapped.ts'
 
 const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
   ...controlRegisters,
@@ -22,6 +23,7 @@ const ROUTINES: Readonly<Record<string, SystemRoutine>> = {
   ...farTransfers,
   ...fastCalls,
   ...stateImages,
+  ...trappedRoutines,
 }
 const conditions: Readonly<Record<string, (core: Core) => void>> = {
   ...machineConditions,
