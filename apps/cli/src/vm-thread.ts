@@ -3,7 +3,7 @@
 import { parentPort } from 'node:worker_threads'
 import type { BootImage, ConsoleBackend, Log, ModuleSource } from '@nonroot/contracts'
 import { createNodeBackends, createThreadConsole, tuneWasm } from '@nonroot/host-node'
-import type { BlockParts } from '@nonroot/host-node'
+import type { BlockParts, NetworkParts } from '@nonroot/host-node'
 import { createHypervisor, createLog, resolveStack } from '@nonroot/hypervisor'
 import type { LoadedConfig, Vm } from '@nonroot/hypervisor'
 import { moduleSource } from './host.ts'
@@ -78,6 +78,8 @@ async function allInput(log: Log): Promise<void> {
 /** Most guests have no disk. */
 const diskParts = async (): Promise<BlockParts> => (await import('@nonroot/image')).diskParts
 
+const networkParts = async (): Promise<NetworkParts> => import('@nonroot/network')
+
 /** Few configurations are code: the rest was read before. */
 async function readConfig(source: ModuleSource): Promise<LoadedConfig> {
   const { loadConfig } = await import('./run/config-reader.ts')
@@ -93,7 +95,11 @@ async function main(): Promise<void> {
   tuneWasm()
   const log = createLog((level, message) => send({ type: 'log', level, message }), job.logLevel)
   const hypervisor = await createHypervisor(stack, {
-    backends: createNodeBackends({ block: diskParts, prebuilt: new URL('./', import.meta.url) }),
+    backends: createNodeBackends({
+      block: diskParts,
+      network: networkParts,
+      prebuilt: new URL('./', import.meta.url),
+    }),
     log,
     resolvePath: (folder, path) => source.resolvePath(folder, path),
   })

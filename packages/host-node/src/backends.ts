@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { NonrootError } from '@nonroot/contracts'
-import type { BackendKinds, HostBackends } from '@nonroot/contracts'
+import type { BackendKinds, HostBackends, HostNetwork, NetworkBackend, NetworkRequest } from '@nonroot/contracts'
 import { openBlock } from './block.ts'
 import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
@@ -19,11 +19,18 @@ type Openers = {
   [K in keyof BackendKinds]?: (request: BackendKinds[K]['request']) => Promise<BackendKinds[K]['backend']>
 }
 
+/** What opens networks over a host's own. `@nonroot/network` has one. */
+export interface NetworkParts {
+  openNetwork(request: NetworkRequest, host: HostNetwork): Promise<NetworkBackend>
+}
+
 export interface NodeBackendsOptions {
   /** Paths are relative to it. */
   readonly folder?: string
   /** Disk formats beyond raw, and disks in memory: those of `@nonroot/image` (`diskParts`), or what loads them for the first disk. */
   readonly block?: BlockParts | (() => Promise<BlockParts>)
+  /** Networks: those of `@nonroot/network`, or what loads them for the first card. Absent: the host has none. */
+  readonly network?: NetworkParts | (() => Promise<NetworkParts>)
   /** In place of the usual ones. */
   readonly openers?: Openers
   /** Folder, ending in `/`, of files that were made with the build (`HostBackends.prebuilt`). */
@@ -31,7 +38,7 @@ export interface NodeBackendsOptions {
 }
 
 export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
-  const { block } = options
+  const { block, network } = options
   const path = (name: string): string => resolve(options.folder ?? process.cwd(), name)
   const openers: Openers = {
     block: async (request) => openBlock(request, path, typeof block === 'function' ? await block() : block),
@@ -43,6 +50,17 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
       readFile: async (name) => readFile(path(name)),
       openFile: async (name) => openForReading(path(name)),
       resolve: path,
+    }),
+    ...(network && {
+      network: async (request) => {
+        const { createHostNetwork } = await import('./host-network.ts')
+        const parts = typeof network === 'function' ? await network() : network
+        const folder = request.folder ?? '.'
+        return parts.openNetwork(
+          request,
+          createHostNetwork((name) => path(resolve(folder, name))),
+        )
+      },
     }),
     ...options.openers,
   }

@@ -7,6 +7,8 @@ import { definitionOf, subject, usualBackends, WAYS } from './virtio.test.suppor
 const DEVICES = [
   { kind: 'virtio-rng', options: {} },
   { kind: 'virtio-blk', options: { image: 'disk', queues: 2 } },
+  { kind: 'virtio-net', options: {} },
+  { kind: 'virtio-net', options: { queues: 2 } },
   { kind: 'virtio-console', options: {} },
   { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'org.nonroot.agent' }] } },
   { kind: 'virtio-balloon', options: {} },

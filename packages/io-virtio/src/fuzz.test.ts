@@ -9,6 +9,7 @@ const SEED = Number(process.env['NONROOT_FUZZ_SEED'] ?? Date.now() % 2 ** 31)
 const DEVICES = [
   { kind: 'virtio-rng', options: {} },
   { kind: 'virtio-blk', options: { image: 'disk', queues: 2 } },
+  { kind: 'virtio-net', options: { queues: 2 } },
   { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'a' }] } },
   { kind: 'virtio-balloon', options: {} },
   { kind: 'virtio-9p', options: { path: 'shared' } },

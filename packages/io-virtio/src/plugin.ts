@@ -5,9 +5,18 @@ import { VirtioBalloon } from './device/balloon.ts'
 import { Block } from './device/block.ts'
 import { VirtioConsole } from './device/console.ts'
 import { createEntropy } from './device/entropy.ts'
+import { VirtioNet } from './device/net/device.ts'
 import { NinePDevice } from './device/ninep/device.ts'
 import { Vsock } from './device/vsock/device.ts'
-import { balloonOptions, blockOptions, consoleOptions, ninePOptions, socketOptions, virtioOptions } from './options.ts'
+import {
+  balloonOptions,
+  blockOptions,
+  consoleOptions,
+  netOptions,
+  ninePOptions,
+  socketOptions,
+  virtioOptions,
+} from './options.ts'
 import { createVirtio } from './virtio.ts'
 import { z } from 'zod'
 
@@ -34,6 +43,18 @@ export default definePlugin({
         return context
           .capability(VirtioTransport)
           .attach((port) => new Block(port, backend, { serial: serial ?? context.name, queues, queueSize }, context))
+      },
+    }),
+    defineDevice({
+      kind: 'virtio-net',
+      summary: 'a network card',
+      options: netOptions,
+      needs: ['virtioTransport'],
+      create: async ({ queues, queueSize, ...network }, context) => {
+        const backend = await context.backend('network', network)
+        return context
+          .capability(VirtioTransport)
+          .attach((port) => new VirtioNet(port, backend, { pairs: queues, queueSize }, context))
       },
     }),
     defineDevice({

@@ -2,7 +2,17 @@
 
 import { benchVirtio } from '@nonroot/testkit'
 import type { DeviceBenchOptions, VirtioSubject } from '@nonroot/testkit'
-import type { BlockBackend, EntropyBackend, FolderBackend, FolderNode, SocketBackend } from '@nonroot/contracts'
+import { ALL_OFFLOADS, createFrameWork, NO_WORK } from '@nonroot/contracts'
+import type {
+  BlockBackend,
+  CableEnd,
+  EntropyBackend,
+  FolderBackend,
+  FolderNode,
+  FrameWork,
+  NetworkBackend,
+  SocketBackend,
+} from '@nonroot/contracts'
 import plugin from './index.ts'
 import { virtioOptions } from './options.ts'
 import { createVirtio } from './virtio.ts'
@@ -34,6 +44,7 @@ export const usualBackends = () => ({
   block: memoryDisk(),
   folder: emptyFolder(),
   sockets: noSockets(),
+  network: testNetwork(),
 })
 
 /** A shared folder in which everything fails. */
@@ -67,6 +78,55 @@ const noSockets = (): SocketBackend => ({
   onConnect: () => () => {},
   close: async () => {},
 })
+
+export interface TestNetwork extends NetworkBackend {
+  /** What the driver sent, and what was left to do. */
+  readonly frames: { frame: Uint8Array; work: FrameWork }[]
+  card: CableEnd | undefined
+  /** Room for so many more frames. */
+  room: number
+  flushed: number
+  readied: number
+  on: boolean
+  /** To the driver, as a batch of one. */
+  deliver(frame: Uint8Array, work?: Partial<FrameWork>): boolean
+}
+
+/** A network of one test. */
+export function testNetwork(offloads = ALL_OFFLOADS): TestNetwork {
+  const network: TestNetwork = {
+    macAddress: Uint8Array.of(0x52, 0x54, 0, 1, 2, 3),
+    mtu: 1500,
+    frames: [],
+    card: undefined,
+    room: Infinity,
+    flushed: 0,
+    readied: 0,
+    on: true,
+    connect(card) {
+      network.card = card
+      return {
+        offloads,
+        receive(frame, work) {
+          if (network.room <= 0) return false
+          network.room--
+          network.frames.push({ frame: frame.slice(), work: { ...work } })
+          return true
+        },
+        flush: () => void network.flushed++,
+        ready: () => void network.readied++,
+        carrier: (on) => void (network.on = on),
+      }
+    },
+    deliver(frame, work) {
+      const taken = network.card!.receive(frame, work ? { ...createFrameWork(), ...work } : NO_WORK)
+      network.card!.flush()
+      return taken
+    },
+    close: async () => {},
+  }
+  return network
+}
 
 export function countingEntropy(): EntropyBackend {
   let next = 1

@@ -1,6 +1,7 @@
 /** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
 
 import type { FolderBackend, FolderRequest } from './folder.ts'
+import type { NetworkBackend, NetworkRequest } from '../devices/network.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
 import type { ThreadBackend } from './threads.ts'
 import { token } from '../base/token.ts'
@@ -84,18 +85,6 @@ function* slices(views: readonly Uint8Array[]) {
   }
 }
 
-/** A network. Frames are whole Ethernet frames without FCS. */
-export interface NetworkBackend {
-  /** Six bytes. */
-  readonly macAddress: Uint8Array
-  readonly mtu: number
-  /** False: the queue is full, the frame is dropped. The back end copies before it returns. */
-  send(frame: Uint8Array): boolean
-  /** The frame is valid during the call only. */
-  onReceive(listener: (frame: Uint8Array) => void): () => void
-  close(): Promise<void>
-}
-
 /** A terminal: bytes both ways. What lies behind (a tty, a pipe, a web page) is the host's affair. */
 export interface ConsoleBackend {
   /** Bytes to show. Copied before it returns. */
@@ -175,7 +164,7 @@ export interface BlockFormat {
 /** The back ends by kind: what `DeviceContext.backend` opens. */
 export interface BackendKinds {
   block: { request: BlockRequest; backend: BlockBackend }
-  network: { request: { readonly network: string; readonly mac?: string }; backend: NetworkBackend }
+  network: { request: NetworkRequest; backend: NetworkBackend }
   console: { request: { readonly name?: string }; backend: ConsoleBackend }
   entropy: { request: Record<never, never>; backend: EntropyBackend }
   files: { request: Record<never, never>; backend: FileBackend }

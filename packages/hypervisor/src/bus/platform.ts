@@ -170,6 +170,10 @@ export class Platform {
       const path = resolvePath(folder, named.path)
       return backends.open(kind, { ...named, path } as BackendKinds[K]['request'])
     }
+    if (kind === 'network') {
+      const network = request as BackendKinds['network']['request']
+      return backends.open(kind, { ...network, folder: resolvePath(folder, '.') } as BackendKinds[K]['request'])
+    }
     if (kind !== 'block') return backends.open(kind, request)
     const block = request as BackendKinds['block']['request']
     const image = /^[a-z][\w+.-]+:\/\//i.test(block.image) ? block.image : resolvePath(folder, block.image)

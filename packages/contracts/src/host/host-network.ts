@@ -1,0 +1,75 @@
+/** The host's own network as a network without privilege uses it: sockets, names, files for captures, programs. Implemented per host. */
+
+import type { SocketStream } from './sockets.ts'
+
+/** A TCP port, or a UNIX socket. */
+export type StreamAddress = { readonly host: string; readonly port: number } | { readonly path: string }
+
+/** Why the host could not connect. */
+export type ConnectProblem = 'refused' | 'unreachable' | 'timedOut' | 'denied' | 'other'
+
+/** What `connect` rejects with. */
+export class ConnectError extends Error {
+  readonly problem: ConnectProblem
+
+  constructor(problem: ConnectProblem, cause?: unknown) {
+    super(`the host cannot connect: ${problem}`, { cause })
+    this.problem = problem
+  }
+}
+
+/** A stream that came in at a port that we listen on. */
+export interface AcceptedStream {
+  readonly stream: SocketStream
+  /** Who it is: an address as text; empty for UNIX sockets. */
+  readonly host: string
+  readonly port: number
+}
+
+export interface Listener {
+  /** The port, where 0 was asked for. */
+  readonly port: number
+  close(): Promise<void>
+}
+
+/** A UDP socket. */
+export interface DatagramSocket {
+  readonly port: number
+  /** Copied before it returns. What the host cannot send is lost. */
+  send(bytes: Uint8Array, host: string, port: number): void
+  close(): void
+}
+
+export interface DatagramHandlers {
+  /** Valid during the call only. */
+  datagram(bytes: Uint8Array, host: string, port: number): void
+  /** Nobody listens where a datagram went. */
+  refused(): void
+}
+
+/** A file that is appended to. */
+export interface CaptureFile {
+  /** Copied before it returns. False: more waits to be written than is sensible, and this was dropped. */
+  write(bytes: Uint8Array): boolean
+  close(): Promise<void>
+}
+
+export interface HostNetwork {
+  /** Rejects with a `ConnectError`. */
+  connect(to: StreamAddress): Promise<SocketStream>
+  /** Rejects with a `NonrootError` where the address is taken. */
+  listen(at: StreamAddress, onStream: (accepted: AcceptedStream) => void): Promise<Listener>
+  /** At a port of the host's choice, or bound to one. */
+  datagrams(
+    family: 4 | 6,
+    handlers: DatagramHandlers,
+    at?: { readonly host: string; readonly port: number },
+  ): Promise<DatagramSocket>
+  /** Addresses of a name by the host's resolver, /etc/hosts included, as text. Empty: it has none of that family. Rejects if it does not exist. */
+  lookUp(name: string, family: 4 | 6): Promise<readonly string[]>
+  /** Addresses of the host's name servers, as text. */
+  nameServers(): readonly string[]
+  /** Random bytes: sequence numbers, ports, addresses. */
+  random(into: Uint8Array): void
+  openCapture(path: string): Promise<CaptureFile>
+}
