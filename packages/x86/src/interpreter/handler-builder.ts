@@ -179,9 +179,14 @@ export class HandlerBuilder extends SemanticsBuilder {
   #followFar(rip: () => Value): void {
     const block = this.rawLoad('i32', this.record, RECORD.link, 32)
     this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
-    this.if(this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')), () => {
+    const page = this.add(this.slot(S.ripPage), this.and(this.immediate(), -4096))
+    const holds = this.and(
+      this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')),
+      this.eq(this.rawLoad('i64', this.record, RECORD.farPage, 64), page),
+    )
+    this.if(holds, () => {
       const far = this.rawLoad('i32', this.record, RECORD.far, 32)
-      this.setSlot(S.ripPage, this.add(this.slot(S.ripPage), this.and(this.immediate(), -4096)))
+      this.setSlot(S.ripPage, page)
       this.tail(this.rawLoad('i32', far, RECORD.handler, 32), this.cpu, far)
     })
     this.setSlot(S.rip, rip())

@@ -230,6 +230,7 @@ function enterFound(b: HandlerBuilder, block: Value): void {
     () => {
       b.rawStore(b.sub(link, FAR), 0, 32, block)
       b.rawStore(b.sub(link, FAR), RECORD.farGeneration - RECORD.far, 32, b.slot(S.generation, 'i32'))
+      b.rawStore(b.sub(link, FAR), RECORD.farPage - RECORD.far, 64, b.slot(S.ripPage))
     },
     () => b.if(b.eq(b.rawLoad('i32', link, 0, 32), NOT_LINKED), () => b.rawStore(link, 0, 32, block)),
   )

@@ -24,6 +24,8 @@ export const RECORD = {
   /** i32, i32, of branches and of what goes on behind a block: the block on another page that was gone to, and the generation that this holds for. */
   far: 16,
   farGeneration: 20,
+  /** i64, of the same: `ripPage` at that block. The page of the branch may be mapped at several addresses, behind which other pages lie. */
+  farPage: 24,
   /** i32: segment register's block. Of a block's entry: its mode key. */
   segment: 24,
   mode: 24,
