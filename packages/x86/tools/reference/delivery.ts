@@ -1,5 +1,6 @@
 /** Interrupts and exceptions through a 64-bit IDT, by the manual's tables. (SDM Vol. 3A, "Exception and Interrupt Handling in 64-bit Mode") */
-import { FLAG, S, SEGMENT } from '../../src/state/layout.ts'
+import { S, SEGMENT } from '../../src/state/layout.ts'
+import { FLAG } from '../../src/state/register-bits.ts'
 import { readDescriptor, type Descriptor } from './descriptors.ts'
 import { Fault, isCanonical, type End, type ReferenceMachine } from './machine.ts'
 

@@ -2,7 +2,8 @@
  * What system instructions do, by the pages of the manual, in 64-bit mode. Numbered by place in the table. A program that comes to an
  * instruction whose routine is not here ends there, undefined. (SDM Vol. 2, the instructions' own pages)
  */
-import { FLAG, gpr, S, SEG, segment, SEGMENT } from '../../src/state/layout.ts'
+import { gpr, S, SEG, segment, SEGMENT } from '../../src/state/layout.ts'
+import { FLAG } from '../../src/state/register-bits.ts'
 import { readDescriptor } from './descriptors.ts'
 import { deliverOne, loadCode } from './delivery.ts'
 import { Fault, isCanonical, type ReferenceMachine } from './machine.ts'

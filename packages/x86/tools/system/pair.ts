@@ -1,6 +1,7 @@
 /** The processor in both tiers against the reference machine, on the same system program, compared where the manual says what is right. */
 import { createTestHostMemory } from '@nonroot/testkit'
-import { createRegionCompiler } from '../../src/compiler/region-service.ts'
+import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from '../../src/compiler/region-service.ts'
+import type { ModuleContext } from '../../src/backend/function-module.ts'
 import { Processor } from '../../src/processor.ts'
 import type { Core } from '../../src/state/core.ts'
 import { readFlags } from '../../src/state/flags.ts'
@@ -78,6 +79,24 @@ function stateOf(read64: (slot: number) => bigint, read32: (slot: number) => num
   return state
 }
 
+/** Regions that come back some slices after they were asked for, as those do that are compiled on another thread. */
+class LateRegions implements RegionService {
+  readonly #compiler = createRegionCompiler(verifyRegion)
+  readonly #ready: { slices: number; deliver: () => void }[] = []
+  /** Slices until a region comes back. */
+  delay = 0
+
+  compile(requests: readonly RegionRequest[], context: ModuleContext, done: (result: RegionModule) => void): void {
+    const copies = requests.map((request) => ({ ...request, bytes: request.bytes.slice() }))
+    this.#compiler.compile(copies, context, (result) => this.#ready.push({ slices: this.delay, deliver: () => done(result) }))
+  }
+  /** Between two slices. */
+  deliver(): void {
+    for (const ready of this.#ready) ready.slices--
+    while (this.#ready.length && this.#ready[0]!.slices < 0) this.#ready.shift()!.deliver()
+  }
+}
+
 /** A slice went on beyond where it was to end. */
 class Overrun {}
 /** Instructions before a given count that are run one by one; the second is more than a region has. */
@@ -87,9 +106,10 @@ export class Real {
   readonly surroundings = new SystemSurroundings(FRAMES)
   readonly processor: Processor
   readonly #core: Core
+  readonly #regions = new LateRegions()
 
   constructor(compile: boolean) {
-    this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile, regions: createRegionCompiler(verifyRegion) })
+    this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile, regions: this.#regions })
     if (compile) this.processor.blocks.hotness = 2
     this.#core = this.processor.core
     this.surroundings.start = this.#core.memory.allocateFrames(RAM / 4096, 1)!
@@ -108,11 +128,16 @@ export class Real {
     throw new Error('a region is longer than any may be')
   }
   #margin = 0
+  /** Instructions between two looks at what waits. */
+  #slice = 0
 
   #run(program: SystemProgram, ram: Uint8Array, until: number): Outcome {
     const { surroundings, processor } = this
     const core = this.#core
     const { start } = surroundings
+    // Of every four programs two meet regions that come late.
+    this.#regions.delay = Math.max(0, (program.seed & 3) - 1)
+    this.#slice = program.seed & 4 ? 60 : 1000
     surroundings.writes.length = 0
     core.u8.set(ram, start)
     for (let at = start; at < start + RAM; at += 4096) core.memory.noteWrite(at as never, 4096)
@@ -147,8 +172,10 @@ export class Real {
     const { processor } = this
     while (processor.retired < retired) {
       const before = processor.retired
-      const reason = retired - before > this.#margin ? processor.run(retired - before - this.#margin) : 'budget'
+      const left = retired - before - this.#margin
+      const reason = left > 0 ? processor.run(Math.min(left, this.#slice)) : 'budget'
       processor.compiler.flush()
+      this.#regions.deliver()
       if (reason !== 'budget' && reason !== 'attention') return reason
       if (processor.retired > retired) throw new Overrun()
       if (processor.retired === before) {

@@ -1,0 +1,67 @@
+/**
+ * Mistakes, planted one by one into a copy of the processor, each of which oracle-system.ts must find. Where a mistake has no place any more, the code
+ * has changed: say where it would be made now.
+ *
+ *     node --conditions=@nonroot/source packages/x86/tools/system/planted.ts [--programs 5000] [--only NAME]
+ */
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { tmpdir } from 'node:os'
+
+interface Mistake {
+  readonly name: string
+  readonly file: string
+  readonly right: string
+  readonly wrong: string
+}
+
+const MISTAKES: readonly Mistake[] = [
+  { name: 'the paging-structure cache outlives INVLPG', file: 'paging/walk.ts', right: 'regions[slot] === key && regions[slot + 1] === p.generation', wrong: 'regions[slot] === key && regions[slot + 1] !== NO_GENERATION' },
+  { name: 'a page fault leaves the paging-structure cache', file: 'paging/walk.ts', right: 'if (page !== FAULT) return page\n      }', wrong: 'return page\n      }' },
+  { name: 'block links to other pages outlive INVLPG', file: 'interpreter/handler-builder.ts', right: "this.if(this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')), () => {", wrong: "this.if(this.ne(this.rawLoad('i32', this.record, RECORD.far, 32), 0), () => {" },
+  { name: 'pages only fetched from outlive INVLPG', file: 'paging/tlb/tlb.ts', right: 'if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)\n    }\n  }\n}', wrong: 'if (i32[at + READ] === tag) kill(i32, at)\n    }\n  }\n}' },
+  { name: 'the jump cache ignores its generation', file: 'interpreter/handlers.ts', right: "b.eq(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.generation, 32), b.slot(S.generation, 'i32')),", wrong: "b.ne(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.block, 32), 0)," },
+  { name: 'INVPCID of an address flushes nothing', file: 'system/machine.ts', right: 'if (type === 0n && pcid === current)', wrong: 'if (type === 0n && pcid === current && type > 5n)' },
+  { name: 'INVPCID of all flushes nothing', file: 'system/machine.ts', right: 'else if (type === 2n) flushAll(core)', wrong: 'else if (type === 2n) void 0' },
+  { name: 'CR4.SMEP flushes nothing', file: 'control/control-registers.ts', right: '| CR4.smep | CR4.smap)', wrong: '| CR4.smap)' },
+  { name: 'CR4.SMAP flushes nothing', file: 'control/control-registers.ts', right: '| CR4.smep | CR4.smap)', wrong: '| CR4.smep)' },
+  { name: 'CR4.PGE flushes nothing', file: 'control/control-registers.ts', right: 'CR4.pge | CR4.pcide | CR4.smep', wrong: 'CR4.pcide | CR4.smep' },
+  { name: 'CR0.WP flushes nothing', file: 'control/control-registers.ts', right: 'CR0.pg | CR0.wp | CR0.pe', wrong: 'CR0.pg | CR0.pe' },
+  { name: 'a write of CR3 flushes nothing', file: 'control/control-registers.ts', right: 'flushNonGlobal(core)', wrong: 'void core' },
+  { name: 'code on the second page of a crossing instruction is not watched', file: 'code/code-pages.ts', right: 'this.mark(nextPage, reach(block))', wrong: 'void reach' },
+  { name: 'a crossing instruction does not look at its second page', file: 'interpreter/handlers.ts', right: 'b.ifUnlikely(b.eqz(same), () => b.exit(EXIT.crossing))', wrong: 'void same' },
+  { name: 'a region is installed over changed bytes', file: 'compiler/compiler.ts', right: ' || this.#blocks.generation(block.host) !== generation', wrong: '' },
+  { name: 'a fault while a fault is delivered is served as itself', file: 'events/vectors.ts', right: 'const CONTRIBUTORY = bit(0, 10, 11, 12, 13)', wrong: 'const CONTRIBUTORY = bit(0, 10, 12)' },
+]
+
+const { values } = parseArgs({ options: { programs: { type: 'string' }, only: { type: 'string' } } })
+const programs = values.programs ?? '5000'
+const root = join(import.meta.dirname, '../../../..')
+let missed = 0
+for (const { name, file, right, wrong } of MISTAKES) {
+  if (values.only && !name.includes(values.only)) continue
+  const copy = mkdtempSync(join(tmpdir(), 'nonroot-planted-'))
+  try {
+    cpSync(join(root, 'packages/x86/src'), join(copy, 'src'), { recursive: true })
+    cpSync(join(root, 'packages/x86/tools'), join(copy, 'tools'), { recursive: true })
+    writeFileSync(join(copy, 'package.json'), readFileSync(join(root, 'packages/x86/package.json')))
+    symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
+    const at = join(copy, 'src', file)
+    const source = readFileSync(at, 'utf8')
+    if (!source.includes(right)) throw new Error(`${file} has no '${right}'`)
+    writeFileSync(at, source.replace(right, wrong))
+    const run = spawnSync(process.execPath, ['--conditions=@nonroot/source', 'tools/oracle-system.ts', '--programs', programs, '--most', '1', '--json'], { cwd: copy, encoding: 'utf8' })
+    const last = run.stdout.trim().split('\n').at(-1) ?? ''
+    const result = last.startsWith('{') ? (JSON.parse(last) as { programs: number; differences: number; seconds: number }) : undefined
+    if (run.status === 0 || !result?.differences) {
+      missed++
+      console.log(`MISSED  ${name}${result ? ` (${result.programs} programs)` : `: ${run.stderr.slice(-400)}`}`)
+    } else console.log(`found   ${name}: program ${result.programs}, ${result.seconds.toFixed(1)} s`)
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+}
+console.log(missed ? `${missed} missed` : 'all found')
+process.exitCode = missed ? 1 : 0
