@@ -15,12 +15,15 @@ interface Mistake {
   readonly file: string
   readonly right: string
   readonly wrong: string
+  /** A second place in the file that the mistake takes: right, wrong. */
+  readonly also?: readonly [string, string]
 }
 
 const MISTAKES: readonly Mistake[] = [
   { name: 'the paging-structure cache outlives INVLPG', file: 'paging/walk.ts', right: 'regions[slot] === key && regions[slot + 1] === p.generation', wrong: 'regions[slot] === key && regions[slot + 1] !== NO_GENERATION' },
-  { name: 'a page fault leaves the paging-structure cache', file: 'paging/walk.ts', right: 'if (page !== FAULT) return page\n      }', wrong: 'return page\n      }' },
-  { name: 'block links to other pages outlive INVLPG', file: 'interpreter/handler-builder.ts', right: "this.if(this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')), () => {", wrong: "this.if(this.ne(this.rawLoad('i32', this.record, RECORD.far, 32), 0), () => {" },
+  { name: 'a page fault leaves the paging-structure cache', file: 'paging/walk.ts', right: 'if (page === FAULT) regions[slot + 1] = NO_GENERATION\n      return page', wrong: 'return page', also: ['if (page !== FAULT) return page\n      }', 'return page\n      }'] },
+  { name: 'block links to other pages outlive INVLPG', file: 'interpreter/handler-builder.ts', right: "this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')),", wrong: "this.ne(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), -1)," },
+  { name: 'block links to other pages forget at which address', file: 'interpreter/handler-builder.ts', right: "this.eq(this.rawLoad('i64', this.record, RECORD.farPage, 64), page),", wrong: 'this.i32(1),' },
   { name: 'pages only fetched from outlive INVLPG', file: 'paging/tlb/tlb.ts', right: 'if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)\n    }\n  }\n}', wrong: 'if (i32[at + READ] === tag) kill(i32, at)\n    }\n  }\n}' },
   { name: 'the jump cache ignores its generation', file: 'interpreter/handlers.ts', right: "b.eq(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.generation, 32), b.slot(S.generation, 'i32')),", wrong: "b.ne(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.block, 32), 0)," },
   { name: 'INVPCID of an address flushes nothing', file: 'system/machine.ts', right: 'if (type === 0n && pcid === current)', wrong: 'if (type === 0n && pcid === current && type > 5n)' },
@@ -40,7 +43,7 @@ const { values } = parseArgs({ options: { programs: { type: 'string' }, only: { 
 const programs = values.programs ?? '5000'
 const root = join(import.meta.dirname, '../../../..')
 let missed = 0
-for (const { name, file, right, wrong } of MISTAKES) {
+for (const { name, file, right, wrong, also } of MISTAKES) {
   if (values.only && !name.includes(values.only)) continue
   const copy = mkdtempSync(join(tmpdir(), 'nonroot-planted-'))
   try {
@@ -50,8 +53,9 @@ for (const { name, file, right, wrong } of MISTAKES) {
     symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
     const at = join(copy, 'src', file)
     const source = readFileSync(at, 'utf8')
-    if (!source.includes(right)) throw new Error(`${file} has no '${right}'`)
-    writeFileSync(at, source.replace(right, wrong))
+    const edits = [[right, wrong] as const, ...(also ? [also] : [])]
+    for (const [there] of edits) if (!source.includes(there)) throw new Error(`${file} has no '${there}'`)
+    writeFileSync(at, edits.reduce((text, [from, to]) => text.replace(from, () => to), source))
     const run = spawnSync(process.execPath, ['--conditions=@nonroot/source', 'tools/oracle-system.ts', '--programs', programs, '--most', '1', '--json'], { cwd: copy, encoding: 'utf8' })
     const last = run.stdout.trim().split('\n').at(-1) ?? ''
     const result = last.startsWith('{') ? (JSON.parse(last) as { programs: number; differences: number; seconds: number }) : undefined
