@@ -27,6 +27,7 @@ const step = async (name: string, args: readonly string[]): Promise<void> => {
 
 await step('tsc', ['-b'])
 await step('tsc', ['-p', 'bench'])
+await step('tsc', ['-p', 'packages/x86/tools'])
 await step('node', ['tools/copy-stacks.js'])
 await step('node', ['tools/bundle.js'])
 await step('oxlint', ['--type-aware', '--quiet'])

@@ -4,6 +4,7 @@
  *
  *     node --conditions=@nonroot/source packages/x86/tools/oracle-evaluator.ts [--encodings 6] [--states 3] [--seed 1] [--row PATTERN] [--show]
  */
+import type { Signature } from '../src/ir/function.ts'
 import { parseArgs } from 'node:util'
 import { Core } from '../src/state/core.ts'
 import { disassemble } from '../src/decode/disassemble.ts'
@@ -117,12 +118,12 @@ interface Shape {
   readonly flagsDead: boolean
 }
 
-const TYPES: Readonly<Record<string, { params: readonly ('i32' | 'i64')[]; results: readonly ('i32' | 'i64')[] }>> = {
+const TYPES: Readonly<Record<string, Signature>> = {
   dispatch: { params: ['i32', 'i32'], results: [] },
   settleFlags: { params: ['i32', 'i32'], results: [] },
   quickFill: QUICK_FILL_TYPE,
 }
-const signature = (name: string) => TYPES[name] ?? imports[name]
+const signature = (name: string): Signature | undefined => TYPES[name] ?? imports[name]
 
 let problems = 0
 function complain(what: string): void {

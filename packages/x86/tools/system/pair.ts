@@ -1,7 +1,6 @@
 /** The processor in both tiers against the reference machine, on the same system program, compared where the manual says what is right. */
-import { createTestHostMemory } from '@nonroot/testkit'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from '../../src/compiler/region-service.ts'
-import type { ModuleContext } from '../../src/backend/function-module.ts'
+import type { ModuleContext } from '../../src/ir/function.ts'
 import { Processor } from '../../src/processor.ts'
 import type { Core } from '../../src/state/core.ts'
 import { readFlags } from '../../src/state/flags.ts'

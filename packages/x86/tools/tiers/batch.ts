@@ -166,7 +166,7 @@ export class BatchRunner {
     const requests = sequences.flatMap(({ begins, addresses }) => begins.map((address) => {
       const at = page(world.host(address) - world.start)
       const besides = (others: readonly number[]) => others.filter((other) => other !== address && page(other) === page(address)).map((other) => other & 0xfff)
-      return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries: besides(begins), targets: besides(addresses) }
+      return { bytes: this.#memory.subarray(at, at + 0x1000), entry: address & 0xfff, mode, entries: besides(begins), targets: besides(addresses), trapped: [] }
     }))
     const service = this.#batches++ % this.#verifyEvery ? this.#trusting : this.#verifying
     let made: RegionModule | undefined
