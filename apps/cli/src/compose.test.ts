@@ -18,6 +18,7 @@ async function compose(stack: Stack) {
   const vm = () =>
     host.createVmParts({
       guestMemory: bench.guestMemory,
+      guestFrames: bench.guestMemory,
       clock: bench.clock,
       vcpuCount: 1,
       metrics: createTestMetrics(),

@@ -1,6 +1,6 @@
 /** kvm-clock: guest time as a line over the TSC, in memory the guest names. (Linux, Documentation/virt/kvm/x86/msr.rst; pvclock-abi.h) */
 
-import type { Clock, GuestMemory } from '@nonroot/contracts'
+import type { Clock, DmaMemory } from '@nonroot/contracts'
 
 /** Offsets in `pvclock_vcpu_time_info`, 32 bytes. */
 const TimeInfo = {
@@ -28,7 +28,7 @@ export function timeScale(tscHz: number): { multiplier: number; shift: number } 
  *
  * The line starts where the clock does (TSC 0 at 0 ns); a guest that sets its own TSC elsewhere reads another time.
  */
-export function writeTimeInfo(memory: GuestMemory, clock: Clock, address: number): boolean {
+export function writeTimeInfo(memory: DmaMemory, clock: Clock, address: number): boolean {
   const version = memory.readU32(address)
   if (version === undefined || !memory.isRam(address, TimeInfo.size)) return false
   const { multiplier, shift } = timeScale(clock.tscHz)
@@ -43,7 +43,7 @@ export function writeTimeInfo(memory: GuestMemory, clock: Clock, address: number
 }
 
 /** The wall-clock time at which kvm-clock was zero: `pvclock_wall_clock`, 12 bytes. */
-export function writeWallClock(memory: GuestMemory, clock: Clock, address: number): boolean {
+export function writeWallClock(memory: DmaMemory, clock: Clock, address: number): boolean {
   const version = memory.readU32(address)
   if (version === undefined || !memory.isRam(address, 12)) return false
   const odd = ((version | 1) + 2) >>> 0

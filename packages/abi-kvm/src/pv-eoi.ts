@@ -1,18 +1,18 @@
 /** PV EOI: a flag in guest memory that says "no EOI needed", which the guest clears instead of an EOI. Knows no local APIC. @hot */
 
-import type { EoiAssist, GuestMemory } from '@nonroot/contracts'
+import type { EoiAssist, DmaMemory } from '@nonroot/contracts'
 
 const NO_EOI_NEEDED = 1
 const NOWHERE = -1
 
 export class PvEoi implements EoiAssist {
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   /** Where each vCPU's flag is, as its MSR says. */
   readonly #flags: Float64Array
   /** Where the outstanding offer is: the guest may have moved or disabled the flag since. */
   readonly #offers: Float64Array
 
-  constructor(memory: GuestMemory, vcpuCount: number) {
+  constructor(memory: DmaMemory, vcpuCount: number) {
     this.#memory = memory
     this.#flags = new Float64Array(vcpuCount).fill(NOWHERE)
     this.#offers = new Float64Array(vcpuCount).fill(NOWHERE)

@@ -1,11 +1,11 @@
 /** Steal time: how long a vCPU was ready to run and did not. Written where the guest asked for it. (Linux, `struct kvm_steal_time`) */
 
-import type { GuestMemory } from '@nonroot/contracts'
+import type { DmaMemory } from '@nonroot/contracts'
 
 /** Offsets in the structure, 64 bytes. */
 const StealTime = { steal: 0, version: 8, size: 64 } as const
 
-export function writeStealTime(memory: GuestMemory, address: number, stolenNs: number): boolean {
+export function writeStealTime(memory: DmaMemory, address: number, stolenNs: number): boolean {
   const version = memory.readU32(address + StealTime.version)
   if (version === undefined || !memory.isRam(address, StealTime.size)) return false
   const odd = ((version | 1) + 2) >>> 0

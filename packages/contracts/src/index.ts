@@ -12,6 +12,8 @@ export * from './plugin/capabilities.ts'
 export * from './plugin/plugin.ts'
 export * from './plugin/schema.ts'
 
+export type * from './memory/dma-memory.ts'
+export * from './memory/guest-frames.ts'
 export * from './memory/guest-memory.ts'
 export * from './memory/host-memory.ts'
 

@@ -5,6 +5,7 @@
 
 import type {
   ActivityState,
+  Gpa,
   GuestAbiVcpu,
   HostMemory,
   Hpa,
@@ -198,6 +199,11 @@ export class VmxGuest {
     core.set64(S.rip, core.nextRip())
     core.set32(S.exit, EXIT.stop)
     return LEFT
+  }
+  /** Leaves the guest in the middle of an instruction, without any of its effects, until a page is there. */
+  leaveForMemory(address: Gpa): typeof LEFT {
+    this.asked = this.exits.memory(address)
+    return this.leave()
   }
   /** Leaves the guest in the middle of an instruction, without any of its effects; the loop enters again. */
   leave(): typeof LEFT {

@@ -15,7 +15,7 @@ function start() {
   })
   const bench = createDeviceBench({ guestMemory })
   const line = bench.line(8)
-  const rtc = new CmosRtc(bench.context, line, { guestMemory, vcpuCount: 2 })
+  const rtc = new CmosRtc(bench.context, line, { memoryMap: guestMemory, vcpuCount: 2 })
   const read = (index: number): number => {
     bench.writePort(0x70, index)
     return bench.readPort(0x71)

@@ -1,6 +1,6 @@
 /** Real-time clock with CMOS memory. Its time is the clock's, moved by what the guest set. (MC146818A data sheet) */
 
-import type { Clock, Device, DeviceContext, GuestMemory, InterruptLine, Snapshot } from '@nonroot/contracts'
+import type { Clock, Device, DeviceContext, InterruptLine, MemoryMap, Snapshot } from '@nonroot/contracts'
 import { Alarm, NEVER, SHORTEST_PERIOD_NS } from './alarm.ts'
 import { BytePorts } from './byte-ports.ts'
 import type { ByteRegisters } from './byte-ports.ts'
@@ -46,7 +46,7 @@ const isTime = (index: number): boolean =>
 
 export interface CmosOptions {
   /** RAM below 4 GiB ends here; the rest starts at 4 GiB. */
-  readonly guestMemory: Pick<GuestMemory, 'regions'>
+  readonly memoryMap: Pick<MemoryMap, 'regions'>
   readonly vcpuCount: number
 }
 
@@ -291,10 +291,10 @@ const MIB = 1 << 20
 const GIB4 = 2 ** 32
 
 /** What firmware reads about the machine. (SeaBIOS, "rtc.h"; IBM PC AT technical reference, "CMOS RAM") */
-function describeMachine(cmos: Uint8Array, { guestMemory, vcpuCount }: CmosOptions): void {
+function describeMachine(cmos: Uint8Array, { memoryMap, vcpuCount }: CmosOptions): void {
   let below4G = 0
   let above4G = 0
-  for (const { start, length, kind } of guestMemory.regions) {
+  for (const { start, length, kind } of memoryMap.regions) {
     if (kind !== 'ram') continue
     if (start < GIB4) below4G = Math.max(below4G, Math.min(start + length, GIB4))
     above4G += Math.max(0, start + length - Math.max(start, GIB4))

@@ -3,11 +3,12 @@
 import type {
   Device,
   DeviceContext,
+  DmaMemory,
   FirmwareConfiguration,
   FirmwareItem,
-  GuestMemory,
   IoHandler,
   IoSize,
+  MemoryMap,
   Snapshot,
 } from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from './state.ts'
@@ -48,10 +49,10 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
   readonly #files = new Map<string, FirmwareItem>()
   /** Of the item that is selected. */
   #content: Uint8Array = EMPTY
-  readonly #guestMemory: GuestMemory
+  readonly #dma: DmaMemory
 
-  constructor(context: Pick<DeviceContext, 'portIo' | 'guestMemory'>) {
-    this.#guestMemory = context.guestMemory
+  constructor(context: Pick<DeviceContext, 'portIo' | 'dma'>) {
+    this.#dma = context.dma
     this.#items.set(FwCfgKey.signature, ascii('QEMU'))
     this.#items.set(FwCfgKey.id, Uint8Array.of(ID_FEATURES, 0, 0, 0))
     this.#fetch()
@@ -113,7 +114,7 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
   }
 
   #transfer(descriptor: number): void {
-    const memory = this.#guestMemory
+    const memory = this.#dma
     const bytes = new Uint8Array(16)
     if (!memory.readBytes(descriptor, bytes)) return
     const view = new DataView(bytes.buffer)
@@ -131,15 +132,15 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
   }
 
   #copy(address: number, length: number): boolean {
-    if (!this.#guestMemory.isRam(address, length)) return false
+    if (!this.#dma.isRam(address, length)) return false
     const item = this.#content
     const { offset } = this.#state
     for (let done = 0; done < length && offset + done < item.length; done += CHUNK) {
       const end = Math.min(offset + done + CHUNK, offset + length, item.length)
-      this.#guestMemory.writeBytes(address + done, item.subarray(offset + done, end))
+      this.#dma.writeBytes(address + done, item.subarray(offset + done, end))
     }
     const copied = Math.max(0, Math.min(length, item.length - offset))
-    this.#guestMemory.fill(address + copied, length - copied, 0)
+    this.#dma.fill(address + copied, length - copied, 0)
     this.#state.offset += length
     return true
   }
@@ -166,7 +167,7 @@ const swap = (value: number): number =>
   (((value & 0xff) << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)) >>> 0
 
 /** `etc/e820`: 20 bytes each of address, length and type 1 (RAM). */
-export function e820File(regions: GuestMemory['regions']): Uint8Array {
+export function e820File(regions: MemoryMap['regions']): Uint8Array {
   const ram = regions.filter(({ kind }) => kind === 'ram')
   const view = new DataView(new ArrayBuffer(ram.length * 20))
   ram.forEach(({ start, length }, index) => {

@@ -1,7 +1,7 @@
 /** A whole PC on the test bench, for the tests of its parts. */
 
 import { gpa } from '@nonroot/contracts'
-import type { GuestMemory, IoModelContext } from '@nonroot/contracts'
+import type { GuestFrames, GuestMemory, IoModelContext } from '@nonroot/contracts'
 import { createDeviceBench } from '@nonroot/testkit'
 import { expect, it } from 'vitest'
 import { pcOptions } from './options.ts'
@@ -10,7 +10,7 @@ import { createPc } from './pc.ts'
 export function startPc({
   options = {} as Record<string, unknown>,
   vcpuCount = 1,
-  guestMemory = undefined as GuestMemory | undefined,
+  guestMemory = undefined as (GuestMemory & GuestFrames) | undefined,
 } = {}) {
   const bench = createDeviceBench(guestMemory ? { guestMemory } : {})
   const buttons: (() => void)[] = []

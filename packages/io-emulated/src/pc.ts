@@ -92,15 +92,15 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
 }
 
 function fillFirmwareConfiguration(fwCfg: FirmwareConfiguration, options: PcOptions, context: IoModelContext): void {
-  const { guestMemory, vcpuCount } = context
+  const { memoryMap, vcpuCount } = context
   const { serialConsole, bootMenu, bootOrder } = options.firmware
   const vcpus = Uint8Array.of(vcpuCount & 0xff, vcpuCount >> 8)
   fwCfg.addItem(FwCfgKey.cpus, vcpus)
   fwCfg.addItem(FwCfgKey.maxCpus, vcpus)
-  fwCfg.addItem(FwCfgKey.ramSize, littleEndian(guestMemory.size))
+  fwCfg.addItem(FwCfgKey.ramSize, littleEndian(memoryMap.size))
   fwCfg.addItem(FwCfgKey.irq0Override, Uint8Array.of(1))
   if (bootMenu) fwCfg.addItem(FwCfgKey.bootMenu, Uint8Array.of(1, 0))
-  fwCfg.addFile('etc/e820', e820File(guestMemory.regions))
+  fwCfg.addFile('etc/e820', e820File(memoryMap.regions))
   if (serialConsole && options.serial) fwCfg.addFile('etc/sercon-port', littleEndian(SERIAL_PORTS[0]))
   if (bootOrder.length) fwCfg.addFile('bootorder', new TextEncoder().encode(bootOrder.join('\n') + '\0'))
 }

@@ -1,15 +1,17 @@
 /** A bench for one device: everything a device may touch, observable, with no VM around it. */
 
-import { gpa, NonrootError } from '@nonroot/contracts'
+import { FrameReturn, gpa, NonrootError } from '@nonroot/contracts'
 import type {
   BackendKinds,
   ConsoleBackend,
   Device,
   DeviceContext,
   DeviceDefinition,
+  GuestFrames,
   GuestMemory,
   HostMemory,
   InterruptLine,
+  Iommu,
   IoHandler,
   IoModel,
   IoRegion,
@@ -92,7 +94,9 @@ interface Claim {
 export interface DeviceBenchOptions {
   readonly name?: string
   readonly hostMemory?: HostMemory
-  readonly guestMemory?: GuestMemory
+  readonly guestMemory?: GuestMemory & GuestFrames
+  /** Stands in front of the guest's memory. */
+  readonly iommu?: Iommu
   readonly clock?: TestClock
   /** Back ends that `backend` hands out. */
   readonly backends?: { [K in keyof BackendKinds]?: BackendKinds[K]['backend'] }
@@ -106,7 +110,7 @@ export interface DeviceBenchOptions {
 export interface DeviceBench {
   readonly context: DeviceContext
   readonly clock: TestClock
-  readonly guestMemory: GuestMemory
+  readonly guestMemory: GuestMemory & GuestFrames
   readonly log: TestLog
   readonly console: TestConsole
   readonly power: string[]
@@ -233,7 +237,8 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
     },
     interrupt: line,
     messageInterrupts: { send: (address, data) => void messages.push({ address, data }) },
-    guestMemory,
+    dma: options.iommu?.attach({ name, requesterId: undefined }, guestMemory) ?? guestMemory,
+    memoryMap: guestMemory,
     clock,
     power: control,
     backend(kind) {
@@ -248,6 +253,7 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
       )
     },
     capability<T>(of: Token<T>): T {
+      if ((of as symbol) === FrameReturn) return guestMemory as T
       const make = options.models?.find((model) => model.offers?.has(of as Token<unknown>))?.offers
       const given = options.offers?.get(of as Token<unknown>) ?? make?.get(of as Token<unknown>)?.(context)
       if (given === undefined) {

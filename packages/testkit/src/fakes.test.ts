@@ -6,6 +6,7 @@ import {
   createTestGuestMemory,
   createTestHostMemory,
   testClock,
+  testGuestFrames,
   testGuestMemory,
   testHostMemory,
 } from './index.ts'
@@ -15,5 +16,9 @@ testHostMemory(() => createTestHostMemory(128), it)
 testGuestMemory(() => {
   const host = createTestHostMemory(512)
   return { host, memory: createTestGuestMemory({ hostMemory: host, ram: 1 << 20 }) }
+}, it)
+testGuestFrames((options) => {
+  const host = createTestHostMemory(600)
+  return { host, memory: createTestGuestMemory({ hostMemory: host, ram: 1 << 20, ...options }) }
 }, it)
 testClock(createTestClock, (clock, ns) => (clock as TestClock).advanceInstructions(ns), it)

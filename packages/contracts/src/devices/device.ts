@@ -3,7 +3,8 @@
 import type { Gpa } from '../base/address.ts'
 import type { BackendKinds } from '../host/backends.ts'
 import type { Clock } from './clock.ts'
-import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { DmaMemory } from '../memory/dma-memory.ts'
+import type { MemoryMap } from '../memory/guest-memory.ts'
 import type { InterruptLine, MessageInterrupts } from './interrupts.ts'
 import type { IoHandler, IoRegion } from './io-region.ts'
 import type { Log } from '../base/log.ts'
@@ -34,7 +35,10 @@ export interface DeviceContext {
    */
   interrupt(line: number | string): InterruptLine
   readonly messageInterrupts: MessageInterrupts
-  readonly guestMemory: GuestMemory
+  /** The guest's memory, by the addresses that the guest gives this device: an IOMMU may stand in between. */
+  readonly dma: DmaMemory
+  /** Where the machine has memory. */
+  readonly memoryMap: MemoryMap
   readonly clock: Clock
   readonly power: PowerControl
   /** Open a host back end. Slow: await it in an async `create`. */
@@ -42,7 +46,10 @@ export interface DeviceContext {
     kind: K,
     request: BackendKinds[K]['request'],
   ): Promise<BackendKinds[K]['backend']>
-  /** A capability that an I/O model of the stack offers beyond these (a virtio transport, an event channel). Throws if none does. */
+  /**
+   * A capability that an I/O model of the stack offers beyond these (a virtio transport, an event channel), or the kernel (`FrameReturn`). Throws if
+   * none does.
+   */
   capability<T>(of: Token<T>): T
   /** A scope of the device's own. */
   readonly metrics: Metrics

@@ -1,7 +1,7 @@
 /** Virtio as a device's author sees it: chains of descriptors, queues, a port to the driver. Knows no ring format and no transport. */
 
 import type { Device } from './device.ts'
-import type { MemoryLease } from '../memory/guest-memory.ts'
+import type { MemoryLease } from '../memory/dma-memory.ts'
 import type { Snapshot } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 

@@ -5,7 +5,7 @@ import { token } from '../base/token.ts'
 
 /**
  * ONE shared WebAssembly.Memory. A host-physical address is a byte offset into it, so compiled guest code, page walkers and
- * devices use the same numbers. The kernel owns it; strategies take frames for their tables, `GuestMemory` takes them for
+ * devices use the same numbers. The kernel owns it; strategies take frames for their tables, `GuestFrames` takes them for
  * the guest on demand. Not growing: `bytes` and `view` stay valid for the life of the host.
  *
  * This is one thread's view. Which frames are free and how many own one is kept in the memory itself, so that threads take from one pool.

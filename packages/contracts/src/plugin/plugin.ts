@@ -6,6 +6,7 @@ import type { Capability } from './capabilities.ts'
 import type { CpuMode } from '../roles/cpu-mode.ts'
 import type { Device, DeviceContext } from '../devices/device.ts'
 import type { GuestAbi } from '../roles/guest-abi.ts'
+import type { GuestFrames } from '../memory/guest-frames.ts'
 import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { HostMemory } from '../memory/host-memory.ts'
 import type { IoModel, IoModelContext } from '../roles/io-model.ts'
@@ -35,6 +36,7 @@ export interface HostContext {
 /** For strategies that live as long as one VM. */
 export interface VmContext extends HostContext {
   readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   readonly clock: Clock
   readonly vcpuCount: number
 }

@@ -3,6 +3,7 @@
 import type { Clock } from '../devices/clock.ts'
 import type { EntropyBackend } from '../host/backends.ts'
 import type { GuestAbi } from './guest-abi.ts'
+import type { GuestFrames } from '../memory/guest-frames.ts'
 import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { InterruptController } from '../devices/interrupts.ts'
 import type { IoBus } from '../devices/io-bus.ts'
@@ -21,6 +22,7 @@ export interface VcpuPorts {
   readonly io: IoBus
   readonly clock: Clock
   readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   /** RDRAND and RDSEED. */
   readonly entropy: EntropyBackend
   /** A scope of the vCPU's own. */

@@ -4,14 +4,14 @@
  */
 
 import type { Clock } from '../devices/clock.ts'
-import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { DmaMemory } from '../memory/dma-memory.ts'
 import type { InterruptController } from '../devices/interrupts.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 
 /** What the ABI is created with. One VM's. */
 export interface GuestAbiPorts {
-  readonly guestMemory: GuestMemory
+  readonly guestMemory: DmaMemory
   readonly clock: Clock
   readonly interrupts: InterruptController
   readonly vcpuCount: number

@@ -3,6 +3,7 @@
 import type { Gpa } from '../base/address.ts'
 import type { ConsoleBackend } from '../host/backends.ts'
 import type { Device, DeviceContext } from '../devices/device.ts'
+import type { Iommu } from '../memory/dma-memory.ts'
 import type { InterruptController } from '../devices/interrupts.ts'
 import type { PciBus } from '../devices/pci.ts'
 import type { Saveable } from '../base/snapshot.ts'
@@ -83,6 +84,8 @@ export interface IoModel extends Partial<Saveable> {
   readonly interruptController?: InterruptController
   /** At most one model of a stack has it. */
   readonly pciBus?: PciBus
+  /** At most one model of a stack has it. What was created before the model reaches memory directly. */
+  readonly iommu?: Iommu
   /** The platform's own devices, by name. */
   readonly devices?: ReadonlyMap<string, Device>
   /** Further capabilities for devices: `DeviceContext.capability(token)` finds them. Called once per device that asks. */

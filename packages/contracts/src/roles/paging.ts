@@ -4,17 +4,22 @@
  */
 
 import type { Gpa } from '../base/address.ts'
+import type { MemoryRange } from '../memory/guest-frames.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
+
+/** Frames taken away or replaced, or to be seen at their next write. */
+export type MemoryChange = 'unmapped' | 'writeProtected'
 
 /** One per VM. Tables live in host frames that the strategy owns and gives back in `dispose`. */
 export interface PagingStrategy extends Saveable {
   /**
    * Guest memory changed beneath: frames taken away or replaced (`unmapped`), or to be seen at their next write
-   * (`writeProtected`). Afterwards no hardware table may lead to the old frame or allow the write. Called by `GuestMemory`,
-   * with no vCPU of the VM inside guest code.
+   * (`writeProtected`). Afterwards no hardware table and no TLB may lead to the old frames or allow the write: only then do the frames become anybody
+   * else's. Called by `GuestFrames`, once for all that changes together. Every vCPU of the VM is then outside `Vcpu.run`, or in an exit of its own (its
+   * access reached a device or this strategy), behind which it looks its translations up anew.
    */
-  onMemoryChange(address: Gpa, length: number, change: 'unmapped' | 'writeProtected'): void
+  onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void
 
   /** Accessed since the last call, and forget: for idle sampling. Undefined: the strategy cannot tell. */
   takeAccessed?(address: Gpa): boolean | undefined

@@ -1,7 +1,7 @@
 /** Getting frames back from guests: ballooning, sharing, swapping, and who is asked when. */
 
 import type { Device } from '../devices/device.ts'
-import type { GuestMemory } from '../memory/guest-memory.ts'
+import type { GuestFrames } from '../memory/guest-frames.ts'
 import type { HostMemory } from '../memory/host-memory.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { token } from '../base/token.ts'
@@ -9,7 +9,7 @@ import { token } from '../base/token.ts'
 /** One VM as a policy sees it. Frames everywhere. */
 export interface ReclaimSubject {
   readonly name: string
-  readonly memory: GuestMemory
+  readonly frames: GuestFrames
   /** Never taken below this. */
   readonly minimumFrames: number
   readonly maximumFrames: number

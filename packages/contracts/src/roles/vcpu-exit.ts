@@ -10,7 +10,8 @@ import type { IoSize } from '../devices/io-bus.ts'
  * `portIo` and `mmio` reach whoever called `run` only if the `IoBus` deferred the access. To complete a read, put the answer into `data` (and `dataHigh`)
  * before the next `run`; the instruction finishes then.
  */
-export type VcpuExit = PortIoExit | MmioExit | HypercallExit | HaltExit | ShutdownExit | BudgetExit | FailureExit
+export type VcpuExit =
+  PortIoExit | MmioExit | HypercallExit | HaltExit | MemoryExit | ShutdownExit | BudgetExit | FailureExit
 
 export type VcpuExitReason = VcpuExit['reason']
 
@@ -45,6 +46,15 @@ export interface HypercallExit {
 /** HLT (or MWAIT) with nothing pending: sleep until `InterruptSink.wake` or the clock's next deadline. */
 export interface HaltExit {
   readonly reason: 'halt'
+}
+
+/**
+ * The vCPU's next instruction needs a page that is not there now: run it again when `GuestFrames.ready(address)` resolves. Earlier does no harm. Other
+ * vCPUs may run meanwhile.
+ */
+export interface MemoryExit {
+  readonly reason: 'memory'
+  address: Gpa
 }
 
 /** Triple fault: the processor stopped. The machine resets or ends, by configuration. */

@@ -4,6 +4,7 @@
  */
 
 import type { Gpa, Gva, Hpa } from '../base/address.ts'
+import type { MemoryRange } from '../memory/guest-frames.ts'
 import type { PagingStrategy } from '../roles/paging.ts'
 
 /** Which kind of first-stage tables a root points to. `none`: paging is off, addresses pass unchanged. */
@@ -59,20 +60,22 @@ export interface PagingPort {
   /** Forget translations. Takes effect before the next guest instruction of this vCPU. */
   flushAll(): void
   flushAddress(address: Gva): void
-  /** Forget what a guest-physical page gave. Length in bytes. */
-  flushGuestPhysical(address: Gpa, length: number): void
+  /** Forget what these guest-physical pages gave. Once for a whole list: a processor may have to forget everything. */
+  flushGuestPhysical(ranges: readonly MemoryRange[]): void
 }
 
 /**
  * What the CPU mode does next. The object is the strategy's and may be reused: valid until its next call.
  * `emulate`: run the one instruction with its writes going to guest memory whatever the hardware tables say; each write to
  * a watched table is then reported by `onTableUpdate`. For tables that are write-protected yet written.
+ * `wait`: nothing of the instruction is done; the vCPU leaves with a `memory` exit, and tries again once `GuestFrames.ready` says so.
  */
 export type PagingOutcome =
   | { readonly next: 'resume' }
   | { readonly next: 'inject'; readonly address: Gva; readonly code: number }
   | { readonly next: 'mmio'; readonly address: Gpa }
   | { readonly next: 'emulate' }
+  | { readonly next: 'wait'; readonly address: Gpa }
   | { readonly next: 'failure'; readonly message: string }
 
 export const RESUME: PagingOutcome = Object.freeze({ next: 'resume' })

@@ -57,6 +57,8 @@ function settle(guest: VmxGuest, outcome: PagingOutcome, address: number): ExitR
       guest.core.paging.frame = Math.floor(physical / 4096)
       return DEVICE
     }
+    case 'wait':
+      return guest.leaveForMemory(outcome.address)
     case 'failure':
       return guest.fail(outcome.message)
   }
@@ -135,7 +137,7 @@ const tprBelowThreshold: ExitHandler = (guest) => {
 
 /** What was logged is dirty: guest memory keeps the dirty log. */
 const pageModificationLogFull: ExitHandler = (guest) => {
-  for (const page of guest.modificationLog.drain()) guest.ports.guestMemory.translate(Number(page), 'write')
+  for (const page of guest.modificationLog.drain()) guest.ports.guestFrames.translate(Number(page), 'write')
   return RETRY
 }
 

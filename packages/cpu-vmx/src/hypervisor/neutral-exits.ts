@@ -1,6 +1,6 @@
 /** The exits that leave the vCPU: what the VM's roles do not settle, as the contract has it. One object each, used again and again. */
 
-import type { VcpuExit } from '@nonroot/contracts'
+import type { Gpa, VcpuExit } from '@nonroot/contracts'
 import { gpr, RAX, RBX, RDI, RDX, RSI, RCX, S } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import type { Deferred } from './bus.ts'
@@ -12,6 +12,7 @@ export class NeutralExits {
   readonly budget = { reason: 'budget' as const }
   readonly halt = { reason: 'halt' as const }
   readonly shutdown = { reason: 'shutdown' as const }
+  private readonly memoryExit = { reason: 'memory' as const, address: 0 as Gpa }
   private readonly failureExit = { reason: 'failure' as const, message: '', rip: 0n }
   private readonly hypercallExit = { reason: 'hypercall' as const, number: 0n, arguments: [0n, 0n, 0n, 0n, 0n] }
   private readonly portExit = { reason: 'portIo' as const, write: false, port: 0, size: 1 as 1 | 2 | 4, data: 0 }
@@ -28,6 +29,11 @@ export class NeutralExits {
     this.failureExit.message = message
     this.failureExit.rip = core.get64(S.rip)
     return this.failureExit
+  }
+
+  memory(address: Gpa): VcpuExit {
+    this.memoryExit.address = address
+    return this.memoryExit
   }
 
   hypercall(core: Core): VcpuExit {

@@ -1,6 +1,6 @@
 /** @hot What a paging strategy can do to a vCPU under VMX: CR3, EPTP, the intercepts among the controls, TLB flushes. */
 
-import type { Gpa, Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
+import type { Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
 import {
   flushAll,
   flushNonGlobal,
@@ -140,7 +140,8 @@ export class VmxPagingPort implements PagingPort {
   flushAddress(address: Gva): void {
     flushPage(this.core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
   }
-  flushGuestPhysical(_address: Gpa, _length: number): void {
+  /** As INVEPT does, all at once. (SDM Vol. 3C, "Operations that Invalidate Cached Mappings") */
+  flushGuestPhysical(): void {
     forgetSecondStage(this.core)
   }
 }

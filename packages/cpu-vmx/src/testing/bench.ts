@@ -1,7 +1,14 @@
 /** One vCPU with a real-mode program, the least of a paging strategy, and roles that tests answer for. */
 
 import { gpa, RESUME } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory, PagingOutcome, X86PagingStrategy, X86VcpuPorts } from '@nonroot/contracts'
+import type {
+  GuestFrames,
+  HostMemory,
+  PagingOutcome,
+  PagingPort,
+  X86PagingStrategy,
+  X86VcpuPorts,
+} from '@nonroot/contracts'
 import {
   createTestGuestMemory,
   createTestHostMemory,
@@ -17,7 +24,7 @@ const RAM = 1 << 20
 const HOST_FRAMES = 4096
 
 /** EPT of 4 KiB leaves, filled on demand. */
-function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): X86PagingStrategy {
+function leastPaging(host: HostMemory, frames: () => GuestFrames, taken: number[]): X86PagingStrategy {
   const root = host.allocateFrame()!
   taken.push(root)
   const next = (at: number): number => {
@@ -29,21 +36,27 @@ function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): X86
     return table
   }
   const mmio = { next: 'mmio' as const, address: gpa(0) }
+  const leaf = (address: number): number => {
+    let table: number = root
+    for (let level = 4; level > 1; level--)
+      table = next(table + (Math.floor(address / 4096 / 512 ** (level - 1)) % 512) * 8)
+    return table + (Math.floor(address / 4096) % 512) * 8
+  }
+  let attached: PagingPort | undefined
   return {
     attach(port) {
+      attached = port
       port.setIntercepts({ pageFault: false, rootWrite: false, invalidate: false, rootRead: false })
       port.setSecondStageRoot(root, true)
     },
     onSecondStageFault(_port, address, access): PagingOutcome {
-      const frame = guest.translate(address, access & 2 ? 'write' : 'read')
+      const frame = frames().translate(address, access & 2 ? 'write' : 'read')
+      if (frame === 'wait') return { next: 'wait', address }
       if (frame === undefined) {
         mmio.address = address
         return mmio
       }
-      let table: number = root
-      for (let level = 4; level > 1; level--)
-        table = next(table + (Math.floor(address / 4096 / 512 ** (level - 1)) % 512) * 8)
-      host.view.setUint32(table + (Math.floor(address / 4096) % 512) * 8, (frame & ~0xfff) | 0x37, true)
+      host.view.setUint32(leaf(address), (frame & ~0xfff) | 0x37, true)
       return RESUME
     },
     onPageFault: () => RESUME,
@@ -51,7 +64,12 @@ function leastPaging(host: HostMemory, guest: GuestMemory, taken: number[]): X86
     onInvalidate: () => RESUME,
     onModeChange: () => RESUME,
     onTableUpdate: () => RESUME,
-    onMemoryChange: () => {},
+    onMemoryChange(ranges) {
+      for (const { address, length } of ranges) {
+        for (let at: number = address; at < address + length; at += 4096) host.view.setUint32(leaf(at), 0, true)
+      }
+      attached!.flushGuestPhysical(ranges)
+    },
     dispose: () => {},
     save: () => ({ type: 'paging.least', version: 1, data: {} }),
     restore: () => {},
@@ -62,13 +80,13 @@ export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<X86Vc
 
 export function createBench(program: readonly number[], override: PortsOverride = {}, index = 0) {
   const host = createTestHostMemory(HOST_FRAMES)
-  const guestMemory = createTestGuestMemory({ hostMemory: host, ram: RAM })
   const written: [port: number, size: number, value: number][] = []
   const pending: number[] = []
   const signals = { bits: 0, startup: 0 }
   const metrics = createTestMetrics()
   const taken: number[] = []
-  const paging = leastPaging(host, guestMemory, taken)
+  const paging = leastPaging(host, () => guestMemory, taken)
+  const guestMemory = createTestGuestMemory({ hostMemory: host, ram: RAM, paging })
   const io = {
     readPort: (port: number) => port & 0xff,
     writePort: (port: number, size: number, value: number) => (written.push([port, size, value]), true),
@@ -103,6 +121,7 @@ export function createBench(program: readonly number[], override: PortsOverride 
     io,
     clock: createTestClock(),
     guestMemory,
+    guestFrames: guestMemory,
     entropy: { fill: (into: Uint8Array) => into.fill(0x5a) },
     metrics,
     log: createTestLog(),

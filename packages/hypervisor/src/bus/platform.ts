@@ -1,18 +1,20 @@
 /** What a VM's devices and I/O models are handed: claims, lines, back ends, and what the models offer. Knows no device kind. */
 
-import { gpa, NonrootError, tokenName } from '@nonroot/contracts'
+import { FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
 import type {
   BackendKinds,
   Clock,
   ConsoleBackend,
   DeviceContext,
-  GuestMemory,
+  DmaMemory,
+  DmaRequester,
   HostBackends,
   InterruptController,
   InterruptLine,
   IoModel,
   IoModelContext,
   Log,
+  MemoryMap,
   Metrics,
   PciBus,
   PlatformDescription,
@@ -30,7 +32,9 @@ const ANYWHERE = { start: 0xf000_0000, end: 0xfec0_0000 } as const
 
 export interface PlatformOptions {
   readonly bus: KernelIoBus
-  readonly guestMemory: GuestMemory
+  readonly dma: DmaMemory
+  readonly memoryMap: MemoryMap
+  readonly frames: FrameReturn
   readonly clock: Clock
   readonly power: PowerControl
   readonly metrics: Metrics
@@ -51,9 +55,15 @@ export class Platform {
     this.#options = options
   }
 
+  /** What a device reaches of memory: all of it, or what the stack's IOMMU lets through. */
+  #dmaFor(requester: DmaRequester): DmaMemory {
+    const { dma } = this.#options
+    return this.#models.find((model) => model.iommu)?.iommu?.attach(requester, dma) ?? dma
+  }
+
   /** An I/O model was created: what it offers is there for those that come after. */
   addModel(model: IoModel, thing: string): void {
-    const twice = (what: 'interruptController' | 'pciBus'): void => {
+    const twice = (what: 'interruptController' | 'pciBus' | 'iommu'): void => {
       if (!model[what] || !this.#models.some((other) => other[what])) return
       throw new NonrootError({
         code: 'stack.incompatible',
@@ -64,6 +74,7 @@ export class Platform {
     }
     twice('interruptController')
     twice('pciBus')
+    twice('iommu')
     this.#models.push(model)
   }
 
@@ -103,7 +114,14 @@ export class Platform {
   }
 
   deviceContext(name: string, folder: string): DeviceContext {
-    const { bus, guestMemory, clock, power } = this.#options
+    const { bus, memoryMap, clock, power } = this.#options
+    let requesterId: number | undefined
+    const requester: DmaRequester = {
+      name,
+      get requesterId() {
+        return requesterId
+      },
+    }
     const metrics = this.#options.metrics.scope(`device.${name}`)
     const accesses = () => metrics.counter('accesses', 'register accesses answered')
     const offered = new Map<Token<unknown>, unknown>()
@@ -114,14 +132,20 @@ export class Platform {
         const [at, length] = typeof range === 'number' ? [this.#anywhere(name, range), range] : [range.at, range.length]
         return bus.claimAddresses(name, at, length, handler, accesses())
       },
-      pci: (description) => this.#pciBus.add(name, description),
+      pci: (description) => {
+        const added = this.#pciBus.add(name, description)
+        ;({ requesterId } = added)
+        return added
+      },
       interrupt: (line) => this.#line(name, line),
       messageInterrupts: { send: (address, data) => this.interrupts.messages.send(address, data) },
-      guestMemory,
+      dma: this.#dmaFor(requester),
+      memoryMap,
       clock,
       power,
       backend: (kind, request) => this.#backend(kind, request, folder),
       capability: <T>(of: Token<T>): T => {
+        if ((of as symbol) === FrameReturn) return this.#options.frames as T
         if (!offered.has(of)) offered.set(of, this.#offer(of, context))
         return offered.get(of) as T
       },

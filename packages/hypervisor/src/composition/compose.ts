@@ -6,6 +6,7 @@ import {
   CpuMode,
   Device,
   GuestAbi,
+  GuestFrames,
   GuestMemory,
   HostMemory,
   IoModel,
@@ -27,6 +28,7 @@ export type HostServices = HostContext
 /** What the kernel brings for one VM. Contexts are made per layer, so that claims, metrics and errors carry its name. */
 export interface VmServices {
   readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   readonly clock: Clock
   readonly vcpuCount: number
   readonly metrics: Metrics
@@ -109,18 +111,20 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
 async function composeVm(stack: Stack, host: Container, services: VmServices): Promise<VmParts> {
   const container = new Container({ parent: host, defaultScope: 'Singleton' })
   container.bind(GuestMemory).toConstantValue(services.guestMemory)
+  container.bind(GuestFrames).toConstantValue(services.guestFrames)
   container.bind(Clock).toConstantValue(services.clock)
   const context =
     ({ role }: StrategyLayer) =>
-    (hostMemory: HostMemory, guestMemory: GuestMemory, clock: Clock): VmContext => ({
+    (hostMemory: HostMemory, guestMemory: GuestMemory, guestFrames: GuestFrames, clock: Clock): VmContext => ({
       hostMemory,
       guestMemory,
+      guestFrames,
       clock,
       metrics: services.metrics.scope(role),
       log: services.log,
       vcpuCount: services.vcpuCount,
     })
-  const deps = [HostMemory, GuestMemory, Clock]
+  const deps = [HostMemory, GuestMemory, GuestFrames, Clock]
   const layers = stack.layers.filter((layer) => ['paging', 'abi', 'io', 'boot'].includes(layer.role))
   const created = await bindAll(container, [
     ...layers.map((layer) => ({

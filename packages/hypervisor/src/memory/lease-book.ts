@@ -1,12 +1,20 @@
 /**
- * Which frames may be lent to a transfer when their guest gives them back, and so must wait. Knows eras, not frames: a lease belongs to the era it
- * began in; a frame given back while there are leases waits until every lease of its era and of the era before has ended.
+ * Which frames may be lent to a transfer when their guest gives them back, and so must wait. A lease belongs to the era it began in; a frame given back
+ * while there are leases waits until every lease of its era and of the era before has ended.
  */
 
 type Era = 0 | 1
 
+/** What one transfer has: host addresses. */
+export interface Lent {
+  readonly starts: readonly number[]
+  readonly ends: readonly number[]
+  readonly era: Era
+}
+
 export class LeaseBook {
   readonly #free: (frame: number) => void
+  readonly #lent = new Set<Lent>()
   #era: Era = 0
   readonly #leases: [number, number] = [0, 0]
   readonly #waiting: [number[], number[]] = [[], []]
@@ -15,14 +23,25 @@ export class LeaseBook {
     this.#free = free
   }
 
-  begin(): Era {
+  begin(starts: readonly number[], ends: readonly number[]): Lent {
     this.#leases[this.#era]++
-    return this.#era
+    const lent = { starts, ends, era: this.#era }
+    this.#lent.add(lent)
+    return lent
   }
 
-  end(era: Era): void {
-    this.#leases[era]--
+  end(lent: Lent): void {
+    if (!this.#lent.delete(lent)) return
+    this.#leases[lent.era]--
     this.#settle()
+  }
+
+  /** Whether a transfer that is under way has bytes of `[frame, frame + length)`. Cold: looks through all of them. */
+  isLent(frame: number, length: number): boolean {
+    for (const { starts, ends } of this.#lent) {
+      if (starts.some((start, index) => start < frame + length && ends[index]! > frame)) return true
+    }
+    return false
   }
 
   /** Now, or when no lease that knows the frame is left. */

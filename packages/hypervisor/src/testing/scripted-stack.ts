@@ -9,6 +9,7 @@ import type {
   GuestAbi,
   InterruptController,
   InterruptSink,
+  Iommu,
   IoModel,
   IoModelContext,
   Snapshot,
@@ -141,7 +142,7 @@ const abi = (): GuestAbi => ({
  * Ports: 0x10 console byte, 0x20 power off, 0x21 exit with the value, 0x22 reset, 0x23 timer in value microseconds on line 4,
  * 0x24 not ready the first two times, 0x25 throws.
  */
-function testModel(context: IoModelContext): IoModel {
+function testModel(context: IoModelContext, iommu: Iommu | undefined): IoModel {
   const interruptController = new OneLine()
   const byte = new Uint8Array(1)
   let tries = 0
@@ -165,20 +166,22 @@ function testModel(context: IoModelContext): IoModel {
     write: () => {},
   })
   context.console.onInput(() => interruptController.line()!.raise())
-  return { interruptController }
+  return { interruptController, ...(iommu ? { iommu } : {}) }
 }
 
 export interface ScriptedStackOptions {
   readonly guest: Guest
   readonly machine?: Partial<Stack['config']['machine']>
   readonly devices?: Readonly<Record<string, DeviceDefinition['create']>>
+  /** Of the I/O model. */
+  readonly iommu?: Iommu
   /** Told at each boot. */
   readonly onBoot?: () => void
 }
 
 const MIB = 2 ** 20
 
-export function scriptedStack({ guest, machine, devices = {}, onBoot }: ScriptedStackOptions): Stack {
+export function scriptedStack({ guest, machine, devices = {}, iommu, onBoot }: ScriptedStackOptions): Stack {
   const location = { file: 'test.yaml' }
   const common = { location, package: { name: 'test', version: '1.0.0', folder: '/' }, options: {}, folder: '/' }
   const layer = (role: string, thing: string, create: unknown): StrategyLayer<never> =>
@@ -188,7 +191,7 @@ export function scriptedStack({ guest, machine, devices = {}, onBoot }: Scripted
     cpu: layer('cpu', 'stack.cpu', () => cpu),
     paging: layer('paging', 'stack.paging', () => ({ onMemoryChange: () => RESUME, dispose() {} })),
     abi: layer('abi', 'stack.abi', abi),
-    io: [layer('io', 'stack.io[0]', (_options: unknown, context: IoModelContext) => testModel(context))],
+    io: [layer('io', 'stack.io[0]', (_options: unknown, context: IoModelContext) => testModel(context, iommu))],
     boot: {
       ...layer('boot', 'boot.test', () => ({
         load: () => {

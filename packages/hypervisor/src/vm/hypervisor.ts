@@ -1,7 +1,7 @@
 /** A host with a stack, and the VMs it makes. */
 
 import { join } from './path.ts'
-import { NonrootError } from '@nonroot/contracts'
+import { invariant, NonrootError } from '@nonroot/contracts'
 import type {
   BootImage,
   BootMachine,
@@ -116,9 +116,14 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const metrics = createMetrics()
   const opened = await imageFor(stack, vmOptions.image, backends, resolvePath)
   const { image } = opened
+  let failure: string | undefined
   const guestMemory = new DemandGuestMemory({
     hostMemory,
     regions: pcMemoryMap(machine.memory, image.firmware?.length),
+    onFailure: (message) => {
+      failure ??= message
+      power.crashed(message)
+    },
   })
   const clock = machine.clock === 'deterministic' ? new DeterministicClock() : new WallClock()
   const console = vmOptions.console ?? createStreamConsole()
@@ -130,7 +135,9 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const power = new PowerSwitch(() => nudge())
   const platform = new Platform({
     bus,
-    guestMemory,
+    dma: guestMemory,
+    memoryMap: guestMemory,
+    frames: guestMemory,
     clock,
     power,
     metrics,
@@ -142,6 +149,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   })
   const parts = await given.parts.createVmParts({
     guestMemory,
+    guestFrames: guestMemory,
     clock,
     vcpuCount: machine.vcpus,
     metrics,
@@ -178,6 +186,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
           io: bus,
           clock,
           guestMemory,
+          guestFrames: guestMemory,
           entropy,
           metrics: metrics.scope(`vcpu${index}`),
           log,
@@ -200,6 +209,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     nudge = () => vm.nudge()
     hold = (until) => vm.hold(until)
     await opened.settled()
+    invariant(failure === undefined, 'the image is in memory')
     return vm
   } catch (error) {
     for (const vcpu of vcpus) vcpu.dispose()
@@ -207,6 +217,14 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     await opened.settled().catch(() => {})
     guestMemory.dispose()
     opened.close()
+    // What was refused was refused because of it.
+    if (failure !== undefined)
+      throw new NonrootError({
+        code: 'host.memory',
+        message: `${name} cannot start: ${failure}`,
+        thing: 'host.memory',
+        cause: error,
+      })
     throw error
   }
 }

@@ -3,6 +3,8 @@
 import { IO_DEFERRED, IO_DEFERRED_64 } from '@nonroot/contracts'
 import type {
   Counter,
+  Gpa,
+  GuestFrames,
   InterruptSink,
   IoBus,
   IoSize,
@@ -33,6 +35,7 @@ export interface RunLoopParts {
   readonly vcpus: readonly Vcpu[]
   readonly clock: KernelClock
   readonly io: IoBus
+  readonly frames: Pick<GuestFrames, 'ready'>
   readonly power: PowerSwitch
   readonly pace: Pace
   readonly metrics: Metrics
@@ -66,6 +69,8 @@ export class RunLoop implements InterruptSink {
   #held: Promise<unknown>[] = []
   #resumed: Promise<void> | undefined
   #resume: (() => void) | undefined
+  /** vCPUs that wait for a page of memory. */
+  #awaiting = 0
   readonly #exits: Readonly<Record<string, Counter>>
   readonly #runNs: Counter
   readonly #idleNs: Counter
@@ -80,7 +85,7 @@ export class RunLoop implements InterruptSink {
     this.#instructions = Float64Array.from(parts.vcpus, (vcpu) => vcpu.instructionsRetired)
     const { metrics } = parts
     const returns = metrics.scope('returns')
-    const names = ['portIo', 'mmio', 'hypercall', 'halt', 'shutdown', 'budget', 'failure']
+    const names = ['portIo', 'mmio', 'hypercall', 'halt', 'memory', 'shutdown', 'budget', 'failure']
     this.#exits = Object.fromEntries(
       names.map((name) => [name, returns.counter(name, `returns of vCPUs to the run loop for ${name}`)]),
     )
@@ -210,6 +215,9 @@ export class RunLoop implements InterruptSink {
       case 'mmio':
         this.#deferred = exit
         break
+      case 'memory':
+        this.#awaitPage(index, exit.address)
+        break
       case 'hypercall':
         vcpu.completeHypercall(UNKNOWN_HYPERCALL)
         break
@@ -221,6 +229,22 @@ export class RunLoop implements InterruptSink {
         break
     }
     return ended
+  }
+
+  /** The vCPU goes on when the page is there, others meanwhile; of a deterministic guest nothing does, and no time passes. */
+  #awaitPage(index: number, address: Gpa): void {
+    const fail = (reason: string): void => this.#crash(index, reason, this.#vcpus[index]!.readState().rip)
+    const ready = this.#parts.frames.ready(address).then(
+      (failure) => void (failure !== undefined && fail(failure)),
+      (error: unknown) => fail(error instanceof Error ? error.message : String(error)),
+    )
+    if (this.#deterministic) return this.hold(ready)
+    this.#runnable[index] = 0
+    this.#awaiting++
+    void ready.then(() => {
+      this.#awaiting--
+      this.wake(index)
+    })
   }
 
   #budget(): number {
@@ -261,7 +285,7 @@ export class RunLoop implements InterruptSink {
 
   async #sleep(): Promise<void> {
     const { pace, tracer } = this.#parts
-    if (!this.#vcpus.some((vcpu) => vcpu.interruptWindow)) {
+    if (this.#awaiting === 0 && !this.#vcpus.some((vcpu) => vcpu.interruptWindow)) {
       const [vcpu] = this.#vcpus
       this.#crash(0, 'halted with interrupts disabled: nothing can wake it', vcpu!.readState().rip)
       return

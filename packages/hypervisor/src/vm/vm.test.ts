@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { ConsoleBackend, HostBackends } from '@nonroot/contracts'
+import { FrameReturn, gpa } from '@nonroot/contracts'
+import type { ConsoleBackend, DeviceContext, HostBackends, Iommu } from '@nonroot/contracts'
 import { createHypervisor } from './hypervisor.ts'
 import { HALT, scriptedStack, SHUTDOWN } from '../testing/scripted-stack.ts'
 import type { Guest, ScriptedCpu, ScriptedStackOptions } from '../testing/scripted-stack.ts'
@@ -76,9 +77,8 @@ describe('how a VM ends', () => {
       guest: (cpu) => void cpu.ports.guestMemory.fill(2 ** 20, 31 * 2 ** 20, 1),
       end: {
         state: 'crashed',
-        reason: 'host memory is exhausted: all 4096 frames are in use',
-        vcpu: 0,
-        rip: 0x1000n,
+        reason:
+          'host memory is exhausted: all 4096 frames are in use; make host.memory larger or machine.memory smaller',
       },
     },
   ])('$name', async ({ guest, end }) => {
@@ -86,6 +86,123 @@ describe('how a VM ends', () => {
     expect(await vm.run()).toEqual(end)
     expect(vm.state).toBe('ended')
     await expect(vm.run()).rejects.toThrow('it runs once')
+    await vm.dispose()
+  })
+})
+
+describe('a vCPU that needs a page', () => {
+  /** vCPU 0 reads a page that is away, and ends the VM with what it finds; vCPU 1 prints, and lets the page arrive. */
+  const guest =
+    (deliver: (resolve: (bytes: Uint8Array) => void, reject: (error: Error) => void) => void): Guest =>
+    (cpu) => {
+      const { guestFrames } = cpu.ports
+      if (cpu.index === 1) {
+        cpu.step++
+        print(cpu, 'x')
+        if (cpu.step === 50) (guestFrames.state(0x5000) as { filler: { arrive?: () => void } }).filler.arrive?.()
+        return cpu.step % 2 ? undefined : { reason: 'budget' }
+      }
+      if (cpu.step++ === 0) {
+        let arrive = (): void => {}
+        const content = new Promise<Uint8Array>((resolve, reject) => (arrive = () => deliver(resolve, reject)))
+        const filler = { fill: () => content, fillNow: () => {}, arrive: () => arrive() }
+        guestFrames.park(0x5000, filler)
+      }
+      const at = guestFrames.translate(0x5000, 'read')
+      if (at === 'wait') return { reason: 'memory', address: gpa(0x5000) }
+      out(cpu, 0x21, cpu.ports.guestMemory.readU8(0x5000)!)
+      return undefined
+    }
+
+  it('waits for it, and the other vCPU goes on', async () => {
+    const run = guest((resolve) => resolve(new Uint8Array(4096).fill(9)))
+    const { vm, console, value } = await vmOf(run, { machine: { vcpus: 2 } })
+    expect(await vm.run()).toEqual({ state: 'exited', status: 9 })
+    expect(console.text.length).toBeGreaterThanOrEqual(50)
+    // It is not asked again and again.
+    expect(value('vm.returns.memory')).toBe(1)
+    await vm.dispose()
+  })
+  it('ends with its VM where the page cannot be brought back', async () => {
+    const { vm } = await vmOf(
+      guest((_, reject) => reject(new Error('checksum is wrong'))),
+      { machine: { vcpus: 2 } },
+    )
+    expect(await vm.run()).toEqual({
+      state: 'crashed',
+      reason: 'memory at 0x5000 cannot be brought back: checksum is wrong',
+      vcpu: 0,
+      rip: 0x1000n,
+    })
+    await vm.dispose()
+  })
+  it('waits for a frame in vain where the host has none, and no other VM is harmed', async () => {
+    const greedy: Guest = (cpu) => {
+      const address = gpa(2 ** 20 + cpu.step++ * 4096)
+      return cpu.ports.guestFrames.translate(address, 'write') === 'wait' ? { reason: 'memory', address } : undefined
+    }
+    const stack = scriptedStack({ guest: greedy, machine: { memory: 32 * 2 ** 20 } })
+    const hypervisor = await createHypervisor(stack, { backends })
+    const [one, other] = [await hypervisor.createVm(), await hypervisor.createVm()]
+    const end = await one.run()
+    expect(end).toMatchObject({
+      state: 'crashed',
+      reason: expect.stringContaining('host memory is exhausted') as string,
+      vcpu: 0,
+    })
+    await one.dispose()
+    // What the first one had is the second one's now.
+    expect(hypervisor.hostMemory.freeFrames).toBeGreaterThan(4000)
+    expect(other.state).toBe('created')
+    await hypervisor.dispose()
+  })
+})
+
+describe('what a device reaches of memory', () => {
+  const contexts: DeviceContext[] = []
+  const devices = {
+    nic: (_: unknown, context: DeviceContext) => (contexts.push(context), {}),
+    disk: (_: unknown, context: DeviceContext) => (contexts.push(context), {}),
+  }
+  const guest: Guest = (cpu) => {
+    cpu.ports.guestMemory.writeU32(0x3000, 0x1111)
+    cpu.ports.guestMemory.writeU32(0x7000, 0x2222)
+    out(cpu, 0x20, 0)
+    return undefined
+  }
+  it('is all of it, and where memory is', async () => {
+    contexts.length = 0
+    const { vm } = await vmOf(guest, { devices })
+    await vm.run()
+    expect(contexts.map(({ dma }) => dma.readU32(0x3000))).toEqual([0x1111, 0x1111])
+    expect(contexts[0]!.memoryMap).toMatchObject({
+      size: 2 ** 21 - 0x20000,
+      regions: [{ start: 0 }, { start: 0xc0000 }],
+    })
+    const frames = contexts[0]!.capability(FrameReturn)
+    expect([frames.release([{ address: gpa(0x3000), length: 4096 }]), contexts[1]!.dma.readU32(0x3000)]).toEqual([1, 0])
+    await vm.dispose()
+  })
+  it('is what the IOMMU of the stack maps for it, and nothing else', async () => {
+    contexts.length = 0
+    const maps: Record<string, ReadonlyMap<number, number>> = { nic: new Map([[0x1000, 0x7000]]), disk: new Map() }
+    const iommu: Iommu = {
+      attach: ({ name }, memory) => {
+        const at = (address: number): number => {
+          const page = maps[name]!.get(address - (address % 4096))
+          return page === undefined ? NaN : page + (address % 4096)
+        }
+        return Object.assign(Object.create(memory) as typeof memory, {
+          readU32: (address: number) => memory.readU32(at(address)),
+          writeU32: (address: number, value: number) => memory.writeU32(at(address), value),
+        })
+      },
+    }
+    const { vm } = await vmOf(guest, { devices, iommu })
+    await vm.run()
+    const [nic, disk] = contexts.map(({ dma }) => dma)
+    expect([nic!.readU32(0x1000), nic!.readU32(0x3000), disk!.readU32(0x1000)]).toEqual([0x2222, undefined, undefined])
+    expect([nic!.writeU32(0x1004, 5), disk!.writeU32(0x1000, 5), nic!.readU32(0x1004)]).toEqual([true, false, 5])
     await vm.dispose()
   })
 })

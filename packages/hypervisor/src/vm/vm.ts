@@ -100,6 +100,7 @@ export class KernelVm implements Vm {
       vcpus: assembly.vcpus,
       clock: assembly.clock,
       io: assembly.bus,
+      frames: assembly.guestMemory,
       power: assembly.power,
       pace: assembly.pace,
       metrics: assembly.metrics.scope('vm'),
@@ -139,7 +140,9 @@ export class KernelVm implements Vm {
 
   /** Something of ours threw: that VM ends, and says where. */
   #failed(error: unknown): VmEnd {
-    const { bus, log, vcpus } = this.#assembly
+    const { bus, log, power, vcpus } = this.#assembly
+    // What is thrown after the VM was told to end follows from that.
+    if (power.end?.state === 'crashed') return power.end
     const message = error instanceof Error ? error.message : String(error)
     log.debug(() => (error instanceof Error && error.stack) || message)
     const expected = error instanceof NonrootError && error.code !== 'internal'

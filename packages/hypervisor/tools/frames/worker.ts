@@ -22,10 +22,22 @@ export interface FramesResult {
   readonly counters: readonly number[]
   readonly bug?: string
 }
-export const COUNTERS = ['taken', 'given', 'touched', 'copied', 'shared', 'leases', 'runs', 'refused'] as const
+export const COUNTERS = [
+  'taken',
+  'given',
+  'touched',
+  'copied',
+  'shared',
+  'mapped',
+  'parked',
+  'leases',
+  'runs',
+  'refused',
+] as const
 type CounterName = (typeof COUNTERS)[number]
 
 const PAGES = 160
+const pageRange = (page: number) => ({ address: gpa(page * FRAME_SIZE), length: FRAME_SIZE })
 const MOST_OWN = 120
 const MOST_HELD = 24
 
@@ -82,6 +94,7 @@ class Fuzzer {
     () => this.#dropOneHeld(),
     () => (this.#lease ? this.#endLease() : this.#beginLease(this.#random(PAGES))),
     () => this.#random(500) === 0 && this.#reopen(),
+    () => this.#park(this.#random(PAGES)),
   ]
 
   #random(below: number): number {
@@ -177,12 +190,7 @@ class Fuzzer {
     const isShared = before !== undefined && this.#host.references(before) > 1
     const word = this.#stamp()
     const bytes = new Uint8Array(Int32Array.from({ length: FRAME_SIZE / 4 }, () => word).buffer)
-    try {
-      if (!this.#memory.writeBytes(address, bytes)) throw new Error(`page ${page} is not RAM`)
-    } catch (error) {
-      if (!(error as Error).message.includes('exhausted')) throw error
-      return this.#count('refused')
-    }
+    if (!this.#memory.writeBytes(address, bytes)) return this.#count('refused')
     const frame = this.#memory.peek(address)!
     this.#count(isShared ? 'copied' : 'touched')
     if (frame !== before || !this.#isMine(frame)) this.#claim(frame)
@@ -192,9 +200,15 @@ class Fuzzer {
     return Atomics.load(this.#job.owners, frame >>> 12) === this.#me
   }
   #checkPage(page: number): void {
-    const frame = this.#memory.peek(page * FRAME_SIZE)
-    if (frame !== undefined && this.#lease?.page !== page)
-      this.#expectFilled(frame, this.#pages.get(page) ?? 0, `page ${page}`)
+    if (this.#lease?.page === page) return
+    const address = page * FRAME_SIZE
+    const isParked = this.#memory.state(address)!.kind === 'parked'
+    if (isParked && this.#memory.readU32(address + 4 * this.#random(FRAME_SIZE / 4)) === undefined)
+      return this.#count('refused')
+    const frame = this.#memory.peek(address)
+    if (frame === undefined) return
+    if (isParked) this.#claim(frame)
+    this.#expectFilled(frame, this.#pages.get(page) ?? 0, `page ${page}`)
   }
   #release(page: number): void {
     if (this.#lease?.page === page) return
@@ -202,8 +216,25 @@ class Fuzzer {
     if (frame === undefined) return
     this.#checkPage(page)
     if (this.#isMine(frame)) this.#disclaim(frame)
-    if (!this.#memory.release(page * FRAME_SIZE)) throw new Error(`page ${page} is not released`)
+    if (this.#memory.release([pageRange(page)]) !== 1) throw new Error(`page ${page} is not released`)
     this.#pages.delete(page)
+  }
+
+  #park(page: number): void {
+    if (this.#lease?.page === page) return
+    const frame = this.#memory.peek(page * FRAME_SIZE)
+    if (frame === undefined) return
+    const word = this.#pages.get(page) ?? 0
+    const parked = this.#memory.park(page * FRAME_SIZE, {
+      keep: () => {
+        this.#checkPage(page)
+        if (this.#isMine(frame)) this.#disclaim(frame)
+        return true
+      },
+      fillNow: (_, into) => new Int32Array(into.buffer, into.byteOffset, FRAME_SIZE / 4).fill(word),
+    })
+    if (parked !== 'done') throw new Error(`page ${page} is not parked: ${parked}`)
+    this.#count('parked')
   }
 
   // Shared frames: as they are until the last of their owners lets go.
@@ -214,7 +245,7 @@ class Fuzzer {
     if (frame === undefined || word === undefined || this.#lease?.page === page) return
     const slot = this.#random(this.#job.mailbox.length)
     if (this.#isMine(frame)) this.#disclaim(frame)
-    this.#host.shareFrame(frame)
+    if (this.#memory.expose(page * FRAME_SIZE) !== frame) throw new Error(`page ${page} is not exposed`)
     if (Atomics.compareExchange(this.#job.mailbox, slot, 0, frame | 0) === 0) return this.#count('shared')
     this.#host.freeFrame(frame)
   }
@@ -225,7 +256,24 @@ class Fuzzer {
     if (this.#host.references(frame) < 1) throw new Error(`frame ${frame >>> 12} came in the mail and is free`)
     const word = this.#host.words[frame >>> 2]!
     this.#expectFilled(frame, word, 'fetched')
+    if (this.#random(2) === 0 && this.#map(this.#random(PAGES), frame, word)) return
     this.#held.push([frame, word])
+  }
+  /** The frame of another thread in place of a page that holds the same. */
+  #map(page: number, frame: Hpa, word: number): boolean {
+    const address = page * FRAME_SIZE
+    const before = this.#memory.peek(address)
+    if (before === undefined || this.#lease?.page === page) return false
+    const same = this.#pages.get(page) === word
+    if (same && this.#isMine(before)) this.#disclaim(before)
+    if (this.#memory.share(address, frame) !== (same ? 'done' : 'different'))
+      throw new Error(`page ${page} is shared although it differs, or the other way round`)
+    if (this.#memory.peek(address) === frame) return true
+    if (this.#isMine(before)) this.#disclaim(before)
+    if (this.#memory.replace(address, frame) !== 'done') throw new Error(`page ${page} is not replaced`)
+    this.#pages.set(page, word)
+    this.#count('mapped')
+    return true
   }
   #dropOneHeld(): void {
     if (this.#held.length > 0) this.#dropHeld(...this.#held.splice(this.#random(this.#held.length), 1)[0]!)
@@ -244,7 +292,7 @@ class Fuzzer {
     this.#lease = { page, frame, lease }
     this.#count('leases')
     if (this.#random(2) === 0) {
-      this.#memory.release(page * FRAME_SIZE)
+      this.#memory.release([pageRange(page)])
       this.#pages.delete(page)
     }
   }

@@ -1,6 +1,6 @@
 /** What a guest's command list says: the one checked way to its headers, tables and regions. Knows no register and no disk. */
 
-import type { GuestMemory, MemoryPiece } from '@nonroot/contracts'
+import type { DmaMemory, MemoryPiece } from '@nonroot/contracts'
 import { GuestBuffer } from '../ata/buffer.ts'
 import type { DataBuffer } from '../ata/buffer.ts'
 import type { Registers } from '../ata/disk.ts'
@@ -20,11 +20,11 @@ export interface SlotCommand {
 const HIGH_END = 2 ** 21
 
 export class CommandList {
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #header = new DataView(new ArrayBuffer(HEADER_SIZE))
   readonly #fis = new Uint8Array(HostFis.size)
 
-  constructor(memory: GuestMemory) {
+  constructor(memory: DmaMemory) {
     this.#memory = memory
   }
 

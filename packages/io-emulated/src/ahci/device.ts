@@ -25,7 +25,7 @@ export class Ahci implements Device, IoHandler {
 
   constructor(context: DeviceContext, backend: BlockBackend, options: { readonly serial: string }) {
     this.#disk = new AtaDisk(backend, { serial: options.serial, queueDepth: SLOTS }, context)
-    this.#port = new AhciPort(this.#disk, context.guestMemory, () => this.#signal())
+    this.#port = new AhciPort(this.#disk, context.dma, () => this.#signal())
     this.#function = context.pci({
       ...ID,
       bars: { [ABAR]: { kind: 'mmio32', size: ABAR_SIZE, handler: this } },

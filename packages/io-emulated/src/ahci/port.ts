@@ -55,7 +55,7 @@ export class AhciPort {
   readonly #disk: AtaDisk
   readonly #list: CommandList
   readonly #receiver: FisReceiver
-  readonly #memory: DeviceContext['guestMemory']
+  readonly #memory: DeviceContext['dma']
   /** Something enabled is pending that was not. */
   readonly #interrupt: () => void
   readonly #state = powerOn()
@@ -66,7 +66,7 @@ export class AhciPort {
   #era = 0
   #idle: (() => void)[] = []
 
-  constructor(disk: AtaDisk, memory: DeviceContext['guestMemory'], interrupt: () => void) {
+  constructor(disk: AtaDisk, memory: DeviceContext['dma'], interrupt: () => void) {
     this.#disk = disk
     this.#memory = memory
     this.#list = new CommandList(memory)

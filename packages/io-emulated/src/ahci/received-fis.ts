@@ -1,6 +1,6 @@
 /** FISes that a device sends, as the port leaves them in guest memory. Knows no register of the port. (Serial ATA, "Frame Information Structure") */
 
-import type { GuestMemory } from '@nonroot/contracts'
+import type { DmaMemory } from '@nonroot/contracts'
 import { putLba } from '../ata/disk.ts'
 import type { Outcome } from '../ata/disk.ts'
 import { LBA_MODE } from '../ata/facts.ts'
@@ -8,11 +8,11 @@ import { FIS_INTERRUPT, FIS_TO_HOST, FisType, Received } from './registers.ts'
 
 /** Where the guest wants them; undefined: it does not. False of a method: that is no RAM. */
 export class FisReceiver {
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #bytes = new Uint8Array(20)
   base: number | undefined
 
-  constructor(memory: GuestMemory) {
+  constructor(memory: DmaMemory) {
     this.#memory = memory
   }
 

@@ -1,6 +1,6 @@
 /** Where a command's data is: guest memory that a controller's scatter list names, or a buffer of the controller's own. */
 
-import type { GuestMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
+import type { DmaMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 
 export interface DataBuffer {
   /** The first `length` bytes, lent. Undefined: there are fewer, or not all of them are RAM. */
@@ -36,10 +36,10 @@ export function bufferBytes(buffer: DataBuffer, length: number): Uint8Array | un
 
 /** What a guest's scatter list names. Checked when it is lent. */
 export class GuestBuffer implements DataBuffer {
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #pieces: readonly MemoryPiece[]
 
-  constructor(memory: GuestMemory, pieces: readonly MemoryPiece[]) {
+  constructor(memory: DmaMemory, pieces: readonly MemoryPiece[]) {
     this.#memory = memory
     this.#pieces = pieces
   }

@@ -4,7 +4,7 @@ import type {
   BlockBackend,
   Device,
   DeviceContext,
-  GuestMemory,
+  DmaMemory,
   IoSize,
   MemoryPiece,
   PciFunction,
@@ -40,11 +40,11 @@ export class Ide implements Device, DmaEngine {
   readonly #function: PciFunction
   readonly #channel: IdeChannel
   readonly #disk: AtaDisk
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #state = powerOn()
 
   constructor(context: DeviceContext, backend: BlockBackend, options: { readonly serial: string }) {
-    this.#memory = context.guestMemory
+    this.#memory = context.dma
     const line = context.interrupt(PRIMARY_IRQ)
     this.#disk = new AtaDisk(backend, { serial: options.serial, queueDepth: 0 }, context)
     this.#channel = new IdeChannel(this.#disk, this, (asserted) => (asserted ? line.raise() : line.lower()))

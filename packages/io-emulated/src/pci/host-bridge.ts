@@ -317,7 +317,7 @@ export class PciHost implements Device, PciBus, PciParent {
   }
 
   #touchesRam(base: number, length: number): boolean {
-    return this.#context.guestMemory.regions.some((region) => overlaps(base, length, region.start, region.length))
+    return this.#context.memoryMap.regions.some((region) => overlaps(base, length, region.start, region.length))
   }
 
   // Configuration accesses

@@ -1,12 +1,12 @@
 /** Traditional memory balloon: a guest gives frames back, on request or because it has no use for them. ("Traditional Memory Balloon Device") */
 
-import { Balloon, FRAME_SIZE } from '@nonroot/contracts'
+import { Balloon, FRAME_SIZE, FrameReturn, gpa } from '@nonroot/contracts'
 import type {
   BalloonStatistics,
   Counter,
   DescriptorChain,
   DeviceContext,
-  GuestMemory,
+  MemoryRange,
   Snapshot,
   VirtioDevice,
   VirtioPort,
@@ -66,7 +66,8 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
   readonly offers = new Map([[Balloon, this]])
   readonly #view = new DataView(this.config.buffer)
   readonly #port: VirtioPort
-  readonly #memory: GuestMemory
+  readonly #frames: FrameReturn
+  readonly #memorySize: number
   readonly #released: Counter
   readonly #reported: Counter
   readonly #listeners = new Set<(frames: number) => void>()
@@ -83,11 +84,12 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
 
   constructor(
     port: VirtioPort,
-    context: Pick<DeviceContext, 'guestMemory' | 'metrics'>,
+    context: Pick<DeviceContext, 'memoryMap' | 'metrics' | 'capability'>,
     options: { deflateOnOutOfMemory: boolean; freePageReporting: boolean },
   ) {
     this.#port = port
-    this.#memory = context.guestMemory
+    this.#frames = context.capability(FrameReturn)
+    this.#memorySize = context.memoryMap.size
     this.#released = context.metrics.counter('inflated', 'frames that the guest gave', 'frames')
     this.#reported = context.metrics.counter('reported', 'frames that the guest reported as free', 'frames')
     this.features = [
@@ -126,31 +128,28 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
     }
   }
 
-  /** Page numbers, 32 bits each. Numbers of pages that do not exist release nothing. */
+  /** Page numbers, 32 bits each. Numbers of pages that do not exist release nothing. All pages of a buffer go at once, for one flush of the TLB. */
   #inflate(chain: DescriptorChain): void {
     const bytes = new Uint8Array(this.#piece.buffer)
+    const pages: number[] = []
     // A list cannot be longer than there are frames, whatever its length says.
-    const end = Math.min(chain.readable - (chain.readable % 4), (this.#memory.size / FRAME_SIZE) * 4)
+    const end = Math.min(chain.readable - (chain.readable % 4), (this.#memorySize / FRAME_SIZE) * 4)
     for (let at = 0; at < end; at += PIECE) {
       const length = Math.min(PIECE, end - at)
-      if (!chain.read(at, bytes.subarray(0, length))) return
-      for (let offset = 0; offset < length; offset += 4) {
-        const address = this.#piece.getUint32(offset, true) * FRAME_SIZE
-        if (this.#memory.isRam(address, FRAME_SIZE) && this.#memory.release(address)) this.#released.value++
-      }
+      if (!chain.read(at, bytes.subarray(0, length))) break
+      for (let offset = 0; offset < length; offset += 4) pages.push(this.#piece.getUint32(offset, true) * FRAME_SIZE)
     }
+    this.#released.value += this.#frames.release(pages.map((page) => ({ address: gpa(page), length: FRAME_SIZE })))
   }
 
   /** Ranges of free memory. Whole frames of them go back to the host. */
   #report(chain: DescriptorChain): void {
     // "the device MUST NOT modify the content of a reported page to a value other than poison_val": what is released reads as zero.
     if (this.#port.accepted(BalloonFeature.pagePoison) && this.#view.getUint32(Config.poison, true) !== 0) return
-    for (let index = chain.readableElements; index < chain.elements; index++) {
-      const address = chain.elementAddress(index)
-      const end = address + chain.elementLength(index)
-      for (let frame = Math.ceil(address / FRAME_SIZE) * FRAME_SIZE; frame + FRAME_SIZE <= end; frame += FRAME_SIZE)
-        if (this.#memory.release(frame)) this.#reported.value++
-    }
+    const ranges: MemoryRange[] = []
+    for (let index = chain.readableElements; index < chain.elements; index++)
+      ranges.push({ address: gpa(chain.elementAddress(index)), length: chain.elementLength(index) })
+    this.#reported.value += this.#frames.release(ranges)
   }
 
   // Statistics: the device keeps the driver's one buffer, and gives it back to ask for a new one.
@@ -194,7 +193,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
     for (let index = 0; index < chain.elements; index++) {
       const length = chain.elementLength(index)
       // A guest that hints at less than a frame, or at more than it has, is not listened to: what we keep has a bound.
-      if (length < FRAME_SIZE || this.#hintedBytes + length > this.#memory.size) continue
+      if (length < FRAME_SIZE || this.#hintedBytes + length > this.#memorySize) continue
       this.#hintedBytes += length
       this.#hints.push({ address: chain.elementAddress(index), length })
     }
@@ -242,7 +241,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
   }
 
   setTarget(frames: number): void {
-    this.#view.setUint32(Config.target, Math.max(0, Math.min(Math.floor(frames), this.#memory.size / FRAME_SIZE)), true)
+    this.#view.setUint32(Config.target, Math.max(0, Math.min(Math.floor(frames), this.#memorySize / FRAME_SIZE)), true)
     this.#port.configChanged()
   }
 

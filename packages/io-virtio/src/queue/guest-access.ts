@@ -1,15 +1,15 @@
 /** The one checked way to what a guest supplies: every ring, table and descriptor is read here. Knows no ring format. @hot */
 
-import type { GuestMemory } from '@nonroot/contracts'
+import type { DmaMemory } from '@nonroot/contracts'
 
 /** High words from here on make a number that is not exact; no memory is there. */
 const HIGH_END = 2 ** 21
 
 /** Values come back as unsigned numbers, or -1 where there is no RAM. -1 is no address and no index either, so that checks can come late. */
 export class GuestAccess {
-  readonly memory: GuestMemory
+  readonly memory: DmaMemory
 
-  constructor(memory: GuestMemory) {
+  constructor(memory: DmaMemory) {
     this.memory = memory
   }
 

@@ -4,7 +4,7 @@ import type { Counter, DescriptorChain, Virtqueue } from '@nonroot/contracts'
 import { Chain } from './chain.ts'
 import type { Lifetime } from './chain.ts'
 import { GuestAccess } from './guest-access.ts'
-import type { GuestMemory } from '@nonroot/contracts'
+import type { DmaMemory } from '@nonroot/contracts'
 
 /** Indirect tables may be longer than the ring, up to this. ("The device MAY have a reasonable limit of descriptors") */
 const LEAST_LIMIT = 1024
@@ -23,7 +23,7 @@ export interface QueueSetup {
 }
 
 export interface QueueHost {
-  readonly memory: GuestMemory
+  readonly memory: DmaMemory
   /** Send a used buffer notification. */
   notify(index: number): void
   /** The driver broke a rule: the queue stands still from now on. */

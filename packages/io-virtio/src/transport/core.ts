@@ -61,7 +61,7 @@ const VERSION = 1
 
 export class VirtioCore implements VirtioPort, QueueHost, Device {
   readonly device: VirtioDevice
-  readonly memory: DeviceContext['guestMemory']
+  readonly memory: DeviceContext['dma']
   readonly queues: readonly QueueRegisters[]
   readonly offered = new Uint32Array(FEATURE_WORDS)
   /** As the driver wrote them. */
@@ -90,7 +90,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     options: RingOptions,
   ) {
     this.#context = context
-    this.memory = context.guestMemory
+    this.memory = context.dma
     const { metrics } = context
     this.buffers = metrics.counter('buffers', 'buffers taken from virtqueues')
     this.notifications = metrics.counter('usedNotifications', 'used buffer notifications sent')

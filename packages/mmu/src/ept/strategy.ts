@@ -5,8 +5,10 @@ import type {
   Counter,
   Gauge,
   Gpa,
-  GuestMemory,
+  GuestFrames,
   HostMemory,
+  MemoryChange,
+  MemoryRange,
   Metrics,
   PagingIntercepts,
   PagingOutcome,
@@ -33,7 +35,7 @@ export interface EptPagingOptions {
 
 export interface EptPagingContext {
   readonly hostMemory: HostMemory
-  readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   readonly metrics: Metrics
 }
 
@@ -43,11 +45,12 @@ const NO_INTERCEPTS: PagingIntercepts = { pageFault: false, rootWrite: false, in
 const LIMIT = 2 ** 48
 
 export class EptPaging implements X86PagingStrategy {
-  private readonly memory: GuestMemory
+  private readonly frames: GuestFrames
   private readonly tables: EptTables
   private readonly largePages: boolean
   private readonly ports: PagingPort[] = []
   private readonly mmio = { next: 'mmio' as const, address: 0 as Gpa }
+  private readonly wait = { next: 'wait' as const, address: 0 as Gpa }
   private readonly violations: Counter
   private readonly smallPages: Counter
   private readonly largeMaps: Counter
@@ -55,7 +58,7 @@ export class EptPaging implements X86PagingStrategy {
   private readonly tableFrames: Gauge
 
   constructor(options: EptPagingOptions, context: EptPagingContext) {
-    const { hostMemory, guestMemory, metrics } = context
+    const { hostMemory, guestFrames, metrics } = context
     const root = hostMemory.allocateFrame()
     if (root === undefined) {
       throw new NonrootError({
@@ -64,7 +67,7 @@ export class EptPaging implements X86PagingStrategy {
         remedy: 'give the host more memory or run fewer VMs',
       })
     }
-    this.memory = guestMemory
+    this.frames = guestFrames
     this.tables = new EptTables(hostMemory, root)
     this.largePages = options.largePages ?? true
     this.violations = metrics.counter('violations', 'Second-stage faults handled')
@@ -87,14 +90,18 @@ export class EptPaging implements X86PagingStrategy {
     const write = (access & SecondStageAccess.write) !== 0
     const byte =
       address < LIMIT
-        ? this.memory.translate(address, write ? 'write' : (access & SecondStageAccess.fetch) !== 0 ? 'fetch' : 'read')
+        ? this.frames.translate(address, write ? 'write' : (access & SecondStageAccess.fetch) !== 0 ? 'fetch' : 'read')
         : undefined
     if (byte === undefined) {
       this.mmio.address = address
       return this.mmio
     }
+    if (byte === 'wait') {
+      this.wait.address = address
+      return this.wait
+    }
     const frame = byte & ~0xfff
-    const writable = write || this.memory.isWritable(address)
+    const writable = write || this.frames.isWritable(address)
     // The bits are set from the start: the access that faulted is about to set them.
     const bits =
       EPT_READ | EPT_EXECUTE | EPT_WRITE_BACK | EPT_ACCESSED | (writable ? EPT_WRITE : 0) | (write ? EPT_DIRTY : 0)
@@ -115,24 +122,28 @@ export class EptPaging implements X86PagingStrategy {
     const start = address - (address % LARGE_SIZE)
     const first = (frame & ~(LARGE_SIZE - 1)) >>> 0
     // The far end first: it is the last to be there when frames come one by one.
-    if (this.memory.peek(start + LARGE_SIZE - FRAME_SIZE) !== first + LARGE_SIZE - FRAME_SIZE) return false
+    if (this.frames.peek(start + LARGE_SIZE - FRAME_SIZE) !== first + LARGE_SIZE - FRAME_SIZE) return false
     if (!this.tables.isLargeFree(address)) return false
     for (let offset = 0; offset < LARGE_SIZE; offset += FRAME_SIZE) {
-      if (this.memory.peek(start + offset) !== first + offset || !this.memory.isWritable(start + offset)) return false
+      if (this.frames.peek(start + offset) !== first + offset || !this.frames.isWritable(start + offset)) return false
     }
     return true
   }
 
-  onMemoryChange(address: Gpa, length: number, change: 'unmapped' | 'writeProtected'): void {
-    if (!this.tables.revoke(address, length, change === 'writeProtected')) return
+  onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void {
+    let changed = false
+    for (const { address, length } of ranges) {
+      if (this.tables.revoke(address, length, change === 'writeProtected')) changed = true
+    }
+    if (!changed) return
     this.revocations.value++
     this.tableFrames.value = this.tables.frames
-    for (const port of this.ports) port.flushGuestPhysical(address, length)
+    for (const port of this.ports) port.flushGuestPhysical(ranges)
   }
 
   takeAccessed(address: Gpa): boolean | undefined {
     const accessed = this.tables.takeAccessed(address)
-    if (accessed) for (const port of this.ports) port.flushGuestPhysical(address, FRAME_SIZE)
+    if (accessed) for (const port of this.ports) port.flushGuestPhysical([{ address, length: FRAME_SIZE }])
     return accessed
   }
 

@@ -1,5 +1,5 @@
 import { gpa, RESUME, SecondStageAccess } from '@nonroot/contracts'
-import type { PagingPort } from '@nonroot/contracts'
+import type { MemoryRange, PagingPort } from '@nonroot/contracts'
 import { createTestGuestMemory, createTestHostMemory, createTestMetrics } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { EPT_DIRTY, EPT_LARGE, EPT_WRITE } from './entry.ts'
@@ -16,7 +16,7 @@ function bench(largePages?: boolean) {
   for (let at = 0; at < MIB2; at += 4096) memory.translate(at, 'write')
   const strategy = new EptPaging(
     { largePages },
-    { hostMemory: host, guestMemory: memory, metrics: createTestMetrics() },
+    { hostMemory: host, guestFrames: memory, metrics: createTestMetrics() },
   )
   let root = 0
   const flushed: number[] = []
@@ -24,7 +24,7 @@ function bench(largePages?: boolean) {
     setIntercepts: () => {},
     setHardwareRoot: () => {},
     setSecondStageRoot: (given: number) => (root = given),
-    flushGuestPhysical: (address: number) => flushed.push(address),
+    flushGuestPhysical: (ranges: readonly MemoryRange[]) => flushed.push(...ranges.map(({ address }) => address)),
   } as unknown as PagingPort)
   const tables = new EptTables(host, root as never)
   const port = {} as PagingPort
@@ -49,7 +49,7 @@ describe('2 MiB leaves', () => {
   it('splits for the dirty log and keeps the other pages', () => {
     const { strategy, tables, port, entry, flushed } = bench()
     strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.write)
-    strategy.onMemoryChange(gpa(0x3000), 0x2000, 'writeProtected')
+    strategy.onMemoryChange([{ address: gpa(0x3000), length: 0x2000 }], 'writeProtected')
     expect(flushed).toEqual([0x3000])
     expect(tables.leaf(0x3000)).toBeGreaterThan(0)
     expect(tables.level).toBe(1)
@@ -66,7 +66,7 @@ describe('2 MiB leaves', () => {
     expect(strategy.takeAccessed(gpa(0x1000))).toBe(true)
     expect(strategy.takeAccessed(gpa(0x1000))).toBe(false)
     expect(strategy.takeAccessed(gpa(0x2000))).toBe(true)
-    strategy.onMemoryChange(gpa(0x1000), 0x1000, 'unmapped')
+    strategy.onMemoryChange([{ address: gpa(0x1000), length: 0x1000 }], 'unmapped')
     expect(strategy.takeAccessed(gpa(0x1000))).toBe(undefined)
     expect(tables.leaf(0x2000)).toBeGreaterThan(0)
   })

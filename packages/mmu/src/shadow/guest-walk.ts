@@ -4,17 +4,21 @@
  */
 
 import { PageFaultCode } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory } from '@nonroot/contracts'
+import type { GuestFrames, HostMemory } from '@nonroot/contracts'
 import { Access, ACCESSED, DIRTY, entryIndex, LARGE, NO_EXECUTE, PRESENT, USER, WRITABLE } from './entry.ts'
 import type { GuestPaging } from './guest-paging.ts'
 
 const HIGH = 0x1_0000_0000
 /** Result of `walk` when the access is allowed. */
 export const ALLOWED = -1
+/** Result of `walk` when a table cannot be read or marked now: `waitsFor` says where. Nothing that the guest sees is wrong. */
+export const WAIT = -2
 
 export class GuestWalk {
   /** Guest-physical address of the access. */
   address = 0
+  /** Of `WAIT`: guest-physical address of the entry. */
+  waitsFor = 0
   /** Level of the entry that maps the page: 1, or above it for a large page. */
   level = 0
   /** Guest-physical start of the page. */
@@ -32,12 +36,12 @@ export class GuestWalk {
   /** Guest-physical address of the entry used, by level. */
   private readonly entryAddress = new Float64Array(6)
   private readonly entryLow = new Int32Array(6)
-  private readonly memory: GuestMemory
+  private readonly memory: GuestFrames
   private readonly words: Int32Array
   /** Bits of an entry's upper word that must be zero: MAXPHYADDR and up, without NX. */
   private readonly reservedHigh: number
 
-  constructor(memory: GuestMemory, host: HostMemory, physicalAddressBits: number) {
+  constructor(memory: GuestFrames, host: HostMemory, physicalAddressBits: number) {
     this.memory = memory
     this.words = host.words
     this.reservedHigh = 0x000f_ffff & ~((1 << (physicalAddressBits - 32)) - 1)
@@ -45,15 +49,14 @@ export class GuestWalk {
 
   /**
    * Translate `high:low` for the access that `code` tells by its write, user and fetch bits. `ALLOWED`, the results and the tables' bits
-   * set; or the error code of the guest's page fault, with nothing changed. `userPages`: SMAP is suspended for this access.
+   * set; `WAIT`; or the error code of the guest's page fault, with nothing changed. `userPages`: SMAP is suspended for this access.
    */
   walk(mode: GuestPaging, low: number, high: number, code: number, userPages: boolean): number {
     const intent = code & (PageFaultCode.write | PageFaultCode.user | PageFaultCode.fetch)
     const fault = this.descend(mode, low, high, intent)
     if (fault !== ALLOWED) return fault
     if (!this.permits(mode, intent, userPages)) return intent | PageFaultCode.present
-    if (mode.format !== 'none') this.mark(mode, (intent & PageFaultCode.write) !== 0)
-    return ALLOWED
+    return mode.format === 'none' || this.mark(mode, (intent & PageFaultCode.write) !== 0) ? ALLOWED : WAIT
   }
 
   private descend(mode: GuestPaging, low: number, high: number, intent: number): number {
@@ -81,6 +84,10 @@ export class GuestWalk {
       } else {
         const at = table + index * (wide ? 8 : 4)
         const host = this.memory.translate(at, 'read')
+        if (host === 'wait') {
+          this.waitsFor = at
+          return WAIT
+        }
         // Tables where nothing answers read as all ones.
         if (host === undefined) this.unbacked = true
         entry = host === undefined ? -1 : this.words[host >>> 2]!
@@ -140,16 +147,21 @@ export class GuestWalk {
     return !write || (access & Access.write) !== 0 || !mode.writeProtect
   }
 
-  /** Accessed at every level, dirty at the last. (SDM Vol. 3A, "Accessed and Dirty Flags") */
-  private mark(mode: GuestPaging, write: boolean): void {
+  /** Accessed at every level, dirty at the last; false: it has to wait, and is done again then. (SDM Vol. 3A, "Accessed and Dirty Flags") */
+  private mark(mode: GuestPaging, write: boolean): boolean {
     const top = mode.levels === 3 ? 2 : mode.levels
     for (let level = top; level >= this.level; level--) {
       const bits = write && level === this.level ? ACCESSED | DIRTY : ACCESSED
       if ((this.entryLow[level]! & bits) === bits) continue
       const host = this.memory.translate(this.entryAddress[level]!, 'write')
+      if (host === 'wait') {
+        this.waitsFor = this.entryAddress[level]!
+        return false
+      }
       // Tables in ROM cannot be marked.
       if (host !== undefined) Atomics.or(this.words, host >>> 2, bits)
     }
     if (write) this.dirty = true
+    return true
   }
 }

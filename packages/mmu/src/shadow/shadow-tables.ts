@@ -3,7 +3,7 @@
  * tables, reverse map, eviction. Knows no vCPU: the strategy asks.
  */
 
-import type { Counter, GuestMemory, HostMemory, Metrics } from '@nonroot/contracts'
+import type { Counter, GuestFrames, GuestMemory, HostMemory, Metrics } from '@nonroot/contracts'
 import { Access, ACCESSED, DIRTY, entryIndex, entrySpan, NO_EXECUTE, PRESENT, USER, WRITABLE } from './entry.ts'
 import type { GuestPaging } from './guest-paging.ts'
 import type { GuestWalk } from './guest-walk.ts'
@@ -13,6 +13,7 @@ import { TablePool, type ShadowTable } from './table.ts'
 export interface ShadowContext {
   readonly hostMemory: HostMemory
   readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   readonly metrics: Metrics
 }
 
@@ -33,7 +34,7 @@ export class ShadowTables {
   flushNeeded = false
   /** An entry of a PAE root changed: the hardware has it in registers. */
   reloadRoots = false
-  private readonly guest: GuestMemory
+  private readonly guest: GuestFrames
   private readonly words: Int32Array
   private readonly pool: TablePool
   private readonly reverse: ReverseMap
@@ -50,9 +51,9 @@ export class ShadowTables {
 
   constructor(context: ShadowContext, maxTables: number) {
     const { metrics } = context
-    this.guest = context.guestMemory
+    this.guest = context.guestFrames
     this.words = context.hostMemory.words
-    this.pool = new TablePool(context.hostMemory, context.guestMemory)
+    this.pool = new TablePool(context.hostMemory, context.guestFrames)
     this.reverse = new ReverseMap(this.pool.guestFrames)
     this.protectedBy = new Uint16Array(this.pool.guestFrames)
     this.maxTables = maxTables
@@ -263,9 +264,9 @@ export class ShadowTables {
     }
   }
 
-  /** Word index of the guest's table, -1 where it is gone. */
+  /** Word index of the guest's table, -1 where it is gone. One that was parked is not shadowed any more. */
   private guestWords(table: ShadowTable): number {
-    const host = this.guest.translate(table.guestFrame * 4096, 'read')
+    const host = this.guest.peek(table.guestFrame * 4096)
     return host === undefined ? -1 : host >>> 2
   }
 
@@ -390,7 +391,8 @@ export class ShadowTables {
   }
 
   private isBacked(frame: number): boolean {
-    return frame < this.pool.guestFrames && this.guest.translate(frame * 4096, 'read') !== undefined
+    const address = frame * 4096
+    return this.guest.peek(address) !== undefined || this.guest.state(address) !== undefined
   }
 
   private link(word: number, below: ShadowTable, bits: number): void {

@@ -11,6 +11,8 @@ import type {
   Gauge,
   Gpa,
   Gva,
+  MemoryChange,
+  MemoryRange,
   PagingIntercepts,
   PagingOutcome,
   PagingPort,
@@ -19,7 +21,7 @@ import type {
 } from '@nonroot/contracts'
 import { Access } from './entry.ts'
 import { GuestPaging } from './guest-paging.ts'
-import { ALLOWED, GuestWalk } from './guest-walk.ts'
+import { ALLOWED, GuestWalk, WAIT } from './guest-walk.ts'
 import { ShadowTables, type ShadowContext } from './shadow-tables.ts'
 import type { ShadowTable } from './table.ts'
 
@@ -52,6 +54,7 @@ export class ShadowPaging implements X86PagingStrategy {
   private readonly context: ShadowContext
   private readonly physicalAddressBits: number
   private readonly mmio = { next: 'mmio' as const, address: 0 as Gpa }
+  private readonly wait = { next: 'wait' as const, address: 0 as Gpa }
   private readonly inject = { next: 'inject' as const, address: 0n as Gva, code: 0 }
   private readonly addressBits = new BigUint64Array(1)
   private readonly addressWords = new Uint32Array(this.addressBits.buffer)
@@ -67,8 +70,8 @@ export class ShadowPaging implements X86PagingStrategy {
     const { metrics } = context
     this.context = context
     this.physicalAddressBits = options.physicalAddressBits ?? 40
-    this.guestWalk = new GuestWalk(context.guestMemory, context.hostMemory, this.physicalAddressBits)
-    const share = Math.floor(context.guestMemory.size / 4096 / 8)
+    this.guestWalk = new GuestWalk(context.guestFrames, context.hostMemory, this.physicalAddressBits)
+    const share = Math.floor(context.guestFrames.size / 4096 / 8)
     this.tables = new ShadowTables(context, options.maxTables ?? Math.max(256, share))
     this.faults = metrics.counter('hiddenFaults', 'Page faults handled that the guest does not see')
     this.guestFaults = metrics.counter('guestFaults', "Page faults that were the guest's own")
@@ -96,6 +99,7 @@ export class ShadowPaging implements X86PagingStrategy {
     const low = this.addressWords[0]!
     const high = this.addressWords[1]!
     const fault = guestWalk.walk(mode, low, high, code, port.guestPaging().userPagesAllowed ?? false)
+    if (fault === WAIT) return this.waitFor(guestWalk.waitsFor)
     if (fault !== ALLOWED) {
       this.guestFaults.value++
       this.inject.address = address
@@ -104,7 +108,8 @@ export class ShadowPaging implements X86PagingStrategy {
     }
     this.faults.value++
     const write = (code & PageFaultCode.write) !== 0
-    const host = this.context.guestMemory.translate(guestWalk.address, write ? 'write' : 'read')
+    const host = this.context.guestFrames.translate(guestWalk.address, write ? 'write' : 'read')
+    if (host === 'wait') return this.waitFor(guestWalk.address)
     if (host === undefined) {
       this.mmio.address = guestWalk.address as Gpa
       return this.settle(this.mmio)
@@ -122,6 +127,11 @@ export class ShadowPaging implements X86PagingStrategy {
       return { next: 'failure', message: 'no host frame is free for a shadow page table' }
     }
     return this.settle(RESUME)
+  }
+
+  private waitFor(address: number): PagingOutcome {
+    this.wait.address = address as Gpa
+    return this.settle(this.wait)
   }
 
   onSecondStageFault(): PagingOutcome {
@@ -158,8 +168,8 @@ export class ShadowPaging implements X86PagingStrategy {
     return this.settle(RESUME)
   }
 
-  onMemoryChange(address: Gpa, length: number, change: 'unmapped' | 'writeProtected'): void {
-    this.tables.memoryChanged(address, length, change === 'writeProtected')
+  onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void {
+    for (const { address, length } of ranges) this.tables.memoryChanged(address, length, change === 'writeProtected')
     this.settle(RESUME)
   }
 

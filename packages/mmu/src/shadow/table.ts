@@ -1,7 +1,7 @@
 /** Shadow tables: the hardware's counterpart of one guest table (or of a piece of a large page), and the pool of them. Knows no vCPU. */
 
 import { FRAME_SHIFT } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory, Hpa } from '@nonroot/contracts'
+import type { GuestFrames, HostMemory, Hpa } from '@nonroot/contracts'
 
 /**
  * ```
@@ -65,7 +65,7 @@ export class TablePool {
   /** Guest frames that there can be. */
   readonly guestFrames: number
 
-  constructor(host: HostMemory, guest: GuestMemory) {
+  constructor(host: HostMemory, guest: GuestFrames) {
     this.host = host
     const end = guest.regions.reduce((last, region) => Math.max(last, region.start + region.length), 0)
     this.guestFrames = Math.ceil(end / 4096)

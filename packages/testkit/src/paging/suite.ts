@@ -4,7 +4,7 @@
  */
 
 import { gpa } from '@nonroot/contracts'
-import type { GuestMemory, HostMemory, Metrics, X86PagingStrategy } from '@nonroot/contracts'
+import type { GuestFrames, GuestMemory, HostMemory, Metrics, X86PagingStrategy } from '@nonroot/contracts'
 import type { TestRegistrar } from '../check.ts'
 import { createTestGuestMemory, type TestGuestMemoryOptions } from '../guest-memory.ts'
 import { createTestHostMemory } from '../host-memory.ts'
@@ -16,6 +16,7 @@ import { TestVcpu, type AccessKind, type AccessResult } from './test-vcpu.ts'
 export interface PagingTestContext {
   readonly hostMemory: HostMemory
   readonly guestMemory: GuestMemory
+  readonly guestFrames: GuestFrames
   readonly metrics: Metrics
 }
 
@@ -37,7 +38,7 @@ const KINDS: readonly AccessKind[] = ['read', 'write', 'fetch']
 /** A guest with 9 MiB of RAM, each frame of which holds its own address, and a vCPU. */
 export class PagingBench {
   readonly host: HostMemory
-  readonly memory: GuestMemory
+  readonly memory: GuestMemory & GuestFrames
   readonly strategy: X86PagingStrategy
   readonly vcpu: TestVcpu
   readonly metrics = createTestMetrics()
@@ -53,7 +54,12 @@ export class PagingBench {
       ],
     }
     this.memory = createTestGuestMemory(options)
-    this.strategy = create({ hostMemory: this.host, guestMemory: this.memory, metrics: this.metrics })
+    this.strategy = create({
+      hostMemory: this.host,
+      guestMemory: this.memory,
+      guestFrames: this.memory,
+      metrics: this.metrics,
+    })
     options.paging = this.strategy
     this.vcpu = new TestVcpu(this.strategy, this.host, this.memory)
   }
@@ -397,7 +403,7 @@ export function testPagingStrategy(
       tables.map(0x1000_0000n, 0x3000, Entry.write)
       bench.enable(tables)
       bench.check(0x1000_0000n, 'write', false, 0x1234)
-      bench.memory.release(0x3000)
+      bench.memory.release([{ address: gpa(0x3000), length: 4096 }])
       expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 0 })
       bench.memory.setDirtyLog(true)
       bench.memory.takeDirty()
@@ -412,11 +418,46 @@ export function testPagingStrategy(
       const frame = bench.memory.peek(0x3000)!
       bench.memory.setDirtyLog(false)
       bench.host.shareFrame(frame)
-      bench.strategy.onMemoryChange(gpa(0x3000), 4096, 'writeProtected')
+      bench.strategy.onMemoryChange([{ address: gpa(0x3000), length: 4096 }], 'writeProtected')
       expect(bench.check(0x1000_0000n, 'read')).toEqual({ kind: 'memory', value: 3 })
       bench.check(0x1000_0000n, 'write', false, 4)
       expect(bench.memory.peek(0x3000) === frame).toBe(false)
       expect(bench.host.view.getUint32(frame, true)).toBe(3)
+    })
+
+    within('waits for pages that are away: the one it accesses, and those of its tables', async () => {
+      const bench = new PagingBench(create)
+      const linear = 0x1000_0000n
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      tables.map(linear, 0x3000, Entry.write)
+      bench.enable(tables)
+      const levels = { legacy32: 2, pae: 3, fourLevel: 4 }[format]
+      const onTheWay = Array.from({ length: levels }, (_, above) => tables.entry(linear, above + 1))
+      for (const kind of KINDS) {
+        for (const [above, address] of [0x3000, ...onTheWay].entries()) {
+          const page = address - (address % 4096)
+          bench.vcpu.write(linear, 0x77)
+          let content = new Uint8Array()
+          const parked = bench.memory.park(page, {
+            keep: (_, bytes) => ((content = bytes.slice()), true),
+            fill: async () => content,
+            fillNow: () => expect('fillNow').toBe('not called: a vCPU can wait'),
+          })
+          expect(parked).toBe('done')
+          let waited = 0
+          let result = bench.vcpu.access(linear, kind, false, 0x78)
+          for (; result.kind === 'wait' && waited < 3; waited++) {
+            expect(result.address - (result.address % 4096)).toBe(page)
+            expect(await bench.memory.ready(result.address)).toBe(undefined)
+            result = bench.vcpu.access(linear, kind, false, 0x78)
+          }
+          // PAE's root is in registers.
+          expect(waited, `${kind}, page ${page}`).toBe(format === 'pae' && above === 3 ? 0 : 1)
+          expect(result).toEqual({ kind: 'memory', value: kind === 'write' ? 0x78 : 0x77 })
+          bench.memory.readU8(page)
+        }
+      }
     })
 
     within('tells pages in use from idle ones', () => {
@@ -559,8 +600,11 @@ function soak(bench: PagingBench, format: TableFormat, steps: number): void {
       }
       case 7: {
         const frame = frames[random(frames.length)]!
-        if (random(4) === 0) bench.memory.release(frame)
-        else bench.strategy.onMemoryChange(gpa(frame), 4096, 'writeProtected')
+        const way = random(8)
+        if (way === 0) bench.memory.release([{ address: gpa(frame), length: 4096 }])
+        else if (way < 3) parkInPlace(bench.memory, way === 1 ? frame : leafTables[random(leafTables.length)]!)
+        else if (way === 3) shareAnew(bench, frame)
+        else bench.strategy.onMemoryChange([{ address: gpa(frame), length: 4096 }], 'writeProtected')
         break
       }
       case 8: {
@@ -573,4 +617,24 @@ function soak(bench: PagingBench, format: TableFormat, steps: number): void {
     }
   }
   expect(LEVELS[format]).toBeGreaterThan(1)
+}
+
+/** The page is away until somebody comes, and then as it was. */
+function parkInPlace(memory: GuestFrames, address: number): void {
+  let content = new Uint8Array()
+  memory.park(address, {
+    keep: (_, bytes) => ((content = bytes.slice()), true),
+    fillNow: (_, into) => into.set(content),
+  })
+}
+
+/** The page is read-only from now on: another one, somewhere on the host, is the same. */
+function shareAnew({ memory, host }: PagingBench, address: number): void {
+  const frame = memory.expose(address)
+  if (typeof frame !== 'number') return
+  const twin = host.allocateFrame()!
+  host.bytes.copyWithin(twin, frame, frame + 4096)
+  expect(memory.share(address, twin)).toBe('done')
+  host.shareFrame(twin)
+  host.freeFrame(frame)
 }

@@ -20,6 +20,7 @@ export type AccessResult =
   | { readonly kind: 'memory'; readonly value: number }
   | { readonly kind: 'fault'; readonly code: number }
   | { readonly kind: 'mmio'; readonly address: number }
+  | { readonly kind: 'wait'; readonly address: number }
   | { readonly kind: 'failure'; readonly message: string }
 
 /** Thrown by a table access that the second stage refuses. */
@@ -177,6 +178,8 @@ export class TestVcpu implements PagingPort {
         return next.address === linear ? { kind: 'fault', code: next.code } : { kind: 'failure', message: 'wrong CR2' }
       case 'mmio':
         return { kind: 'mmio', address: next.address }
+      case 'wait':
+        return { kind: 'wait', address: next.address }
       case 'failure':
         return { kind: 'failure', message: next.message }
       case 'emulate': {

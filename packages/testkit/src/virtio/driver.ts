@@ -1,6 +1,6 @@
 /** A virtio driver for tests: does what the specification asks of one, and offers each step by itself for those that do not. */
 
-import type { DeviceDefinition, GuestMemory, IoModel } from '@nonroot/contracts'
+import type { DeviceDefinition, GuestFrames, GuestMemory, IoModel } from '@nonroot/contracts'
 import { check } from '../check.ts'
 import { benchDevice } from '../device-bench.ts'
 import type { DeviceBench, DeviceBenchOptions } from '../device-bench.ts'
@@ -42,7 +42,7 @@ const FIRST_ADDRESS = 0x10000
 
 export class MockVirtioDriver {
   readonly registers: VirtioRegisters
-  readonly memory: GuestMemory
+  readonly memory: GuestMemory & GuestFrames
   readonly rings: DriverRing[] = []
   #features = new Set<number>()
   #next = FIRST_ADDRESS

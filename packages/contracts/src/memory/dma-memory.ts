@@ -1,0 +1,63 @@
+/** A guest's memory as one device sees it. Knows no frame, no page table and no CPU mode. */
+
+/** A stretch of guest-physical memory, as a guest describes a buffer. */
+export interface MemoryPiece {
+  readonly address: number
+  readonly length: number
+}
+
+/**
+ * Guest memory lent to a transfer that goes on beside the guest: a back end reads a disk straight into it, in whichever thread. Its frames stay
+ * where they are until `end`, even if the guest gives them back meanwhile.
+ */
+export interface MemoryLease {
+  /** The memory itself (host memory, which is shared), in the order of the pieces; neighbours are joined. Of a lease for reading, nobody writes to it. */
+  readonly views: readonly Uint8Array[]
+  /** The transfer is over. Of a lease for writing, watchers and the dirty log hear now. Once. */
+  end(): void
+}
+
+/**
+ * Bounds-checked, dirty-logging, copy-on-write access to one VM's memory: all that a device reaches of it. All values are little-endian; no alignment
+ * is asked for; an access may cross frames and pages. Each device has one of its own (`DeviceContext.dma`), by its own addresses: an IOMMU puts
+ * another in front of it with the same interface.
+ *
+ * What a guest supplies as an address is hostile: an access that is not wholly inside RAM changes nothing and says so in
+ * its result (`undefined` or `false`), it never throws. So does an access for which the host has no memory left; the VM has then been ended.
+ * Frames come into being (zeroed) when they are first written or lent.
+ */
+export interface DmaMemory {
+  /** Whether `[address, address + length)` lies in RAM. False for negative, fractional, wrapping or huge arguments. */
+  isRam(address: number, length: number): boolean
+
+  readU8(address: number): number | undefined
+  readU16(address: number): number | undefined
+  readU32(address: number): number | undefined
+  readU64(address: number): bigint | undefined
+  /** Fill `into` from guest memory. ROM may be read. */
+  readBytes(address: number, into: Uint8Array): boolean
+
+  writeU8(address: number, value: number): boolean
+  writeU16(address: number, value: number): boolean
+  writeU32(address: number, value: number): boolean
+  writeU64(address: number, value: bigint): boolean
+  writeBytes(address: number, from: Uint8Array): boolean
+  /** `length` times `value`. Zeroing a whole untouched frame allocates nothing. */
+  fill(address: number, length: number, value: number): boolean
+  /** Lend the pieces, one after the other, to a transfer. Undefined, and nothing lent, if one is not RAM from end to end. */
+  lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined
+}
+
+/** Who asks for memory, as an IOMMU tells devices apart. */
+export interface DmaRequester {
+  /** The device's name in the VM. */
+  readonly name: string
+  /** `bus << 8 | device << 3 | function`, once the device has become a PCI function; undefined before, and for devices that are none. */
+  readonly requesterId: number | undefined
+}
+
+/** Stands between devices and memory: an I/O model that has one is asked for each device that is created after it. */
+export interface Iommu {
+  /** What this device is to see of `memory`, which is all of the guest's. */
+  attach(requester: DmaRequester, memory: DmaMemory): DmaMemory
+}

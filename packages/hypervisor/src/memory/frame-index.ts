@@ -1,0 +1,85 @@
+/** Which entry of a frame table stands for which guest-physical address. Knows no frame. @hot */
+
+import { FRAME_SIZE, gpa, invariant } from '@nonroot/contracts'
+import type { Gpa, MemoryMap, MemoryRange, MemoryRegion } from '@nonroot/contracts'
+
+/** A region with where its frames start in the frame table. */
+export interface Slot {
+  readonly start: number
+  readonly end: number
+  readonly ram: boolean
+  readonly first: number
+}
+
+export class FrameIndex implements MemoryMap {
+  readonly size: number
+  readonly regions: readonly MemoryRegion[]
+  readonly slots: readonly Slot[]
+  /** Entries of the table. */
+  readonly length: number
+  #last: Slot
+
+  constructor(regions: readonly MemoryRegion[]) {
+    this.regions = regions
+    let first = 0
+    this.slots = regions.map(({ start, length, kind }) => {
+      invariant(length > 0 && length % FRAME_SIZE === 0 && start % FRAME_SIZE === 0, 'a region is whole frames')
+      const slot = { start, end: start + length, ram: kind === 'ram', first }
+      first += length / FRAME_SIZE
+      return slot
+    })
+    this.length = first
+    this.size = regions.reduce((sum, { kind, length }) => sum + (kind === 'ram' ? length : 0), 0)
+    this.#last = this.slots[0]!
+  }
+
+  /** The region that holds all of the range. False comparisons turn away NaN; the rest of what is hostile fails `isInteger`. */
+  find(address: number, length: number): Slot | undefined {
+    if (!Number.isInteger(address) || !Number.isInteger(length) || length < 0) return undefined
+    const end = address + length
+    const last = this.#last
+    if (address >= last.start && end <= last.end) return last
+    for (const slot of this.slots) {
+      if (address >= slot.start && end <= slot.end) return (this.#last = slot)
+    }
+    return undefined
+  }
+
+  entry(slot: Slot, address: number): number {
+    return slot.first + Math.floor((address - slot.start) / FRAME_SIZE)
+  }
+
+  /** Guest-physical start of the page that an entry stands for. */
+  addressOf(entry: number): Gpa {
+    const slot = this.slots.findLast(({ first }) => first <= entry)!
+    return gpa(slot.start + (entry - slot.first) * FRAME_SIZE)
+  }
+
+  /** Calls `each` for every entry of RAM that lies in the ranges as a whole. A range may be anything. */
+  eachWithin(ranges: readonly MemoryRange[], each: (entry: number, address: number) => void): void {
+    for (const { address, length } of ranges) {
+      if (!Number.isFinite(address) || !Number.isFinite(length)) continue
+      for (const slot of this.slots) {
+        if (!slot.ram) continue
+        const end = Math.min(address + length, slot.end)
+        for (
+          let at = Math.max(Math.ceil(address / FRAME_SIZE) * FRAME_SIZE, slot.start);
+          at + FRAME_SIZE <= end;
+          at += FRAME_SIZE
+        )
+          each(this.entry(slot, at), at)
+      }
+    }
+  }
+}
+
+/** Pages as ranges, those that follow each other joined. */
+export function rangesOf(pages: readonly number[]): MemoryRange[] {
+  const ranges: { address: Gpa; length: number }[] = []
+  for (const page of pages) {
+    const last = ranges.at(-1)
+    if (last && last.address + last.length === page) last.length += FRAME_SIZE
+    else ranges.push({ address: gpa(page), length: FRAME_SIZE })
+  }
+  return ranges
+}
