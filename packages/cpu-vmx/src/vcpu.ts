@@ -13,7 +13,7 @@ import type {
   VcpuState,
   VcpuStatePatch,
 } from '@nonroot/contracts'
-import { gpr, RAX, readRegisters, S, TIER_METRICS, tierStatistics } from '@nonroot/x86'
+import { gpr, RAX, readRegisters, TIER_METRICS, tierStatistics } from '@nonroot/x86'
 import type { Core, StopReason, TierMetric } from '@nonroot/x86'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { EventInjection } from './entry/event-injection.ts'
@@ -122,12 +122,10 @@ export class VmxVcpu implements X86Vcpu {
 
   /** One stay in the guest; a budget of 0 is one instruction. */
   private runProcessor(budget: number): StopReason | undefined {
-    const { core, processor, bus, controls } = this.guest
-    // An instruction that waits for its device goes first and alone; so does what STI and MOV SS shield while something waits.
-    const alone = bus.isCompleting || (core.get32(S.shadow) !== 0 && core.get32(S.attention) !== 0)
+    const { processor, bus, controls } = this.guest
     if (controls.processor & ProcessorControl.monitorTrapFlag) return this.trapped()
-    if (alone) return processor.stepOverShadow()
-    return budget > 0 ? processor.run(budget) : processor.step()
+    // An instruction that waits for its device goes first and alone.
+    return budget > 0 && !bus.isCompleting ? processor.run(budget) : processor.step()
   }
 
   /** One instruction, or one round of a repeated one, or the delivery of the exception it ends in. (SDM Vol. 3C, "Monitor Trap Flag") */
@@ -190,6 +188,8 @@ export class VmxVcpu implements X86Vcpu {
     if (guest.hasFailed) return this.failed()
     const stopped = this.stopped()
     if (stopped) return stopped
+    // A debug exception ends a halt.
+    if (guest.activity === 'halted' && guest.core.pendingDebug) guest.activity = 'active'
     return guest.activity === 'halted' ? exits.halt : undefined
   }
   private failed(): VcpuExit {

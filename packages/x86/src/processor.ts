@@ -16,11 +16,12 @@ import { BLOCK_TABLE_SIZE } from './code/record.ts'
 import { RECORD } from './state/record.ts'
 import { fetchPage, flushAll, slowModify, slowRead, slowWrite } from './paging/index.ts'
 import { checkSegment } from './state/segments.ts'
-import { afterInstruction, beforeInstruction } from './events/debug.ts'
+import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
 import { resetProcessor } from './control/reset.ts'
 import { EXIT, S, VCPU_TOTAL } from './state/layout.ts'
 import { FLAG } from './state/register-bits.ts'
 import { MODE } from './state/mode.ts'
+import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
 import { exitOf } from './rows/exits.ts'
 import { system, systemRoutineNumber } from './system/index.ts'
 
@@ -46,6 +47,12 @@ const EXIT_KINDS = Math.max(...Object.values(EXIT)) + 1
 /** Exits that compiled code makes by its own record; others leave the `record` slot alone. */
 const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) => (exit === EXIT.exception || exit === EXIT.budget || exit === EXIT.interpret ? 1 : 0))
 
+/** Exits that leave an instruction that ran alone without its effects. */
+const UNDONE = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
+  ([EXIT.exception, EXIT.abandoned, EXIT.crossing, EXIT.interpret, EXIT.shutdown] as number[]).includes(exit) ? 1 : 0,
+)
+const DB = 1
+
 export class Processor {
   readonly core: Core
   readonly blocks: BlockCache
@@ -57,6 +64,8 @@ export class Processor {
   /** Instructions retired up to the start of the slice that runs now. */
   #retired = 0
   #slice = 0
+  /** Part of the slice that is set aside while an instruction runs alone. */
+  #aside = 0
   /** Linear address of the code looked for, in halves. */
   #low = 0
   #high = 0
@@ -147,6 +156,7 @@ export class Processor {
    */
   yield(): void {
     if (this.core.compiled) return
+    this.#aside = Math.min(this.#aside, 0)
     const left = this.core.get32(S.budget)
     if (left <= 0) return
     this.#slice -= left
@@ -161,7 +171,7 @@ export class Processor {
     this.#slice = budget
     core.set32(S.budget, budget)
     for (;;) {
-      if (core.get32(S.flags) & FLAG.TF || core.debugging) {
+      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug) {
         const stop = this.#step()
         if (stop) return stop
         if (core.get32(S.budget) <= 0) return 'budget'
@@ -188,41 +198,80 @@ export class Processor {
     flushAll(this.core)
   }
 
-  /** Runs one instruction, whatever shields it: what STI and MOV SS cover, and single steps. */
+  /** Runs one instruction alone, or delivers the trap of the one before: single steps, breakpoints, some of what a shadow covers. */
   #step(): StopReason | undefined {
     const { core } = this
+    if (trapIsDue(core)) {
+      core.raise(DB)
+      return this.#fault()
+    }
+    const held = core.pendingDebug
     if (beforeInstruction(core)) return this.#fault()
+    const covered = core.get32(S.shadow) as Shadow
+    if (covered) setShadow(core, SHADOW.none)
+    core.covered = covered
     const block = this.#block(1)
-    if (!block) return this.#fault()
+    if (!block) {
+      this.#cover(covered)
+      return this.#fault()
+    }
     // The budget lets the one instruction run; the next block's entry ends the slice.
-    const left = core.get32(S.budget)
+    this.#aside = core.get32(S.budget) - 1
+    this.#slice -= this.#aside
     core.set32(S.budget, 1)
     this.handlers.enter(core.base, block.first)
     this.blocks.release(block)
     const exit = core.get32(S.exit)
+    const isDone = this.#isDone(exit)
+    if (!isDone) {
+      this.#cover(covered)
+      // What an instruction met that did not complete is forgotten.
+      if (exit === EXIT.exception && core.get32(S.vector) !== DB) core.pendingDebug = held
+    }
     let stop: StopReason | undefined
     if (exit === EXIT.budget) {
       // The next instruction's block, or a repeated instruction that is not done: it is not counted yet.
       this.#giveBack(0)
       core.set64(S.rip, core.recordRip())
     } else stop = this.#exit()
+    core.covered = SHADOW.none
     if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
     core.set32(S.exit, EXIT.lookup)
-    core.set32(S.budget, left - 1 + core.get32(S.budget))
-    if (stop) return stop
-    return exit !== EXIT.exception && afterInstruction(core) ? this.#fault() : undefined
+    this.#slice += this.#aside
+    core.set32(S.budget, core.get32(S.budget) + this.#aside)
+    return isDone ? this.#afterStep(stop, covered !== SHADOW.none) : stop
+  }
+
+  /** Behind an instruction that completed: its traps come first, then what waits. */
+  #afterStep(stop: StopReason | undefined, wasCovered: boolean): StopReason | undefined {
+    const { core } = this
+    afterInstruction(core)
+    // A trap is pending then: it ends a halt, and comes first where the hypervisor goes on.
+    if (stop === 'halt' || stop === 'stop') return stop
+    if (trapIsDue(core)) {
+      core.raise(DB)
+      stop = this.#fault()
+    }
+    const isOpen = core.get32(S.shadow) === SHADOW.none && (wasCovered || core.get32(S.flags) & FLAG.IF)
+    return stop ?? (isOpen && core.get32(S.attention) ? 'attention' : undefined)
+  }
+
+  /** Whether the instruction that ran alone is done. */
+  #isDone(exit: number): boolean {
+    if (UNDONE[exit]) return false
+    // Waiting for FERR# halts before the instruction.
+    return exit !== EXIT.halt || this.core.get64(S.rip) !== this.core.recordRip()
+  }
+
+  /** The instruction will run again: what lay over it does once more. A handler may have ended that. */
+  #cover(shadow: Shadow): void {
+    if (this.core.covered) setShadow(this.core, shadow)
+    this.core.covered = SHADOW.none
   }
 
   /** One instruction, however many its block has: for budgets smaller than a block. */
   step(): StopReason | undefined {
     return this.#step()
-  }
-
-  /** One instruction, then the interrupt shadow is over. */
-  stepOverShadow(): StopReason | undefined {
-    const stop = this.#step()
-    this.core.set32(S.shadow, 0)
-    return stop
   }
 
   /** The block at RIP, decoded if need be; undefined when fetching it raised a fault. */
@@ -293,15 +342,18 @@ export class Processor {
         if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
         return undefined
       }
+      // The instruction is done, and with it the shadow over it.
       case EXIT.halt:
         this.#giveBack(1)
-        core.set32(S.shadow, 0)
+        setShadow(core, SHADOW.none)
         return 'halt'
       case EXIT.attention:
         this.#giveBack(1)
+        setShadow(core, SHADOW.none)
         return 'attention'
       case EXIT.stop:
         this.#giveBack(1)
+        setShadow(core, SHADOW.none)
         return 'stop'
       case EXIT.abandoned:
         this.#giveBack(0)

@@ -5,7 +5,7 @@
  */
 
 import type { SnapshotValue, VcpuEvent } from '@nonroot/contracts'
-import { deliver, EXIT, FLAG, LEFT, S } from '@nonroot/x86'
+import { deliver, EXIT, FLAG, LEFT, S, SHADOW } from '@nonroot/x86'
 import type { DeliveredEvent } from '@nonroot/x86'
 import { ProcessorControl } from '../tables/controls.ts'
 import {
@@ -87,12 +87,17 @@ export class EventInjection {
 
   get isInterruptWindowOpen(): boolean {
     const { core } = this.guest
-    return (core.get32(S.flags) & FLAG.IF) !== 0 && core.get32(S.shadow) === 0
+    return (core.get32(S.flags) & FLAG.IF) !== 0 && this.isBetweenInstructions
   }
   /** STI's shadow does not keep NMIs out of every processor; it does of this one. */
   get isNmiWindowOpen(): boolean {
     const { core } = this.guest
-    return core.get32(S.nmiBlocked) === 0 && core.get32(S.shadow) === 0
+    return core.get32(S.nmiBlocked) === 0 && this.isBetweenInstructions
+  }
+  /** No shadow, and no debug exception that comes first. (SDM Vol. 3C, "Delivery of Pending Debug Exceptions after VM Entry") */
+  private get isBetweenInstructions(): boolean {
+    const { core } = this.guest
+    return core.get32(S.shadow) === SHADOW.none && core.pendingDebug === 0
   }
 
   private injectPending(): void {
@@ -158,6 +163,8 @@ export class EventInjection {
       this.mtfPending = true
       return
     }
+    // What an entry injects comes in place of what is pending, but for what the shadow of MOV SS holds back from INT n and its like.
+    if (event.length === 0 || core.get32(S.shadow) !== SHADOW.movSs) core.pendingDebug = 0
     const delivery = deliver(core, event)
     core.set32(S.exit, EXIT.lookup)
     if (delivery === 'shutdown') guest.activity = 'shutdown'

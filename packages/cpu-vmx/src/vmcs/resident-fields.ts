@@ -3,7 +3,21 @@
  * region itself lags behind until `synchronise`.
  */
 
-import { gpr, readFlags, RSP, S, SEG, segment, SEGMENT, updateMode, updatePaging, writeFlags } from '@nonroot/x86'
+import {
+  gpr,
+  readFlags,
+  RSP,
+  S,
+  SEG,
+  segment,
+  SEGMENT,
+  setShadow,
+  SHADOW,
+  shadowOf,
+  updateMode,
+  updatePaging,
+  writeFlags,
+} from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { CR4_VMXE } from '../tables/capability-msrs.ts'
 import { Interruptibility } from '../tables/interruption-info.ts'
@@ -88,13 +102,21 @@ const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
   guestInterruptibility: {
     read: (core) =>
       BigInt(
-        (core.get32(S.shadow) === 1 ? Interruptibility.blockingBySti : 0) |
-          (core.get32(S.shadow) === 2 ? Interruptibility.blockingByMovSs : 0) |
+        (shadowOf(core) === SHADOW.sti ? Interruptibility.blockingBySti : 0) |
+          (shadowOf(core) === SHADOW.movSs ? Interruptibility.blockingByMovSs : 0) |
           (core.get32(S.nmiBlocked) ? Interruptibility.blockingByNmi : 0),
       ),
     write: (core, value) => {
       const bits = Number(value)
-      core.set32(S.shadow, bits & Interruptibility.blockingBySti ? 1 : bits & Interruptibility.blockingByMovSs ? 2 : 0)
+      core.covered = SHADOW.none
+      setShadow(
+        core,
+        bits & Interruptibility.blockingBySti
+          ? SHADOW.sti
+          : bits & Interruptibility.blockingByMovSs
+            ? SHADOW.movSs
+            : SHADOW.none,
+      )
       core.set32(S.nmiBlocked, bits & Interruptibility.blockingByNmi ? 1 : 0)
     },
   },

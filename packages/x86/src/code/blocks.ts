@@ -42,6 +42,13 @@ interface Compiled {
   readonly handler: number
 }
 
+/** What stands before an instruction in an interrupt shadow that does not go on behind itself (interpreter/handlers.ts). */
+function inShadow({ row: { attributes } }: Instruction, asksFirst: boolean): 'underShadow' | 'alone' | undefined {
+  if (asksFirst) return 'alone'
+  if (attributes.flow === undefined) return undefined
+  return attributes.flow === 'conditional' || attributes.flow === 'jump' ? 'underShadow' : 'alone'
+}
+
 /** Translates the page after the current one for fetching: its HPA, or -1 with the fault raised. */
 export type FetchNextPage = () => number
 
@@ -63,6 +70,7 @@ export class BlockCache implements CodeTracker {
   readonly #scratch = [createInstruction(rows[0]!), createInstruction(rows[0]!)] as const
   #instruction: Instruction = this.#scratch[0]
   readonly #modes = new Map<number, DecodeMode>()
+  #before: ReadonlySet<number> | undefined
   readonly #trappedRows = new Map<number, ReadonlySet<number>>()
   readonly #joined = new Uint8Array(32)
   /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
@@ -190,14 +198,13 @@ export class BlockCache implements CodeTracker {
     const decodeMode = this.#mode(mode)
     const first = this.#free
     const page = (host & ~0xfff) >>> 0
-    const most = limit || MAX_INSTRUCTIONS
+    const shadow = (mode & MODE.shadow) !== 0
+    const most = shadow ? 1 : limit || MAX_INSTRUCTIONS
     let record = first + RECORD.size
     let ip = host & 0xfff
     let count = 0
     let crossing = -1
     let open = true // the last instruction does not end the block
-    let shadow = false // it covers the next one from interrupts
-    let covered = false
     this.#candidate = undefined
     while (count < most && open && ip < 0x1000) {
       const instruction = (this.#instruction = this.#unused())
@@ -217,6 +224,11 @@ export class BlockCache implements CodeTracker {
         record += RECORD.size
       }
       const asksFirst = result === 'ok' && this.trappedRows(mode).has(instruction.row.id)
+      const special = shadow && result === 'ok' ? inShadow(instruction, asksFirst) : undefined
+      if (special) {
+        this.#special(record, special, ip)
+        record += RECORD.size
+      }
       if (asksFirst) {
         this.#trapped(record, instruction, ip)
         record += RECORD.size
@@ -225,12 +237,10 @@ export class BlockCache implements CodeTracker {
       record += RECORD.size
       count++
       ip += instruction.length
-      covered = shadow
-      shadow = instruction.row.attributes.shadow === true
-      if (covered || asksFirst) break
+      if (asksFirst) break
     }
     if (open) {
-      if (covered) {
+      if (shadow) {
         this.#special(record, 'endShadow', ip)
         record += RECORD.size
       }
@@ -243,7 +253,7 @@ export class BlockCache implements CodeTracker {
     i32[(first + RECORD.immediate) >>> 2] = count
     i32[(first + RECORD.mode) >>> 2] = mode
     i32[(first + RECORD.host) >>> 2] = host
-    this.#startHeat(first, limit ? NEVER_HOT : this.#heat())
+    this.#startHeat(first, limit || shadow ? NEVER_HOT : this.#heat())
     this.#count(first, record, count)
     this.#handlers.flush()
     this.#free = record
@@ -485,17 +495,20 @@ export class BlockCache implements CodeTracker {
     i32[word + 1] = Math.floor(value / 0x1_0000_0000)
   }
 
-  /** Fills `remaining`: records after the entry, counted by instructions. */
+  /** Handlers of records that stand before an instruction's. */
+  #specialsBefore(): ReadonlySet<number> {
+    return (this.#before ??= new Set((['checkNextPage', 'trapped', 'underShadow', 'alone'] as const).map((name) => this.#handlers.special(name))))
+  }
+
+  /** Fills `remaining`: records after the entry, counted by instructions. What stands before an instruction has the same. */
   #count(first: number, end: number, count: number): void {
     const { u8, i32 } = this.#core
     u8[first + RECORD.remaining] = 0 // it takes them off when it is past
     let left = count
-    const check = this.#handlers.special('checkNextPage')
-    const trapped = this.#handlers.special('trapped')
+    const before = this.#specialsBefore()
     for (let record = first + RECORD.size; record < end; record += RECORD.size) {
       u8[record + RECORD.remaining] = left
-      const handler = i32[record >>> 2]
-      if (handler !== check && handler !== trapped && left) left--
+      if (left && !before.has(i32[record >>> 2]!)) left--
     }
   }
 

@@ -1,4 +1,5 @@
 /** Which decoded blocks have bytes on which page of the host. Knows nothing of records. @hot: asked for every block and every write near code. */
+import { MODE_BITS } from '../state/mode.ts'
 import type { Block } from './block.ts'
 
 /** Bytes of code that a page's map tells apart. */
@@ -19,7 +20,7 @@ interface Page {
 }
 
 /** Within a page; a small integer, which maps hash fast. */
-const key = (host: number, mode: number): number => ((host & 0xfff) << 10) | mode
+const key = (host: number, mode: number): number => ((host & 0xfff) << MODE_BITS) | mode
 /** Bytes of a block on the page that its last instruction reaches into. */
 const reach = ({ host, length }: Block): number => (host & 0xfff) + length - 0x1000
 

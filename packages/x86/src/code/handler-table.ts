@@ -3,7 +3,7 @@ import type { Instruction } from '../decode/instruction.ts'
 import type { ModuleContext } from '../ir/function.ts'
 
 /** Handlers that belong to no row. */
-export type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable' | 'trapped'
+export type Special = 'enterBlock' | 'goOn' | 'undefinedOpcode' | 'generalProtection' | 'stale' | 'underShadow' | 'alone' | 'endShadow' | 'checkNextPage' | 'fpuUnavailable' | 'trapped'
 
 export interface HandlerTable {
   /** What modules of code are made against. Plain data: it may go to another thread. */

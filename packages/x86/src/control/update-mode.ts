@@ -32,6 +32,7 @@ export function updateMode(core: Core): void {
   if (cr0 & 0xc || !(cr4 & 0x200)) mode |= MODE.noSse
   const limit = core.get32(CS + SEG.limit) >>> 0
   if (code === 1 ? limit !== 0xffff_ffff : code === 0 && limit < 0xffff) mode |= MODE.csLimited
+  if (core.get32(S.shadow)) mode |= MODE.shadow
   core.set32(S.mode, mode)
 
   core.set32(S.csBase, code === 2 ? 0 : core.get32(CS + SEG.base))

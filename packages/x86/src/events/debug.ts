@@ -2,22 +2,17 @@
 import type { Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
 import { DR6, FLAG } from '../state/register-bits.ts'
+import { SHADOW } from '../state/shadow.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
 
 const DB = 1
 
-/** Whether the instruction about to run was under TF when it began. By core: a step never nests. */
-const stepping = new WeakSet<Core>()
-
-/** True when the instruction at RIP meets an instruction breakpoint; RF shields one instruction. An interrupt shadow ends with it. */
+/** True when the instruction at RIP meets an instruction breakpoint; RF and the shadow of MOV SS shield one instruction. */
 export function beforeInstruction(core: Core): boolean {
   const flags = core.get32(S.flags)
-  if (flags & FLAG.TF) stepping.add(core)
-  else stepping.delete(core)
-  const shielded = core.get32(S.shadow) === 2
-  core.set32(S.shadow, 0)
+  core.stepping = (flags & FLAG.TF) !== 0
   core.set32(S.flags, flags & ~FLAG.RF)
-  if (!core.debugging || flags & FLAG.RF || shielded) return false
+  if (!core.debugging || flags & FLAG.RF || core.get32(S.shadow) === SHADOW.movSs) return false
   const dr7 = core.get32(S.dr7)
   const linear = BigInt.asUintN(core.get32(S.mode) & 2 ? 64 : 32, core.get64(S.rip) + core.get64(S.csBase))
   let hits = 0
@@ -35,13 +30,13 @@ export function beforeInstruction(core: Core): boolean {
   return true
 }
 
-/** True when the instruction that completed ends in a trap. MOV SS and POP SS hold it back for one instruction. */
-export function afterInstruction(core: Core): boolean {
-  if (stepping.has(core)) core.pendingDebug |= DR6.singleStep
-  if (!core.pendingDebug || core.get32(S.shadow) === 2) return false
-  core.raise(DB)
-  return true
+/** Behind an instruction that completed. MOV SS and POP SS hold back what they met, and lose their own single step. */
+export function afterInstruction(core: Core): void {
+  if (core.stepping && core.get32(S.shadow) !== SHADOW.movSs) core.pendingDebug |= DR6.singleStep
 }
+
+/** True when a trap of the last instruction comes before the next one: before interrupts, too. (SDM Vol. 3A, "Priority Among Concurrent Events") */
+export const trapIsDue = (core: Core): boolean => core.pendingDebug !== 0 && core.get32(S.shadow) !== SHADOW.movSs
 
 /** Moves what was met into DR6, as the exception is delivered. GD is cleared so that the handler can reach the registers. */
 export function enterDebugHandler(core: Core): void {
@@ -49,9 +44,4 @@ export function enterDebugHandler(core: Core): void {
   core.pendingDebug = 0
   core.set32(S.dr6, (core.get32(S.dr6) & ~0xf) | DR6.fixed | pending)
   core.set32(S.dr7, core.get32(S.dr7) & ~0x2000)
-}
-
-/** An instruction that ended without completing (a fault): what it met before is forgotten. */
-export function forgetDebug(core: Core): void {
-  core.pendingDebug &= DR6.singleStep | DR6.taskSwitch
 }

@@ -5,6 +5,7 @@
 import { GuestFault, Left, type Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
 import { FLAG, DR6 } from '../state/register-bits.ts'
+import { SHADOW, setShadow } from '../state/shadow.ts'
 import { EVENT, type DeliveredEvent } from '../state/hooks.ts'
 import { enterDebugHandler } from './debug.ts'
 import { deliverThroughTable } from './gate.ts'
@@ -23,7 +24,11 @@ export function deliverException(core: Core, vector: number, errorCode: number):
   const left = core.hooks?.exception(vector, errorCode) === true
   core.delivering = undefined
   core.unblocksNmi = false
-  if (left) return 'stop'
+  if (left) {
+    // The exit has told what was met.
+    if (vector === DB) core.pendingDebug = 0
+    return 'stop'
+  }
   noteException(core, vector)
   return deliver(core, { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 })
 }
@@ -57,7 +62,7 @@ export function deliver(core: Core, event: DeliveredEvent): Delivery {
       const left = current.length ? deliverBehind(core, current) : deliverThroughTable(core, current)
       core.delivering = undefined
       if (left) return 'stop'
-      core.set32(S.shadow, 0)
+      setShadow(core, SHADOW.none)
       return 'delivered'
     } catch (fault) {
       if (fault instanceof Left) {

@@ -15,6 +15,7 @@ import { rows } from '../rows/index.ts'
 import { VECTOR } from '../state/register-bits.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
+import { SHADOW } from '../state/shadow.ts'
 import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { HandlerTable, Special } from '../code/handler-table.ts'
@@ -318,6 +319,11 @@ function settleFlags(b: HandlerBuilder): void {
   b.return()
 }
 
+function endShadow(b: HandlerBuilder): void {
+  b.setSlot(S.shadow, b.i32(SHADOW.none))
+  b.setSlot(S.mode, b.and(b.slot(S.mode, 'i32'), ~MODE.shadow))
+}
+
 const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
   enterBlock: (b) => b.enterBlock(),
   // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
@@ -331,11 +337,25 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
     b.setSlot(S.rip, b.currentRipOfAnyMode())
     b.tailCall('find', b.cpu, b.add(b.cpu, S.zero))
   },
-  // After the instruction that an interrupt shadow covers. (STI itself leaves when something waits.)
+  // Behind the instruction that an interrupt shadow covers: what waits can come in.
   endShadow: (b) => {
-    b.setSlot(S.shadow, b.i32(0))
+    endShadow(b)
+    b.ifUnlikely(b.slot(S.attention, 'i32'), () => {
+      b.setSlot(S.rip, b.currentRipOfAnyMode())
+      b.setSlot(S.exit, b.i32(EXIT.attention))
+      b.setSlot(S.record, b.sub(b.record, RECORD.size))
+      b.return()
+    })
     b.next()
   },
+  // Before a branch in a shadow that can do nothing but branch: unless something waits, nobody can tell whether the shadow ends before or behind it.
+  underShadow: (b) => {
+    b.ifUnlikely(b.slot(S.attention, 'i32'), () => b.exit(EXIT.interpret))
+    endShadow(b)
+    b.next()
+  },
+  // In place of any other instruction in a shadow that goes on elsewhere: the run loop ends the shadow behind it.
+  alone: (b) => b.exit(EXIT.interpret),
   // Before an instruction that crosses into the next page: is that still the page it was decoded from?
   checkNextPage: (b) => {
     const next = b.add(b.add(b.slot(S.ripPage), b.slot(S.csBase)), 4096)

@@ -5,6 +5,7 @@
 import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE } from '../state/layout.ts'
 import { FLAG, VECTOR } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
+import { SHADOW } from '../state/shadow.ts'
 import { type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 
 const CR4_UMIP = 0x800
@@ -72,7 +73,7 @@ const pushSegment: Semantics = (b, source) => {
 
 const popSegment: Semantics = (b, destination) => {
   const { value, pointerAfter } = b.top(b.operandSize / 8)
-  b.system('loadSegmentRegister', b.i32(destination!.spec.register), b.and(value, 0xffff))
+  b.system('loadSegmentRegister', b.i32(destination!.spec.register), b.and(value, 0xffff), b.i32(1))
   b.setStackPointer(pointerAfter)
   b.endBlock()
 }
@@ -87,7 +88,7 @@ const FAR_POINTER: Readonly<Record<string, number>> = {
 /** LDS and its like. The offset comes first in memory. */
 const loadFarPointer: Semantics = (b, destination, source) => {
   const { offset, selector: wanted } = readFarPointer(b, source!)
-  b.system('loadSegmentRegister', b.i32(FAR_POINTER[b.instruction.row.mnemonic]!), wanted)
+  b.system('loadSegmentRegister', b.i32(FAR_POINTER[b.instruction.row.mnemonic]!), wanted, b.i32(0))
   destination!.write(offset)
   b.endBlock()
 }
@@ -142,7 +143,7 @@ const segments: Record<string, Semantics> = {
   movFromSegment: (b, destination) =>
     destination!.write(b.rawLoad('i64', b.registerAddress('segment', 'reg'), SEG.selector, 16)),
   movToSegment: (b, _destination, source) =>
-    serialise(b, 'loadSegmentRegister', segmentNumber(b), b.and(source!.read(), 0xffff)),
+    serialise(b, 'loadSegmentRegister', segmentNumber(b), b.and(source!.read(), 0xffff), b.i32(1)),
   pushSegment,
   popSegment,
   loadFarPointer,
@@ -227,13 +228,13 @@ const pushf: Semantics = (b) => {
   b.push(b.truncate(image, b.operandSize), b.operandSize / 8)
 }
 
-/** STI holds interrupts off for one more instruction, if they were off before. */
+/** STI holds interrupts off for one more instruction, if they were off before. What waits is looked at behind that. */
 const sti: Semantics = (b) => {
   needIoPrivilege(b)
   b.if(b.eqz(hasFlag(b, FLAG.IF)), () => {
-    b.setSlot(S.shadow, b.i32(1))
+    b.setSlot(S.shadow, b.i32(SHADOW.sti))
+    b.setSlot(S.mode, b.or(b.slot(S.mode, 'i32'), MODE.shadow))
     b.setSlot(S.flags, b.or(flags(b), FLAG.IF))
-    attend(b)
   })
   b.endBlock()
 }

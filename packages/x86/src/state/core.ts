@@ -90,6 +90,10 @@ export class Core {
   debugging = false
   /** MONITOR has armed the hardware, and MWAIT has not used it yet. */
   monitors = false
+  /** The shadow (state/shadow.ts) that lies over the running instruction, where the run loop runs it alone. */
+  covered = 0
+  /** The running instruction began under TF, and ends in a trap. */
+  stepping = false
   /** DR6 bits of debug exceptions met and not delivered yet. */
   pendingDebug = 0
   /** MSRs that are kept but mean nothing to the processor itself (MTRRs and the like), by index. */

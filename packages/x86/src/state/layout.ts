@@ -74,7 +74,7 @@ export const S = {
   csBase: 0xc8,
   /** i32: instructions left in this slice. */
   budget: 0xd0,
-  /** i32: non-zero while the next instruction is shielded from interrupts: 1 = STI, 2 = MOV SS. */
+  /** i32: non-zero while the next instruction is shielded from interrupts: SHADOW (state/shadow.ts). */
   shadow: 0xd4,
   /** i32: non-zero when something waits that the run loop must look at as soon as interrupts are open. */
   attention: 0xd8,

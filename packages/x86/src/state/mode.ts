@@ -20,7 +20,10 @@ export const MODE = {
   noSse: 1 << 8,
   /** The CS limit is short of what the code size can reach: blocks are looked up, and checked, one by one. */
   csLimited: 1 << 9,
+  /** An interrupt shadow covers the next instruction (state/shadow.ts): it has a block of its own. */
+  shadow: 1 << 10,
 } as const
+export const MODE_BITS = 11
 
 export type CodeSize = 16 | 32 | 64
 export const codeSizeOf = (mode: number): CodeSize => (16 << (mode & MODE.codeSize)) as CodeSize

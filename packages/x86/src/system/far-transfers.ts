@@ -1,6 +1,7 @@
 /** Far JMP, CALL and RET, IRET, INT n and their kin, with gates and task switches. (SDM Vol. 2A "CALL", "INT n", "IRET", "JMP"; Vol. 2B "RET") */
 import { GuestFault, JUMPED, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { deliverThroughTable, innerStack } from '../events/gate.ts'
+import { enterDebugHandler } from '../events/debug.ts'
 import { Stack } from '../events/stack.ts'
 import { switchTask } from '../events/task-switch.ts'
 import { carryInto, implicitAccess, readLinear } from '../paging/access/linear.ts'
@@ -398,9 +399,14 @@ function softwareInterrupt(core: Core, kind: EventKind, vector: number): Outcome
     left = true
   }
   core.delivering = undefined
-  if (!left) return goOn(core)
-  core.settleRip()
-  return LEFT
+  if (left) {
+    core.settleRip()
+    return LEFT
+  }
+  // TF is cleared, and nothing is stepped. What MOV SS held back comes with INT1, or before the handler's first instruction.
+  core.stepping = false
+  if (kind === EVENT.privilegedSoftware && core.pendingDebug) enterDebugHandler(core)
+  return goOn(core)
 }
 
 /** (vector). */

@@ -4,6 +4,7 @@ import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/acc
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, setSegment } from '../state/segments.ts'
 import { RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { SHADOW, setShadow } from '../state/shadow.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { findDescriptor, isNull, loadDataSegment, markDescriptor, readDescriptor, readUpperBase, SYSTEM_TYPE, type Descriptor } from '../events/descriptor.ts'
 
@@ -79,14 +80,14 @@ function ltr(core: Core): Outcome {
   return NEXT
 }
 
-/** (segment register, selector). SS also holds events off for one instruction. */
+/** (segment register, selector, whether SS also holds events off for one instruction: LSS does not, nor a second load behind the first). */
 function loadSegmentRegister(core: Core): Outcome {
   const n = core.arg32(0)
   if (n === SEGMENT.cs || n > SEGMENT.gs) throw new GuestFault(VECTOR.UD)
   const big = core.segmentAttributes(SEGMENT.ss) & RIGHTS.big
   loadDataSegment(core, n, core.arg32(1) & 0xffff)
   if (n === SEGMENT.ss) {
-    core.set32(S.shadow, 2)
+    if (core.arg32(2) && core.covered !== SHADOW.movSs) setShadow(core, SHADOW.movSs)
     if ((core.segmentAttributes(SEGMENT.ss) & RIGHTS.big) !== big) updateMode(core)
   }
   return NEXT

@@ -16,8 +16,8 @@ export function goOnAt(core: Core, low: number, high: number): Outcome {
 export function goOn(core: Core): Outcome {
   if (core.pendingDebug & DR6.taskSwitch) return trap(core)
   const flags = core.get32(S.flags)
-  if (flags & FLAG.TF || core.debugging) return leave(core, EXIT.none)
   if (flags & FLAG.IF && core.get32(S.attention)) return leave(core, EXIT.attention)
+  if (flags & FLAG.TF || core.debugging) return leave(core, EXIT.none)
   return JUMPED
 }
 

@@ -50,7 +50,8 @@ export class Side {
         // INT3, INTO and INT1 ask from within, when the RIP slot is not theirs yet; single steps cannot be told from INT1.
         if (vector === 3 || vector === 4) core.set64(S.rip, core.recordRip())
         else if (vector === 1) core.set64(S.rip, 0n)
-        stop(`exception ${vector}(${errorCode.toString(16)})${vector === 14 ? ` at ${address(core)}` : ''}`)
+        const details = vector === 14 ? ` at ${address(core)}` : vector === 1 ? ` of ${core.pendingDebug.toString(16)}` : ''
+        stop(`exception ${vector}(${errorCode.toString(16)})${details}`)
         return true
       },
       secondStageViolation: () => SECOND_STAGE.retry,
