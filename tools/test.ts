@@ -34,6 +34,8 @@ await step('oxlint', ['--type-aware', '--quiet'])
 // The boundary rule is silent without a project graph: nx makes it.
 await step('nx', ['show', 'projects'])
 await step('eslint', ['packages', 'apps'])
+await step('node', ['tools/prose.ts'])
+await step('cspell', ['lint', '--no-progress', '--quiet', '--cache', '--cache-location', 'node_modules/.cache/cspell'])
 
 // The code that faces a guest has a score that only rises (packages/io-virtio/coverage-score.json).
 await step('npm', ['run', '--silent', 'coverage:virtio', '--', '--reporter=dot'])
