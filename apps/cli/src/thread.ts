@@ -1,4 +1,4 @@
-/** The VM's thread is started as early as can be: it has more to load than the rest of the command. Knows nothing of what it runs. */
+/** Starts the VM's thread as early as possible, because it loads more than the rest of the command. Independent of what it runs. */
 
 import { Worker } from 'node:worker_threads'
 import { workerOptions } from '@nonroot/host-node'
@@ -23,7 +23,7 @@ export function takeThread(): Worker {
   return thread
 }
 
-/** Nobody took it: what was asked for cannot be run. */
+/** No caller took it: the command cannot be run. */
 export async function dropThread(): Promise<void> {
   const thread = spare
   spare = undefined

@@ -1,4 +1,4 @@
-/** acme-sensor: a counter behind three registers. Knows no bus. */
+/** acme-sensor: a counter behind three registers. Independent of the bus. */
 
 import type { Clock, Counter, Device, DeviceContext, InterruptLine, IoSize, Snapshot, Timer } from '@nonroot/contracts'
 import { NonrootError } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** PV EOI: a flag in guest memory that says "no EOI needed", which the guest clears instead of an EOI. Knows no local APIC. @hot */
+/** PV EOI: a flag in guest memory that says "no EOI needed", which the guest clears instead of an EOI. Independent of the local APIC. @hot */
 
 import type { EoiAssist, DmaMemory } from '@nonroot/contracts'
 

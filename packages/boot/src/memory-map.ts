@@ -27,7 +27,7 @@ export function memoryMap({ guestMemory, platform }: BootMachine): MapEntry[] {
     if (kind === 'rom' && start >= 0x100000) entries.push({ start, length, type: RANGE_RESERVED })
   }
   const ecam = platform.pci?.ecam
-  // Linux takes ECAM only where it is told reserved.
+  // Linux uses ECAM only where the memory map reserves it.
   if (ecam)
     entries.push({ start: ecam.address, length: (ecam.endBus - ecam.startBus + 1) * ECAM_BUS, type: RANGE_RESERVED })
   return entries.sort((a, b) => a.start - b.start)

@@ -1,4 +1,4 @@
-/** Puts things into guest memory, one beside the other, and remembers where. Knows no boot protocol. */
+/** Puts things into guest memory, one beside the other, and remembers where. Independent of the boot protocol. */
 import { invariant } from '@nonroot/contracts'
 import type { BootContent, BootState, GuestMemory } from '@nonroot/contracts'
 import type { ElfImage } from './elf.ts'

@@ -71,7 +71,7 @@ const kindOf = (of: BigIntStats | Dirent): FolderEntryKind =>
 interface Share {
   readonly readOnly: boolean
   readonly nodes: Set<Node>
-  /** Whoever runs us is the guest's root; all others are nobody. */
+  /** The user who runs us is the guest's root; all others are mapped to the overflow user. */
   readonly uid: number
   readonly gid: number
 }

@@ -113,7 +113,7 @@ async function listen(at: StreamAddress, onStream: (accepted: AcceptedStream) =>
   } catch (error) {
     throw cannot('listen on', addressText(at), error, 'name an address and a port that no other program has')
   }
-  // A client that goes away before it is accepted is nobody's trouble.
+  // A client that goes away before it is accepted needs no handling.
   server.on('error', () => {})
   return {
     port: (server.address() as AddressInfo | null)?.port ?? 0,

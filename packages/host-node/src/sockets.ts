@@ -117,7 +117,7 @@ async function listen(server: Server, path: string): Promise<void> {
     })
   try {
     await attempt().catch(async (error: NodeJS.ErrnoException) => {
-      // One that nobody listens on was left by a process that is gone.
+      // A socket without a listener was left behind by a process that has ended.
       if (error.code !== 'EADDRINUSE' || (await answers(path))) throw error
       await unlink(path)
       await attempt()

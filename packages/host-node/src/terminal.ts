@@ -1,4 +1,4 @@
-/** The process's terminal: raw while a guest has it, given back on every way out. */
+/** The process's terminal: raw while a guest has it, restored however the process ends. */
 
 import type { ReadStream, WriteStream } from 'node:tty'
 
@@ -19,7 +19,7 @@ export interface Terminal {
   onInputEnd(listener: () => void): void
   /** In order. Tells when the operating system has it. */
   write(bytes: Uint8Array, written: () => void): void
-  /** Nobody reads what is written (a pipe was closed). */
+  /** Output has no reader (a pipe was closed). */
   onOutputClosed(listener: () => void): void
   /** Resolves when all was written. */
   drain(): Promise<void>

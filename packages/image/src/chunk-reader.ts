@@ -1,4 +1,4 @@
-/** A stream of bytes read by length. Knows no format. */
+/** A stream of bytes read by length. Independent of the format. */
 
 import { type Bytes, concatBytes } from './bytes.ts'
 

@@ -56,7 +56,7 @@ export interface DiskHost extends ImageHost {
   createDisk(path: string, size: number): Promise<NewDisk>
 }
 
-/** One step of the pipeline, told before it begins and as it advances; `done` and `total` in the unit the step counts. */
+/** One step of the pipeline, reported before it begins and as it advances; `done` and `total` in the unit the step counts. */
 export interface Progress {
   readonly step: 'resolve' | 'update' | 'download' | 'unpack' | 'bootstrap' | 'write' | 'cached'
   readonly what: string

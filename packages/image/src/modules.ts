@@ -46,7 +46,7 @@ export function parseModulesSoftdep(text: string): Map<string, string[]> {
 
 /**
  * The modules asked for and all they need, dependencies before dependents; what is built in or does not exist is left out and, if it
- * was asked for by name, told in `missing`. A cycle of soft dependencies ends at the module it came from.
+ * was asked for by name, reported in `missing`. A cycle of soft dependencies ends at the module it came from.
  */
 export function resolveModules(
   wanted: readonly string[],

@@ -1,4 +1,4 @@
-/** Tar archives read as a stream: ustar, pax extended headers and GNU long names. Reads only; knows no compression. */
+/** Tar archives read as a stream: ustar, pax extended headers and GNU long names. Reads only; compression is handled elsewhere. */
 import { type Bytes, alignUp, concatBytes, decodeCString, decodeText } from './bytes.ts'
 import { ChunkReader, type Chunks } from './chunk-reader.ts'
 import { invalidImage } from './errors.ts'
@@ -208,7 +208,7 @@ export async function* readTarStream(chunks: Chunks, file = 'tar archive'): Asyn
       }
       longName = longLink = undefined
       pax = new PaxHeader(new Map(), file)
-      // Data of what is no file is nobody's.
+      // Data of an entry that is not a file is skipped.
       let left = size
       async function* content(): AsyncGenerator<Bytes> {
         while (left > 0) {

@@ -1,4 +1,4 @@
-/** One deadline on the guest's clock that is set again and again. Knows no device. @hot */
+/** One deadline on the guest's clock that is set again and again. Independent of devices. @hot */
 
 import type { Clock, Timer } from '@nonroot/contracts'
 
@@ -32,7 +32,7 @@ export class Alarm {
   }
 }
 
-/** The first end of a period after `now`, counted from `previous`, periods that nobody could have seen left out. */
+/** The first end of a period after `now`, counted from `previous`, skipping periods that no one could have observed. */
 export function nextPeriod(previous: number, periodNs: number, now: number): number {
   const next = previous + periodNs
   const earliest = now + SHORTEST_PERIOD_NS

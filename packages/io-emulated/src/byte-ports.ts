@@ -1,4 +1,4 @@
-/** Eight-bit registers behind ports that a guest may access wider. Knows no device. @hot */
+/** Eight-bit registers behind ports that a guest may access wider. Independent of devices. @hot */
 
 import type { IoHandler, IoSize } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** isa-debug-exit: a guest ends its VM with a status by one port write. Knows no guest. */
+/** isa-debug-exit: a guest ends its VM with a status by one port write. Independent of the guest. */
 
 import type { DeviceContext, IoHandler, IoSize, PowerControl } from '@nonroot/contracts'
 

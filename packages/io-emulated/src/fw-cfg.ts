@@ -1,4 +1,4 @@
-/** fw_cfg: what firmware asks the machine, by key and by file. Knows no content but its own directory. (QEMU, "fw_cfg Device Specification") */
+/** fw_cfg: what firmware asks the machine, by key and by file. The only content of its own is the directory. (QEMU, "fw_cfg Device Specification") */
 
 import type {
   Device,

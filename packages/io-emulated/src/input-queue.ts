@@ -1,4 +1,4 @@
-/** Bytes from a console that wait for the guest. Grows to a limit. Knows no device. */
+/** Bytes from a console that wait for the guest. Grows to a limit. Independent of devices. */
 
 const SMALLEST = 4096
 const LARGEST = 1 << 20 // a large paste; beyond that the sender does not look at what the guest does

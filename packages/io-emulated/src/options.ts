@@ -39,7 +39,7 @@ export const uartOptions = z.strictObject({
 export const diskOptions = z.strictObject({
   /** The disk image: a file, or `memory://64MiB`. */
   image: z.string(),
-  /** ATA knows no such disk: a guest is told so by the first write that fails. */
+  /** ATA has no read-only disks: the guest notices when its first write fails. */
   readOnly: z.boolean().default(false),
   /** `raw`, `qcow2`. By the name's ending where absent. */
   format: z.string().optional(),

@@ -1,4 +1,4 @@
-/** A device's state as one plain object: reset, save and restore are the same copy. Knows no device. */
+/** A device's state as one plain object: reset, save and restore are the same copy. Independent of devices. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { Snapshot, SnapshotValue } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** 16550A UART: registers, FIFOs and interrupts, on a console. Knows no terminal. (PC16550D data sheet) @hot */
+/** 16550A UART: registers, FIFOs and interrupts, on a console. Independent of the terminal. (PC16550D data sheet) @hot */
 
 import type { ConsoleBackend, Counter, Device, DeviceContext, InterruptLine, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'

@@ -10,7 +10,7 @@ export function check(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(message)
 }
 
-/** Equal as JSON, with bigints and bytes told apart. */
+/** Equal as JSON, with bigints and bytes distinguished. */
 export function same(left: unknown, right: unknown): boolean {
   const text = (value: unknown): string =>
     JSON.stringify(value, (_, item: unknown) =>

@@ -19,7 +19,7 @@ export interface TestGuestMemoryOptions {
   readonly hostMemory: HostMemory
   /** Bytes of RAM at 0, or regions. */
   readonly ram: number | readonly MemoryRegion[]
-  /** Hears of frames taken away and write protection. May be set later. */
+  /** Is notified of frames taken away and of write protection. May be set later. */
   paging?: Pick<PagingStrategy, 'onMemoryChange'>
   /** A vCPU waits for a frame. Default: there is none. */
   readonly onShortage?: () => Promise<string | undefined>
@@ -66,7 +66,7 @@ export class TestFrames implements GuestFrames {
     return this.regionOf(address, length)?.kind === 'ram'
   }
 
-  /** For accesses that cannot wait; `whole`: they write all of the page. Undefined: there is no frame, and the VM was told to end. */
+  /** For accesses that cannot wait; `whole`: they write all of the page. Undefined: there is no frame, and the VM was asked to end. */
   locate(address: number, write: boolean, whole = false): Hpa | undefined {
     const page = pageOf(address)
     if (whole && this.#parked.has(page)) this.#unpark(page)

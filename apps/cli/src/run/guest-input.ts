@@ -79,7 +79,7 @@ export class GuestInput {
   }
 
   /**
-   * The end of a file lasts, a Ctrl-D does not: what arrives while no line is edited is nothing to the shell later. So each prompt is told again, at the moment it
+   * The end of a file lasts, a Ctrl-D does not: what arrives while no line is edited is nothing to the shell later. So each prompt is reported again, at the moment it
    * stands there.
    */
   #follow(byte: number): void {

@@ -59,7 +59,7 @@ export interface Requests {
 }
 export type RequestName = keyof Requests
 
-/** What the thread is told after the first message, the job. */
+/** What is sent to the thread after the first message, the job. */
 export type ToVm =
   | { readonly type: 'input'; readonly bytes: Uint8Array }
   /** No more input will come. */

@@ -1,4 +1,4 @@
-/** Cuts `-- COMMAND...` off a command line: what comes after it is the guest's affair. */
+/** Cuts `-- COMMAND...` off a command line: what follows it belongs to the guest. */
 
 export function splitCommand(argv: readonly string[]): {
   ours: readonly string[]

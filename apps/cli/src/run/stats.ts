@@ -1,4 +1,4 @@
-/** What a run counted, for a person and for programs. Knows no particular part: names and units say it all. */
+/** What a run counted, for a person and for programs. Independent of particular parts: metrics describe themselves by name and unit. */
 
 import type { MetricSample } from '@nonroot/contracts'
 

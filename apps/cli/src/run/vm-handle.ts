@@ -68,7 +68,7 @@ export class VmHandle {
         reject(new Error('the thread of the VM ended before the VM did'))
       })
     })
-    // Whoever waits for it hears of it; nobody may yet.
+    // Rejects for callers that wait for it; there may be none yet.
     this.ended.catch(() => {})
   }
 

@@ -111,7 +111,7 @@ export type Options = z.output<typeof options>
 const device = ({
   kind,
   className,
-}: DeviceTemplateInput): string => `/** ${kind}: a counter behind three registers. Knows no bus. */
+}: DeviceTemplateInput): string => `/** ${kind}: a counter behind three registers. Independent of the bus. */
 
 import type { Clock, Counter, Device, DeviceContext, InterruptLine, IoSize, Snapshot, Timer } from '@nonroot/contracts'
 import { NonrootError } from '@nonroot/contracts'

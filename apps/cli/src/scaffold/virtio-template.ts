@@ -58,14 +58,14 @@ export type Options = z.output<typeof options>
 const device = ({
   kind,
   className,
-}: DeviceTemplateInput): string => `/** ${kind}: text in, letters turned by some places, text out. Knows no transport. */
+}: DeviceTemplateInput): string => `/** ${kind}: text in, letters turned by some places, text out. Independent of the transport. */
 
 import type { Counter, DeviceContext, Snapshot, VirtioDevice, VirtioPort, Virtqueue } from '@nonroot/contracts'
 import type { Options } from './options.ts'
 
 /** Bit 0: the driver may change the shift, by writing the configuration. */
 export const Feature = { adjustable: 0 } as const
-/** A length is the guest's word: nobody has use for more at once. */
+/** A length comes from the guest, so it is bounded: no driver needs more at once. */
 const MOST_BYTES = 4096
 
 export class ${className} implements VirtioDevice {

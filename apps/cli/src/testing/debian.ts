@@ -6,7 +6,7 @@ import { spawnCli } from './cli.ts'
 
 export const debianEnv = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
 
-/** What `nonroot run` is told to boot. Made at the first call, with the network. */
+/** What `nonroot run` boots. Made at the first call, with the network. */
 export async function guestOf(flavour: 'cloud' | 'generic', include: readonly string[] = []): Promise<string[]> {
   const packages = include.flatMap((name) => ['--include', name])
   const made = await spawnCli(['image', 'debian', '--flavour', flavour, ...packages, '--json'], { env: debianEnv })

@@ -128,7 +128,7 @@ function fadt(platform: PlatformDescription, facsAddress: number, dsdtAddress: n
 const facs = (): Uint8Array => new Structure(64).text(0, 'FACS').u32(4, 64).u8(32, 2).bytes
 
 export interface AcpiTables {
-  /** Goes where `acpiTables` was told the RSDP is. */
+  /** Placed at the address that `acpiTables` was given for the RSDP. */
   readonly rsdp: Uint8Array
   /** Go to `tablesAddress`, below 4 GiB, in one piece. */
   readonly tables: Uint8Array

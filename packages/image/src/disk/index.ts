@@ -1,4 +1,4 @@
-/** Disks: formats over bytes, and disks in memory. Knows no files. */
+/** Disks: formats over bytes, and disks in memory. Independent of files. */
 export { diskEntry, fileEntry, type DiskEntries, type DiskEntry, type EntryKind } from './entry.ts'
 export { formatUuid, makeExt4, randomUuid, type Ext4Made, type MakeExt4Options } from './ext4/make.ts'
 export { Ext4Reader } from './ext4/reader.ts'

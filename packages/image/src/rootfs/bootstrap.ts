@@ -1,4 +1,4 @@
-/** The distribution's own bootstrap tools: which there is, and a root out of it as a tar archive. Knows nothing of disks. */
+/** The distribution's own bootstrap tools: which there is, and a root out of it as a tar archive. Independent of disks. */
 
 import { ImageError } from '../errors.ts'
 import type { ImageHost, OnProgress } from '../host.ts'

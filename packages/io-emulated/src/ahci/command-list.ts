@@ -1,4 +1,4 @@
-/** What a guest's command list says: the one checked way to its headers, tables and regions. Knows no register and no disk. */
+/** What a guest's command list says: the one checked way to its headers, tables and regions. Independent of registers and disks. */
 
 import type { DmaMemory, MemoryPiece } from '@nonroot/contracts'
 import { GuestBuffer } from '../ata/buffer.ts'

@@ -1,4 +1,4 @@
-/** FISes that a device sends, as the port leaves them in guest memory. Knows no register of the port. (Serial ATA, "Frame Information Structure") */
+/** FISes that a device sends, as the port leaves them in guest memory. Independent of the register of the port. (Serial ATA, "Frame Information Structure") */
 
 import type { DmaMemory } from '@nonroot/contracts'
 import { putLba } from '../ata/disk.ts'

@@ -1,4 +1,4 @@
-/** The PC's interrupt controller: local APICs, I/O APIC and 8259 pair as one. Knows no CPU mode and no device. @hot */
+/** The PC's interrupt controller: local APICs, I/O APIC and 8259 pair as one. Independent of CPU modes and devices. @hot */
 
 import { VcpuSignal } from '@nonroot/contracts'
 import type {
@@ -304,7 +304,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
 
   #writeBase(apic: LocalApic, value: bigint): boolean {
     if (value >> PHYSICAL_ADDRESS_BITS || !apic.setBase(Number(value))) return false
-    // One page for all: it is where the last one put it. Nobody moves them apart.
+    // One page for all: it is where the last one put it. Guests do not move them apart.
     const page = apic.base - (apic.base % 0x1000)
     if (page !== this.#page.base) this.#page.move(page)
     return true

@@ -1,4 +1,4 @@
-/** I/O APIC: pins become messages. Sends through a callback, hears of ends of interrupts. (82093AA data sheet; ICH9 datasheet, "I/O APIC") @hot */
+/** I/O APIC: turns pins into messages. Sends through a callback and is notified of EOIs. (82093AA data sheet; ICH9 datasheet, "I/O APIC") @hot */
 
 import type { DeviceContext, IoHandler, IoSize, Saveable, Snapshot } from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from '../state.ts'

@@ -1,4 +1,4 @@
-/** One vCPU's local APIC: requests, priorities, registers. What leaves it goes over the `ApicBus`. Knows no I/O APIC. @hot */
+/** One vCPU's local APIC: requests, priorities, registers. What leaves it goes over the `ApicBus`. Independent of the I/O APIC. @hot */
 
 import type { Clock, EoiAssist, Saveable, Snapshot } from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from '../state.ts'
@@ -22,7 +22,7 @@ import { ApicTimer } from './timer.ts'
 export interface ApicBus {
   /** An interprocessor interrupt, by the sender's command register. */
   send(sender: LocalApic, command: number, destination: number): void
-  /** A level-triggered interrupt is over: I/O APICs hear of it. */
+  /** EOI of a level-triggered interrupt, forwarded to the I/O APICs. */
   endOfInterrupt(vector: number): void
   /** Something became deliverable to this vCPU. */
   wake(vcpu: number): void

@@ -1,4 +1,4 @@
-/** An ATA disk over a block back end: takes a command with its registers, gives registers back. Knows no controller and no interrupt. */
+/** An ATA disk over a block back end: takes a command with its registers, gives registers back. Independent of controllers and interrupts. */
 
 import { readScattered, writeGathered } from '@nonroot/contracts'
 import type { BlockBackend, Counter, Log, Metrics, Snapshot } from '@nonroot/contracts'

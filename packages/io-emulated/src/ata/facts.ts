@@ -1,4 +1,4 @@
-/** ATA as facts: registers, commands, features. Knows no controller. (ATA/ATAPI Command Set - 2, "ACS-2") */
+/** ATA as facts: registers, commands, features. Independent of controllers. (ATA/ATAPI Command Set - 2, "ACS-2") */
 
 /** Status register. */
 export const AtaStatus = {

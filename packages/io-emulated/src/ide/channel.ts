@@ -1,5 +1,5 @@
 /**
- * One parallel ATA channel with one drive: task file, PIO data, interrupt request. Data by DMA is the bus master's. Knows no PCI.
+ * One parallel ATA channel with one drive: task file, PIO data, interrupt request. Data by DMA is the bus master's. Independent of PCI.
  *
  *   idle --command--> busy (drive works) --> idle
  *   idle --command--> collecting (PIO out, DRQ) --> busy
@@ -83,7 +83,7 @@ export class IdeChannel {
     if (offset === Ata.data) return this.#readData(size)
     const state = this.#state
     if (offset === Ata.device) return state.device
-    // Nobody answers for the drive that is not there.
+    // No drive answers at the other address.
     if (state.device & SECOND) return 0
     const before = (state.control & Control.highOrder) !== 0
     switch (offset) {

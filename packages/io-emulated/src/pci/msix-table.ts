@@ -1,4 +1,4 @@
-/** MSI-X table and pending bits as registers of a BAR. Knows no function. (PCI Local Bus 3.0, "MSI-X Table Structure") @hot */
+/** MSI-X table and pending bits as registers of a BAR. Independent of the function. (PCI Local Bus 3.0, "MSI-X Table Structure") @hot */
 
 import type { IoHandler, IoSize, MessageInterrupts } from '@nonroot/contracts'
 

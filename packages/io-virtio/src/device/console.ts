@@ -99,7 +99,7 @@ export class VirtioConsole implements VirtioDevice {
     return this.#port.accepted(ConsoleFeature.multiport)
   }
 
-  /** Emergency write: works on a device that nobody set up. */
+  /** Emergency write: works before a driver has set up the device. */
   writeConfig(offset: number, _size: number, value: number): void {
     if (offset === Config.emergency) this.#ports[0]?.options.backend.write(Uint8Array.of(value & 0xff))
   }

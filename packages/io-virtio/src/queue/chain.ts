@@ -1,4 +1,4 @@
-/** A descriptor chain, checked and flattened: where its bytes are, readable ones first. Knows no ring. @hot */
+/** A descriptor chain, checked and flattened: where its bytes are, readable ones first. Independent of rings. @hot */
 
 import type { DescriptorChain, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 import type { GuestAccess } from './guest-access.ts'

@@ -1,4 +1,4 @@
-/** Packed virtqueue: one descriptor ring that both sides write. Knows no device and no transport. ("Packed Virtqueues") @hot */
+/** Packed virtqueue: one descriptor ring that both sides write. Independent of devices and transports. ("Packed Virtqueues") @hot */
 
 import { DESCRIPTOR_SIZE, DescriptorFlag } from './chain.ts'
 import type { Chain } from './chain.ts'
@@ -48,7 +48,7 @@ export class PackedQueue extends RingQueue {
       this.#event = wish
       access.memory.writeU16(setup.device, wish)
       access.memory.writeU16(setup.device + Offset.eventFlags, Event.descriptor)
-      // Once more: it may have made one available before it could see the wish.
+      // Again: it may have made one available before it could see the wish.
       flags = access.u16(at + Offset.flags)
       if (!this.#isAvailable(flags)) return false
     }

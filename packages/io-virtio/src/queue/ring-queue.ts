@@ -45,7 +45,7 @@ export abstract class RingQueue implements Virtqueue {
   protected readonly setup: QueueSetup
   /** Most descriptors of a chain. */
   protected readonly limit: number
-  /** Ring entries pushed since the driver was last told or found not to want it. */
+  /** Ring entries pushed since the driver was last notified or found not to want it. */
   protected unsignalled = 0
   readonly #host: QueueHost
   readonly #lifetime: Lifetime = { open: true }
@@ -69,7 +69,7 @@ export abstract class RingQueue implements Virtqueue {
   protected abstract next(chain: Chain): boolean
   /** Into the ring, visible to the driver. */
   protected abstract publish(chain: Chain, written: number): void
-  /** Does the driver want to hear of the last `unsignalled` entries? */
+  /** Does the driver want to be notified of the last `unsignalled` entries? */
   protected abstract wanted(): boolean
   protected abstract stepBack(chain: Chain): void
   abstract position(): QueuePosition

@@ -1,4 +1,4 @@
-/** Split virtqueue: descriptor table, available ring, used ring. Knows no device and no transport. ("Split Virtqueues") @hot */
+/** Split virtqueue: descriptor table, available ring, used ring. Independent of devices and transports. ("Split Virtqueues") @hot */
 
 import { DESCRIPTOR_SIZE, DescriptorFlag } from './chain.ts'
 import type { Chain } from './chain.ts'
@@ -51,14 +51,14 @@ export class SplitQueue extends RingQueue {
     return true
   }
 
-  /** Has the driver added some? If not, ask to be told of the next. */
+  /** Has the driver added some? If not, ask to be notified of the next. */
   #look(): boolean {
     const { access, setup, size } = this
     let index = access.u16(setup.driver + Offset.index)
     if (index === this.#next && setup.eventIndex && this.#event !== this.#next) {
       this.#event = this.#next
       access.memory.writeU16(setup.device + Offset.ring + 8 * size, this.#next)
-      // Once more: it may have added one before it could see the wish.
+      // Again: it may have added one before it could see the wish.
       index = access.u16(setup.driver + Offset.index)
     }
     if (index === this.#next) return false

@@ -1,5 +1,5 @@
 /**
- * What every transport has: status machine, features, queues, configuration space. Knows no registers and no device type.
+ * What every transport has: status machine, features, queues, configuration space. Independent of registers and device types.
  *
  *   0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK -> NEEDS_RESET
  *   ^----------------------------- 0 written ----------------------|
@@ -21,7 +21,7 @@ import type { QueueHost, QueuePosition, QueueSetup, RingQueue } from '../queue/r
 import { refuseSplit, SplitQueue } from '../queue/split.ts'
 import { Feature, FEATURE_WORDS, Status } from './facts.ts'
 
-/** What a transport adds: how its driver is told. */
+/** What a transport adds: how its driver is notified. */
 export interface TransportLink {
   /** Used buffer notification of a queue. */
   signalQueue(index: number): void

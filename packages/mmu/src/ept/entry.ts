@@ -1,4 +1,4 @@
-/** EPT entries: their bits. Knows no table. (SDM Vol. 3C, "EPT Translation Mechanism") */
+/** EPT entries: their bits. Independent of tables. (SDM Vol. 3C, "EPT Translation Mechanism") */
 
 export const EPT_READ = 1 << 0
 export const EPT_WRITE = 1 << 1

@@ -1,4 +1,4 @@
-/** @hot The `ept` strategy: a second stage filled as the guest touches its memory. The guest's own tables are its own affair. */
+/** @hot The `ept` strategy: a second stage filled as the guest touches its memory. The guest keeps its own tables. */
 
 import { FRAME_SIZE, invariant, NonrootError, RESUME, SecondStageAccess } from '@nonroot/contracts'
 import type {
@@ -147,7 +147,7 @@ export class EptPaging implements X86PagingStrategy {
     return accessed
   }
 
-  /** Not intercepted: the rest is the guest's own affair. */
+  /** Not intercepted: the guest handles these itself. */
   onPageFault(): PagingOutcome {
     invariant(false, 'ept does not intercept page faults')
   }

@@ -1,4 +1,4 @@
-/** One vCPU's paging registers, unpacked for the walk. Knows no table. */
+/** One vCPU's paging registers, unpacked for the walk. Independent of tables. */
 
 import type { GuestMemory, PagingFormat, PagingPort } from '@nonroot/contracts'
 

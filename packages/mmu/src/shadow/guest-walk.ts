@@ -1,6 +1,6 @@
 /**
  * @hot Walks a guest's own tables as the hardware would if it could: the same checks in the same order, the same error code, the
- * same accessed and dirty bits. Reads guest memory; knows no shadow.
+ * same accessed and dirty bits. Reads guest memory; independent of shadow tables.
  */
 
 import { PageFaultCode } from '@nonroot/contracts'

@@ -1,6 +1,6 @@
 /**
  * @hot Builds shadow tables from guest tables and keeps them in step: write protection of what is shadowed, unsynchronised leaf
- * tables, reverse map, eviction. Knows no vCPU: the strategy asks.
+ * tables, reverse map, eviction. Independent of vCPUs: the strategy calls it.
  */
 
 import type { Counter, GuestFrames, GuestMemory, HostMemory, Metrics } from '@nonroot/contracts'

@@ -1,5 +1,5 @@
 /**
- * @hot The `shadow` strategy: what a vCPU asks for and is told. How tables are built is in tables of this folder.
+ * @hot The `shadow` strategy: answers the faults and notifications of vCPUs. The tables are built in shadow-tables.ts.
  *
  * The hardware always runs with CR0.WP set, whatever the guest chose; a supervisor's write to a read-only page under WP = 0 is
  * emulated. NXE, SMEP and SMAP of the hardware are the guest's.

@@ -1,4 +1,4 @@
-/** Shadow tables: the hardware's counterpart of one guest table (or of a piece of a large page), and the pool of them. Knows no vCPU. */
+/** Shadow tables: the hardware's counterpart of one guest table (or of a piece of a large page), and the pool of them. Independent of vCPUs. */
 
 import { FRAME_SHIFT } from '@nonroot/contracts'
 import type { GuestFrames, HostMemory, Hpa } from '@nonroot/contracts'

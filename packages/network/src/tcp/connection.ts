@@ -1,5 +1,5 @@
 /**
- * One TCP connection with the guest, as its peer. (RFC 9293, "Event Processing") Knows no address, no frame and no socket.
+ * One TCP connection with the guest, as its peer. (RFC 9293, "Event Processing") Independent of addresses, frames and sockets.
  *
  *   guest asks:    synReceived -> established          we ask:  synSent -> established
  *   guest first:   closeWait -> lastAck -> closed      we first: finWait1 -> finWait2 -> timeWait -> closed, or finWait1 -> closing -> timeWait
@@ -344,7 +344,7 @@ export class TcpConnection {
   #payload(segment: Segment): void {
     this.acknowledge = true
     const { receiver } = this
-    // A hole, or its end, is told at once. (RFC 5681)
+    // A hole, or its end, is acknowledged at once. (RFC 5681)
     if (receiver.take(segment, this.#deliver) && this.#receiving) this.#sendAcknowledgement()
   }
 

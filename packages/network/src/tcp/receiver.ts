@@ -1,4 +1,4 @@
-/** The receiving half of a connection: window, reassembly, what to acknowledge. Knows no state machine. @hot */
+/** The receiving half of a connection: window, reassembly, what to acknowledge. Independent of the state machine. @hot */
 
 import { LEAST_WINDOW, MOST_WINDOW } from './facts.ts'
 import { Ranges } from './ranges.ts'
@@ -21,7 +21,7 @@ export class Receiver {
   acknowledged = 0
   /** Beyond a hole, in sequence order. */
   readonly ranges = new Ranges()
-  /** Where the last segment beyond a hole began: its block is told first. (RFC 2018) */
+  /** Where the last segment beyond a hole began: its block is reported first. (RFC 2018) */
   #latest = 0
   /** Bytes beyond a hole, at their sequence number modulo the ring's size: a power of two that holds the window. */
   #ring: Uint8Array | undefined
@@ -49,7 +49,7 @@ export class Receiver {
     return span(this.acknowledged, this.next) >= 2 * this.mss
   }
 
-  /** Should the peer be told that there is more room? */
+  /** Should the peer be notified that there is more room? */
   get opens(): boolean {
     const step = span(this.edge, this.#wantedEdge())
     return step > 0 && (step >= this.limit >> 2 || span(this.next, this.edge) < this.mss)
@@ -68,7 +68,7 @@ export class Receiver {
 
   /**
    * Take a segment's payload, cut to the window; `deliver` gets what is in order. Gives whether something is still missing, or was there already: the
-   * peer is to hear of it at once.
+   * peer is notified at once.
    */
   take(segment: Segment, deliver: (bytes: Uint8Array) => void): boolean {
     let { sequence, payload, length } = segment

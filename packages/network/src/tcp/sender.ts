@@ -1,6 +1,6 @@
 /**
- * The sending half of a connection: what is queued, what is under way, what is lost and sent again (RFC 6675, RFC 6582 without SACK). Knows no
- * state machine and no wire. @hot
+ * The sending half of a connection: what is queued, what is under way, what is lost and sent again (RFC 6675, RFC 6582 without SACK). Independent of
+ * the state machine and the wire. @hot
  */
 
 import { ByteRing } from './byte-ring.ts'
@@ -217,7 +217,7 @@ export class Sender {
     return bytes
   }
 
-  /** Blocks of a segment. Gives whether they told anything new. */
+  /** Blocks of a segment. Returns whether they reported anything new. */
   sackReceived(segment: Segment): boolean {
     if (!this.sack || segment.sackBlocks === 0) return false
     const before = this.sacked.bytes

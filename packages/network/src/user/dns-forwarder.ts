@@ -1,4 +1,4 @@
-/** The name server of the user-mode network: addresses by the host's resolver, anything else from the host's name server. Knows no frame. */
+/** The name server of the user-mode network: addresses by the host's resolver, anything else from the host's name server. Independent of frames. */
 
 import type { DatagramSocket, HostNetwork } from '@nonroot/contracts'
 import ipaddr from 'ipaddr.js'

@@ -79,7 +79,7 @@ export function answerSolicitation(packet: Packet, writer: FrameWriter): number 
   const ours = OURS6.find((address) => sameBytes(address, target))
   if (!ours) return 0
   const source = packet.copy(packet.addresses)
-  // One that looks whether its address is free asks as nobody, and hears if it is not: it is ours.
+  // A probe whether an address is free has no sender address. It is answered if the address is ours.
   const unspecified = sameBytes(source, Address6.nobody)
   const mac = unspecified ? ALL_NODES_MAC : bytes.slice(MAC_LENGTH, 2 * MAC_LENGTH)
   writer.ip(

@@ -1,4 +1,4 @@
-/** Where the guest may connect to, and where its addresses lead. Knows no protocol. */
+/** Where the guest may connect to, and where its addresses lead. Independent of protocols. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { NetworkRequest } from '@nonroot/contracts'
@@ -15,7 +15,7 @@ interface Rule {
   readonly last: number
 }
 
-/** `to`: connect there. `refused`: nobody listens. `denied`: the policy says no. */
+/** `to`: connect there. `refused`: no one listens. `denied`: the policy says no. */
 export type Verdict =
   { readonly to: { readonly host: string; readonly port: number } } | { readonly refused: 'refused' | 'denied' }
 

@@ -1,4 +1,4 @@
-/** A TCP connection of the guest and a stream of the host, joined. Knows no frame. */
+/** A TCP connection of the guest and a stream of the host, joined. Independent of frames. */
 
 import type { SocketStream } from '@nonroot/contracts'
 import { TcpConnection } from '../tcp/connection.ts'

@@ -1,4 +1,4 @@
-/** UDP of the guest: one socket of the host for each of its ports, for as long as something comes or goes. Bounded. Knows no frame. */
+/** UDP of the guest: one socket of the host for each of its ports, for as long as something comes or goes. Bounded. Independent of frames. */
 
 import type { DatagramSocket, HostNetwork } from '@nonroot/contracts'
 import ipaddr from 'ipaddr.js'
@@ -15,7 +15,7 @@ export interface UdpOwner {
   nowNs(): number
   /** To the guest. Dropped where there is no room. */
   sendDatagram(flow: UdpFlow, from: Uint8Array, fromPort: number, bytes: Uint8Array): void
-  /** Nobody listens where the guest's last datagram went. */
+  /** No one listens where the guest's last datagram went. */
   portUnreachable(flow: UdpFlow): void
 }
 

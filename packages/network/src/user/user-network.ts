@@ -54,7 +54,7 @@ const FIRST_PORT = 49152
 const Icmp4 = { echoReply: 0, unreachable: 3, echo: 8 } as const
 /** Codes of "destination unreachable", for IPv4 and IPv6. */
 const UNREACHABLE = { host: [1, 3], port: [3, 4], denied: [13, 1], protocol: [2, 3] } as const
-/** Of an offending packet's bytes, those told back. */
+/** Bytes of an offending packet that are quoted in the reply. */
 const QUOTED = { 4: 548, 6: 1200 } as const
 
 const addresses4 = [Address4.gateway, Address4.dns]
@@ -198,7 +198,7 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
   /** Where the guest is, for what the host begins. */
   #learn(): void {
     const { bytes, addresses, version } = this.#packet
-    // A broadcast or multicast address is nobody's.
+    // A broadcast or multicast address belongs to no host.
     if (bytes[6]! & 1) return
     if (!sameMac(bytes, this.#guestMac)) this.#guestMac = bytes.slice(6, 12)
     if (

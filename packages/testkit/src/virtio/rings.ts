@@ -1,4 +1,4 @@
-/** A driver's virtqueues, both formats, over guest memory. Obeys the specification unless told not to. Knows no transport. */
+/** A driver's virtqueues, both formats, over guest memory. Obeys the specification unless asked not to. Independent of the transport. */
 
 import type { GuestMemory } from '@nonroot/contracts'
 import { check } from '../check.ts'
@@ -23,7 +23,7 @@ export interface DriverRing {
   add(elements: readonly DriverElement[], table?: number): number
   /** Buffers used since the last call. */
   takeUsed(): UsedBuffer[]
-  /** Whether the device asked to be told of what was added since the last call. */
+  /** Whether the device asked to be notified of what was added since the last call. */
   wantsKick(): boolean
   /** For a kick with VIRTIO_F_NOTIFICATION_DATA: the upper 16 bits. */
   readonly nextOffset: number

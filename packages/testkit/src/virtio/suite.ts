@@ -215,7 +215,7 @@ const REQUIREMENTS: readonly { readonly deviceId: number; readonly feature: numb
   { deviceId: 2, feature: 11, needs: [9] },
 ]
 
-/** Devices take from a queue when told, or when they have something to say: tell all, twice. */
+/** Devices take from a queue when notified, or when they have something to send: notify all, twice. */
 function drawIn(driver: MockVirtioDriver): void {
   for (let index = 0; index < driver.rings.length; index++) driver.registers.notify(index)
   for (let index = 0; index < driver.rings.length; index++) driver.registers.notify(index)

@@ -1,4 +1,4 @@
-/** Where things are in an ext4 file system of a given size: groups, and in each its bitmaps and inodes. Knows no files. (Linux, "ext4 Data Structures and Algorithms") */
+/** Where things are in an ext4 file system of a given size: groups, and in each its bitmaps and inodes. Independent of files. (Linux, "ext4 Data Structures and Algorithms") */
 
 import { formatSize, NonrootError } from '@nonroot/contracts'
 

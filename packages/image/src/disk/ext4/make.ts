@@ -41,7 +41,7 @@ export const formatUuid = (uuid: Bytes): string =>
 /** `disk` is all zeros; its whole size is used. The same entries, UUID and time give the same bytes. */
 export async function makeExt4(disk: BlockBackend, entries: DiskEntries, options: MakeExt4Options): Promise<Ext4Made> {
   const { name, label = '', uuid = randomUuid(), made = BigInt(Date.now()) * 1_000_000n } = options
-  // Nobody guesses it who has not the disk.
+  // Cannot be guessed without the disk.
   const hashSeed = new Uint8Array(await crypto.subtle.digest('SHA-256', uuid as Uint8Array<ArrayBuffer>)).subarray(
     0,
     16,

@@ -1,4 +1,4 @@
-/** qcow2's header: read, checked, written. Knows no tables. (QEMU, "The qcow2 image format") */
+/** qcow2's header: read, checked, written. Independent of tables. (QEMU, "The qcow2 image format") */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { ByteStore } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** The control queue: filters, address, queue pairs, offloads. Knows no frame. ("Control Virtqueue") */
+/** The control queue: filters, address, queue pairs, offloads. Independent of frames. ("Control Virtqueue") */
 
 import type { FrameOffloads, SnapshotValue, VirtioPort, Virtqueue } from '@nonroot/contracts'
 import type { FrameFilter } from './filter.ts'
@@ -14,7 +14,7 @@ export interface ControlParts {
   accepted(feature: number): boolean
   readonly mostPairs: number
   setMac(mac: Uint8Array): void
-  /** The driver told the network where it is. */
+  /** The driver announced its address to the network. */
   announced(): void
 }
 

@@ -1,4 +1,4 @@
-/** Network device: frames between a driver's queues and a cable. Knows no network. ("Network Device") @hot */
+/** Network device: frames between a driver's queues and a cable. Independent of networks. ("Network Device") @hot */
 
 import { createFrameWork, ETHERNET_HEADER, LONGEST_FRAME, NetworkCable, SHORTEST_FRAME } from '@nonroot/contracts'
 import type {

@@ -1,4 +1,4 @@
-/** Which frames a driver wants: by destination and VLAN. Knows no queue. @hot */
+/** Which frames a driver wants: by destination and VLAN. Independent of queues. @hot */
 
 import type { SnapshotValue } from '@nonroot/contracts'
 import { Control } from './format.ts'

@@ -30,7 +30,7 @@ async function walk(request: Reader, reply: Writer, session: Session): Promise<v
     }
   } catch (error) {
     await node.release()
-    // The first one fails; of later ones, those that were found are told.
+    // The first one fails; of later ones, those that were found are reported.
     if (qids.length === 0) throw error
     reply.u16(qids.length)
     for (const qid of qids) writeQid(reply, qid)

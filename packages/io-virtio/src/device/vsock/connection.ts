@@ -1,8 +1,8 @@
 /**
- * One stream between host and guest, with its credit. Knows no queue.
+ * One stream between host and guest, with its credit. Independent of queues.
  *
  *   guest asks:  connecting -> open      host asks:  requested -> open
- *   open -> ending (the host's side is closed, the guest is told) -> gone
+ *   open -> ending (the host's side is closed, the guest is notified) -> gone
  */
 
 import type { SocketStream } from '@nonroot/contracts'
@@ -21,7 +21,7 @@ export class Connection {
   stream: SocketStream | undefined
   /** For the guest. */
   readonly outgoing = new ByteQueue(MOST)
-  /** Free-running, 32 bits: payload that we sent, that we took, and took when the guest was last told. */
+  /** Free-running, 32 bits: payload that we sent, that we took, and took when the guest was last notified. */
   sent = 0
   forwarded = 0
   told = 0
@@ -30,7 +30,7 @@ export class Connection {
   /** As the guest says. */
   peerSize = 0
   peerForwarded = 0
-  /** The host's side sends no more, and the guest was told so. */
+  /** The host's side sends no more, and the guest was notified. */
   hostEnded = false
   shutdownSent = 0
   /** The guest sends, or wants, no more. */

@@ -44,7 +44,7 @@ export class Vsock implements VirtioDevice {
   #started = false
   /** Too much waits for the guest to fetch it. */
   #blocked = false
-  /** The guest has to be told that all streams are gone. */
+  /** The guest must be notified that all streams are closed. */
   #resetPending = false
 
   constructor(port: VirtioPort, sockets: SocketBackend, cid: number) {
@@ -262,7 +262,7 @@ export class Vsock implements VirtioDevice {
     queue.push(chain, HEADER_SIZE + length)
   }
 
-  /** Once all was sent, the guest is told what will not come any more. */
+  /** Once everything was sent, the guest is notified of what will not follow. */
   #sendShutdown(connection: Connection): void {
     if (connection.outgoing.length > 0) return
     const flags = connection.state === 'ending' ? Shutdown.both : connection.hostEnded ? Shutdown.send : 0
