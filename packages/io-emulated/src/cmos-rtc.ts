@@ -93,6 +93,7 @@ export class CmosRtc implements Device, ByteRegisters {
       }
       case Register.c: {
         this.#settle()
+        this.#summarise()
         const flags = cmos[Register.c]!
         cmos[Register.c] = 0
         this.#update()
@@ -194,17 +195,20 @@ export class CmosRtc implements Device, ByteRegisters {
     )
   }
 
+  /** IRQF is set while a flag and its enable are, whenever that came about. Gives whether it is. */
+  #summarise(): boolean {
+    const { cmos } = this.#state
+    const interrupts = (cmos[Register.c]! & cmos[Register.b]! & C.flags) !== 0
+    if (interrupts) cmos[Register.c]! |= C.interrupt
+    else cmos[Register.c]! &= ~C.interrupt
+    return interrupts
+  }
+
   /** Drive the line and wait for what could raise it. */
   #update(): void {
-    const { cmos } = this.#state
-    const b = cmos[Register.b]!
-    if (cmos[Register.c]! & b & C.flags) {
-      cmos[Register.c]! |= C.interrupt
-      this.#line.raise()
-    } else {
-      cmos[Register.c]! &= ~C.interrupt
-      this.#line.lower()
-    }
+    const b = this.#state.cmos[Register.b]!
+    if (this.#summarise()) this.#line.raise()
+    else this.#line.lower()
     const now = this.#clock.nowNs()
     let deadline = Infinity
     const periodNs = this.#periodNs()
