@@ -7,7 +7,7 @@ import { bufferBytes, fillBuffer } from './buffer.ts'
 import type { DataBuffer } from './buffer.ts'
 import { AtaError, AtaFeature, AtaLog, AtaStatus, BLOCK, COMMANDS, LBA_MODE, QUEUED_FUA, READY } from './facts.ts'
 import type { Action, CommandRow } from './facts.ts'
-import { identifyData, TRIM_BLOCKS } from './identify.ts'
+import { HEADS, identifyData, SECTORS_PER_TRACK, TRIM_BLOCKS } from './identify.ts'
 
 /** The registers that a command is made of, high-order bytes put to their low ones. */
 export interface Registers {
@@ -53,6 +53,9 @@ const powerOn = () => ({
   writeCache: true,
   lookAhead: true,
   ultraDma: MOST_ULTRA_DMA,
+  /** How an address of cylinder, head and sector is taken. */
+  heads: HEADS as number,
+  sectorsPerTrack: SECTORS_PER_TRACK as number,
   /** Of the last queued command that failed, for the log: its tag or -1, and registers. */
   failedTag: -1,
   failedStatus: 0,
@@ -92,6 +95,7 @@ export class AtaDisk {
       flush: (_row, registers) => this.#flush(registers),
       trim: (_row, registers, data) => this.#trim(registers, data),
       setFeatures: (_row, registers) => this.#setFeatures(registers),
+      setGeometry: (_row, registers) => this.#setGeometry(registers),
       readLog: (_row, registers, data) => this.#readLog(registers, data),
       diagnose: () => SIGNATURE,
       checkPower: (_row, registers) => ({ ...done(registers), count: ACTIVE }),
@@ -154,14 +158,24 @@ export class AtaDisk {
 
   /** Where a command's sectors are, in bytes; undefined if the disk ends before. */
   #range(row: CommandRow, registers: Registers): { offset: number; length: number } | undefined {
-    const { device } = registers
-    // 28 bits: the highest four are in the device register.
-    const lba = row.extended ? registers.lba : (registers.lba % 2 ** 24) + (device & 0xf) * 2 ** 24
+    const first = this.#firstSector(row, registers)
     const sectors = this.#sectorsOf(row, registers)
     const { sectorSize } = this.#backend
-    // Cylinders and heads are of another age.
-    if (!(device & LBA_MODE) || lba + sectors > this.sectors) return undefined
-    return { offset: lba * sectorSize, length: sectors * sectorSize }
+    if (first === undefined || first + sectors > this.sectors) return undefined
+    return { offset: first * sectorSize, length: sectors * sectorSize }
+  }
+
+  /** Undefined for an address that no sector has. */
+  #firstSector({ extended }: CommandRow, { device, lba }: Registers): number | undefined {
+    const high = device & 0xf
+    if (device & LBA_MODE) return extended ? lba : (lba % 2 ** 24) + high * 2 ** 24
+    if (extended) return undefined
+    // Sector (from 1) and cylinder are where the low bits of an LBA are, the head where its highest are.
+    const { heads, sectorsPerTrack } = this.#state
+    const sector = lba & 0xff
+    if (sector === 0 || sector > sectorsPerTrack || high >= heads) return undefined
+    const cylinder = (lba >>> 8) & 0xffff
+    return (cylinder * heads + high) * sectorsPerTrack + sector - 1
   }
 
   #read(row: CommandRow, registers: Registers, data: DataBuffer): Outcome | Promise<Outcome> {
@@ -285,6 +299,13 @@ export class AtaDisk {
       }
     }
     return this.#failed(registers, AtaError.aborted)
+  }
+
+  #setGeometry(registers: Registers): Outcome {
+    const sectorsPerTrack = registers.count & 0xff
+    if (sectorsPerTrack === 0) return this.#failed(registers, AtaError.aborted)
+    Object.assign(this.#state, { heads: (registers.device & 0xf) + 1, sectorsPerTrack })
+    return done(registers)
   }
 
   #readLog(registers: Registers, data: DataBuffer): Outcome {

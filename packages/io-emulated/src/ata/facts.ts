@@ -1,4 +1,4 @@
-/** ATA as facts: registers, commands, features. Independent of controllers. (ATA/ATAPI Command Set - 2, "ACS-2") */
+/** ATA as facts: registers, commands, features. Independent of controllers. (ATA/ATAPI Command Set - 2, "ACS-2"; cylinders and heads: ATA/ATAPI-5) */
 
 /** Status register. */
 export const AtaStatus = {
@@ -43,6 +43,7 @@ export type Action =
   | 'flush'
   | 'trim'
   | 'setFeatures'
+  | 'setGeometry'
   | 'readLog'
   | 'diagnose'
   | 'checkPower'
@@ -72,11 +73,14 @@ const queued = { extended: true, queued: true } as const
 /** By command code. What is not here is aborted. */
 export const COMMANDS: ReadonlyMap<number, CommandRow> = new Map([
   [0x06, row('DATA SET MANAGEMENT', 'trim', 'dmaOut', extended)],
+  [0x10, row('RECALIBRATE', 'nothing', 'none')],
   [0x20, row('READ SECTOR(S)', 'read', 'pioIn')],
+  [0x21, row('READ SECTOR(S) without retries', 'read', 'pioIn')],
   [0x24, row('READ SECTOR(S) EXT', 'read', 'pioIn', extended)],
   [0x25, row('READ DMA EXT', 'read', 'dmaIn', extended)],
   [0x2f, row('READ LOG EXT', 'readLog', 'pioIn', extended)],
   [0x30, row('WRITE SECTOR(S)', 'write', 'pioOut')],
+  [0x31, row('WRITE SECTOR(S) without retries', 'write', 'pioOut')],
   [0x34, row('WRITE SECTOR(S) EXT', 'write', 'pioOut', extended)],
   [0x35, row('WRITE DMA EXT', 'write', 'dmaOut', extended)],
   [0x3d, row('WRITE DMA FUA EXT', 'write', 'dmaOut', { extended: true, forceUnitAccess: true })],
@@ -86,6 +90,7 @@ export const COMMANDS: ReadonlyMap<number, CommandRow> = new Map([
   [0x60, row('READ FPDMA QUEUED', 'read', 'dmaIn', queued)],
   [0x61, row('WRITE FPDMA QUEUED', 'write', 'dmaOut', queued)],
   [0x90, row('EXECUTE DEVICE DIAGNOSTIC', 'diagnose', 'none')],
+  [0x91, row('INITIALIZE DEVICE PARAMETERS', 'setGeometry', 'none')],
   [0xc8, row('READ DMA', 'read', 'dmaIn')],
   [0xca, row('WRITE DMA', 'write', 'dmaOut')],
   [0xe0, row('STANDBY IMMEDIATE', 'nothing', 'none')],

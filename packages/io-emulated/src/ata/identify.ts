@@ -12,6 +12,9 @@ export interface Identity {
   readonly lookAhead: boolean
   /** Selected Ultra DMA mode, 0 to 6, or -1. */
   readonly ultraDma: number
+  /** The geometry that INITIALIZE DEVICE PARAMETERS chose, or the drive's own. */
+  readonly heads: number
+  readonly sectorsPerTrack: number
   /** Entries of the command queue: 0 on a controller without queued commands. */
   readonly queueDepth: number
 }
@@ -31,6 +34,10 @@ const Word = {
   capabilities: 49,
   capabilities2: 50,
   valid: 53,
+  currentCylinders: 54,
+  currentHeads: 55,
+  currentSectorsPerTrack: 56,
+  currentSectors: 57,
   sectors28: 60,
   multiwordDma: 63,
   pio: 64,
@@ -50,6 +57,9 @@ const Word = {
   transport: 222,
   integrity: 255,
 } as const
+/** The geometry that a drive has until it is told another. */
+export const HEADS = 16
+export const SECTORS_PER_TRACK = 63
 /** Blocks of trim ranges that one command may carry: 512 ranges. */
 export const TRIM_BLOCKS = 8
 const PHYSICAL_SECTOR = 4096
@@ -72,16 +82,22 @@ export function identifyData(identity: Identity): Uint8Array {
   const { sectors, sectorSize, queueDepth } = identity
   // Geometry for programs that still ask: capped where CHS ends.
   word(Word.configuration, 0x0040)
-  word(Word.cylinders, Math.max(1, Math.min(16383, Math.floor(sectors / (16 * 63)))))
-  word(Word.heads, 16)
-  word(Word.sectorsPerTrack, 63)
+  word(Word.cylinders, cylindersOf(identity, HEADS * SECTORS_PER_TRACK, 16383))
+  word(Word.heads, HEADS)
+  word(Word.sectorsPerTrack, SECTORS_PER_TRACK)
+  const perCylinder = identity.heads * identity.sectorsPerTrack
+  const cylinders = cylindersOf(identity, perCylinder, 0xffff)
+  word(Word.currentCylinders, cylinders)
+  word(Word.currentHeads, identity.heads)
+  word(Word.currentSectorsPerTrack, identity.sectorsPerTrack)
+  view.setUint32(Word.currentSectors * 2, cylinders * perCylinder, true)
   text(bytes, Word.serial, 20, identity.serial)
   text(bytes, Word.firmware, 8, FIRMWARE)
   text(bytes, Word.model, 40, MODEL)
   word(Word.multiple, 0x8001)
   word(Word.capabilities, 0x0b00) // DMA, LBA, IORDY
   word(Word.capabilities2, VALID)
-  word(Word.valid, 0x0006)
+  word(Word.valid, 0x0007)
   view.setUint32(Word.sectors28 * 2, Math.min(sectors, 0x0fff_ffff), true)
   word(Word.multiwordDma, 0x0007)
   word(Word.pio, 0x0003)
@@ -114,6 +130,9 @@ export function identifyData(identity: Identity): Uint8Array {
   bytes[Word.integrity * 2 + 1] = -bytes.reduce((sum, byte) => sum + byte, 0) & 0xff
   return bytes
 }
+
+const cylindersOf = ({ sectors }: Identity, perCylinder: number, most: number): number =>
+  Math.max(1, Math.min(most, Math.floor(sectors / perCylinder)))
 
 /** ATA strings: padded with spaces, the first character in the high byte. */
 function text(bytes: Uint8Array, word: number, length: number, value: string): void {

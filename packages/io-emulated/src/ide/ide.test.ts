@@ -116,6 +116,58 @@ describe('a parallel ATA channel', () => {
     expect([reg.read(7), ...disk.bytes.subarray(9 * 512, 9 * 512 + 5)]).toEqual([READY, 1, 2, 3, 4, 1])
   })
 
+  /** Sector, cylinder low and high as they lie in the low bytes of an LBA. */
+  const chs = (cylinder: number, sector: number): number => sector | (cylinder << 8)
+
+  it.each([
+    { name: 'its own geometry', cylinder: 1, head: 2, sector: 3, lba: (1 * 16 + 2) * 63 + 2 },
+    { name: 'the first sector', cylinder: 0, head: 0, sector: 1, lba: 0 },
+    { name: 'the last sector of a track', cylinder: 0, head: 15, sector: 63, lba: 1007 },
+    {
+      name: 'a geometry that it is told',
+      geometry: [4, 17],
+      cylinder: 5,
+      head: 3,
+      sector: 17,
+      lba: (5 * 4 + 3) * 17 + 16,
+    },
+  ])('reads and writes by cylinder, head and sector: $name', async ({ geometry, cylinder, head, sector, lba }) => {
+    const { reg, issue, words, bench, disk, settle } = await start()
+    if (geometry) issue(0x91, { device: geometry[0]! - 1, count: geometry[1]! })
+    issue(0xec)
+    const [heads, perTrack] = geometry ?? [16, 63]
+    const identity = words(256)
+    expect(identity.slice(53, 59)).toEqual([
+      7,
+      Math.floor(2048 / (heads! * perTrack!)),
+      heads,
+      perTrack,
+      Math.floor(2048 / (heads! * perTrack!)) * heads! * perTrack!,
+      0,
+    ])
+    issue(0x20, { device: head, lba: chs(cylinder, sector), count: 1 })
+    await settle()
+    expect(new Uint8Array(Uint16Array.from(words(256)).buffer)).toEqual(disk.bytes.slice(lba * 512, lba * 512 + 512))
+    issue(0x30, { device: head, lba: chs(cylinder, sector), count: 1 })
+    for (let word = 0; word < 128; word++) bench.writePort(0x1f0, 0x0403_0201, 4)
+    await settle()
+    expect([reg.read(7), ...disk.bytes.subarray(lba * 512, lba * 512 + 5)]).toEqual([READY, 1, 2, 3, 4, 1])
+  })
+
+  it.each([
+    { name: 'sector 0', command: 0x20, lba: chs(0, 0), device: 0 },
+    { name: 'a sector behind the track', command: 0x20, lba: chs(0, 64), device: 0 },
+    { name: 'a head that is not there', command: 0x20, lba: chs(0, 1), device: 4, geometry: true },
+    { name: 'a cylinder behind the end', command: 0x20, lba: chs(3, 1), device: 0 },
+    { name: 'a 48-bit command', command: 0x24, lba: chs(0, 1), device: 0 },
+  ])('has no sector at $name', async ({ command, lba, device, geometry }) => {
+    const { reg, issue, settle } = await start()
+    if (geometry) issue(0x91, { device: 3, count: 63 })
+    issue(command, { device, lba, count: 1 })
+    await settle()
+    expect([reg.read(7), reg.read(1)]).toEqual([FAILED, Error.idNotFound])
+  })
+
   it.each([
     { name: 'READ DMA', command: 0xc8 },
     { name: 'READ DMA EXT', command: 0x25 },
