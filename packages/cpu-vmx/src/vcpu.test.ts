@@ -127,6 +127,30 @@ describe('interrupts', () => {
     expect(bench.written).toHaveLength(1)
   })
 
+  it.each([
+    { before: 1, during: 0, runs: 1 },
+    { before: 2, during: 0, runs: 2 },
+    { before: 3, during: 0, runs: 2 },
+    { before: 1, during: 1, runs: 2 },
+    { before: 1, during: 3, runs: 2 },
+    { before: 2, during: 3, runs: 2 },
+  ])('NMIs: $before before it runs, $during in the handler: one runs, one waits', ({ before, during, runs }) => {
+    let left = during
+    const bench = createBench([NOP, NOP, HLT], {
+      io: {
+        writePort: (port, size, value) => {
+          for (; left > 0; left--) bench.vcpu.inject({ kind: 'nmi' })
+          return (bench.written.push([port, size, value]), true)
+        },
+      },
+    })
+    bench.setVector(2, 0x1300)
+    bench.guestMemory.writeBytes(0x1300, Uint8Array.of(...OUT_AL(0x99), IRET))
+    for (let count = 0; count < before; count++) bench.vcpu.inject({ kind: 'nmi' })
+    expect(bench.vcpu.run(1000)).toEqual({ reason: 'halt' })
+    expect(bench.written).toHaveLength(runs)
+  })
+
   it('an exception can be injected', () => {
     const bench = createBench([NOP, HLT])
     bench.setVector(6, 0x1300)

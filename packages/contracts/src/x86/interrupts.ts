@@ -24,7 +24,7 @@ export interface X86InterruptController extends InterruptController {
 
   /** @hot Pending `VcpuSignal` bits. */
   signals(vcpu: number): number
-  /** Take one signal off. For `startup` returns the SIPI vector, else 0. */
+  /** Take one signal off. For `startup` returns the SIPI vector, else 0. Of NMIs there may be a second one behind it: its bit stays. */
   takeSignal(vcpu: number, signal: number): number
 
   /** CR8: bits 7:4 of the task-priority register. */

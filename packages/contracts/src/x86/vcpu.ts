@@ -20,6 +20,6 @@ export type VcpuEvent =
 
 /** Before each entry it also takes signals from the controller; `inject` is for debuggers, guest ABIs and restore. */
 export interface X86Vcpu extends Vcpu<VcpuState> {
-  /** Queue an event for the next entry. One of a kind at a time; a second replaces the first. */
+  /** Queue an event for the next entry. One of a kind at a time; a second replaces the first. Of NMIs one runs and one waits. */
   inject(event: VcpuEvent): void
 }

@@ -33,7 +33,7 @@ export class EventInjection {
   private readonly exit: VmExit
   private interrupt: Interrupt | undefined
   private exception: Exception | undefined
-  private nmi = false
+  private nmis = 0
   /** An MTF exit is pending before the next instruction: an event was delivered under the flag, or this was injected. */
   mtfPending = false
 
@@ -45,14 +45,17 @@ export class EventInjection {
   queue(event: VcpuEvent): void {
     if (event.kind === 'exception') this.exception = event
     else if (event.kind === 'interrupt') this.interrupt = event
-    else this.nmi = true
+    else this.queueNmi()
   }
+  /** One waits behind the one that runs; a processor that runs none has two at most. Further ones merge with the last. (SDM Vol. 3A, "Handling Multiple NMIs") */
   queueNmi(): void {
-    this.nmi = true
+    const most = this.guest.core.get32(S.nmiBlocked) === 0 ? 2 : 1
+    if (this.nmis < most) this.nmis++
   }
   forget(): void {
     this.interrupt = this.exception = undefined
-    this.nmi = this.mtfPending = false
+    this.nmis = 0
+    this.mtfPending = false
     this.guest.vmcs.write32('entryInterruptionInfo', 0)
   }
 
@@ -108,10 +111,12 @@ export class EventInjection {
       this.exception = undefined
       return this.injectException(event)
     }
-    if (this.nmi) {
+    if (this.nmis > 0) {
       if (this.isNmiWindowOpen) {
-        this.nmi = false
-        return this.give(NMI, 0)
+        this.nmis--
+        this.give(NMI, 0)
+        if (this.nmis > 0) this.awaitWindow(ProcessorControl.nmiWindowExiting)
+        return
       }
       this.awaitWindow(ProcessorControl.nmiWindowExiting)
     }
@@ -176,7 +181,7 @@ export class EventInjection {
     const { vmcs } = this.guest
     const queued: VcpuEvent[] = []
     if (this.interrupt) queued.push(this.interrupt)
-    if (this.nmi) queued.push({ kind: 'nmi' })
+    for (let count = 0; count < this.nmis; count++) queued.push({ kind: 'nmi' })
     if (this.exception) queued.push(this.exception)
     return {
       queued: queued.map((event) => ({ ...event }) as SnapshotValue),

@@ -87,7 +87,7 @@ export class VmEntry {
       }
     }
     if (signals & VcpuSignal.smi) interrupts.takeSignal(guest.index, VcpuSignal.smi)
-    if (signals & VcpuSignal.nmi) {
+    while (interrupts.signals(guest.index) & VcpuSignal.nmi) {
       interrupts.takeSignal(guest.index, VcpuSignal.nmi)
       this.events.queueNmi()
     }

@@ -219,7 +219,81 @@ describe('interprocessor interrupts', () => {
   })
 })
 
+describe('NMIs', () => {
+  it.each([
+    { sent: 1, taken: 1 },
+    { sent: 2, taken: 2 },
+    { sent: 5, taken: 2 },
+  ])('$sent to a processor that does not run are $taken', ({ sent, taken }) => {
+    const { controller, write } = start()
+    for (let count = 0; count < sent; count++) {
+      write(R.interruptCommandHigh, 1 << 24)
+      write(R.interruptCommandLow, 0x4400)
+    }
+    const restored = start().controller
+    restored.restore(structuredClone(controller.save()))
+    for (const one of [controller, restored]) {
+      let count = 0
+      for (; one.signals(1) & VcpuSignal.nmi; count++) one.takeSignal(1, VcpuSignal.nmi)
+      expect(count).toBe(taken)
+    }
+  })
+})
+
 describe('timer', () => {
+  const ONE_SHOT = 0x40
+  const PERIODIC = 0x20040
+  const TSC_DEADLINE = 0x40040
+  it.each([
+    {
+      what: 'a one-shot that runs becomes periodic',
+      from: ONE_SHOT,
+      after: 400,
+      to: PERIODIC,
+      left: 600,
+      every: [600, 1600],
+    },
+    { what: 'a one-shot that has ended stays at zero', from: ONE_SHOT, after: 1500, to: PERIODIC, left: 0, every: [] },
+    { what: 'a period under way is the last', from: PERIODIC, after: 2400, to: ONE_SHOT, left: 600, every: [600] },
+    { what: 'the same mode changes nothing', from: PERIODIC, after: 2400, to: PERIODIC, left: 600, every: [600, 1600] },
+    { what: 'to TSC deadline it is disarmed', from: PERIODIC, after: 2400, to: TSC_DEADLINE, left: 0, every: [] },
+  ])('changes its mode: $what', ({ from, after, to, left, every }) => {
+    const { write, read, clock, take, eoi } = start()
+    const UNIT = 100 // microseconds: periods as long as they are delivered
+    write(R.divideConfiguration, 0xb) // by 1
+    write(R.lvtTimer, from)
+    write(R.initialCount, 1000 * UNIT)
+    for (let passed = 0; passed < after; passed += 100) {
+      clock.advanceNs(100 * UNIT)
+      if (take() >= 0) eoi()
+    }
+    write(R.lvtTimer, to)
+    expect(read(R.currentCount)).toBe(left * UNIT)
+    const seen: number[] = []
+    for (let passed = 100; passed <= 2000; passed += 100) {
+      clock.advanceNs(100 * UNIT)
+      if (take() < 0) continue
+      seen.push(passed)
+      eoi()
+    }
+    expect(seen).toEqual(every)
+  })
+
+  it('changes its mode: what was due comes, and a count of zero that was written stays', () => {
+    const { write, read, clock, take, eoi } = start()
+    write(R.divideConfiguration, 0xb)
+    write(R.lvtTimer, ONE_SHOT)
+    write(R.initialCount, 1000)
+    write(R.initialCount, 0)
+    write(R.lvtTimer, PERIODIC)
+    clock.advanceNs(1e6)
+    expect([take(), read(R.currentCount)]).toEqual([-1, 0])
+    write(R.initialCount, 100_000)
+    clock.advanceNs(100_000)
+    expect(take()).toBe(0x40)
+    eoi()
+  })
+
   it.each([
     { name: 'one-shot', lvt: 0x40, edges: 1 },
     { name: 'periodic', lvt: 0x20040, edges: 10 },

@@ -33,6 +33,8 @@ const NOBODY: InterruptSink = { wake: () => {} }
 const TIMER_GSI = 2
 const ISA_LINES = 16
 
+const MOST_NMIS = 2
+
 /** MSI address and data. (SDM Vol. 3A, "Message Signalled Interrupts") */
 const Message = { base: 0xfee, logical: 0x4, level: 0x8000 } as const
 
@@ -47,6 +49,8 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
   readonly #pic: PicPair
   readonly #inputs: readonly GsiInput[]
   readonly #signals: Uint8Array
+  /** NMIs behind the signal: one that is about to be taken, and one that a processor keeps meanwhile. Further ones merge with it. */
+  readonly #nmis: Uint8Array
   readonly #startupVectors: Uint8Array
   readonly #awaitsStartup: Uint8Array
   readonly #page: IoRegion
@@ -67,6 +71,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     this.#ignored = context.metrics.counter('ignored', 'messages that reached no vCPU or mean nothing')
     this.#apics = Array.from({ length: vcpuCount }, (_, index) => new LocalApic(index, context.clock, this))
     this.#signals = new Uint8Array(vcpuCount)
+    this.#nmis = new Uint8Array(vcpuCount)
     this.#startupVectors = new Uint8Array(vcpuCount)
     this.#awaitsStartup = Uint8Array.from({ length: vcpuCount }, (_, index) => (index === 0 ? 0 : 1))
     this.#inputs = Array.from({ length: IO_APIC_PINS }, (_, gsi) => new GsiInput(gsi))
@@ -194,8 +199,10 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
   }
 
   signal(vcpu: number, deliveryMode: number): void {
-    if (deliveryMode === DeliveryMode.nmi) this.#signals[vcpu]! |= VcpuSignal.nmi
-    else if (deliveryMode === DeliveryMode.smi) this.#signals[vcpu]! |= VcpuSignal.smi
+    if (deliveryMode === DeliveryMode.nmi) {
+      this.#signals[vcpu]! |= VcpuSignal.nmi
+      this.#nmis[vcpu] = Math.min(MOST_NMIS, this.#nmis[vcpu]! + 1)
+    } else if (deliveryMode === DeliveryMode.smi) this.#signals[vcpu]! |= VcpuSignal.smi
     else if (deliveryMode === DeliveryMode.init)
       this.#signals[vcpu] = (this.#signals[vcpu]! & ~VcpuSignal.startup) | VcpuSignal.init
     else {
@@ -235,6 +242,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
 
   takeSignal(vcpu: number, signal: number): number {
     if (!(this.#signals[vcpu]! & signal)) return 0
+    if (signal === VcpuSignal.nmi && --this.#nmis[vcpu]! > 0) return 0
     this.#signals[vcpu]! &= ~signal
     if (signal === VcpuSignal.init) {
       this.#apics[vcpu]!.reset('init')
@@ -318,6 +326,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     this.#ioApic.reset()
     this.#pic.reset()
     this.#signals.fill(0)
+    this.#nmis.fill(0)
     this.#startupVectors.fill(0)
     this.#awaitsStartup.fill(1)
     this.#awaitsStartup[0] = 0
@@ -334,6 +343,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
         ioApic: this.#ioApic.save().data,
         pic: this.#pic.save().data,
         signals: this.#signals.slice(),
+        nmis: this.#nmis.slice(),
         startupVectors: this.#startupVectors.slice(),
         awaitsStartup: this.#awaitsStartup.slice(),
         turn: this.#turn,
@@ -348,6 +358,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     this.#ioApic.restore({ type: 'io-apic', version: 1, data: data['ioApic'] as Snapshot['data'] })
     this.#pic.restore({ type: 'pic8259', version: 1, data: data['pic'] as Snapshot['data'] })
     this.#signals.set(data['signals'] as Uint8Array)
+    this.#nmis.set(data['nmis'] as Uint8Array)
     this.#startupVectors.set(data['startupVectors'] as Uint8Array)
     this.#awaitsStartup.set(data['awaitsStartup'] as Uint8Array)
     this.#turn = data['turn'] as number

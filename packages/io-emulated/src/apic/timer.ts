@@ -5,11 +5,14 @@ import { Alarm, NEVER, nextPeriod } from '../alarm.ts'
 import { assignState } from '../state.ts'
 import { TimerMode } from './registers.ts'
 
+const STOPPED = -1
+
 const powerOn = () => ({
   mode: TimerMode.oneShot as number,
   initialCount: 0,
   divide: 0,
-  startNs: 0,
+  /** When counting down from the initial count began, or `STOPPED`: the count stays at zero. */
+  startNs: STOPPED as number,
   tscDeadline: 0n,
 })
 
@@ -31,13 +34,28 @@ export class ApicTimer {
 
   setMode(mode: number): void {
     const state = this.state
-    // Going to or from TSC-deadline mode disarms. (SDM Vol. 3A, "TSC-Deadline Mode")
-    if ((mode === TimerMode.tscDeadline) !== (state.mode === TimerMode.tscDeadline)) {
+    if (mode === state.mode) return
+    if (mode === TimerMode.tscDeadline || state.mode === TimerMode.tscDeadline) {
+      // Disarms. (SDM Vol. 3A, "TSC-Deadline Mode")
       this.#alarm.set(NEVER)
       state.initialCount = 0
+      state.startNs = STOPPED
       state.tscDeadline = 0n
-    }
+    } else if (state.startNs !== STOPPED) this.#goOn()
     state.mode = mode
+  }
+
+  /** The count goes on from where it is: no mode but the next reload, or its absence, follows from the change. A count that has ended stays at zero. */
+  #goOn(): void {
+    const state = this.state
+    const now = this.#clock.nowNs()
+    const isDue = this.#alarm.deadlineNs !== NEVER && this.#alarm.deadlineNs <= now
+    if (isDue) this.#fire()
+    const whole = state.initialCount * this.#divisor()
+    const elapsed = now - state.startNs
+    if (state.mode === TimerMode.periodic) state.startNs += Math.floor(elapsed / whole) * whole
+    else if (elapsed >= whole) state.startNs = STOPPED
+    this.#armCount()
   }
 
   // Counting
@@ -46,7 +64,7 @@ export class ApicTimer {
     const state = this.state
     if (state.mode === TimerMode.tscDeadline) return
     state.initialCount = count
-    state.startNs = this.#clock.nowNs()
+    state.startNs = count === 0 ? STOPPED : this.#clock.nowNs()
     this.#armCount()
   }
 
@@ -62,7 +80,7 @@ export class ApicTimer {
 
   currentCount(): number {
     const { initialCount, startNs, mode } = this.state
-    if (initialCount === 0) return 0
+    if (startNs === STOPPED) return 0
     const elapsed = Math.floor((this.#clock.nowNs() - startNs) / this.#divisor())
     if (mode === TimerMode.periodic) return initialCount - (elapsed % initialCount)
     return Math.max(0, initialCount - elapsed)
@@ -76,7 +94,7 @@ export class ApicTimer {
 
   #armCount(): void {
     const { initialCount, startNs } = this.state
-    this.#alarm.set(initialCount === 0 ? NEVER : startNs + initialCount * this.#divisor())
+    this.#alarm.set(startNs === STOPPED ? NEVER : startNs + initialCount * this.#divisor())
   }
 
   // TSC deadline
@@ -96,7 +114,8 @@ export class ApicTimer {
   #expired(): void {
     const state = this.state
     if (state.mode === TimerMode.tscDeadline) state.tscDeadline = 0n
-    else if (state.mode === TimerMode.periodic) {
+    else if (state.mode !== TimerMode.periodic) state.startNs = STOPPED
+    else {
       const now = this.#clock.nowNs()
       const periodNs = state.initialCount * this.#divisor()
       const periods = Math.floor((now - state.startNs) / periodNs)
