@@ -45,7 +45,8 @@ describe('a bzImage by its 64-bit entry', () => {
       zeroPage.getUint32(0x2e0 + index * 20, true),
     ])
     expect(map).toEqual([
-      [0, 0xa0000, 1],
+      [0, 0x9fc00, 1],
+      [0x9fc00, 0x400, 2],
       [0xe0000, 0x20000, 2],
       [MEBIBYTE, 255 * MEBIBYTE, 1],
       [0xe0000000, 0x10000000, 2],
@@ -112,6 +113,18 @@ describe('bad kernels', () => {
       name: 'an ancient protocol',
       kernel: createBzImage().u16(0x206, 0x1ff).bytes,
       says: 'version is 0x1ff',
+      code: 'boot.image',
+    },
+    {
+      name: 'a loader that is real-mode code alone (iPXE)',
+      kernel: createBzImage().u32(0x214, 0).bytes,
+      says: 'entry is 16-bit only',
+      code: 'boot.image',
+    },
+    {
+      name: 'a loader that states no protected-mode code (MEMDISK)',
+      kernel: createBzImage().u32(0x1f4, 0).bytes,
+      says: 'entry is 16-bit only',
       code: 'boot.image',
     },
     {

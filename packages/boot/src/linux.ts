@@ -3,7 +3,7 @@
  * (Linux, "The Linux/x86 Boot Protocol")
  */
 import type { BootContent, BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
-import { placeAcpiTables } from './acpi/placing.ts'
+import { placeFirmwareTables } from './bios/placing.ts'
 import { isElf, physicalEntry, readElf } from './elf.ts'
 import { badImage, hex, noRoom } from './errors.ts'
 import { ImageReader } from './image-reader.ts'
@@ -84,7 +84,7 @@ export const createLinux = (options: LinuxOptions = { entry: 'auto' }): BootProt
       const start = placement.high('initrd', image.initrd, limit)
       parameters.u32(FIELD.ramdiskImage, start).u32(FIELD.ramdiskSize, image.initrd.length)
     }
-    const rsdp = placeAcpiTables(placement, machine)
+    const rsdp = placeFirmwareTables(placement, machine)
     if (rsdp !== undefined) parameters.u64(FIELD.acpiRsdpAddr, rsdp)
     if (machine.platform.vga === true) describeTextMode(parameters)
     describeMemory(parameters, memoryMap(machine))
@@ -108,6 +108,14 @@ function loadBzImage(reader: ImageReader, placement: Placement, options: LinuxOp
   const loadFlags = reader.u8(FIELD.loadFlags, 'loadflags')
   if ((loadFlags & LOADED_HIGH) === 0)
     throw reader.bad('loadflags', hex(loadFlags), 'zImages are not supported: give a bzImage')
+
+  // Without protected-mode code in its header, what the file has runs in real mode and calls a BIOS: iPXE, MEMDISK.
+  if (reader.u32(FIELD.code32Start, 'code32_start') === 0 || reader.u32(FIELD.sysSize, 'syssize') === 0)
+    throw reader.bad(
+      'entry',
+      '16-bit only',
+      'it needs a BIOS, which is not there: boot it from a disk behind one (boot.firmware.image: /usr/share/seabios/bios-256k.bin)',
+    )
 
   const setupSize = ((reader.u8(FIELD.setupSects, 'setup_sects') || 4) + 1) * 512
   const code = reader.part(setupSize, reader.length - setupSize, 'protected-mode kernel')

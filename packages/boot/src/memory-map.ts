@@ -1,6 +1,6 @@
 /** What memory there is, as every boot protocol tells it in its own layout. Types are those of ACPI's address range table. (ACPI, "System Address Map Interfaces") */
 import type { BootMachine } from '@nonroot/contracts'
-import { usableRam } from './placement.ts'
+import { BASE_MEMORY_END, EBDA_LENGTH, usableRam } from './placement.ts'
 
 export const RANGE_RAM = 1
 export const RANGE_RESERVED = 2
@@ -22,6 +22,8 @@ export function memoryMap({ guestMemory, platform }: BootMachine): MapEntry[] {
     length: end - start,
     type: RANGE_RAM,
   }))
+  if (guestMemory.isRam(BASE_MEMORY_END, EBDA_LENGTH))
+    entries.push({ start: BASE_MEMORY_END, length: EBDA_LENGTH, type: RANGE_RESERVED })
   entries.push(FIRMWARE_AREA)
   for (const { start, length, kind } of guestMemory.regions) {
     if (kind === 'rom' && start >= 0x100000) entries.push({ start, length, type: RANGE_RESERVED })

@@ -1,11 +1,11 @@
 /** Multiboot 1: ELF or a.out-kludge kernels with modules, command line and memory map, entered in protected mode. (GNU, "Multiboot Specification version 0.6.96") */
 import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
-import { placeAcpiTables } from './acpi/placing.ts'
+import { placeFirmwareTables } from './bios/placing.ts'
 import { isElf, physicalEntry, readElf } from './elf.ts'
 import { badImage, hex } from './errors.ts'
 import { ImageReader } from './image-reader.ts'
 import { RANGE_RAM, memoryMap } from './memory-map.ts'
-import { CONVENTIONAL_END, FOUR_GIBIBYTES, MEBIBYTE, Placement } from './placement.ts'
+import { BASE_MEMORY_END, FOUR_GIBIBYTES, MEBIBYTE, Placement } from './placement.ts'
 import { protectedMode } from './registers.ts'
 import { Structure, cString } from './structure.ts'
 
@@ -35,7 +35,7 @@ export const createMultiboot = (): BootProtocol<VcpuState> => ({
     const placement = new Placement(machine.guestMemory)
     const entry = (flags & ADDRESSES_VALID) !== 0 ? loadByHeader(reader, header, placement) : loadElf(reader, placement)
     const info = describe(placement, image, machine)
-    placeAcpiTables(placement, machine)
+    placeFirmwareTables(placement, machine)
     const rbx = BigInt(placement.low('multiboot information', info.bytes))
     return {
       registers: protectedMode(placement, { rip: BigInt(entry), rax: BOOT_MAGIC, rbx }),
@@ -127,7 +127,7 @@ function describe(placement: Placement, image: BootImage, machine: BootMachine):
   })
   const ramFrom = (start: number) => map.find((entry) => entry.start === start && entry.type === RANGE_RAM)?.length ?? 0
   const info = new Structure(INFO_SIZE)
-    .u32(4, Math.min(ramFrom(0), CONVENTIONAL_END) / 1024)
+    .u32(4, Math.min(ramFrom(0), BASE_MEMORY_END) / 1024)
     .u32(8, ramFrom(MEBIBYTE) / 1024)
     .u32(16, placement.low('command line', cString(image.cmdline ?? '')))
     .u32(44, mapTable.bytes.length)

@@ -4,8 +4,9 @@ import type { BootContent, BootState, GuestMemory } from '@nonroot/contracts'
 import type { ElfImage } from './elf.ts'
 import { hex, noRoom } from './errors.ts'
 
-/** Real-mode memory ends here: above it are video memory and ROMs, whether or not there is RAM behind. */
-export const CONVENTIONAL_END = 0xa0000
+/** Base memory ends here: above it are the BIOS's extended data area, then video memory and ROMs, whether or not there is RAM behind. */
+export const BASE_MEMORY_END = 0x9fc00
+export const EBDA_LENGTH = 0x400
 export const MEBIBYTE = 0x100000
 export const GIBIBYTE = 0x40000000
 /** 32-bit addresses end here. */
@@ -17,13 +18,13 @@ export interface Range {
   readonly end: number
 }
 
-/** RAM a guest may use freely, ascending: regions of RAM without the legacy hole. */
+/** RAM a guest may use freely, ascending: regions of RAM without the extended BIOS data area and the legacy hole. */
 export function usableRam(guestMemory: GuestMemory): Range[] {
   const found: Range[] = []
   for (const { start, length, kind } of guestMemory.regions) {
     if (kind !== 'ram') continue
     const end = start + length
-    if (start < CONVENTIONAL_END) found.push({ start, end: Math.min(end, CONVENTIONAL_END) })
+    if (start < BASE_MEMORY_END) found.push({ start, end: Math.min(end, BASE_MEMORY_END) })
     if (end > MEBIBYTE) found.push({ start: Math.max(start, MEBIBYTE), end })
   }
   return found.filter(({ start, end }) => end > start).sort((a, b) => a.start - b.start)
@@ -95,7 +96,7 @@ export class Placement {
 
   /** A place for a structure that the guest reads at start: the lowest free one below 640 KiB, past real mode's own tables. */
   low(what: string, data: Uint8Array, alignment = 16): number {
-    const start = this.search(data.length, alignment, PAGE, CONVENTIONAL_END, 'lowest')
+    const start = this.search(data.length, alignment, PAGE, BASE_MEMORY_END, 'lowest')
     if (start === undefined)
       throw noRoom(what, `${data.length} bytes below 640 KiB`, 'make the command line shorter, or use fewer modules')
     this.put(what, start, data)

@@ -1,6 +1,6 @@
 /** PVH: an ELF kernel entered in 32-bit protected mode at the address its Xen note names. (Xen, "x86/HVM direct boot ABI"; public/arch-x86/hvm/start_info.h) */
 import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
-import { placeAcpiTables } from './acpi/placing.ts'
+import { placeFirmwareTables } from './bios/placing.ts'
 import { type ElfImage, isElf, readElf } from './elf.ts'
 import { badImage, hex } from './errors.ts'
 import { ImageReader } from './image-reader.ts'
@@ -63,7 +63,7 @@ export const createPvh = (): BootProtocol<VcpuState> => ({
       .u32(12, modules.length)
       .u64(16, modules.length > 0 ? placement.low('module list', list.bytes) : 0)
       .u64(24, placement.low('command line', cString(image.cmdline ?? '')))
-      .u64(32, placeAcpiTables(placement, machine) ?? 0)
+      .u64(32, placeFirmwareTables(placement, machine) ?? 0)
       .u64(40, placement.low('memory map', mapTable.bytes))
       .u32(48, map.length)
     const rbx = BigInt(placement.low('start info', info.bytes))

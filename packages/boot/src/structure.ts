@@ -40,5 +40,8 @@ export class Structure {
   }
 }
 
+/** What tables' checksums make zero. */
+export const byteSum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => (total + byte) & 0xff, 0)
+
 /** Text with its NUL. */
 export const cString = (text: string): Uint8Array => new TextEncoder().encode(`${text}\0`)

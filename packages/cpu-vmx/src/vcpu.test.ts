@@ -151,6 +151,76 @@ describe('interrupts', () => {
     expect(bench.written).toHaveLength(runs)
   })
 
+  const FNCLEX = [0xdb, 0xe2]
+  const FWAIT = 0x9b
+  /** From a word at this address. */
+  const fldcw = (at: number): number[] => [0xd9, 0x2e, at & 0xff, at >> 8]
+  const UNMASKED = 0x1200
+  const MASKED = 0x1202
+  const DIVIDE_BY_ZERO = [0xd9, 0xee, 0xd9, 0xe8, 0xd8, 0xf1]
+  it.each([
+    {
+      what: 'waits for the interrupt that FERR# brings',
+      program: [FWAIT, ...OUT_AL(0x80), FWAIT],
+      handler: [...FNCLEX, ...OUT_AL(0x99)],
+      ignored: [false],
+      ports: [0x99, 0x80],
+      isNew: [true],
+    },
+    {
+      what: 'goes on under IGNNE#, with the exception pending',
+      program: [FWAIT, ...OUT_AL(0x80), FWAIT],
+      handler: OUT_AL(0x99),
+      ignored: [false, true, true],
+      ports: [0x99, 0x80],
+      isNew: [true, false, false],
+    },
+    {
+      what: 'is another one behind FNCLEX',
+      program: [FWAIT, ...FNCLEX, ...DIVIDE_BY_ZERO, FWAIT],
+      handler: [],
+      ignored: [true, true],
+      ports: [],
+      isNew: [true, true],
+    },
+    {
+      what: 'is another one once it was masked',
+      program: [FWAIT, ...fldcw(MASKED), ...fldcw(UNMASKED), FWAIT],
+      handler: [],
+      ignored: [true, true, true],
+      ports: [],
+      isNew: [true, false, true],
+    },
+    {
+      what: 'is the same one behind a control word that leaves it unmasked',
+      program: [FWAIT, ...fldcw(UNMASKED), FWAIT],
+      handler: [],
+      ignored: [true, true, true],
+      ports: [],
+      isNew: [true, false, false],
+    },
+  ])('an x87 exception with CR0.NE clear $what', ({ program, handler: code, ignored, ports, isNew }) => {
+    const seen: boolean[] = []
+    const answers = [...ignored]
+    const bench = createBench([STI, 0xdb, 0xe3, ...fldcw(UNMASKED), ...DIVIDE_BY_ZERO, ...program, HLT], {
+      numericErrors: {
+        assertFerr(_vcpu, fresh) {
+          seen.push(fresh)
+          const answer = answers.shift()!
+          if (!answer) bench.pending.push(0x20)
+          return answer
+        },
+      },
+    })
+    bench.guestMemory.writeU16(UNMASKED, 0x37b)
+    bench.guestMemory.writeU16(MASKED, 0x37f)
+    bench.setVector(0x20, 0x1300)
+    bench.guestMemory.writeBytes(0x1300, Uint8Array.of(...code, IRET))
+    expect(bench.vcpu.run(1000)).toEqual({ reason: 'halt' })
+    expect(bench.written.map(([port]) => port)).toEqual(ports)
+    expect(seen).toEqual(isNew)
+  })
+
   it('an exception can be injected', () => {
     const bench = createBench([NOP, HLT])
     bench.setVector(6, 0x1300)

@@ -1,6 +1,6 @@
 /** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
 
-import { FirmwareConfiguration } from '@nonroot/contracts'
+import { FirmwareConfiguration, NumericErrors } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -8,10 +8,12 @@ import type {
   IoModel,
   IoModelContext,
   PlatformDescription,
+  Token,
 } from '@nonroot/contracts'
 import { AcpiPm } from './acpi-pm.ts'
 import { PcInterruptController } from './apic/interrupt-controller.ts'
 import { CmosRtc } from './cmos-rtc.ts'
+import { CoprocessorError } from './coprocessor-error.ts'
 import { DebugConsole } from './debug-console.ts'
 import { DebugExit } from './debug-exit.ts'
 import { Dma8237 } from './dma8237.ts'
@@ -53,6 +55,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
   const pit = add('pit', (child) => new Pit8254(child, line(Gsi.timer)))
   add('systemControl', (child) => new SystemControl(child, pit))
   add('rtc', (child) => new CmosRtc(child, line(Gsi.rtc), context))
+  const coprocessorError = add('coprocessorError', (child) => new CoprocessorError(child, line(Gsi.coprocessor)))
   const acpi = add('acpi', (child) => new AcpiPm(child, Place.acpiBlock, line(Gsi.sci)))
   const reset = new ResetControl(context.power)
   const pciBus = add(
@@ -77,7 +80,10 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     pciBus,
     devices,
     firmwareConfiguration: fwCfg,
-    offers: new Map([[FirmwareConfiguration, () => fwCfg]]),
+    offers: new Map<Token<unknown>, () => unknown>([
+      [FirmwareConfiguration, () => fwCfg],
+      [NumericErrors, () => coprocessorError],
+    ]),
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,
       acpi: acpi.describe(),

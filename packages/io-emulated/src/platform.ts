@@ -19,7 +19,7 @@ export const Place = {
 } as const
 
 /** Global system interrupts: those below 16 are ISA IRQs, the timer excepted. */
-export const Gsi = { timer: 2, keyboard: 1, serial: [4, 3, 4, 3], rtc: 8, sci: 9, mouse: 12 } as const
+export const Gsi = { timer: 2, keyboard: 1, serial: [4, 3, 4, 3], rtc: 8, sci: 9, mouse: 12, coprocessor: 13 } as const
 export const SERIAL_PORTS = [0x3f8, 0x2f8, 0x3e8, 0x2e8] as const
 /** GSI of a PCI pin: `PCI_INTX[(device + pin) % 8]`. */
 export const PCI_INTX = [16, 17, 18, 19, 20, 21, 22, 23] as const

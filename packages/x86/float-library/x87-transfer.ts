@@ -195,8 +195,10 @@ export function x87_load_control(cpu: u32, control: u32): i32 {
 /** Sets ES and B as status and control words demand, after both were loaded (FLDENV, FRSTOR, FXRSTOR). */
 export function x87_update_pending(cpu: u32): i32 {
   const control = load<u32>(cpu, FPU_CONTROL)
-  const status = load<u32>(cpu, FPU_STATUS) & 0x7f7f
+  const before = load<u32>(cpu, FPU_STATUS)
+  const status = before & 0x7f7f
   const pending = (status & ~control & 63) != 0
-  store<u32>(cpu, pending ? status | 0x8080 : status, FPU_STATUS)
+  // Above the status word is whether FERR# is asserted: it goes with the exception.
+  store<u32>(cpu, pending ? status | 0x8080 | (before & 0x10000) : status, FPU_STATUS)
   return i32(pending)
 }

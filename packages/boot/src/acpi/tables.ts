@@ -1,13 +1,11 @@
 /** ACPI tables made from what the machine has: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
 import type { PlatformDescription } from '@nonroot/contracts'
-import { Structure } from '../structure.ts'
+import { byteSum, Structure } from '../structure.ts'
 import { dsdtTerms } from './dsdt.ts'
 
 const HEADER = 36
 const OEM = 'NONRUT'
 const OEM_TABLE = 'NONROOT '
-
-const sum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => (total + byte) & 0xff, 0)
 
 /** Fills in a table's header; the checksum makes all its bytes add up to zero. */
 function finish(table: Structure, signature: string, revision: number): Uint8Array {
@@ -21,7 +19,7 @@ function finish(table: Structure, signature: string, revision: number): Uint8Arr
     .u32(24, 1)
     .text(28, 'NRUT')
     .u32(32, 1)
-  return table.u8(9, -sum(table.bytes) & 0xff).bytes
+  return table.u8(9, -byteSum(table.bytes) & 0xff).bytes
 }
 
 const SYSTEM_IO = 1
@@ -173,6 +171,6 @@ export function acpiTables(platform: PlatformDescription, vcpuCount: number, tab
 function rsdp(rsdtAddress: number, xsdtAddress: number): Uint8Array {
   const root = new Structure(36).text(0, 'RSD PTR ').text(9, OEM).u8(15, 2)
   root.u32(16, rsdtAddress).u32(20, 36).u64(24, xsdtAddress)
-  root.u8(8, -sum(root.bytes.subarray(0, 20)) & 0xff)
-  return root.u8(32, -sum(root.bytes) & 0xff).bytes
+  root.u8(8, -byteSum(root.bytes.subarray(0, 20)) & 0xff)
+  return root.u8(32, -byteSum(root.bytes) & 0xff).bytes
 }

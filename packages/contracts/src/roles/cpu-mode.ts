@@ -12,6 +12,7 @@ import type { Log } from '../base/log.ts'
 import type { PagingStrategy } from './paging.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
+import type { Token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
 
 /** The roles that a vCPU settles its own exits with. One VM's; shared by its vCPUs. */
@@ -20,6 +21,8 @@ export interface VcpuPorts {
   readonly abi: GuestAbi
   readonly interrupts: InterruptController
   readonly io: IoBus
+  /** A capability that an I/O model of the stack offers. Undefined: none does. */
+  capability<T>(of: Token<T>): T | undefined
   readonly clock: Clock
   readonly guestMemory: GuestMemory
   readonly guestFrames: GuestFrames

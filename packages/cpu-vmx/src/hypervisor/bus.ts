@@ -1,6 +1,6 @@
 /** @hot The pins and buses of the chip, as the VM's roles answer them: ports, MMIO, MSRs, CPUID, time, random bits. */
 
-import { IO_DEFERRED } from '@nonroot/contracts'
+import { IO_DEFERRED, NumericErrors } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, X86VcpuPorts } from '@nonroot/contracts'
 import { GuestFault, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
@@ -37,6 +37,7 @@ export class ProcessorBus implements ProcessorHost {
   /** What the deferred access is answered with when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
   private readonly ports: X86VcpuPorts
+  private readonly numericErrors: NumericErrors | undefined
   private readonly vcpu: number
   private readonly siblings: { count: number }
   private readonly cpuidResult: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
@@ -46,6 +47,7 @@ export class ProcessorBus implements ProcessorHost {
   constructor(memory: HostMemory, ports: X86VcpuPorts, vcpu: number, siblings: { count: number }) {
     this.memory = memory
     this.ports = ports
+    this.numericErrors = ports.capability(NumericErrors)
     this.vcpu = vcpu
     this.siblings = siblings
     this.tscFrequency = ports.clock.tscHz
@@ -181,6 +183,13 @@ export class ProcessorBus implements ProcessorHost {
         result[1] = count
       }
     }
+  }
+
+  /** Its interrupt may be pending now. */
+  assertFerr(isNew: boolean): boolean {
+    const isIgnored = this.numericErrors?.assertFerr(this.vcpu, isNew) ?? false
+    this.onAccess()
+    return isIgnored
   }
 
   random64(): bigint {

@@ -1,6 +1,6 @@
 /** One vCPU with a real-mode program, the least of a paging strategy, and roles that tests answer for. */
 
-import { gpa, RESUME } from '@nonroot/contracts'
+import { gpa, NumericErrors, RESUME } from '@nonroot/contracts'
 import type {
   GuestFrames,
   HostMemory,
@@ -76,7 +76,9 @@ function leastPaging(host: HostMemory, frames: () => GuestFrames, taken: number[
   }
 }
 
-export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<X86VcpuPorts[R]> }
+export type PortsOverride = { [R in 'io' | 'abi' | 'interrupts']?: Partial<X86VcpuPorts[R]> } & {
+  numericErrors?: NumericErrors
+}
 
 export function createBench(program: readonly number[], override: PortsOverride = {}, index = 0) {
   const host = createTestHostMemory(HOST_FRAMES)
@@ -119,6 +121,7 @@ export function createBench(program: readonly number[], override: PortsOverride 
     abi,
     interrupts,
     io,
+    capability: (of: unknown) => (of === NumericErrors ? override.numericErrors : undefined),
     clock: createTestClock(),
     guestMemory,
     guestFrames: guestMemory,

@@ -11,6 +11,7 @@ import type {
   HostMemory,
   Log,
   Metrics,
+  Token,
   Vcpu,
 } from '@nonroot/contracts'
 import { KernelIoBus, Platform } from '../bus/index.ts'
@@ -163,14 +164,15 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     guestMemory.setPaging(parts.paging)
     const { interrupts } = platform
     parts.abi.attach({ guestMemory, clock, interrupts, vcpuCount: machine.vcpus })
-    const bootContext = platform.deviceContext('boot', stack.boot?.folder ?? '')
+    const forBoot = platform.deviceContext('boot', stack.boot?.folder ?? '')
+    const capability = <T>(of: Token<T>): T | undefined => platform.offered(of, forBoot)
     const bootMachine: BootMachine = {
       guestMemory,
       vcpuCount: machine.vcpus,
       get platform() {
         return platform.describe()
       },
-      capability: (of) => platform.offered(of, bootContext),
+      capability,
       log,
     }
     const boot = (): BootState => parts.boot!.load(image, bootMachine)
@@ -184,6 +186,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
           abi: parts.abi,
           interrupts,
           io: bus,
+          capability,
           clock,
           guestMemory,
           guestFrames: guestMemory,

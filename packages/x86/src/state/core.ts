@@ -50,8 +50,11 @@ export interface ProcessorHost {
   writeMsr(index: number, value: bigint): boolean
   /** Fills `result` (eax, ebx, ecx, edx) after the processor's own model has. */
   cpuid?(leaf: number, subleaf: number, result: Uint32Array): void
-  /** FERR#: a pending x87 exception with CR0.NE clear; PCs wire it to IRQ 13. */
-  assertFerr?(): void
+  /**
+   * FERR#: an instruction waits for a pending x87 exception with CR0.NE clear; PCs wire it to IRQ 13. `isNew`: it is the first that waits for this
+   * exception. True: IGNNE# is asserted.
+   */
+  assertFerr?(isNew: boolean): boolean
   /** Random bits for RDRAND and RDSEED. */
   random64(): bigint
   /** CR8 lives in the interrupt controller. */

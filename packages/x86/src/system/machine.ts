@@ -169,9 +169,16 @@ function isX87(core: Core): boolean {
 }
 const PREFIXES = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3])
 
-/** Pending x87 exception with CR0.NE clear: FERR# is signalled, and the processor waits for the interrupt it brings. */
+/** FERR# is asserted. In the status word's slot, above its 16 bits: what clears the exception clears it. */
+const FERR = 0x10000
+/**
+ * Pending x87 exception with CR0.NE clear: FERR# is asserted, and the processor waits for the interrupt it brings, unless IGNNE# is asserted.
+ * (SDM Vol. 1, "MS-DOS Compatibility Sub-mode")
+ */
 function x87Pending(core: Core): Outcome {
-  core.host.assertFerr?.()
+  const status = core.get32(S.fpuStatus)
+  core.set32(S.fpuStatus, status | FERR)
+  if (core.host.assertFerr?.((status & FERR) === 0)) return NEXT
   core.set64(S.rip, core.recordRip())
   core.set32(S.exit, EXIT.halt)
   return LEFT
