@@ -16,6 +16,7 @@ import { Undefined } from '../reference/translation.ts'
 import { Surroundings, type DeviceWrite } from '../tiers/world.ts'
 import { verifyRegion } from '../tiers/verify-region.ts'
 import { ENTRY, layOut, type SystemProgram } from './program.ts'
+import { MovingMemory } from './moving-memory.ts'
 import { AT, buildWorld, EXTERNAL, KERNEL_STACK, linearOf, RAM, SELECTOR, SYSCALL_ENTRY, TSS_OFFSET } from './world.ts'
 
 /** A program that runs longer is stopped. */
@@ -106,12 +107,14 @@ export class Real {
   readonly processor: Processor
   readonly #core: Core
   readonly #regions = new LateRegions()
+  readonly #moving: MovingMemory
 
   constructor(compile: boolean) {
     this.processor = new Processor(this.surroundings, { codeCache: CODE_CACHE, compile, regions: this.#regions })
     if (compile) this.processor.blocks.hotness = 2
     this.#core = this.processor.core
     this.surroundings.start = this.#core.memory.allocateFrames(RAM / 4096, 1)!
+    this.#moving = new MovingMemory(this.#core, RAM / 4096)
   }
 
   /** `until`: where the reference stopped. */
@@ -129,6 +132,8 @@ export class Real {
   #margin = 0
   /** Instructions between two looks at what waits. */
   #slice = 0
+  /** Under EPT: which pages move between two slices. */
+  #random: Random | undefined
 
   #run(program: SystemProgram, ram: Uint8Array, until: number): Outcome {
     const { surroundings, processor } = this
@@ -138,9 +143,14 @@ export class Real {
     this.#regions.delay = Math.max(0, (program.seed & 3) - 1)
     this.#slice = program.seed & 4 ? 60 : 1000
     surroundings.writes.length = 0
-    core.u8.set(ram, start)
-    for (let at = start; at < start + RAM; at += 4096) core.memory.noteWrite(at as never, 4096)
     resetProcessor(core)
+    this.#random = program.seed & 8 ? new Random(program.seed) : undefined
+    if (this.#random) this.#moving.enter(ram)
+    else {
+      this.#moving.leave()
+      core.u8.set(ram, start)
+      for (let at = start; at < start + RAM; at += 4096) core.memory.noteWrite(at as never, 4096)
+    }
     for (const [slot, value] of START) core.set64(slot, value)
     for (let n = 0; n < 16; n++) core.set64(gpr(n), BigInt(n) * 0x0101_0101n)
     for (const [n, selector, base, limit, rights] of SEGMENTS) setSegment(core, n, selector, Number(BigInt.asIntN(32, base)), Number(base >> 32n), limit, rights)
@@ -162,7 +172,7 @@ export class Real {
     return {
       end: end || 'stopped', retired: processor.retired - from,
       state: stateOf((slot) => core.get64(slot), (slot) => core.get32(slot), readFlags(core)),
-      ram: core.u8.slice(start, start + RAM), writes: [...surroundings.writes],
+      ram: this.#random ? this.#moving.read() : core.u8.slice(start, start + RAM), writes: [...surroundings.writes],
     }
   }
 
@@ -175,6 +185,9 @@ export class Real {
       const reason = left > 0 ? processor.run(Math.min(left, this.#slice)) : 'budget'
       processor.compiler.flush()
       this.#regions.deliver()
+      if (this.#random) this.#moving.move(this.#random)
+      // Under EPT a triple fault is an exit.
+      if (reason === 'stop') return 'shutdown'
       if (reason !== 'budget' && reason !== 'attention') return reason
       if (processor.retired > retired) throw new Overrun()
       if (processor.retired === before) {
@@ -187,6 +200,7 @@ export class Real {
   #step(): string {
     const { processor } = this
     const reason = processor.step()
+    if (reason === 'stop') return 'shutdown'
     return reason === undefined || reason === 'budget' || reason === 'attention' ? '' : reason
   }
 }

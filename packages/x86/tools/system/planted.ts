@@ -36,6 +36,8 @@ const MISTAKES: readonly Mistake[] = [
   { name: 'code on the second page of a crossing instruction is not watched', file: 'code/code-pages.ts', right: 'this.mark(nextPage, reach(block))', wrong: 'void reach' },
   { name: 'a crossing instruction does not look at its second page', file: 'interpreter/handlers.ts', right: 'b.ifUnlikely(b.eqz(same), () => b.exit(EXIT.crossing))', wrong: 'void same' },
   { name: 'a region is installed over changed bytes', file: 'compiler/compiler.ts', right: ' || this.#blocks.generation(block.host) !== generation', wrong: '' },
+  { name: 'the cache of guest pages outlives a change of EPT', file: 'paging/tlb/tlb.ts', right: '  forgetGuestPages(core)\n  flushAll(core)', wrong: '  void forgetGuestPages\n  flushAll(core)' },
+  { name: 'the TLB outlives a change of EPT', file: 'paging/tlb/tlb.ts', right: '  forgetGuestPages(core)\n  flushAll(core)', wrong: '  forgetGuestPages(core)' },
   { name: 'a fault while a fault is delivered is served as itself', file: 'events/vectors.ts', right: 'const CONTRIBUTORY = bit(0, 10, 11, 12, 13)', wrong: 'const CONTRIBUTORY = bit(0, 10, 12)' },
 ]
 

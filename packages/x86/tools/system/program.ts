@@ -165,6 +165,17 @@ function callAround(c: Context): Action {
     asm.movImmediate(R.rbx, page), asm.invlpg(R.rbx), asm.call(R.rdi),
   )
 }
+/** One page of code at two addresses: what lies behind it differs. */
+function callAliases(c: Context): Action {
+  const { random } = c
+  const [one, other] = [c.page(), c.page()]
+  const offset = BigInt(random.below(3) ? SNIPPETS.at(-1)! : SNIPPETS[random.below(SNIPPETS.length)]!)
+  const from = c.operand(() => linearOf(AT.data + random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A)
+  const writes = AT.pts.flatMap((table) => [one, other].flatMap((linear) => [...asm.movImmediate(R.rbx, linearOf(table) + 8n * ((linear >> 12n) & 0x1ffn)), ...asm.store(R.rax, R.rbx)]))
+  const invalidations = [one, other].flatMap((linear) => [...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)])
+  const calls = [one, other].flatMap((linear) => [...asm.movImmediate(R.rdi, linear + offset), ...asm.call(R.rdi)])
+  return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, asm.load(R.rax, R.r13, from), writes, invalidations, calls)
+}
 /** New bytes in a snippet, by the kernel's own mapping. */
 function modify(c: Context): Action {
   const page = AT.data + c.random.below(AT.dataPages)
@@ -306,7 +317,7 @@ function raise(c: Context): Action {
 }
 
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
-  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
   [4, flags], [3, raise],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
