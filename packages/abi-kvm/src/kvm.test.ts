@@ -16,7 +16,7 @@ function start({ vcpuCount = 2, options = {} as Record<string, unknown> } = {}) 
     messages: { send: (address: number, data: number) => void sent.push([address, data]) },
   } as unknown as X86InterruptController
   const abi = new KvmAbi(kvmOptions.parse(options))
-  abi.attach({ guestMemory, clock, interrupts, vcpuCount })
+  abi.attach({ ...{ guestMemory, clock, interrupts, vcpuCount }, power: {} as never, paging: {} as never, capability: () => ({}) as never })
   const cpuid = (leaf: number): CpuidResult => {
     const result = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
     abi.cpuid(0, leaf, 0, result)

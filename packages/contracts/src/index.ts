@@ -45,6 +45,11 @@ export * from './roles/reclaim.ts'
 export * from './roles/scheduler.ts'
 export * from './roles/vcpu-exit.ts'
 
+export * from './paravirtual/event-channels.ts'
+export * from './paravirtual/pv-entry.ts'
+export type * from './paravirtual/start-of-day.ts'
+export * from './paravirtual/table-calls.ts'
+
 export type * from './x86/guest-abi.ts'
 export * from './x86/interrupts.ts'
 export * from './x86/paging.ts'

@@ -16,6 +16,7 @@ export const CAPABILITIES = {
   acpi: 'ACPI fixed hardware and tables',
   eventChannels: "Xen's event channels",
   grantTables: "Xen's grant tables",
+  xenstore: "Xen's store, in which guests and back ends find each other",
   virtioTransport: 'a transport for virtio devices',
   balloon: 'a balloon device in the guest',
 } as const

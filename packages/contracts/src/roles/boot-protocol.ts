@@ -2,6 +2,7 @@
 
 import type { GuestMemory } from '../memory/guest-memory.ts'
 import type { PlatformDescription } from './io-model.ts'
+import type { ParavirtualMachine } from '../paravirtual/start-of-day.ts'
 import type { Log } from '../base/log.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
@@ -47,6 +48,8 @@ export interface BootMachine {
   /** A capability that an I/O model of the stack offers (`FirmwareConfiguration`). Undefined: none does. */
   capability<T>(of: Token<T>): T | undefined
   readonly log: Log
+  /** The guest's kernel runs deprivileged. */
+  readonly paravirtual?: ParavirtualMachine | undefined
 }
 
 /** The bootstrap processor's first state; it starts from power-up state with this put on top. The others wait to be started. */

@@ -8,6 +8,10 @@ import type { DmaMemory } from '../memory/dma-memory.ts'
 import type { InterruptController } from '../devices/interrupts.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
+import type { Token } from '../base/token.ts'
+import type { ParavirtualMachine } from '../paravirtual/start-of-day.ts'
+import type { PowerControl } from '../devices/power.ts'
+import type { PagingStrategy } from './paging.ts'
 
 /** What the ABI is created with. One VM's. */
 export interface GuestAbiPorts {
@@ -15,12 +19,18 @@ export interface GuestAbiPorts {
   readonly clock: Clock
   readonly interrupts: InterruptController
   readonly vcpuCount: number
+  readonly paging: PagingStrategy
+  readonly power: PowerControl
+  /** What an I/O model of the stack offers. Throws if none does. */
+  capability<T>(of: Token<T>): T
 }
 
 /** One per VM. */
 export interface GuestAbi extends Saveable {
   /** After all roles exist, before anything runs. */
   attach(ports: GuestAbiPorts): void
+  /** How a paravirtual guest is started. Absent: it is none. */
+  readonly paravirtual?: ParavirtualMachine
 
   /** Before a vCPU goes back to the guest after a pause or a halt: steal time, clock versions. Optional and cheap. */
   onEntry?(vcpu: number): void

@@ -1,7 +1,9 @@
 /** The guest ABI of an x86 guest: CPUID leaves, MSRs and hypercalls. Called by the CPU mode. */
 
 import type { GuestAbi, GuestAbiPorts } from '../roles/guest-abi.ts'
+import type { PvVcpu } from '../paravirtual/pv-entry.ts'
 import type { X86InterruptController } from './interrupts.ts'
+import type { X86PagingStrategy } from './paging.ts'
 
 /** Four 32-bit registers, unsigned. The caller's object, filled in place. */
 export interface CpuidResult {
@@ -30,6 +32,8 @@ export interface GuestAbiVcpu {
   readonly longMode: boolean
   /** Guest-virtual to guest-physical by the guest's tables, for hypercalls that pass pointers. */
   translate(address: bigint): number | undefined
+  /** Of a CPU mode with `pvEntry`. */
+  readonly pv?: PvVcpu
 }
 
 /** `done`: result registers are set. `unknown`: #UD. `exit`: for the VM (power off, schedule); becomes a `hypercall` exit. */
@@ -37,6 +41,7 @@ export type HypercallResult = 'done' | 'unknown' | 'exit'
 
 export interface X86GuestAbiPorts extends GuestAbiPorts {
   readonly interrupts: X86InterruptController
+  readonly paging: X86PagingStrategy
 }
 
 export interface X86GuestAbi extends GuestAbi {
@@ -53,4 +58,6 @@ export interface X86GuestAbi extends GuestAbi {
   writeMsr(vcpu: number, index: number, value: bigint): boolean | undefined
   /** VMCALL, VMMCALL, or the PV entry. */
   hypercall(vcpu: GuestAbiVcpu): HypercallResult
+  /** A vCPU was created, in order of index. */
+  addVcpu?(vcpu: GuestAbiVcpu): void
 }

@@ -6,6 +6,7 @@
 import type { Gpa, Gva, Hpa } from '../base/address.ts'
 import type { MemoryRange } from '../memory/guest-frames.ts'
 import type { PagingStrategy } from '../roles/paging.ts'
+import type { TableCalls } from '../paravirtual/table-calls.ts'
 
 /** Which kind of first-stage tables a root points to. `none`: paging is off, addresses pass unchanged. */
 export type PagingFormat = 'none' | 'legacy32' | 'pae' | 'fourLevel' | 'fiveLevel'
@@ -56,6 +57,8 @@ export interface PagingPort {
   /** Second-stage tables, 4 levels in EPT format, with accessed and dirty bits if asked. `undefined`: no second stage. */
   setSecondStageRoot(root: Hpa | undefined, accessedDirty?: boolean): void
   setIntercepts(intercepts: PagingIntercepts): void
+  /** Two roots at one privilege level, by machine address; 0: none. Of a CPU mode with `pvEntry`. */
+  setRoots?(kernel: number, user: number): void
 
   /** Forget translations. Takes effect before the next guest instruction of this vCPU. */
   flushAll(): void
@@ -99,4 +102,7 @@ export interface X86PagingStrategy extends PagingStrategy {
   onModeChange(port: PagingPort): PagingOutcome
   /** A guest table was updated: by an emulated write, or explicitly (Xen's mmu_update). Validated before or after, as the strategy says. */
   onTableUpdate(port: PagingPort, address: Gpa, length: number): PagingOutcome
+
+  /** Tables changed by call. With `directPaging`. */
+  readonly tableCalls?: TableCalls
 }

@@ -163,7 +163,10 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   try {
     guestMemory.setPaging(parts.paging)
     const { interrupts } = platform
-    parts.abi.attach({ guestMemory, clock, interrupts, vcpuCount: machine.vcpus })
+    parts.abi.attach({
+      ...{ guestMemory, clock, interrupts, vcpuCount: machine.vcpus, power, paging: parts.paging },
+      capability: (of) => platform.deviceContext('abi', '').capability(of),
+    })
     const forBoot = platform.deviceContext('boot', stack.boot?.folder ?? '')
     const capability = <T>(of: Token<T>): T | undefined => platform.offered(of, forBoot)
     const bootMachine: BootMachine = {
@@ -173,6 +176,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
         return platform.describe()
       },
       capability,
+      paravirtual: parts.abi.paravirtual,
       log,
     }
     const boot = (): BootState => parts.boot!.load(image, bootMachine)

@@ -1,0 +1,70 @@
+/** Event channels as guest ABI and back ends see them: ports of one domain, and what is behind each. */
+
+import type { Gpa, Hpa } from '../base/address.ts'
+import { token } from '../base/token.ts'
+
+/** `badPort`: no such port, or in no such state. `noSpace`: all are taken. `exists`: bound already. `denied`: not to this domain. */
+export type EventError = 'badPort' | 'noSpace' | 'exists' | 'denied' | 'noDomain' | 'badVcpu' | 'invalid'
+
+export interface PortStatus {
+  readonly state: 'closed' | 'unbound' | 'interdomain' | 'physical' | 'virtual' | 'ipi'
+  readonly vcpu: number
+  /** Remote domain, of unbound and interdomain ones. */
+  readonly remote: number
+  readonly remotePort: number
+  readonly virtual: number
+}
+
+/** Where pending bits are. Host addresses; `undefined` until the guest's first instruction is near. */
+export interface EventMemory {
+  readonly view: DataView
+  readonly sharedInfo: Hpa
+  /** Of a vCPU: it may move its own elsewhere. */
+  vcpuInfo(vcpu: number): Hpa
+}
+
+/** One domain's. Ports are numbers from 1; port 0 is none. A result below 0 does not exist: errors are words. */
+export interface EventChannels {
+  attach(memory: EventMemory): void
+  allocateUnbound(remote: number): number | EventError
+  bindInterdomain(remote: number, remotePort: number): number | EventError
+  bindVirtual(vcpu: number, virtual: number): number | EventError
+  bindIpi(vcpu: number): number | EventError
+  bindVcpu(port: number, vcpu: number): EventError | undefined
+  close(port: number): EventError | undefined
+  send(port: number): EventError | undefined
+  unmask(port: number): EventError | undefined
+  status(port: number): PortStatus | EventError
+  isPending(port: number): boolean
+  /** Whether the guest ever had it: what poll asks. */
+  isOpen(port: number): boolean
+  /** A virtual interrupt. Lost where the guest has bound none. */
+  raiseVirtual(vcpu: number, virtual: number): void
+  /** The vCPU's vcpu_info is elsewhere: all that pends is looked at once more. */
+  markAll(vcpu: number): void
+  /** Something became deliverable to the vCPU, or it is to look: it wakes up. */
+  wake(vcpu: number): void
+  /** All ports closed. */
+  reset(): void
+}
+
+/** A back end at the other side of a page-sized ring, in domain 0's place. */
+export interface RingBackend {
+  /** Port in the guest, waiting for domain 0. Valid until the domain's reset. */
+  readonly port: number
+  /** The guest's page. */
+  connect(page: Gpa): void
+}
+
+/** What Xen's I/O model gives its guest ABI. */
+export interface XenPlatform {
+  /** A domain is about to be built: no port is open but those of the back ends. */
+  begin(): void
+  readonly events: EventChannels
+  readonly console: RingBackend
+  readonly store: RingBackend
+  /** The hypervisor's own console (console_io). */
+  write(bytes: Uint8Array): void
+  read(into: Uint8Array): number
+}
+export const XenPlatform = token<XenPlatform>('XenPlatform')
