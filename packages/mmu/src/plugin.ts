@@ -2,6 +2,7 @@
 
 import { API_VERSION, definePaging, definePlugin } from '@nonroot/contracts'
 import { z } from 'zod'
+import { createDirectPaging } from './direct/strategy.ts'
 import { createEptPaging } from './ept/strategy.ts'
 import { createShadowPaging } from './shadow/strategy.ts'
 
@@ -26,6 +27,14 @@ export default definePlugin({
       }),
       needs: ['hardwareRoot'],
       create: createShadowPaging,
+    }),
+    definePaging({
+      name: 'direct',
+      summary: "The guest's own tables hold machine addresses; every change of them is asked for and validated",
+      options: z.strictObject({}),
+      needs: ['pvEntry', 'tableHypercalls'],
+      gives: ['directPaging'],
+      create: createDirectPaging,
     }),
   ],
 })

@@ -1,0 +1,512 @@
+/** Calls of a guest that keeps its own tables: each is judged before anything changes. (Xen, "public/xen.h", MMU calls) @hot */
+
+import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa } from '@nonroot/contracts'
+import type {
+  Counter,
+  EntryOptions,
+  Gpa,
+  Gva,
+  GuestMemory,
+  HostMemory,
+  Hpa,
+  PagingPort,
+  TableCalls,
+  TableLevel,
+  TableStatus,
+  VmContext,
+} from '@nonroot/contracts'
+import { checkedDescriptor } from './descriptors.ts'
+import { FRAME_FLAG, frameTableOf, type FrameTable } from './frame-table.ts'
+import { MACHINE_TO_PHYSICAL, OWN_DESCRIPTOR_PAGE, OwnTables, TABLE_PAGES } from './own-tables.ts'
+import {
+  ENTRY,
+  FORBIDDEN_HIGH,
+  FORBIDDEN_LOW,
+  FREE_HIGH,
+  FREE_LOW,
+  isOwnSlot,
+  OWN_SLOTS,
+  RULES,
+  type Rule,
+} from './rules.ts'
+import { adjustedHigh, adjustedLow, frameOfEntry, FrameUses } from './uses.ts'
+
+const MOST_ENTRIES = OWN_DESCRIPTOR_PAGE * 512
+const AD = ENTRY.accessed | ENTRY.dirty
+
+/** Roots and descriptor tables of a vCPU, by machine frame; 0 none. */
+interface VcpuTables {
+  kernel: number
+  user: number
+  descriptors: number[]
+  local: number[]
+}
+
+export class DirectTables implements TableCalls {
+  readonly machineFrames: number
+  readonly machineToPhysical: TableCalls['machineToPhysical']
+  /** A frame is being given back: the memory's notice of it is our own doing. */
+  isFreeing = false
+
+  readonly #host: HostMemory
+  readonly #memory: GuestMemory
+  readonly #words: Int32Array
+  readonly #frames: FrameTable
+  readonly #domain: number
+  readonly #uses: FrameUses
+  readonly #own: OwnTables
+  readonly #ports: PagingPort[] = []
+  readonly #vcpus: VcpuTables[]
+  /** By the guest's own frame numbers at the start: machine frame, and its place in guest memory. */
+  readonly #initial: Uint32Array
+  readonly #places: Float64Array
+  /** Place of a machine frame, as an index of the above plus 1. */
+  readonly #placeOf: Uint32Array
+  readonly #free: number[] = []
+  readonly #shared: number[] = []
+  #count = 0
+
+  readonly #refusals: Readonly<Record<Rule, Counter>>
+  readonly #validations: readonly Counter[]
+  readonly #updates: readonly Counter[]
+  readonly #flushes: Counter
+  readonly #useFlushes: Counter
+  readonly #pins: Counter
+
+  constructor({ hostMemory, guestMemory, metrics, vcpuCount }: VmContext) {
+    this.#host = hostMemory
+    this.#memory = guestMemory
+    this.#words = hostMemory.words
+    this.#frames = frameTableOf(hostMemory)
+    this.#domain = this.#frames.newDomain()
+    this.machineFrames = this.#frames.length
+    const refusals = metrics.scope('refused')
+    this.#refusals = Object.fromEntries(
+      Object.entries(RULES).map(([rule, help]) => [rule, refusals.counter(rule, `refused: ${help}`)]),
+    ) as Record<Rule, Counter>
+    const levels = [0, 1, 2, 3, 4]
+    this.#validations = levels.map((level) =>
+      metrics.scope('validated').counter(`level${level}`, `frames that became tables of level ${level}`),
+    )
+    this.#updates = levels.map((level) =>
+      metrics
+        .scope('updates')
+        .counter(
+          level ? `level${level}` : 'plain',
+          level ? `entries of level ${level} written by call` : 'words of ordinary memory written by table call',
+        ),
+    )
+    this.#flushes = metrics.counter('flushes', 'TLB flushes asked for by the guest')
+    this.#useFlushes = metrics.counter(
+      'useFlushes',
+      'TLB flushes because a writable frame became a table or descriptors',
+    )
+    this.#pins = metrics.counter('pins', 'tables pinned')
+
+    this.#own = new OwnTables(hostMemory, this.machineFrames, vcpuCount)
+    this.machineToPhysical = {
+      start: MACHINE_TO_PHYSICAL,
+      end: MACHINE_TO_PHYSICAL + BigInt(this.#own.mapBytes),
+      firstFrame: 0,
+    }
+    this.#uses = new FrameUses(this.#domain, this.#frames, hostMemory, {
+      refuse: (rule) => void this.#refusals[rule].value++,
+      flush: () => {
+        this.#useFlushes.value++
+        this.#flushAll()
+      },
+      own: (frame, on) => this.#fillOwnSlots(frame, on),
+      free: (frame) => this.#freed(frame),
+      validated: (level) => void this.#validations[level]!.value++,
+    })
+    this.#vcpus = Array.from({ length: vcpuCount }, () => ({ kernel: 0, user: 0, descriptors: [], local: [] }))
+    this.#places = placesOf(guestMemory)
+    this.#initial = new Uint32Array(this.#places.length)
+    this.#placeOf = new Uint32Array(this.machineFrames)
+  }
+
+  addPort(port: PagingPort): void {
+    this.#ports.push(port)
+  }
+
+  // The domain's frames
+
+  get frameCount(): number {
+    return this.#count
+  }
+  get mostFrames(): number {
+    return this.#places.length
+  }
+
+  populate(): Readonly<Uint32Array> {
+    this.#forgetUses()
+    this.#free.length = 0
+    this.#placeOf.fill(0)
+    this.#count = 0
+    for (let place = 0; place < this.#places.length; place++) this.#initial[place] = this.#fill(place)
+    for (const frame of this.#shared) this.#assignShared(frame)
+    return this.#initial
+  }
+
+  /** Nothing of the domain is a table any more, whatever refers to it. */
+  #forgetUses(): void {
+    const frames = this.#frames
+    for (let frame = 0; frame < frames.length; frame++) if (frames.owner[frame] === this.#domain) frames.forget(frame)
+    this.#vcpus.forEach((vcpu, index) => {
+      for (let page = 0; page < 2 * TABLE_PAGES; page++)
+        if (page !== OWN_DESCRIPTOR_PAGE) this.#own.setDescriptorPage(index, page, 0)
+      Object.assign(vcpu, { kernel: 0, user: 0, descriptors: [], local: [] })
+    })
+    this.#flushAll()
+  }
+
+  #fill(place: number): number {
+    const frame = this.#memory.translate(this.#places[place]!, 'write')! >>> FRAME_SHIFT
+    this.#frames.assign(frame, this.#domain)
+    this.#placeOf[frame] = place + 1
+    this.#own.setPhysical(frame, place, 0)
+    this.#count++
+    return frame
+  }
+
+  takeFrame(): number | undefined {
+    const place = this.#free.pop()
+    if (place === undefined) return undefined
+    const frame = this.#fill(place)
+    this.#own.setPhysical(frame, -1, -1)
+    return frame
+  }
+
+  giveBack(frame: number): TableStatus {
+    const { flags } = this.#frames
+    if (!this.#frames.isOwned(frame, this.#domain) || !(flags[frame]! & FRAME_FLAG.allocated))
+      return this.#refuse('range')
+    flags[frame]! &= ~FRAME_FLAG.allocated
+    this.#own.setPhysical(frame, -1, -1)
+    this.#uses.dropReference(frame)
+    return 'ok'
+  }
+
+  /** The last reference is gone. No translation may lead there when somebody else gets it. */
+  #freed(frame: number): void {
+    const place = this.#placeOf[frame]!
+    this.#frames.forget(frame)
+    if (place === 0) return
+    this.#flushAll()
+    this.#placeOf[frame] = 0
+    this.#count--
+    this.isFreeing = true
+    this.#memory.release(this.#places[place - 1]!)
+    this.isFreeing = false
+    this.#free.push(place - 1)
+  }
+
+  shareFrame(frame: Hpa): number {
+    const number = frame >>> FRAME_SHIFT
+    this.#shared.push(number)
+    this.#assignShared(number)
+    return number
+  }
+  /** Writable for ever, so that it never becomes a table. */
+  #assignShared(frame: number): void {
+    this.#frames.assign(frame, this.#domain)
+    this.#frames.flags[frame] = 0
+    this.#frames.use[frame] = FRAME_USE.writable
+    this.#frames.uses[frame] = 1
+  }
+
+  addressOf(frame: number): Gpa | undefined {
+    const place = this.#placeOf[frame] ?? 0
+    return place === 0 || !this.#frames.isOwned(frame, this.#domain) ? undefined : gpa(this.#places[place - 1]!)
+  }
+
+  hostAddress(machine: number): Hpa | undefined {
+    return this.#frames.isOwned(Math.floor(machine / FRAME_SIZE), this.#domain) ? hpa(machine) : undefined
+  }
+
+  hold(frame: number): TableStatus {
+    return this.#uses.take(frame, FRAME_USE.writable)
+  }
+  release(frame: number): void {
+    this.#uses.drop(frame)
+  }
+
+  // Entries
+
+  writeEntry(_vcpu: number, machine: number, low: number, high: number, options?: EntryOptions): TableStatus {
+    const frame = Math.floor(machine / FRAME_SIZE)
+    if (machine & 7 || !this.#frames.isOwned(frame, this.#domain)) return this.#refuse('range')
+    const use = this.#frames.use[frame]!
+    if (this.#frames.uses[frame]! > 0 && use <= FRAME_USE.level4) {
+      return this.#change(
+        use as TableLevel,
+        machine >>> 2,
+        (machine & 0xfff) >>> 3,
+        low,
+        high,
+        options?.keepAccessed === true,
+      )
+    }
+    // No table: it is written as if by the guest, which must then be allowed to.
+    const status = this.#uses.take(frame, FRAME_USE.writable)
+    if (status !== 'ok') return status
+    this.#words[machine >>> 2] = low
+    this.#words[(machine >>> 2) + 1] = high
+    this.#host.noteWrite(hpa(machine), 8)
+    this.#uses.drop(frame)
+    this.#updates[0]!.value++
+    return 'ok'
+  }
+
+  writeLinear(vcpu: number, address: bigint, low: number, high: number): TableStatus {
+    const machine = this.#lastEntry(vcpu, address)
+    if (machine < 0) return this.#refuse('walk')
+    return this.#change(1, machine >>> 2, (machine & 0xfff) >>> 3, low, high, false)
+  }
+
+  /** One entry, by the index of its words. Old and new may both be absent. */
+  #change(level: TableLevel, at: number, index: number, low: number, high: number, keepAccessed: boolean): TableStatus {
+    const words = this.#words
+    if (level === 4 && isOwnSlot(index)) {
+      this.#refusals.slot.value++
+      return 'denied'
+    }
+    const oldLow = words[at]!
+    const oldHigh = words[at + 1]!
+    let newLow = low
+    let newHigh = high
+    if (low & ENTRY.present) {
+      if (low & FORBIDDEN_LOW[level]! || high & FORBIDDEN_HIGH) return this.#refuse('flags')
+      newLow = adjustedLow(low)
+      newHigh = adjustedHigh(level, low, high)
+      if (keepAccessed) newLow |= oldLow & AD
+      // Nothing but what leaves the counts alone.
+      if (!((oldLow ^ newLow) & ~FREE_LOW[level]!) && !((oldHigh ^ newHigh) & ~FREE_HIGH)) {
+        words[at] = newLow
+        words[at + 1] = newHigh
+        this.#updates[level]!.value++
+        if (level > 1) this.#flushAll()
+        return 'ok'
+      }
+      const status = this.#uses.takeEntry(level, newLow, newHigh)
+      if (status !== 'ok') return status
+    }
+    words[at] = newLow
+    words[at + 1] = newHigh
+    this.#updates[level]!.value++
+    if (oldLow & ENTRY.present) {
+      // Paging-structure caches may know the old one.
+      if (level > 1) this.#flushAll()
+      this.#uses.dropEntry(level, oldLow, oldHigh)
+    }
+    return 'ok'
+  }
+
+  /** Machine address of the entry of the last level for a linear address, by the kernel root. -1: there is no such table. */
+  #lastEntry(vcpu: number, address: bigint): number {
+    const root = this.#vcpus[vcpu]!.kernel
+    const wide = BigInt.asUintN(64, address)
+    if (root === 0 || BigInt.asUintN(64, BigInt.asIntN(48, wide)) !== wide) return -1
+    const low = Number(wide & 0xffff_ffffn)
+    const high = Number((wide >> 32n) & 0xffffn)
+    if (isOwnSlot((high >>> 7) & 0x1ff)) return -1
+    let table = root
+    for (let level = 4; level > 1; level--) {
+      const index =
+        level === 4 ? (high >>> 7) & 0x1ff : level === 3 ? ((high << 2) | (low >>> 30)) & 0x1ff : (low >>> 21) & 0x1ff
+      const at = (table << 10) + index * 2
+      const entry = this.#words[at]!
+      if (!(entry & ENTRY.present) || entry & ENTRY.large) return -1
+      table = frameOfEntry(entry, this.#words[at + 1]!)
+    }
+    if (!this.#frames.has(table, FRAME_USE.level1)) return -1
+    return table * FRAME_SIZE + ((low >>> 12) & 0x1ff) * 8
+  }
+
+  tableEntryAt(vcpu: number, address: bigint): number | undefined {
+    const at = this.#lastEntry(vcpu, address)
+    if (at < 0) return undefined
+    const low = this.#words[at >>> 2]!
+    if (!(low & ENTRY.present) || low & ENTRY.writable) return undefined
+    const frame = frameOfEntry(low, this.#words[(at >>> 2) + 1]!)
+    if (!this.#frames.isOwned(frame, this.#domain) || !this.#frames.has(frame, FRAME_USE.level1)) return undefined
+    return frame * FRAME_SIZE + Number(address & 0xff8n)
+  }
+
+  setMachineToPhysical(frame: number, physical: bigint): TableStatus {
+    if (!this.#frames.isOwned(frame, this.#domain)) return this.#refuse('range')
+    this.#own.setPhysical(frame, Number(physical & 0xffff_ffffn), Number((physical >> 32n) & 0xffff_ffffn))
+    return 'ok'
+  }
+
+  // Tables as wholes
+
+  pin(level: TableLevel, frame: number): TableStatus {
+    const status = this.#uses.take(frame, level)
+    if (status !== 'ok') return status
+    if (this.#frames.flags[frame]! & FRAME_FLAG.pinned) {
+      this.#uses.drop(frame)
+      return this.#refuse('pin')
+    }
+    this.#frames.flags[frame]! |= FRAME_FLAG.pinned
+    this.#pins.value++
+    return 'ok'
+  }
+
+  unpin(frame: number): TableStatus {
+    if (!this.#frames.isOwned(frame, this.#domain) || !(this.#frames.flags[frame]! & FRAME_FLAG.pinned))
+      return this.#refuse('pin')
+    this.#frames.flags[frame]! &= ~FRAME_FLAG.pinned
+    this.#uses.drop(frame)
+    return 'ok'
+  }
+
+  setRoot(vcpu: number, which: 'kernel' | 'user', frame: number): TableStatus {
+    const tables = this.#vcpus[vcpu]!
+    const old = tables[which]
+    if (frame === old) return 'ok'
+    if (frame === 0 && which === 'kernel') return this.#refuse('range')
+    if (frame !== 0) {
+      const status = this.#uses.take(frame, FRAME_USE.level4)
+      if (status !== 'ok') return status
+      // User programs have no use for the map.
+      this.#words[(frame << 10) + OWN_SLOTS.machineToPhysical * 2] = which === 'kernel' ? this.#own.mapEntry : 0
+    }
+    tables[which] = frame
+    this.#ports[vcpu]?.setRoots?.(tables.kernel * FRAME_SIZE, tables.user * FRAME_SIZE)
+    if (old !== 0) this.#uses.drop(old)
+    return 'ok'
+  }
+  root(vcpu: number, which: 'kernel' | 'user'): number {
+    return this.#vcpus[vcpu]![which]
+  }
+
+  #fillOwnSlots(frame: number, on: boolean): void {
+    const start = frame << 10
+    for (let slot: number = OWN_SLOTS.first; slot <= OWN_SLOTS.last; slot++) {
+      this.#words[start + slot * 2] = on && slot === OWN_SLOTS.perDomain ? this.#own.domainEntry : 0
+      this.#words[start + slot * 2 + 1] = 0
+    }
+  }
+
+  // Descriptors
+
+  descriptorTable(vcpu: number): bigint {
+    return this.#own.descriptorTable(vcpu)
+  }
+  localDescriptorTable(vcpu: number): bigint {
+    return this.#own.localDescriptorTable(vcpu)
+  }
+
+  setDescriptorFrames(vcpu: number, frames: readonly number[], entries: number): TableStatus {
+    if (entries > MOST_ENTRIES || frames.length !== Math.ceil(entries / 512)) return this.#refuse('range')
+    const tables = this.#vcpus[vcpu]!
+    const status = this.#takeDescriptors(frames)
+    if (status !== 'ok') return status
+    for (let page = 0; page < OWN_DESCRIPTOR_PAGE; page++) this.#own.setDescriptorPage(vcpu, page, frames[page] ?? 0)
+    this.#ports[vcpu]?.flushAll()
+    for (const frame of tables.descriptors.splice(0)) this.#uses.drop(frame)
+    tables.descriptors = [...frames]
+    return 'ok'
+  }
+  /** All or none. */
+  #takeDescriptors(frames: readonly number[]): TableStatus {
+    for (const [index, frame] of frames.entries()) {
+      const status = this.#uses.take(frame, FRAME_USE.descriptors)
+      if (status === 'ok') continue
+      for (const taken of frames.slice(0, index)) this.#uses.drop(taken)
+      return status
+    }
+    return 'ok'
+  }
+
+  writeDescriptor(machine: number, low: number, high: number): TableStatus {
+    const frame = Math.floor(machine / FRAME_SIZE)
+    if (machine & 7 || !this.#frames.isOwned(frame, this.#domain)) return this.#refuse('range')
+    const checked = checkedDescriptor(high)
+    if (checked === undefined) return this.#refuse('descriptor')
+    const use = this.#frames.uses[frame]! > 0 ? this.#frames.use[frame] : FRAME_USE.writable
+    if (use !== FRAME_USE.descriptors && use !== FRAME_USE.writable) {
+      this.#refusals.use.value++
+      return 'invalid'
+    }
+    this.#words[machine >>> 2] = low
+    this.#words[(machine >>> 2) + 1] = checked
+    return 'ok'
+  }
+
+  setLocalDescriptors(vcpu: number, address: bigint, entries: number): TableStatus {
+    const pages = Math.ceil(entries / 512)
+    if (entries > 8192 || address & 0xfffn) return this.#refuse('range')
+    const frames: number[] = []
+    for (let page = 0; page < pages; page++) {
+      const at = this.#lastEntry(vcpu, address + BigInt(page * FRAME_SIZE))
+      const low = at < 0 ? 0 : this.#words[at >>> 2]!
+      if (!(low & ENTRY.present)) return this.#refuse('walk')
+      frames.push(frameOfEntry(low, this.#words[(at >>> 2) + 1]!))
+    }
+    const status = this.#takeDescriptors(frames)
+    if (status !== 'ok') return status
+    const tables = this.#vcpus[vcpu]!
+    for (let page = 0; page < TABLE_PAGES; page++)
+      this.#own.setDescriptorPage(vcpu, TABLE_PAGES + page, frames[page] ?? 0)
+    this.#ports[vcpu]?.flushAll()
+    for (const frame of tables.local.splice(0)) this.#uses.drop(frame)
+    tables.local = frames
+    return 'ok'
+  }
+
+  // Frames' content
+
+  clearFrame(frame: number): TableStatus {
+    const status = this.hold(frame)
+    if (status !== 'ok') return status
+    this.#words.fill(0, frame << 10, (frame + 1) << 10)
+    this.#host.noteWrite(hpa(frame * FRAME_SIZE), FRAME_SIZE)
+    this.release(frame)
+    return 'ok'
+  }
+  copyFrame(to: number, from: number): TableStatus {
+    if (!this.#frames.isOwned(from, this.#domain)) return this.#refuse('owner')
+    const status = this.hold(to)
+    if (status !== 'ok') return status
+    this.#words.copyWithin(to << 10, from << 10, (from + 1) << 10)
+    this.#host.noteWrite(hpa(to * FRAME_SIZE), FRAME_SIZE)
+    this.release(to)
+    return 'ok'
+  }
+
+  // Translations
+
+  flush(vcpus: readonly number[] | 'all', address: bigint | undefined): void {
+    this.#flushes.value++
+    for (const port of this.#ports) {
+      if (vcpus !== 'all' && !vcpus.includes(port.vcpu)) continue
+      if (address === undefined) port.flushAll()
+      else port.flushAddress(BigInt.asUintN(64, address) as Gva)
+    }
+  }
+  #flushAll(): void {
+    for (const port of this.#ports) port.flushAll()
+  }
+
+  #refuse(rule: Rule): TableStatus {
+    this.#refusals[rule].value++
+    return 'invalid'
+  }
+
+  dispose(): void {
+    const frames = this.#frames
+    for (let frame = 0; frame < frames.length; frame++) if (frames.owner[frame] === this.#domain) frames.forget(frame)
+    this.#own.dispose()
+  }
+}
+
+/** Every frame of RAM, in ascending order: the guest's frame numbers have no holes. */
+function placesOf(memory: GuestMemory): Float64Array {
+  const places: number[] = []
+  for (const { start, length, kind } of memory.regions) {
+    if (kind === 'ram') for (let at = 0; at < length; at += FRAME_SIZE) places.push(start + at)
+  }
+  return Float64Array.from(places)
+}
