@@ -11,6 +11,7 @@ export * from './state/hooks.ts'
 export { EXIT_CAUSES, exitOf, type ExitCause } from './rows/exits.ts'
 export { CR4_VALID } from './control/control-registers.ts'
 export { deliver, type Delivery } from './events/deliver.ts'
+export { findDescriptor, loadDataSegment } from './events/descriptor.ts'
 export { switchTask } from './events/task-switch.ts'
 export {
   ACCESS,
@@ -24,6 +25,7 @@ export {
   type HardwareRoot,
   type SecondStage,
 } from './paging/index.ts'
+export { readLinear, readRange, writeRange } from './paging/access/linear.ts'
 export { MAX_PHYSICAL_BITS } from './state/paging-entry.ts'
 export { loadPdptes } from './paging/pae.ts'
 export { rows, type Row } from './rows/index.ts'

@@ -1,0 +1,132 @@
+/**
+ * What becomes of each exception: a call of the kernel's, an instruction to carry out for it, or a bounce to the handler it registered. By vector;
+ * RIP is that of the instruction. (Xen, "xen/arch/x86/traps.c")
+ */
+
+import { ACCESS, GuestFault, gpr, RCX, readLinear, runningInstruction, S, updateMode } from '@nonroot/x86'
+import { emulatePrefixedCpuid, emulatePrivileged } from './emulation/privileged.ts'
+import { CR0, PAGE_FAULT, VECTOR } from './facts.ts'
+import type { ParavirtVcpu } from './vcpu.ts'
+
+const SYSCALL = 0x050f
+const SYSCALL_LENGTH = 2n
+const IDT_CODE = 2
+const INT_LENGTH = 2n
+const DR6_MASK = 0xe00f
+
+const moveRip = (vcpu: ParavirtVcpu, by: bigint): void => vcpu.core.set64(S.rip, vcpu.core.get64(S.rip) + by)
+
+/** SYSCALL is switched off in the hardware. A kernel's is a call, a program's goes to its kernel. */
+function undefinedOpcode(vcpu: ParavirtVcpu): void {
+  const { state } = vcpu
+  if (opcodeAtRip(vcpu) === SYSCALL) {
+    if (state.inKernel) return vcpu.hypercall(SYSCALL_LENGTH)
+    const handler = state.callbacks.syscall
+    if (handler.address !== 0n) {
+      moveRip(vcpu, SYSCALL_LENGTH)
+      vcpu.count('syscall')
+      return vcpu.frames.systemCall(handler)
+    }
+  } else if (emulatePrefixedCpuid(vcpu)) return vcpu.countEmulated('cpuid')
+  bounce(vcpu, VECTOR.undefined, 0)
+}
+
+/** The two bytes at RIP, or -1. */
+function opcodeAtRip({ core }: ParavirtVcpu): number {
+  try {
+    return readLinear(core, core.get32(S.rip), core.get32(S.rip + 4), 2, ACCESS.user)
+  } catch (fault) {
+    if (!(fault instanceof GuestFault)) throw fault
+    return -1
+  }
+}
+
+function generalProtection(vcpu: ParavirtVcpu, code: number): void {
+  if (code & IDT_CODE) return softwareInterrupt(vcpu, code)
+  if (code === 0) {
+    const name = emulatePrivileged(vcpu)
+    if (name !== undefined) return vcpu.countEmulated(name)
+    if (isSysenter(vcpu)) return sysenter(vcpu)
+  }
+  bounce(vcpu, VECTOR.protection, code)
+}
+
+/** INT n: the hardware's table has no entry at all, and the error code says which one was wanted. */
+function softwareInterrupt(vcpu: ParavirtVcpu, code: number): void {
+  const { state, frames } = vcpu
+  const vector = (code >>> 3) & 0xff
+  const handler = state.traps[vector]!
+  if (handler.address === 0n || handler.privilege < (state.inKernel ? 1 : 3))
+    return bounce(vcpu, VECTOR.protection, code)
+  moveRip(vcpu, INT_LENGTH)
+  vcpu.count('int')
+  frames.bounce(handler, undefined, `no handler for INT ${vector}`)
+}
+
+const isSysenter = ({ core, state }: ParavirtVcpu): boolean =>
+  !state.inKernel && core.recordRip() === core.get64(S.rip) && runningInstruction(core)?.row.mnemonic === 'SYSENTER'
+
+/** Nothing of where it came from is left: RIP 0. (Xen, "sysenter_entry") */
+function sysenter(vcpu: ParavirtVcpu): void {
+  const handler = vcpu.state.callbacks.sysenter
+  if (handler.address === 0n) return bounce(vcpu, VECTOR.protection, 0)
+  vcpu.core.set64(S.rip, 0n)
+  vcpu.core.set64(gpr(RCX), 0n)
+  vcpu.count('sysenter')
+  vcpu.frames.bounce(handler, undefined, 'no handler for SYSENTER')
+}
+
+function pageFault(vcpu: ParavirtVcpu, code: number): void {
+  const { core, state, tables } = vcpu
+  const address = BigInt.asUintN(64, (BigInt(core.paging.faultHigh) << 32n) | BigInt(core.paging.faultLow >>> 0))
+  const isStore = (code & (PAGE_FAULT.present | PAGE_FAULT.write)) === (PAGE_FAULT.present | PAGE_FAULT.write)
+  if (isStore && state.inKernel) {
+    const machine = tables.tableEntryAt(vcpu.index, address)
+    if (machine !== undefined) {
+      const isDone = vcpu.tableStore.run(address, machine + Number(address & 7n))
+      vcpu.countTableStore(isDone)
+      if (isDone) return
+    }
+  }
+  vcpu.writeInfoCr2(address)
+  bounce(vcpu, VECTOR.page, code)
+}
+
+/** The guest kernel is told once, and finds the FPU there when it comes back. */
+function noFpu(vcpu: ParavirtVcpu): void {
+  const { core } = vcpu
+  core.set32(S.cr0, core.get32(S.cr0) & ~CR0.ts)
+  updateMode(core)
+  bounce(vcpu, VECTOR.noFpu, 0)
+}
+
+function debug(vcpu: ParavirtVcpu): void {
+  const { core } = vcpu
+  core.set32(S.dr6, (core.get32(S.dr6) & ~0xf) | (core.pendingDebug & DR6_MASK))
+  core.pendingDebug = 0
+  bounce(vcpu, VECTOR.debug, 0)
+}
+
+const bounce = (vcpu: ParavirtVcpu, vector: number, code: number): void => {
+  vcpu.countException(vector)
+  vcpu.frames.exception(vector, code)
+}
+
+/** `length`: RIP goes behind the instruction, which asked for the exception. */
+export function handleException(vcpu: ParavirtVcpu, vector: number, code: number, length: number): void {
+  if (length) moveRip(vcpu, BigInt(length))
+  switch (vector) {
+    case VECTOR.undefined:
+      return undefinedOpcode(vcpu)
+    case VECTOR.protection:
+      return generalProtection(vcpu, code)
+    case VECTOR.page:
+      return pageFault(vcpu, code)
+    case VECTOR.noFpu:
+      return noFpu(vcpu)
+    case VECTOR.debug:
+      return debug(vcpu)
+    default:
+      return bounce(vcpu, vector, code)
+  }
+}

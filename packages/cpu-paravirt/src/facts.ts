@@ -1,0 +1,73 @@
+/** Selectors, frames and registers of the paravirtual interface. Facts only. (Xen, "public/arch-x86/xen-x86_64.h", "public/xen.h", "public/vcpu.h") */
+
+/** Flat segments of the hypervisor's page in every descriptor table. */
+export const FLAT = { code: 0xe033, stack: 0xe02b } as const
+export const SELECTOR_RPL = 3
+
+/** General register 11, by its encoding. */
+export const R11 = 11
+
+/** vcpu_info, in bytes. */
+export const INFO = { upcallPending: 0, upcallMask: 1, cr2: 16 } as const
+
+/** Words of the frame that the return call reads, from RSP upwards. */
+export const RETURN_FRAME = {
+  rax: 0,
+  r11: 1,
+  rcx: 2,
+  flags: 3,
+  rip: 4,
+  cs: 5,
+  rflags: 6,
+  rsp: 7,
+  ss: 8,
+  words: 9,
+} as const
+/** The frame's flags: RCX and R11 are of no use to whoever is returned to. */
+export const IN_SYSCALL = 0x100n
+
+export const VECTOR = {
+  debug: 1,
+  nmi: 2,
+  breakpoint: 3,
+  overflow: 4,
+  undefined: 6,
+  noFpu: 7,
+  segment: 11,
+  stack: 12,
+  protection: 13,
+  page: 14,
+} as const
+/** Exceptions that push an error code. (SDM Vol. 3A, "Exception and Interrupt Reference") */
+export const WITH_CODE = (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17) | (1 << 21)
+export const PAGE_FAULT = { present: 1, write: 2, user: 4 } as const
+
+/** Hardware's registers. The guest knows nothing of those it cannot change. (SDM Vol. 3A, "Control Registers") */
+export const CR0 = { ts: 8, fixed: 0x8005_0033 } as const
+export const CR4 = {
+  tsd: 4,
+  de: 8,
+  pae: 0x20,
+  mce: 0x40,
+  osfxsr: 0x200,
+  osxmmexcpt: 0x400,
+  osxsave: 0x4_0000,
+} as const
+export const CR4_FIXED = CR4.pae | CR4.mce | CR4.osfxsr | CR4.osxmmexcpt
+/** XSAVE is on from the start: kernels look whether it is. */
+export const CR4_START = CR4_FIXED | CR4.osxsave
+export const XCR0_START = 3n
+/** What the guest may change. */
+export const CR4_GUEST = CR4.tsd | CR4.de | CR4.osxsave
+/** LME, LMA and NXE. SYSCALL is off, so that it raises #UD and comes to us; the guest sees it on. */
+export const EFER = { hardware: 0xd00, guest: 0xd01 } as const
+/** PAT as the hypervisor has it. */
+export const PAT = 0x0000_0501_0007_0406n
+
+/** Linear addresses that are the hypervisor's. */
+export const HYPERVISOR = { start: 0xffff_8000_0000_0000n, end: 0xffff_8800_0000_0000n } as const
+export const isCanonical = (address: bigint): boolean =>
+  BigInt.asUintN(64, BigInt.asIntN(48, address)) === BigInt.asUintN(64, address)
+/** RSP's and other addresses' halves as the processor's memory routines want them. */
+export const lowOf = (address: bigint): number => Number(BigInt.asIntN(32, address))
+export const highOf = (address: bigint): number => Number(BigInt.asIntN(32, address >> 32n))

@@ -1,0 +1,53 @@
+/** The processor's hooks: every exception comes here first, and ends the stay in guest code. @hot */
+
+import { EXIT, HIDDEN_FAULT, LEFT, PROCEED, S } from '@nonroot/x86'
+import type { Core, EventKind, HiddenFaultAnswer, NonRoot, Outcome, SecondStageAnswer } from '@nonroot/x86'
+
+export class ExceptionHooks implements NonRoot {
+  /** The exception that the processor stopped with, -1 none. */
+  vector = -1
+  errorCode = 0
+  /** RIP is to be moved behind the instruction: it asked for the exception. */
+  length = 0
+  /** While a store to a table is carried out: the machine frame that it goes to, and the page it is seen at. -1: none. */
+  tableFrame = -1
+  tableLow = 0
+  tableHigh = 0
+
+  exception(core: Core, vector: number, errorCode: number, kind?: EventKind, length = 0): boolean {
+    this.vector = vector
+    this.errorCode = errorCode
+    this.length = length
+    // INT1, INT3 and INTO are asked about in the midst of the instruction, which is then left.
+    if (kind !== undefined) core.set32(S.exit, EXIT.abandoned)
+    return true
+  }
+
+  take(): number {
+    const { vector } = this
+    this.vector = -1
+    return vector
+  }
+
+  /** Asked only while a hardware root is set, which is for the one instruction that stores to a table. */
+  pageFault(core: Core, low: number, high: number): HiddenFaultAnswer {
+    if (this.tableFrame < 0 || (low & -4096) !== this.tableLow || high !== this.tableHigh) return HIDDEN_FAULT.guest
+    core.paging.frame = this.tableFrame
+    return HIDDEN_FAULT.device
+  }
+
+  intercept(): Outcome | typeof PROCEED {
+    return PROCEED
+  }
+  eptViolation(): SecondStageAnswer {
+    return HIDDEN_FAULT.left
+  }
+  eptMisconfiguration(): SecondStageAnswer {
+    return HIDDEN_FAULT.left
+  }
+  /** There is none in long mode. */
+  taskSwitch(): Outcome {
+    return LEFT
+  }
+  tripleFault(): void {}
+}

@@ -1,0 +1,435 @@
+/**
+ * A paravirtual vCPU: the loop between the guest and its hypervisor. Guest code runs until an exception; what becomes of it is in
+ * exceptions.ts, how the guest is entered in entry/frames.ts.
+ */
+
+import { GENERAL_REGISTERS, invariant, NonrootError } from '@nonroot/contracts'
+import type {
+  Counter,
+  GuestAbiVcpu,
+  HostMemory,
+  Snapshot,
+  TableCalls,
+  Vcpu,
+  VcpuEvent,
+  VcpuExit,
+  VcpuPorts,
+  VcpuState,
+  VcpuStatePatch,
+} from '@nonroot/contracts'
+import {
+  gpr,
+  MODE,
+  Processor,
+  RAX,
+  RCX,
+  readFlags,
+  readRegisters,
+  resetProcessor,
+  S,
+  SEGMENT,
+  setSegment,
+  TIER_METRICS,
+  tierStatistics,
+  updatePaging,
+  writeRegisters,
+} from '@nonroot/x86'
+import type { Core, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
+import { TableStore } from './emulation/table-store.ts'
+import { Frames } from './entry/frames.ts'
+import { handleException } from './exceptions.ts'
+import { CR0, CR4_START, EFER, highOf, INFO, lowOf, PAT, R11, XCR0_START } from './facts.ts'
+import { GuestState } from './guest-state.ts'
+import { ExceptionHooks } from './hooks.ts'
+import { ParavirtPagingPort } from './paging-port.ts'
+import { VcpuForAbi } from './pv-vcpu.ts'
+import { Surroundings } from './surroundings.ts'
+
+/** How a vCPU sleeps: until an event that it may take, or until anything wakes it. `woken`: it did. */
+type Sleep = 'no' | 'untilEvent' | 'untilWoken' | 'woken'
+
+export class ParavirtVcpu implements Vcpu {
+  readonly index: number
+  readonly ports: VcpuPorts
+  readonly core: Core
+  readonly tables: TableCalls
+  readonly state = new GuestState()
+  readonly hooks = new ExceptionHooks()
+  readonly surroundings: Surroundings
+  readonly frames: Frames
+  readonly tableStore: TableStore
+  readonly pv: VcpuForAbi
+  readonly abiVcpu: GuestAbiVcpu
+  isUp: boolean
+
+  readonly #processor: Processor
+  #running = false
+  #yielded = false
+  #kicked = false
+  #sleep: Sleep = 'no'
+  #repeats = false
+  #failure: string | undefined
+  /** Exceptions so far: each counts as an instruction, so that a guest which only faults uses its time up. */
+  #exceptions = 0
+  readonly #budget = { reason: 'budget' as const }
+  readonly #halt = { reason: 'halt' as const }
+  readonly #failed = { reason: 'failure' as const, message: '', rip: 0n }
+
+  readonly #bounces: readonly Counter[]
+  readonly #entries: Readonly<Record<string, Counter>>
+  readonly #emulated = new Map<string, Counter>()
+  readonly #stores: Counter
+  readonly #storesRefused: Counter
+  readonly #hypercalls: Counter
+  readonly #toggles: Counter
+
+  constructor(index: number, host: HostMemory, ports: VcpuPorts, tables: TableCalls, options: ProcessorOptions) {
+    this.index = index
+    this.ports = ports
+    this.tables = tables
+    this.isUp = index === 0
+    this.surroundings = new Surroundings(host, ports, index, tables)
+    this.#processor = new Processor(this.surroundings, options)
+    this.core = this.#processor.core
+    this.core.nonRoot = this.hooks
+    this.frames = new Frames(this.core, this.state, (reason) => this.crash(reason))
+    this.tableStore = new TableStore(this)
+    this.pv = new VcpuForAbi(this)
+    this.abiVcpu = createAbiVcpu(this)
+
+    const { metrics } = ports
+    const bounces = metrics.scope('bounces')
+    this.#bounces = Array.from({ length: 32 }, (_, vector) =>
+      bounces.counter(`exception${vector}`, `entries of the guest kernel for exception ${vector}`),
+    )
+    this.#entries = Object.fromEntries(
+      ['syscall', 'sysenter', 'int', 'event', 'nmi'].map((name) => [
+        name,
+        bounces.counter(name, `entries of the guest kernel for ${name}`),
+      ]),
+    )
+    this.#stores = metrics.counter('tableStores', 'stores to page tables carried out for the guest kernel')
+    this.#storesRefused = metrics.counter('tableStoresRefused', 'stores to page tables that validation refused')
+    this.#hypercalls = metrics.counter('hypercalls', 'calls of the guest kernel')
+    this.#toggles = metrics.counter('modeToggles', 'changes between guest kernel and user program')
+
+    this.#initialise()
+    ports.paging.attach(new ParavirtPagingPort(index, this.core, this.state, this.frames))
+    ports.abi.addVcpu?.(this.abiVcpu)
+  }
+
+  /** Long mode at CPL 3, no interrupt table, no task segment: what is not allowed traps. */
+  #initialise(): void {
+    const { core } = this
+    core.set64(S.cr0, BigInt(CR0.fixed))
+    core.set64(S.cr4, BigInt(CR4_START))
+    core.set64(S.xcr0, XCR0_START)
+    core.set64(S.efer, BigInt(EFER.hardware))
+    core.set64(S.pat, PAT)
+    core.set32(S.cpl, 3)
+    const table = this.tables.descriptorTable(this.index)
+    setSegment(core, SEGMENT.gdtr, 0, lowOf(table), highOf(table), 0xffff, 0)
+    setSegment(core, SEGMENT.idtr, 0, 0, 0, 0, 0)
+    setSegment(core, SEGMENT.tr, 0, 0, 0, 0, 0x8b)
+    this.pv.descriptorsChanged(0)
+    this.startAt(0, 0)
+    core.set32(S.flags, 0x202)
+    updatePaging(core)
+  }
+
+  /** Flat segments, or the selectors given. */
+  startAt(cs: number, ss: number): void {
+    this.frames.selectors.loadFlat()
+    if (cs > 3 || ss > 3) {
+      try {
+        this.frames.selectors.load(cs | 3, ss | 3)
+      } catch {
+        // Flat ones do: selectors that are no good are met when they are used.
+      }
+    }
+    for (const n of [SEGMENT.ds, SEGMENT.es, SEGMENT.fs, SEGMENT.gs]) {
+      const base = this.core.segmentBase(n)
+      setSegment(this.core, n, 0, n >= SEGMENT.fs ? lowOf(base) : 0, n >= SEGMENT.fs ? highOf(base) : 0, 0, 0x1_0000)
+    }
+    writeRegisters(this.core, {})
+  }
+
+  // The loop
+
+  run(budget: number): VcpuExit {
+    const end = this.instructionsRetired + budget
+    this.#running = true
+    if (this.#sleep === 'untilWoken') this.#sleep = 'woken'
+    try {
+      return this.#loop(end)
+    } finally {
+      this.#running = false
+    }
+  }
+
+  #loop(end: number): VcpuExit {
+    const processor = this.#processor
+    for (;;) {
+      if (this.#failure !== undefined) return this.#fail()
+      if (this.#kicked) {
+        this.#kicked = false
+        return this.#budget
+      }
+      if (!this.isUp) return this.#halt
+      this.#enter()
+      if (this.#failure !== undefined) return this.#fail()
+      if (this.#isAsleep()) return this.#halt
+      const left = end - this.instructionsRetired
+      if (left <= 0) return this.#budget
+      const before = processor.retired
+      let stop: StopReason | undefined = processor.run(left)
+      if (stop === 'budget' && !this.#yielded) {
+        // The block at RIP is longer than what is left: one by one.
+        if (processor.retired === before) stop = processor.step()
+        else return this.#budget
+      }
+      this.#yielded = false
+      if (stop === 'stop') this.#handle()
+    }
+  }
+
+  /** What is pending goes in now: whoever changed what the guest may take comes by here. */
+  #enter(): void {
+    const { state, core } = this
+    if (state.nmiPending && !state.nmiMasked && state.callbacks.nmi.address !== 0n) {
+      state.nmiPending = false
+      state.nmiMasked = true
+      this.count('nmi')
+      this.frames.bounce(state.callbacks.nmi, undefined, 'no NMI handler')
+    }
+    if (!this.#mayTakeEvent()) return
+    this.#sleep = 'no'
+    const { event } = state.callbacks
+    this.count('event')
+    this.frames.bounce(event, undefined, 'an event is pending and there is no callback for it')
+    core.u8[state.info + INFO.upcallMask] = 1
+  }
+
+  #mayTakeEvent(): boolean {
+    const { info } = this.state
+    const { u8 } = this.core
+    return info !== 0 && u8[info + INFO.upcallPending] !== 0 && u8[info + INFO.upcallMask] === 0
+  }
+
+  #isAsleep(): boolean {
+    if (this.#sleep === 'woken') this.#sleep = 'no'
+    return this.#sleep !== 'no'
+  }
+
+  #handle(): void {
+    const { hooks } = this
+    const vector = hooks.take()
+    invariant(vector >= 0, 'the processor stopped for nothing')
+    this.#exceptions++
+    handleException(this, vector, hooks.errorCode, hooks.length)
+  }
+
+  /** One instruction, its exception (if any) left in the hooks. */
+  stepOnce(): StopReason | undefined {
+    return this.#processor.step()
+  }
+
+  // What handlers ask for
+
+  hypercall(length: bigint): void {
+    const { core } = this
+    const rip = core.get64(S.rip)
+    core.set64(S.rip, rip + length)
+    core.set64(gpr(RCX), rip + length)
+    core.set64(gpr(R11), BigInt(readFlags(core) >>> 0))
+    this.#hypercalls.value++
+    this.#repeats = false
+    const result = this.ports.abi.hypercall(this.abiVcpu)
+    if (this.#repeats) core.set64(S.rip, rip)
+    else if (result === 'unknown') core.set64(gpr(RAX), 0xffff_ffff_ffff_ffdan)
+  }
+
+  returnFromTrap(): void {
+    const fault = this.frames.returnFromTrap()
+    if (!fault) return
+    this.countException(fault.vector)
+    this.frames.exception(fault.vector, fault.errorCode)
+  }
+
+  sleep(untilWoken: boolean): void {
+    this.#sleep = untilWoken ? 'untilWoken' : 'untilEvent'
+  }
+  repeat(): void {
+    this.#repeats = true
+  }
+  setUp(up: boolean): void {
+    this.isUp = up
+    if (!up) this.kick()
+  }
+  crash(reason: string): void {
+    this.#failure ??= reason
+    this.#yield()
+  }
+  #fail(): VcpuExit {
+    this.#failed.message = this.#failure!
+    this.#failed.rip = this.core.get64(S.rip)
+    return this.#failed
+  }
+
+  readInfoCr2 = (): bigint => this.core.view.getBigUint64(this.state.info + INFO.cr2, true)
+  writeInfoCr2(value: bigint): void {
+    this.core.view.setBigUint64(this.state.info + INFO.cr2, value, true)
+  }
+
+  // Counting
+
+  count(entry: 'syscall' | 'sysenter' | 'int' | 'event' | 'nmi'): void {
+    this.#entries[entry]!.value++
+  }
+  countException(vector: number): void {
+    this.#bounces[vector & 31]!.value++
+  }
+  countEmulated(name: string): void {
+    let counter = this.#emulated.get(name)
+    if (!counter) {
+      counter = this.ports.metrics.scope('emulated').counter(name, `trapped instructions carried out: ${name}`)
+      this.#emulated.set(name, counter)
+    }
+    counter.value++
+  }
+  countTableStore(isDone: boolean): void {
+    if (isDone) this.#stores.value++
+    else this.#storesRefused.value++
+  }
+
+  // The Vcpu contract
+
+  get instructionsRetired(): number {
+    return this.#processor.retired + this.#exceptions
+  }
+  get firstInstructionAt(): number | undefined {
+    return this.#processor.firstBlockAt
+  }
+  get interruptWindow(): boolean {
+    const { info } = this.state
+    return this.#sleep === 'untilWoken' || (info !== 0 && this.core.u8[info + INFO.upcallMask] === 0)
+  }
+
+  kick(): void {
+    this.#kicked = true
+    this.#yield()
+  }
+  #yield(): void {
+    if (!this.#running) return
+    this.#yielded = true
+    this.#processor.yield()
+  }
+
+  inject(event: VcpuEvent): void {
+    if (event.kind === 'nmi') this.pv.sendNmi()
+    else if (event.kind === 'exception') {
+      if (event.cr2 !== undefined) this.writeInfoCr2(event.cr2)
+      this.frames.exception(event.vector, event.errorCode ?? 0)
+    }
+  }
+  completeHypercall(result: bigint): void {
+    this.core.set64(gpr(RAX), result)
+  }
+
+  /** By the tables of the mode that runs. */
+  translate(address: bigint): number | undefined {
+    const { core } = this
+    let table = Number(core.get64(S.cr3))
+    for (let level = 4; level > 0; level--) {
+      const at = table + Number((address >> BigInt(12 + (level - 1) * 9)) & 0x1ffn) * 8
+      if (at + 8 > core.u8.length) return undefined
+      const entry = core.view.getBigUint64(at, true)
+      if (!(entry & 1n)) return undefined
+      table = Number(entry & 0xf_ffff_ffff_f000n)
+    }
+    const place = this.tables.addressOf(table / 4096)
+    return place === undefined ? undefined : place + Number(address & 0xfffn)
+  }
+
+  readState(): VcpuState {
+    return { ...readRegisters(this.core), activity: this.isUp ? 'active' : 'waitForStartup' }
+  }
+  /** At the start of day: a root comes with the stack that handlers are to use. */
+  writeState(patch: VcpuStatePatch): void {
+    const { cr3, activity, ...registers } = patch
+    writeRegisters(this.core, registers)
+    this.core.set32(S.cpl, 3)
+    if (activity) this.isUp = activity === 'active' || activity === 'halted'
+    if (cr3 === undefined) return
+    if (patch.rsp !== undefined) this.pv.setKernelStack(0, patch.rsp)
+    const status = this.tables.setRoot(this.index, 'kernel', Number(cr3 / 4096n))
+    if (status !== 'ok') this.crash(`its first root table was refused: ${status}`)
+    this.frames.loadRoot()
+    writeRegisters(this.core, {})
+  }
+  reset(): void {
+    const { info } = this.state
+    resetProcessor(this.core, 'powerUp')
+    this.state.reset()
+    this.state.info = info
+    this.isUp = this.index === 0
+    this.#failure = undefined
+    this.#sleep = 'no'
+    this.hooks.take()
+    this.#initialise()
+  }
+
+  save(): Snapshot {
+    return notSaved()
+  }
+  restore(): void {
+    notSaved()
+  }
+
+  sampleMetrics(): void {
+    this.#toggles.value = this.frames.toggles
+    const scope = this.ports.metrics.scope('tiers')
+    for (const [name, value] of Object.entries(tierStatistics(this.#processor))) {
+      const { unit, help } = TIER_METRICS[name as TierMetric]
+      scope.gauge(name, help, unit).value = value
+    }
+  }
+
+  dispose(): void {
+    this.core.nonRoot = undefined
+    this.#processor.dispose()
+  }
+}
+
+const notSaved = (): never => {
+  throw new NonrootError({
+    code: 'snapshot.mismatch',
+    message: 'a paravirtual vCPU cannot be saved: its tables hold machine addresses',
+    thing: 'stack.cpu',
+    remedy: 'save guests of CPU mode vmx',
+  })
+}
+
+function createAbiVcpu(vcpu: ParavirtVcpu): GuestAbiVcpu {
+  const { core } = vcpu
+  const registers = {} as GuestAbiVcpu['registers']
+  GENERAL_REGISTERS.forEach((name, n) =>
+    Object.defineProperty(registers, name, {
+      enumerable: true,
+      get: () => core.get64(gpr(n)),
+      set: (value: bigint) => core.set64(gpr(n), value),
+    }),
+  )
+  return {
+    index: vcpu.index,
+    registers,
+    get cpl() {
+      return 3
+    },
+    get longMode() {
+      return (core.get32(S.mode) & MODE.codeSize) === 2
+    },
+    translate: (address) => vcpu.translate(address),
+    pv: vcpu.pv,
+  }
+}
