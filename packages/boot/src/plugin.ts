@@ -5,6 +5,7 @@ import { createFirmware } from './firmware.ts'
 import { createLinux } from './linux.ts'
 import { createMultiboot } from './multiboot.ts'
 import { createPvh } from './pvh.ts'
+import { createXenPv } from './xen-pv.ts'
 
 const file = z.string().min(1)
 const cmdline = z.string().optional()
@@ -38,6 +39,14 @@ export default definePlugin({
       options: z.strictObject({ kernel: file, initrd: file.optional(), modules, cmdline }),
       image: ({ kernel, initrd, modules, cmdline }) => given({ kernel, initrd, modules, cmdline }),
       create: () => createPvh(),
+    }),
+    defineBoot({
+      name: 'xen-pv',
+      summary: "Xen's paravirtual start of day: an ELF kernel with Xen notes, in page tables built for it",
+      options: z.strictObject({ kernel: file.optional(), initrd: file.optional(), cmdline }),
+      needs: ['pvEntry'],
+      image: ({ kernel, initrd, cmdline }) => given({ kernel, initrd, cmdline }),
+      create: () => createXenPv(),
     }),
     defineBoot({
       name: 'multiboot',

@@ -1,0 +1,81 @@
+/** Grant table operations of a domain that grants. Mapping is a back end's side, of which a lone domain has none. (Xen, "public/grant_table.h") */
+
+import type { Call } from '../call.ts'
+import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { MOST_FRAMES } from '../grants.ts'
+import type { Handler } from '../table.ts'
+
+const STATUS = { ok: 0, general: -1, badDomain: -2 } as const
+const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
+
+interface Operation {
+  readonly bytes: number
+  run(call: Call, argument: DataView): number | undefined
+}
+
+const OPERATIONS: Readonly<Record<number, Operation>> = {
+  // Map: there is no other domain.
+  0: { bytes: 48, run: (_call, a) => void a.setInt16(20, STATUS.badDomain, true) },
+  // Set up.
+  2: {
+    bytes: 24,
+    run(call, a) {
+      const count = a.getUint32(4, true)
+      const status = (value: number): void => a.setInt16(8, value, true)
+      if (!isSelf(a.getUint16(0, true))) return void status(STATUS.badDomain)
+      const frames = count > MOST_FRAMES ? undefined : call.domain.grants.setup(count)
+      if (!frames) return void status(STATUS.general)
+      const list = new DataView(new ArrayBuffer(count * 8))
+      frames.forEach((frame, n) => list.setBigUint64(n * 8, BigInt(frame), true))
+      if (!call.write(a.getBigUint64(16, true), list)) return fail('EFAULT')
+      status(STATUS.ok)
+      return undefined
+    },
+  },
+  // Query size.
+  6: {
+    bytes: 16,
+    run(call, a) {
+      if (!isSelf(a.getUint16(0, true))) return void a.setInt16(12, STATUS.badDomain, true)
+      a.setUint32(4, call.domain.grants.frameCount, true)
+      a.setUint32(8, MOST_FRAMES, true)
+      a.setInt16(12, STATUS.ok, true)
+      return undefined
+    },
+  },
+  // Set version: there is one.
+  8: {
+    bytes: 4,
+    run: (_call, a) =>
+      a.getUint32(0, true) === 1 ? undefined : fail(a.getUint32(0, true) === 2 ? 'ENOSYS' : 'EINVAL'),
+  },
+  // Get version.
+  10: {
+    bytes: 8,
+    run(_call, a) {
+      if (!isSelf(a.getUint16(0, true))) return fail('ESRCH')
+      a.setUint32(4, 1, true)
+      return undefined
+    },
+  },
+}
+
+const PIECE = 64
+
+/** (operation, structures, count). */
+export const grantTableOp: Handler = (call) => {
+  const operation = OPERATIONS[call.u32(0)]
+  if (!operation) return fail('ENOSYS')
+  const total = call.u32(2)
+  const list = call.args[1]!
+  for (let n = 0; n < total; n++) {
+    const at = list + BigInt(n * operation.bytes)
+    if (n === PIECE) return call.again(call.args[0]!, at, BigInt(total - n))
+    const argument = call.read(at, operation.bytes)
+    if (!argument) return fail('EFAULT')
+    const failed = operation.run(call, argument)
+    if (failed !== undefined) return failed
+    if (!call.write(at, argument)) return fail('EFAULT')
+  }
+  return 0
+}

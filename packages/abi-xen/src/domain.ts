@@ -1,0 +1,113 @@
+/** A domain's state that is neither its memory nor its events: shared information, clocks, grants, and its vCPUs. */
+
+import { NonrootError } from '@nonroot/contracts'
+import type {
+  Clock,
+  EventMemory,
+  GuestAbiVcpu,
+  HostMemory,
+  Hpa,
+  PowerControl,
+  TableCalls,
+  XenPlatform,
+} from '@nonroot/contracts'
+import { GrantTable } from './grants.ts'
+import { INFO, SHARED } from './facts.ts'
+import { VcpuTimers, writeTimeInfo, writeWallClock } from './time.ts'
+
+export interface DomainVcpu {
+  readonly index: number
+  /** Undefined until its CPU mode made it. */
+  abi: GuestAbiVcpu | undefined
+  /** Host address of vcpu_info, and the guest's frame that holds it (0: the shared page). */
+  info: Hpa
+  infoFrame: number
+  readonly timers: VcpuTimers
+  initialised: boolean
+  /** When it was created, for its run state. */
+  since: number
+}
+
+export interface DomainParts {
+  readonly hostMemory: HostMemory
+  readonly clock: Clock
+  readonly tables: TableCalls
+  readonly platform: XenPlatform
+  readonly power: PowerControl
+  readonly vcpuCount: number
+}
+
+export class Domain implements EventMemory {
+  readonly hostMemory: HostMemory
+  readonly view: DataView
+  readonly clock: Clock
+  readonly tables: TableCalls
+  readonly platform: XenPlatform
+  readonly power: PowerControl
+  readonly grants: GrantTable
+  readonly sharedInfo: Hpa
+  readonly vcpus: readonly DomainVcpu[]
+  assists = 0
+
+  constructor({ hostMemory, clock, tables, platform, power, vcpuCount }: DomainParts) {
+    if (vcpuCount > SHARED.vcpus) {
+      throw new NonrootError({
+        code: 'config.schema',
+        message: `a Xen guest has at most ${SHARED.vcpus} vCPUs here`,
+        thing: 'machine.vcpus',
+        value: vcpuCount,
+        remedy: `set machine.vcpus to ${SHARED.vcpus} or less`,
+      })
+    }
+    this.hostMemory = hostMemory
+    this.view = hostMemory.view
+    this.clock = clock
+    this.tables = tables
+    this.platform = platform
+    this.power = power
+    const shared = hostMemory.allocateFrame()
+    if (shared === undefined)
+      throw new NonrootError({ code: 'host.memory', message: 'host memory has no frame left for shared information' })
+    this.sharedInfo = shared
+    tables.shareFrame(shared)
+    this.grants = new GrantTable(hostMemory, tables)
+    this.vcpus = Array.from({ length: vcpuCount }, (_, index) => ({
+      index,
+      abi: undefined,
+      info: (shared + index * SHARED.vcpuInfo) as Hpa,
+      infoFrame: 0,
+      timers: new VcpuTimers(clock, () => platform.events.raiseVirtual(index, 0)),
+      initialised: index === 0,
+      since: 0,
+    }))
+    platform.events.attach(this)
+  }
+
+  vcpuInfo(vcpu: number): Hpa {
+    return this.vcpus[vcpu]!.info
+  }
+
+  /** As a new domain has it. Its frames are populated already. */
+  begin(): void {
+    this.hostMemory.bytes.fill(0, this.sharedInfo, this.sharedInfo + 4096)
+    this.assists = 0
+    this.grants.reset()
+    for (const vcpu of this.vcpus) {
+      vcpu.timers.cancel()
+      vcpu.initialised = vcpu.index === 0
+      vcpu.infoFrame = 0
+      vcpu.since = this.clock.nowNs()
+      this.setInfo(vcpu, (this.sharedInfo + vcpu.index * SHARED.vcpuInfo) as Hpa)
+      this.view.setUint8(vcpu.info + INFO.mask, 1)
+      writeTimeInfo(this.view, vcpu.info + INFO.time, this.clock)
+    }
+    // A new vCPU ticks until it says that it does not want to.
+    this.vcpus[0]!.timers.startPeriodic(10_000_000)
+    writeWallClock(this.view, this.sharedInfo, this.clock)
+  }
+
+  setInfo(vcpu: DomainVcpu, at: Hpa): void {
+    vcpu.info = at
+    vcpu.abi?.pv!.setInfo(at)
+  }
+}

@@ -1,0 +1,7 @@
+/** What a Xen guest meets its devices on: event channels, rings in its own memory, and the store. */
+export { default } from './plugin.ts'
+export { TwoLevelChannels } from './event-channels.ts'
+export { ConsoleRing } from './console-ring.ts'
+export { StoreRing } from './store/ring.ts'
+export { Store, type StoreConnection } from './store/store.ts'
+export { createXenPlatform, type XenIoModel } from './platform.ts'

@@ -1,0 +1,19 @@
+/** What this package adds to a stack. */
+
+import { API_VERSION, defineIoModel, definePlugin } from '@nonroot/contracts'
+import { z } from 'zod'
+import { createXenPlatform } from './platform.ts'
+
+export default definePlugin({
+  name: '@nonroot/io-xen',
+  apiVersion: API_VERSION,
+  strategies: [
+    defineIoModel({
+      name: 'xen',
+      summary: "Xen's event channels, console ring and store; the host plays domain 0",
+      options: z.strictObject({}),
+      gives: ['interruptController', 'eventChannels', 'xenstore'],
+      create: createXenPlatform,
+    }),
+  ],
+})
