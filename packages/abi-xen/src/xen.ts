@@ -4,8 +4,8 @@ import { NonrootError, XenPlatform } from '@nonroot/contracts'
 import type {
   Counter,
   CpuidResult,
-  GuestAbi,
-  GuestAbiPorts,
+  X86GuestAbi,
+  X86GuestAbiPorts,
   GuestAbiVcpu,
   HypercallResult,
   ParavirtualMachine,
@@ -20,7 +20,7 @@ import { CPUID, MACHINE_ADDRESS_BITS, VERSION } from './facts.ts'
 import { RESERVED } from './grants.ts'
 import { dispatch, HYPERCALLS, type Hypercall } from './table.ts'
 
-export class XenAbi implements GuestAbi {
+export class XenAbi implements X86GuestAbi {
   readonly #context: VmContext
   readonly #counters = new Map<Hypercall, Counter>()
   readonly #refused: Counter
@@ -40,7 +40,8 @@ export class XenAbi implements GuestAbi {
     return this.#domain!
   }
 
-  attach({ clock, vcpuCount, power, tables, capability }: GuestAbiPorts): void {
+  attach({ clock, vcpuCount, power, paging, capability }: X86GuestAbiPorts): void {
+    const { tableCalls: tables } = paging
     if (!tables) {
       throw new NonrootError({
         code: 'stack.incompatible',

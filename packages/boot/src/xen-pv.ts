@@ -56,7 +56,7 @@ interface Notes {
 }
 
 export const createXenPv = (): BootProtocol => ({
-  load(image: BootImage, machine: BootMachine): BootState {
+  load(image: BootImage, machine: BootMachine): BootState<VcpuState> {
     if (!image.kernel) throw badImage('kernel', 'file', 'not given', 'name one: boot.xen-pv.kernel: ./vmlinux')
     if (!machine.paravirtual) {
       throw badImage(
@@ -116,7 +116,7 @@ class Layout {
   }
 }
 
-function build(image: BootImage, elf: ElfImage, notes: Notes, machine: ParavirtualMachine): BootState {
+function build(image: BootImage, elf: ElfImage, notes: Notes, machine: ParavirtualMachine): BootState<VcpuState> {
   const memory = machine.begin()
   const pages = memory.machineFrames.length
   const end = Math.max(...elf.segments.map(({ physical, memorySize }) => physical - Number(notes.offset) + memorySize))

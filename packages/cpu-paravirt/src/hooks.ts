@@ -1,9 +1,10 @@
 /** The processor's hooks: every exception comes here first, and ends the stay in guest code. @hot */
 
-import { EXIT, HIDDEN_FAULT, LEFT, PROCEED, S } from '@nonroot/x86'
-import type { Core, EventKind, HiddenFaultAnswer, NonRoot, Outcome, SecondStageAnswer } from '@nonroot/x86'
+import { EXIT, WALK_FAULT, LEFT, PROCEED, S } from '@nonroot/x86'
+import type { Core, EventKind, Hooks, Outcome, SecondStageAnswer, WalkFaultAnswer } from '@nonroot/x86'
 
-export class ExceptionHooks implements NonRoot {
+export class ExceptionHooks implements Hooks {
+  readonly #core: Core
   /** The exception that the processor stopped with, -1 none. */
   vector = -1
   errorCode = 0
@@ -14,13 +15,17 @@ export class ExceptionHooks implements NonRoot {
   tableLow = 0
   tableHigh = 0
 
-  exception(core: Core, vector: number, errorCode: number, kind?: EventKind, length = 0): boolean {
+  exception(vector: number, errorCode: number, kind?: EventKind, length = 0): boolean {
     this.vector = vector
     this.errorCode = errorCode
     this.length = length
     // INT1, INT3 and INTO are asked about in the midst of the instruction, which is then left.
-    if (kind !== undefined) core.set32(S.exit, EXIT.abandoned)
+    if (kind !== undefined) this.#core.set32(S.exit, EXIT.abandoned)
     return true
+  }
+
+  constructor(core: Core) {
+    this.#core = core
   }
 
   take(): number {
@@ -29,21 +34,21 @@ export class ExceptionHooks implements NonRoot {
     return vector
   }
 
-  /** Asked only while a hardware root is set, which is for the one instruction that stores to a table. */
-  pageFault(core: Core, low: number, high: number): HiddenFaultAnswer {
-    if (this.tableFrame < 0 || (low & -4096) !== this.tableLow || high !== this.tableHigh) return HIDDEN_FAULT.guest
-    core.paging.frame = this.tableFrame
-    return HIDDEN_FAULT.device
+  /** Asked only during the one instruction that stores to a table. */
+  walkFault(low: number, high: number): WalkFaultAnswer {
+    if (this.tableFrame < 0 || (low & -4096) !== this.tableLow || high !== this.tableHigh) return WALK_FAULT.guest
+    this.#core.paging.frame = this.tableFrame
+    return WALK_FAULT.device
   }
 
   intercept(): Outcome | typeof PROCEED {
     return PROCEED
   }
-  eptViolation(): SecondStageAnswer {
-    return HIDDEN_FAULT.left
+  secondStageViolation(): SecondStageAnswer {
+    return WALK_FAULT.left
   }
-  eptMisconfiguration(): SecondStageAnswer {
-    return HIDDEN_FAULT.left
+  secondStageMisconfiguration(): SecondStageAnswer {
+    return WALK_FAULT.left
   }
   /** There is none in long mode. */
   taskSwitch(): Outcome {

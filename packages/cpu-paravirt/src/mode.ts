@@ -1,7 +1,7 @@
 /** The CPU mode `paravirt`: one software processor a vCPU, VMX not in use. One per host. */
 
 import { NonrootError } from '@nonroot/contracts'
-import type { CpuMode, HostContext, VcpuPorts } from '@nonroot/contracts'
+import type { CpuMode, HostContext, X86VcpuPorts } from '@nonroot/contracts'
 import { createThreadedRegionService, PREBUILT_HANDLERS, readPrebuilt } from '@nonroot/x86'
 import { ParavirtVcpu } from './vcpu.ts'
 
@@ -21,7 +21,7 @@ export function createParavirtMode(
   const file = prebuilt?.(PREBUILT_HANDLERS)
   const handlers = file && readPrebuilt(file)
   return {
-    createVcpu(index: number, ports: VcpuPorts) {
+    createVcpu(index: number, ports: X86VcpuPorts) {
       const { tableCalls: tables } = ports.paging
       if (!tables) {
         throw new NonrootError({

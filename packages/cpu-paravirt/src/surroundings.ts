@@ -1,6 +1,6 @@
 /** The pins and buses of the chip: machine addresses are the host's, ports and devices there are none, CPUID is the policy's. */
 
-import type { CpuidResult, HostMemory, TableCalls, VcpuPorts } from '@nonroot/contracts'
+import type { CpuidResult, HostMemory, TableCalls, X86VcpuPorts } from '@nonroot/contracts'
 import type { ProcessorHost } from '@nonroot/x86'
 import { applyPolicy } from './cpuid-policy.ts'
 
@@ -13,14 +13,14 @@ export class Surroundings implements ProcessorHost {
   /** A store to a table of the guest's, which the processor may not write: one of four bytes, low half first. */
   onTableRead: ((machine: number, size: number) => number) | undefined
   onTableWrite: ((machine: number, size: number, value: number) => void) | undefined
-  readonly #ports: VcpuPorts
+  readonly #ports: X86VcpuPorts
   readonly #vcpu: number
   readonly #limit: number
   readonly #registers: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
   readonly #random = new BigUint64Array(1)
   readonly #randomBytes = new Uint8Array(this.#random.buffer)
 
-  constructor(memory: HostMemory, ports: VcpuPorts, vcpu: number, tables: TableCalls) {
+  constructor(memory: HostMemory, ports: X86VcpuPorts, vcpu: number, tables: TableCalls) {
     this.memory = memory
     this.#ports = ports
     this.#vcpu = vcpu

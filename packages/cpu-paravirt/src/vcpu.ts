@@ -10,10 +10,10 @@ import type {
   HostMemory,
   Snapshot,
   TableCalls,
-  Vcpu,
+  X86Vcpu,
   VcpuEvent,
   VcpuExit,
-  VcpuPorts,
+  X86VcpuPorts,
   VcpuState,
   VcpuStatePatch,
 } from '@nonroot/contracts'
@@ -48,13 +48,13 @@ import { Surroundings } from './surroundings.ts'
 /** How a vCPU sleeps: until an event that it may take, or until anything wakes it. `woken`: it did. */
 type Sleep = 'no' | 'untilEvent' | 'untilWoken' | 'woken'
 
-export class ParavirtVcpu implements Vcpu {
+export class ParavirtVcpu implements X86Vcpu {
   readonly index: number
-  readonly ports: VcpuPorts
+  readonly ports: X86VcpuPorts
   readonly core: Core
   readonly tables: TableCalls
   readonly state = new GuestState()
-  readonly hooks = new ExceptionHooks()
+  readonly hooks: ExceptionHooks
   readonly surroundings: Surroundings
   readonly frames: Frames
   readonly tableStore: TableStore
@@ -83,7 +83,7 @@ export class ParavirtVcpu implements Vcpu {
   readonly #hypercalls: Counter
   readonly #toggles: Counter
 
-  constructor(index: number, host: HostMemory, ports: VcpuPorts, tables: TableCalls, options: ProcessorOptions) {
+  constructor(index: number, host: HostMemory, ports: X86VcpuPorts, tables: TableCalls, options: ProcessorOptions) {
     this.index = index
     this.ports = ports
     this.tables = tables
@@ -91,7 +91,7 @@ export class ParavirtVcpu implements Vcpu {
     this.surroundings = new Surroundings(host, ports, index, tables)
     this.#processor = new Processor(this.surroundings, options)
     this.core = this.#processor.core
-    this.core.nonRoot = this.hooks
+    this.core.hooks = this.hooks = new ExceptionHooks(this.core)
     this.frames = new Frames(this.core, this.state, (reason) => this.crash(reason))
     this.tableStore = new TableStore(this)
     this.pv = new VcpuForAbi(this)
@@ -396,7 +396,7 @@ export class ParavirtVcpu implements Vcpu {
   }
 
   dispose(): void {
-    this.core.nonRoot = undefined
+    this.core.hooks = undefined
     this.#processor.dispose()
   }
 }

@@ -8,7 +8,7 @@ import type {
   EventChannels,
   EventError,
   EventMemory,
-  InterruptController,
+  X86InterruptController,
   InterruptSink,
   Metrics,
   PortStatus,
@@ -39,7 +39,7 @@ interface Port {
 }
 const closed = (): Port => ({ state: 'closed', vcpu: 0, remote: 0, remotePort: 0, virtual: 0, onEvent: undefined })
 
-export class TwoLevelChannels implements EventChannels, InterruptController {
+export class TwoLevelChannels implements EventChannels, X86InterruptController {
   readonly lines = 0
   readonly messages = { send: (): void => {} }
   readonly #vcpuCount: number

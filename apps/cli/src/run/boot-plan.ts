@@ -52,7 +52,9 @@ export interface Planning {
 export const cacheFolder = (): string =>
   process.env['NONROOT_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'nonroot')
 
-const LINUX_PARAMETERS = 'console=ttyS0'
+/** Where Linux has its console, by the protocol that starts it. */
+const CONSOLES: Readonly<Record<string, string>> = { linux: 'ttyS0', 'xen-pv': 'hvc0' }
+const consoleParameter = (protocol: string): string => `console=${CONSOLES[protocol] ?? 'ttyS0'}`
 
 export async function planBoot(request: RunRequest, planning: Planning): Promise<BootPlan> {
   const loaded = await loadConfig(request.stackFile, planning.source, request.set)
@@ -116,19 +118,22 @@ async function choose(
 ): Promise<Chosen | undefined> {
   const { kernel, initrd, cmdline, command } = request
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
-  if (kernel !== undefined) return { set: [await kernelSetting(kernel, request, source)], ours: false }
   const configured = config.boot && Object.keys(config.boot).find((key) => key !== 'use')
-  if (configured !== undefined) {
+  // A stack may say how its guests start and leave open which.
+  const isOpen = configured === 'xen-pv' && !('kernel' in Object(config.boot![configured]))
+  const protocol = isOpen ? configured : 'linux'
+  if (kernel !== undefined) return { set: [await kernelSetting(kernel, protocol, request, source)], ours: false }
+  if (configured !== undefined && !isOpen) {
     const set = Object.entries(extra).map(([key, value]) => `boot.${configured}.${key}=${JSON.stringify(value)}`)
     return { set, ours: false }
   }
   const { DEBIAN_PARAMETERS } = await import('@nonroot/image')
   // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
-  const usual = [...DEBIAN_PARAMETERS, ...(command ? ['quiet'] : [])].join(' ')
+  const usual = [consoleParameter(protocol), ...DEBIAN_PARAMETERS.slice(1), ...(command ? ['quiet'] : [])].join(' ')
   // Only our own init runs commands.
   if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !command)) {
     const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
-    return { set: [bootSetting('linux', { kernel: disk.file })], ours: disk.ours, image }
+    return { set: [bootSetting(protocol, { kernel: disk.file })], ours: disk.ours, image }
   }
   const [{ debianImage, ImageError }, { nodeImageHost }] = await Promise.all([
     import('@nonroot/image'),
@@ -140,9 +145,9 @@ async function choose(
       onProgress: (progress) => tell(progressText(progress), progress.done >= progress.total),
     })
     const options = { kernel: image.vmlinux, initrd: image.initrd, cmdline: usual, ...extra }
-    return { set: [bootSetting('linux', options)], ours: true }
+    return { set: [bootSetting(protocol, options)], ours: true }
   } catch (error) {
-    if (!(error instanceof ImageError) || command || disk) throw error
+    if (!(error instanceof ImageError) || command || disk || isOpen) throw error
     tell(`no Debian image: ${error.message}; running the built-in demo guest`, true)
     return undefined
   }
@@ -152,14 +157,23 @@ const bootSetting = (protocol: string, options: Record<string, unknown>): string
   `boot=${JSON.stringify({ use: '@nonroot/boot', [protocol]: options })}`
 
 /** By what the file is: a Multiboot header in its first 8 KiB, or Linux. */
-async function kernelSetting(kernel: string, request: RunRequest, source: ModuleSource): Promise<string> {
+async function kernelSetting(
+  kernel: string,
+  protocol: string,
+  request: RunRequest,
+  source: ModuleSource,
+): Promise<string> {
   const start = await readStart(source.resolvePath(source.workingFolder, kernel))
   const { initrd, cmdline } = request
-  if (isMultiboot(start)) {
+  if (protocol === 'linux' && isMultiboot(start)) {
     const modules = initrd === undefined ? {} : { modules: [{ content: initrd }] }
     return bootSetting('multiboot', { kernel, ...modules, ...(cmdline ? { cmdline } : {}) })
   }
-  return bootSetting('linux', { kernel, ...(initrd ? { initrd } : {}), cmdline: cmdline ?? LINUX_PARAMETERS })
+  return bootSetting(protocol, {
+    kernel,
+    ...(initrd ? { initrd } : {}),
+    cmdline: cmdline ?? consoleParameter(protocol),
+  })
 }
 
 const MULTIBOOT_MAGIC = 0x1bad_b002

@@ -3,7 +3,7 @@
  * behind a device, and what it would have written goes through validation. All or nothing: a refused store leaves every register as it was.
  */
 
-import { flushPage, PAGING, S, updatePaging } from '@nonroot/x86'
+import { flushPage, S, updatePaging } from '@nonroot/x86'
 import { handleException } from '../exceptions.ts'
 import type { ParavirtVcpu } from '../vcpu.ts'
 
@@ -41,11 +41,11 @@ export class TableStore {
     hooks.tableHigh = Number(BigInt.asIntN(32, address >> 32n))
     surroundings.onTableRead = (at, size) => this.#read(at, size)
     surroundings.onTableWrite = (at, size, value) => this.#write(at, size, value)
-    core.paging.hardwareRoot = { root: vcpu.state.kernelRoot, kind: PAGING.level4 }
+    core.paging.hooksFaults = true
     updatePaging(core)
     flushPage(core, hooks.tableLow, hooks.tableHigh)
     vcpu.stepOnce()
-    core.paging.hardwareRoot = undefined
+    core.paging.hooksFaults = false
     updatePaging(core)
     flushPage(core, hooks.tableLow, hooks.tableHigh)
     hooks.tableFrame = -1

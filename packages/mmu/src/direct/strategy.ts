@@ -4,7 +4,7 @@
  */
 
 import { NonrootError, RESUME } from '@nonroot/contracts'
-import type { Gva, PagingOutcome, PagingPort, PagingStrategy, Snapshot, VmContext } from '@nonroot/contracts'
+import type { Gva, PagingOutcome, PagingPort, X86PagingStrategy, Snapshot, VmContext } from '@nonroot/contracts'
 import { DirectTables } from './tables.ts'
 
 const notSaved = (): never => {
@@ -17,7 +17,7 @@ const notSaved = (): never => {
   })
 }
 
-export class DirectPaging implements PagingStrategy {
+export class DirectPaging implements X86PagingStrategy {
   readonly tableCalls: DirectTables
   readonly #inject = { next: 'inject' as const, address: 0n as Gva, code: 0 }
 

@@ -1,0 +1,47 @@
+/** The Xen-like stack from outside: a guest of ours always; Debian with NONROOT_DEBIAN=1, as in debian.test.ts. */
+
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { spawnCli } from '../testing/cli.ts'
+
+const path = (name: string): string => fileURLToPath(new URL(`../../../../${name}`, import.meta.url))
+const stack = path('stacks/xen-like.yaml')
+const hello = path('guests/xen-hello/hello.elf')
+const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
+
+describe('xen-like', { timeout: 60_000 }, () => {
+  it('runs the smallest paravirtual guest to its end', async () => {
+    const result = await spawnCli(['run', stack, '--memory', '32M', '--kernel', hello])
+    expect(result).toEqual({ status: 0, out: "hello from the hypervisor's console\nhello from the ring\n", err: '' })
+  })
+
+  it.each([
+    { what: 'shadow paging', set: 'stack.paging.strategy=shadow', says: /needs hardwareRoot/ },
+    { what: 'VMX', set: 'stack.cpu.use="@nonroot/cpu-vmx"', says: /needs pvEntry/ },
+    { what: 'the PC', set: 'stack.io=[{"use":"@nonroot/io-emulated"}]', says: /needs eventChannels/ },
+  ])('is refused with $what, and says why', async ({ set, says }) => {
+    const { status, err } = await spawnCli(['run', stack, '--set', set, '--kernel', hello])
+    expect(status).toBe(2)
+    expect(err).toMatch(says)
+  })
+
+  it('says that a kernel takes no paravirtual start', async () => {
+    const { status, err } = await spawnCli(['run', stack, '--kernel', path('guests/hello/hello.elf')])
+    expect(status).toBe(3)
+    expect(err).toMatch(/XEN_ELFNOTE_XEN_VERSION is not there\n.*boot it by linux or pvh/s)
+  })
+})
+
+describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a paravirtual guest', { timeout: 600_000 }, () => {
+  it.each(['1', '2'])('runs a command on %s vCPU', async (vcpus) => {
+    const words = ['sh', '-c', 'dmesg | grep -E "Booting kernel on|BUG|WARNING"; nproc; exit 7']
+    const result = await spawnCli(
+      ['run', stack, '--timeout', '5m', '--set', `machine.vcpus=${vcpus}`, '--', ...words],
+      { env },
+    )
+    expect(result.status).toBe(7)
+    expect(result.out.replaceAll(/^\[[\d. ]+\] /gm, '')).toBe(`Booting kernel on Xen\n${vcpus}\n`)
+  })
+})
