@@ -12,6 +12,7 @@ import type {
   MemoryPiece,
   ParavirtualMachine,
   ParavirtualMemory,
+  VcpuState,
 } from '@nonroot/contracts'
 import { readElf, isElf, type ElfImage } from './elf.ts'
 import { badImage, hex, noRoom } from './errors.ts'
