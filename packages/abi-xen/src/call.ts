@@ -63,6 +63,9 @@ export class Call {
   }
 }
 
+/** Result: 0 or above, an errno below 0, `AGAIN` or `NO_RESULT`. */
+export type Handler = (call: Call) => number
+
 export const toNumber = (value: bigint): number =>
   value >= 0n && value < 0x20_0000_0000_0000n ? Number(value) : Number.MAX_SAFE_INTEGER
 

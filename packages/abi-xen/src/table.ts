@@ -1,6 +1,6 @@
 /** Hypercalls by number. One function each; sub-operations are tables of their own. */
 
-import { AGAIN, type Call } from './call.ts'
+import { AGAIN, type Call, type Handler } from './call.ts'
 import { fail } from './facts.ts'
 import { callbackOp, setCallbacks, setTrapTable, nmiOp } from './calls/callbacks.ts'
 import { consoleIo } from './calls/console.ts'
@@ -14,9 +14,6 @@ import { physdevOp } from './calls/physdev.ts'
 import { schedOp, setTimerOp } from './calls/sched.ts'
 import { vcpuOp } from './calls/vcpu.ts'
 import { vmAssist, xenVersion } from './calls/version.ts'
-
-/** Result: 0 or above, an errno below 0, `AGAIN` or `NO_RESULT`. */
-export type Handler = (call: Call) => number
 
 export interface Hypercall {
   readonly number: number

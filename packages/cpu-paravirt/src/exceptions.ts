@@ -3,45 +3,23 @@
  * RIP is that of the instruction. (Xen, "xen/arch/x86/traps.c")
  */
 
-import { ACCESS, GuestFault, gpr, RCX, readLinear, runningInstruction, S, updateMode } from '@nonroot/x86'
+import { gpr, RCX, runningInstruction, S, updateMode } from '@nonroot/x86'
 import { emulatePrefixedCpuid, emulatePrivileged } from './emulation/privileged.ts'
 import { CR0, PAGE_FAULT, VECTOR } from './facts.ts'
-import type { ParavirtVcpu } from './vcpu.ts'
+import type { Deprivileged } from './deprivileged.ts'
 
-const SYSCALL = 0x050f
-const SYSCALL_LENGTH = 2n
 const IDT_CODE = 2
 const INT_LENGTH = 2n
 const DR6_MASK = 0xe00f
 
-const moveRip = (vcpu: ParavirtVcpu, by: bigint): void => vcpu.core.set64(S.rip, vcpu.core.get64(S.rip) + by)
+const moveRip = (vcpu: Deprivileged, by: bigint): void => vcpu.core.set64(S.rip, vcpu.core.get64(S.rip) + by)
 
-/** SYSCALL is switched off in the hardware. A kernel's is a call, a program's goes to its kernel. */
-function undefinedOpcode(vcpu: ParavirtVcpu): void {
-  const { state } = vcpu
-  if (opcodeAtRip(vcpu) === SYSCALL) {
-    if (state.inKernel) return vcpu.hypercall(SYSCALL_LENGTH)
-    const handler = state.callbacks.syscall
-    if (handler.address !== 0n) {
-      moveRip(vcpu, SYSCALL_LENGTH)
-      vcpu.count('syscall')
-      return vcpu.frames.systemCall(handler)
-    }
-  } else if (emulatePrefixedCpuid(vcpu)) return vcpu.countEmulated('cpuid')
+function undefinedOpcode(vcpu: Deprivileged): void {
+  if (emulatePrefixedCpuid(vcpu)) return vcpu.countEmulated('cpuid')
   bounce(vcpu, VECTOR.undefined, 0)
 }
 
-/** The two bytes at RIP, or -1. */
-function opcodeAtRip({ core }: ParavirtVcpu): number {
-  try {
-    return readLinear(core, core.get32(S.rip), core.get32(S.rip + 4), 2, ACCESS.user)
-  } catch (fault) {
-    if (!(fault instanceof GuestFault)) throw fault
-    return -1
-  }
-}
-
-function generalProtection(vcpu: ParavirtVcpu, code: number): void {
+function generalProtection(vcpu: Deprivileged, code: number): void {
   if (code & IDT_CODE) return softwareInterrupt(vcpu, code)
   if (code === 0) {
     const name = emulatePrivileged(vcpu)
@@ -52,7 +30,7 @@ function generalProtection(vcpu: ParavirtVcpu, code: number): void {
 }
 
 /** INT n: the hardware's table has no entry at all, and the error code says which one was wanted. */
-function softwareInterrupt(vcpu: ParavirtVcpu, code: number): void {
+function softwareInterrupt(vcpu: Deprivileged, code: number): void {
   const { state, frames } = vcpu
   const vector = (code >>> 3) & 0xff
   const handler = state.traps[vector]!
@@ -63,11 +41,11 @@ function softwareInterrupt(vcpu: ParavirtVcpu, code: number): void {
   frames.bounce(handler, undefined, `no handler for INT ${vector}`)
 }
 
-const isSysenter = ({ core, state }: ParavirtVcpu): boolean =>
+const isSysenter = ({ core, state }: Deprivileged): boolean =>
   !state.inKernel && core.recordRip() === core.get64(S.rip) && runningInstruction(core)?.row.mnemonic === 'SYSENTER'
 
 /** Nothing of where it came from is left: RIP 0. (Xen, "sysenter_entry") */
-function sysenter(vcpu: ParavirtVcpu): void {
+function sysenter(vcpu: Deprivileged): void {
   const handler = vcpu.state.callbacks.sysenter
   if (handler.address === 0n) return bounce(vcpu, VECTOR.protection, 0)
   vcpu.core.set64(S.rip, 0n)
@@ -76,44 +54,42 @@ function sysenter(vcpu: ParavirtVcpu): void {
   vcpu.frames.bounce(handler, undefined, 'no handler for SYSENTER')
 }
 
-function pageFault(vcpu: ParavirtVcpu, code: number): void {
+function pageFault(vcpu: Deprivileged, code: number): void {
   const { core, state, tables } = vcpu
   const address = BigInt.asUintN(64, (BigInt(core.paging.faultHigh) << 32n) | BigInt(core.paging.faultLow >>> 0))
   const isStore = (code & (PAGE_FAULT.present | PAGE_FAULT.write)) === (PAGE_FAULT.present | PAGE_FAULT.write)
   if (isStore && state.inKernel) {
     const machine = tables.tableEntryAt(vcpu.index, address)
     if (machine !== undefined) {
-      const isDone = vcpu.tableStore.run(address, machine + Number(address & 7n))
-      vcpu.countTableStore(isDone)
-      if (isDone) return
+      if (vcpu.storeToTable(address, machine)) return
     }
   }
-  vcpu.writeInfoCr2(address)
+  vcpu.writeFaultAddress(address)
   bounce(vcpu, VECTOR.page, code)
 }
 
 /** The guest kernel is told once, and finds the FPU there when it comes back. */
-function noFpu(vcpu: ParavirtVcpu): void {
+function noFpu(vcpu: Deprivileged): void {
   const { core } = vcpu
   core.set32(S.cr0, core.get32(S.cr0) & ~CR0.ts)
   updateMode(core)
   bounce(vcpu, VECTOR.noFpu, 0)
 }
 
-function debug(vcpu: ParavirtVcpu): void {
+function debug(vcpu: Deprivileged): void {
   const { core } = vcpu
   core.set32(S.dr6, (core.get32(S.dr6) & ~0xf) | (core.pendingDebug & DR6_MASK))
   core.pendingDebug = 0
   bounce(vcpu, VECTOR.debug, 0)
 }
 
-const bounce = (vcpu: ParavirtVcpu, vector: number, code: number): void => {
+const bounce = (vcpu: Deprivileged, vector: number, code: number): void => {
   vcpu.countException(vector)
   vcpu.frames.exception(vector, code)
 }
 
 /** `length`: RIP goes behind the instruction, which asked for the exception. */
-export function handleException(vcpu: ParavirtVcpu, vector: number, code: number, length: number): void {
+export function handleException(vcpu: Deprivileged, vector: number, code: number, length: number): void {
   if (length) moveRip(vcpu, BigInt(length))
   switch (vector) {
     case VECTOR.undefined:

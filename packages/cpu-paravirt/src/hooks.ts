@@ -1,7 +1,7 @@
 /** The processor's hooks: every exception comes here first, and ends the stay in guest code. @hot */
 
 import { EXIT, WALK_FAULT, LEFT, PROCEED, S } from '@nonroot/x86'
-import type { Core, EventKind, Hooks, Outcome, SecondStageAnswer, WalkFaultAnswer } from '@nonroot/x86'
+import type { Core, EventKind, HookRow, Hooks, Outcome, SecondStageAnswer, WalkFaultAnswer } from '@nonroot/x86'
 
 export class ExceptionHooks implements Hooks {
   readonly #core: Core
@@ -40,6 +40,16 @@ export class ExceptionHooks implements Hooks {
     this.#core.paging.frame = this.tableFrame
     return WALK_FAULT.device
   }
+
+  /** SYSCALL is a call of the kernel's, or a program's to its kernel. All else that matters traps by itself. */
+  policy(row: HookRow): 'run' | 'trap' {
+    return row.mnemonic === 'SYSCALL' ? 'trap' : 'run'
+  }
+  trapped(): Outcome {
+    return this.onSystemCall()
+  }
+  /** By whoever owns the hooks. */
+  onSystemCall: () => Outcome = () => LEFT
 
   intercept(): Outcome | typeof PROCEED {
     return PROCEED

@@ -1,6 +1,6 @@
 /** The vCPU as its guest ABI sees it: `PvVcpu`, by the state and the frames of this package. */
 
-import type { PvCallback, PvContext, PvSegmentBase, PvTrap, PvVcpu, Hpa } from '@nonroot/contracts'
+import type { PvCallback, PvContext, PvSegmentBase, PvTrap, PvVcpu, Hpa, TableCalls } from '@nonroot/contracts'
 import {
   ACCESS,
   gpr,
@@ -19,8 +19,10 @@ import {
   writeFlags,
   writeRange,
 } from '@nonroot/x86'
+import type { Core } from '@nonroot/x86'
+import type { Frames } from './entry/frames.ts'
+import type { GuestState } from './guest-state.ts'
 import { CR0, highOf, HYPERVISOR, isCanonical, lowOf, SELECTOR_RPL } from './facts.ts'
-import type { ParavirtVcpu } from './vcpu.ts'
 
 const FS_BASE = segment(SEGMENT.fs) + SEG.base
 const GS_BASE = segment(SEGMENT.gs) + SEG.base
@@ -33,10 +35,27 @@ const LDT_RIGHTS = 0x82
 const isForbidden = (address: bigint, length: number): boolean =>
   address + BigInt(length) > HYPERVISOR.start && address < HYPERVISOR.end
 
-export class VcpuForAbi implements PvVcpu {
-  readonly #vcpu: ParavirtVcpu
+/** What of a vCPU its guest ABI moves. */
+export interface VcpuUnderAbi {
+  readonly index: number
+  readonly core: Core
+  readonly state: GuestState
+  readonly frames: Frames
+  readonly tables: TableCalls
+  readonly isUp: boolean
+  returnFromTrap(): void
+  sleep(untilWoken: boolean): void
+  kick(): void
+  repeat(): void
+  crash(reason: string): void
+  startAt(cs: number, ss: number): void
+  setUp(up: boolean): void
+}
 
-  constructor(vcpu: ParavirtVcpu) {
+export class VcpuForAbi implements PvVcpu {
+  readonly #vcpu: VcpuUnderAbi
+
+  constructor(vcpu: VcpuUnderAbi) {
     this.#vcpu = vcpu
   }
 

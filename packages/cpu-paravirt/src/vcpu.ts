@@ -3,7 +3,7 @@
  * exceptions.ts, how the guest is entered in entry/frames.ts.
  */
 
-import { GENERAL_REGISTERS, invariant, NonrootError } from '@nonroot/contracts'
+import { GENERAL_REGISTERS, NonrootError } from '@nonroot/contracts'
 import type {
   Counter,
   GuestAbiVcpu,
@@ -18,7 +18,11 @@ import type {
   VcpuStatePatch,
 } from '@nonroot/contracts'
 import {
+  EXIT,
+  FLAG,
   gpr,
+  JUMPED,
+  LEFT,
   MODE,
   Processor,
   RAX,
@@ -34,21 +38,25 @@ import {
   updatePaging,
   writeRegisters,
 } from '@nonroot/x86'
-import type { Core, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
+import type { Core, Outcome, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
+import { ENTRIES, type Deprivileged, type Entry } from './deprivileged.ts'
 import { TableStore } from './emulation/table-store.ts'
 import { Frames } from './entry/frames.ts'
 import { handleException } from './exceptions.ts'
-import { CR0, CR4_START, EFER, highOf, INFO, lowOf, PAT, R11, XCR0_START } from './facts.ts'
+import { CR0, CR4_START, EFER, highOf, INFO, lowOf, PAT, R11, VECTOR, XCR0_START } from './facts.ts'
 import { GuestState } from './guest-state.ts'
 import { ExceptionHooks } from './hooks.ts'
 import { ParavirtPagingPort } from './paging-port.ts'
-import { VcpuForAbi } from './pv-vcpu.ts'
+import { VcpuForAbi, type VcpuUnderAbi } from './pv-vcpu.ts'
 import { Surroundings } from './surroundings.ts'
+
+/** -ENOSYS. */
+const NO_SUCH_CALL = 0xffff_ffff_ffff_ffdan
 
 /** How a vCPU sleeps: until an event that it may take, or until anything wakes it. `woken`: it did. */
 type Sleep = 'no' | 'untilEvent' | 'untilWoken' | 'woken'
 
-export class ParavirtVcpu implements X86Vcpu {
+export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
   readonly index: number
   readonly ports: X86VcpuPorts
   readonly core: Core
@@ -57,12 +65,12 @@ export class ParavirtVcpu implements X86Vcpu {
   readonly hooks: ExceptionHooks
   readonly surroundings: Surroundings
   readonly frames: Frames
-  readonly tableStore: TableStore
   readonly pv: VcpuForAbi
   readonly abiVcpu: GuestAbiVcpu
   isUp: boolean
 
   readonly #processor: Processor
+  readonly #tableStore: TableStore
   #running = false
   #yielded = false
   #kicked = false
@@ -92,8 +100,9 @@ export class ParavirtVcpu implements X86Vcpu {
     this.#processor = new Processor(this.surroundings, options)
     this.core = this.#processor.core
     this.core.hooks = this.hooks = new ExceptionHooks(this.core)
+    this.hooks.onSystemCall = () => this.#systemCall()
     this.frames = new Frames(this.core, this.state, (reason) => this.crash(reason))
-    this.tableStore = new TableStore(this)
+    this.#tableStore = new TableStore(this)
     this.pv = new VcpuForAbi(this)
     this.abiVcpu = createAbiVcpu(this)
 
@@ -103,10 +112,7 @@ export class ParavirtVcpu implements X86Vcpu {
       bounces.counter(`exception${vector}`, `entries of the guest kernel for exception ${vector}`),
     )
     this.#entries = Object.fromEntries(
-      ['syscall', 'sysenter', 'int', 'event', 'nmi'].map((name) => [
-        name,
-        bounces.counter(name, `entries of the guest kernel for ${name}`),
-      ]),
+      ENTRIES.map((name) => [name, bounces.counter(name, `entries of the guest kernel for ${name}`)]),
     )
     this.#stores = metrics.counter('tableStores', 'stores to page tables carried out for the guest kernel')
     this.#storesRefused = metrics.counter('tableStoresRefused', 'stores to page tables that validation refused')
@@ -224,29 +230,56 @@ export class ParavirtVcpu implements X86Vcpu {
   #handle(): void {
     const { hooks } = this
     const vector = hooks.take()
-    invariant(vector >= 0, 'the processor stopped for nothing')
+    // A call that is to be looked at from outside.
+    if (vector < 0) return
     this.#exceptions++
     handleException(this, vector, hooks.errorCode, hooks.length)
   }
 
-  /** One instruction, its exception (if any) left in the hooks. */
+  storeToTable(address: bigint, machine: number): boolean {
+    const isDone = this.#tableStore.run(address, machine)
+    if (isDone) this.#stores.value++
+    else this.#storesRefused.value++
+    return isDone
+  }
+
   stepOnce(): StopReason | undefined {
     return this.#processor.step()
   }
 
   // What handlers ask for
 
-  hypercall(length: bigint): void {
-    const { core } = this
+  /** SYSCALL, RIP being at it: settled in the midst of guest code, which goes on wherever RIP then is. */
+  #systemCall(): Outcome {
+    const { core, state } = this
     const rip = core.get64(S.rip)
-    core.set64(S.rip, rip + length)
-    core.set64(gpr(RCX), rip + length)
+    const { syscall } = state.callbacks
+    if (state.inKernel) this.#hypercall(rip, core.nextRip())
+    else if (syscall.address === 0n) return core.raise(VECTOR.undefined)
+    else {
+      core.set64(S.rip, core.nextRip())
+      this.count('syscall')
+      this.frames.systemCall(syscall)
+    }
+    if (this.#failure === undefined) this.#enter()
+    if (this.#failure !== undefined || this.#sleep !== 'no' || this.#kicked || !this.isUp) return this.#leave(EXIT.stop)
+    return core.get32(S.flags) & FLAG.TF || core.debugging ? this.#leave(EXIT.none) : JUMPED
+  }
+  #leave(exit: number): typeof LEFT {
+    this.core.set32(S.exit, exit)
+    return LEFT
+  }
+
+  #hypercall(rip: bigint, next: bigint): void {
+    const { core } = this
+    core.set64(S.rip, next)
+    core.set64(gpr(RCX), next)
     core.set64(gpr(R11), BigInt(readFlags(core) >>> 0))
     this.#hypercalls.value++
     this.#repeats = false
     const result = this.ports.abi.hypercall(this.abiVcpu)
     if (this.#repeats) core.set64(S.rip, rip)
-    else if (result === 'unknown') core.set64(gpr(RAX), 0xffff_ffff_ffff_ffdan)
+    else if (result === 'unknown') core.set64(gpr(RAX), NO_SUCH_CALL)
   }
 
   returnFromTrap(): void {
@@ -276,14 +309,16 @@ export class ParavirtVcpu implements X86Vcpu {
     return this.#failed
   }
 
-  readInfoCr2 = (): bigint => this.core.view.getBigUint64(this.state.info + INFO.cr2, true)
-  writeInfoCr2(value: bigint): void {
+  readFaultAddress(): bigint {
+    return this.core.view.getBigUint64(this.state.info + INFO.cr2, true)
+  }
+  writeFaultAddress(value: bigint): void {
     this.core.view.setBigUint64(this.state.info + INFO.cr2, value, true)
   }
 
   // Counting
 
-  count(entry: 'syscall' | 'sysenter' | 'int' | 'event' | 'nmi'): void {
+  count(entry: Entry): void {
     this.#entries[entry]!.value++
   }
   countException(vector: number): void {
@@ -296,10 +331,6 @@ export class ParavirtVcpu implements X86Vcpu {
       this.#emulated.set(name, counter)
     }
     counter.value++
-  }
-  countTableStore(isDone: boolean): void {
-    if (isDone) this.#stores.value++
-    else this.#storesRefused.value++
   }
 
   // The Vcpu contract
@@ -328,7 +359,7 @@ export class ParavirtVcpu implements X86Vcpu {
   inject(event: VcpuEvent): void {
     if (event.kind === 'nmi') this.pv.sendNmi()
     else if (event.kind === 'exception') {
-      if (event.cr2 !== undefined) this.writeInfoCr2(event.cr2)
+      if (event.cr2 !== undefined) this.writeFaultAddress(event.cr2)
       this.frames.exception(event.vector, event.errorCode ?? 0)
     }
   }

@@ -1,9 +1,8 @@
 /** Where the guest kernel wants to be entered: traps, callbacks, NMIs. (Xen, "public/arch-x86/xen.h", struct trap_info; "public/callback.h") */
 
 import type { PvCallback } from '@nonroot/contracts'
-import type { Call } from '../call.ts'
+import type { Call, Handler } from '../call.ts'
 import { fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const TRAP_BYTES = 16
 const MOST_TRAPS = 256

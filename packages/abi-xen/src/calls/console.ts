@@ -1,7 +1,7 @@
 /** The hypervisor's own console. (Xen, "public/xen.h", CONSOLEIO_*) */
 
+import type { Handler } from '../call.ts'
 import { fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const LONGEST = 4096
 

@@ -1,8 +1,7 @@
 /** Stack, return from a bounce, FPU and debug registers. */
 
-import { NO_RESULT } from '../call.ts'
+import { NO_RESULT, type Handler } from '../call.ts'
 import { fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 /** (ss, sp). */
 export const stackSwitch: Handler = (call) => {

@@ -1,8 +1,7 @@
 /** Segment descriptors and bases. */
 
-import { statusCode, toNumber } from '../call.ts'
+import { statusCode, toNumber, type Handler } from '../call.ts'
 import { fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const MOST_ENTRIES = 14 * 512
 

@@ -1,9 +1,8 @@
 /** Event channel operations. (Xen, "public/event_channel.h") */
 
 import type { EventError } from '@nonroot/contracts'
-import { eventCode, type Call } from '../call.ts'
+import { eventCode, type Call, type Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 /** Gives a port that goes back into the structure at `at`, or a result. */
 interface Operation {

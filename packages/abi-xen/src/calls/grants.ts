@@ -1,9 +1,8 @@
 /** Grant table operations of a domain that grants. Mapping is a back end's side, of which a lone domain has none. (Xen, "public/grant_table.h") */
 
-import type { Call } from '../call.ts'
+import type { Call, Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
 import { MOST_FRAMES } from '../grants.ts'
-import type { Handler } from '../table.ts'
 
 const STATUS = { ok: 0, general: -1, badDomain: -2 } as const
 const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN

@@ -1,8 +1,7 @@
 /** How much memory the domain has, and giving and taking of it. (Xen, "public/memory.h") */
 
-import { toNumber, type Call } from '../call.ts'
+import { toNumber, type Call, type Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const RESERVATION_BYTES = 32
 /** Frames one by one before the guest's own events get a chance. */

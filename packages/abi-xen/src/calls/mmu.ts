@@ -1,9 +1,8 @@
 /** Updates of page tables, in batches. What an update may do is the paging strategy's to judge. (Xen, "public/xen.h", MMU calls) @hot */
 
 import type { TableLevel } from '@nonroot/contracts'
-import { statusCode, toNumber, type Call } from '../call.ts'
+import { statusCode, toNumber, type Call, type Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 /** Requests before the guest's own events get a chance. */
 const PIECE = 1024

@@ -1,7 +1,7 @@
 /** Ports. A domain without devices may ask for privilege over them, and finds none. (Xen, "public/physdev.h") */
 
+import type { Handler } from '../call.ts'
 import { fail } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const MOST_PORTS = 65536
 const SET_IOPL = 6

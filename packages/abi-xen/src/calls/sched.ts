@@ -1,8 +1,7 @@
 /** Giving the processor away, and the end of the domain. (Xen, "public/sched.h") */
 
-import { toNumber, type Call } from '../call.ts'
+import { toNumber, type Call, type Handler } from '../call.ts'
 import { fail, INFO } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const MOST_POLLED = 128
 const REASON = { powerOff: 0, reboot: 1, suspend: 2, crash: 3 } as const

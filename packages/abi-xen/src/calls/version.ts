@@ -1,8 +1,7 @@
 /** What hypervisor this is. Texts are padded with zeros to their whole length. (Xen, "public/version.h"; XSA-122) */
 
-import type { Call } from '../call.ts'
+import type { Call, Handler } from '../call.ts'
 import { EXTRA_VERSION, fail, FEATURES, VERSION } from '../facts.ts'
-import type { Handler } from '../table.ts'
 
 const text = (value: string, bytes: number): Uint8Array => {
   const padded = new Uint8Array(bytes)

@@ -19,10 +19,10 @@ import {
 } from '@nonroot/x86'
 import type { Core, Instruction } from '@nonroot/x86'
 import { CR0, CR4_FIXED, CR4_GUEST, highOf, lowOf } from '../facts.ts'
-import type { ParavirtVcpu } from '../vcpu.ts'
+import type { Deprivileged } from '../deprivileged.ts'
 import { readGuestMsr, writeGuestMsr } from './msrs.ts'
 
-type Emulation = (vcpu: ParavirtVcpu, instruction: Instruction) => boolean
+type Emulation = (vcpu: Deprivileged, instruction: Instruction) => boolean
 
 const low32 = (core: Core, register: number): number => core.get32(gpr(register)) >>> 0
 const pair = (core: Core): bigint => (BigInt(low32(core, RDX)) << 32n) | BigInt(low32(core, RAX))
@@ -48,16 +48,16 @@ const movFromControl: Emulation = (vcpu, { reg, rm }) => {
   vcpu.core.set64(gpr(rm), value)
   return true
 }
-function controlRegister({ core, state, readInfoCr2 }: ParavirtVcpu, number: number): bigint | undefined {
+function controlRegister(vcpu: Deprivileged, number: number): bigint | undefined {
   switch (number) {
     case 0:
-      return BigInt(core.get32(S.cr0) >>> 0)
+      return BigInt(vcpu.core.get32(S.cr0) >>> 0)
     case 2:
-      return readInfoCr2()
+      return vcpu.readFaultAddress()
     case 3:
-      return BigInt(state.kernelRoot)
+      return BigInt(vcpu.state.kernelRoot)
     case 4:
-      return BigInt(core.get32(S.cr4) >>> 0)
+      return BigInt(vcpu.core.get32(S.cr4) >>> 0)
     default:
       return undefined
   }
@@ -72,7 +72,7 @@ const movToControl: Emulation = (vcpu, { reg, rm }) => {
       vcpu.pv.setTaskSwitched((value & 8n) !== 0n)
       return true
     case 2:
-      vcpu.writeInfoCr2(value)
+      vcpu.writeFaultAddress(value)
       return true
     case 3:
       return vcpu.tables.setRoot(vcpu.index, 'kernel', Number(BigInt.asUintN(52, value) >> 12n)) === 'ok'
@@ -123,7 +123,7 @@ const input: Emulation = (vcpu, instruction) => {
 const output: Emulation = (vcpu, instruction) => mayUsePort(vcpu, instruction)
 
 const portSize = ({ opcode, operandSize }: Instruction): number => (opcode & 1 ? (operandSize === 16 ? 2 : 4) : 1)
-function mayUsePort({ core, state }: ParavirtVcpu, instruction: Instruction): boolean {
+function mayUsePort({ core, state }: Deprivileged, instruction: Instruction): boolean {
   if (state.ioPrivilege >= (state.inKernel ? 1 : 3)) return true
   const port = instruction.opcode & 8 ? core.get32(gpr(RDX)) & 0xffff : instruction.immediate & 0xff
   const bytes = portSize(instruction)
@@ -158,7 +158,7 @@ const EITHER: Readonly<Record<string, Emulation>> = { in: input, out: output }
 const INTERRUPT_FLAG = new Set(['cli', 'sti'])
 
 /** The name under which it is counted, if the instruction was carried out; RIP is then behind it. */
-export function emulatePrivileged(vcpu: ParavirtVcpu): string | undefined {
+export function emulatePrivileged(vcpu: Deprivileged): string | undefined {
   const { core, state } = vcpu
   // A fault of the fetch itself: there is no instruction.
   if (core.recordRip() !== core.get64(S.rip)) return undefined
@@ -180,7 +180,7 @@ const PREFIXED_CPUID = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2]
 const bytes = new Uint8Array(PREFIXED_CPUID.length)
 const result = new Uint32Array(4)
 
-export function emulatePrefixedCpuid(vcpu: ParavirtVcpu): boolean {
+export function emulatePrefixedCpuid(vcpu: Deprivileged): boolean {
   const { core } = vcpu
   const rip = core.get64(S.rip)
   try {

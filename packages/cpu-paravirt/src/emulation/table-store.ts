@@ -5,13 +5,13 @@
 
 import { flushPage, S, updatePaging } from '@nonroot/x86'
 import { handleException } from '../exceptions.ts'
-import type { ParavirtVcpu } from '../vcpu.ts'
+import type { Deprivileged } from '../deprivileged.ts'
 
 /** General registers, RIP and flags: what a store may change. */
 const REGISTERS = S.cpl
 
 export class TableStore {
-  readonly #vcpu: ParavirtVcpu
+  readonly #vcpu: Deprivileged
   readonly #entry = new Uint32Array(2)
   /** Machine address of the entry, and whether each half was written. */
   #machine = 0
@@ -19,7 +19,7 @@ export class TableStore {
   #outside = false
   readonly #saved = new Uint8Array(REGISTERS)
 
-  constructor(vcpu: ParavirtVcpu) {
+  constructor(vcpu: Deprivileged) {
     this.#vcpu = vcpu
   }
 
