@@ -1,6 +1,6 @@
 /** The console's ring, seen from domain 0: what the guest puts in is shown, what is typed goes out. (Xen, "public/io/console.h") */
 
-import type { ConsoleBackend, Gpa, GuestMemory, RingBackend } from '@nonroot/contracts'
+import type { ConsoleBackend, Gpa, DmaMemory, RingBackend } from '@nonroot/contracts'
 import type { TwoLevelChannels } from './event-channels.ts'
 
 const IN = { at: 0, size: 1024, consumer: 3072, producer: 3076 } as const
@@ -8,14 +8,14 @@ const OUT = { at: 1024, size: 2048, consumer: 3080, producer: 3084 } as const
 
 export class ConsoleRing implements RingBackend {
   #port = 0
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #events: TwoLevelChannels
   readonly #console: ConsoleBackend
   #page: Gpa | undefined
   /** Typed, and not in the ring yet. */
   #typed: Uint8Array[] = []
 
-  constructor(memory: GuestMemory, events: TwoLevelChannels, console: ConsoleBackend) {
+  constructor(memory: DmaMemory, events: TwoLevelChannels, console: ConsoleBackend) {
     this.#memory = memory
     this.#events = events
     this.#console = console

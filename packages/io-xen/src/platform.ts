@@ -16,20 +16,20 @@ export interface XenIoModel extends IoModel {
 }
 
 export function createXenPlatform(_options: unknown, context: IoModelContext): XenIoModel {
-  const { guestMemory, console, metrics, log, power } = context
+  const { dma, memoryMap, console, metrics, log, power } = context
   const events = new TwoLevelChannels(context.vcpuCount, metrics.scope('events'))
   const store = new Store()
   const control = store.connect(0, () => {})
   const rings = {
-    console: new ConsoleRing(guestMemory, events, console),
-    store: new StoreRing(guestMemory, events, store, DOMAIN, log),
+    console: new ConsoleRing(dma, events, console),
+    store: new StoreRing(dma, events, store, DOMAIN, log),
   }
   /** Before each boot: ports of the back ends, and what the toolstack writes for a new domain. */
   const reset = (): void => {
     events.reset()
     rings.store.reset()
     rings.console.reset()
-    describeDomain(control, guestMemory.size, context.vcpuCount)
+    describeDomain(control, memoryMap.size, context.vcpuCount)
   }
   power.onPowerButton(() => void control.write(`${HOME}/control/shutdown`, 'poweroff'))
   const platform: XenPlatform = {

@@ -1,6 +1,6 @@
 /** A domain's ring to the store: messages in, answers and watch events out. (Xen, "public/io/xs_wire.h") */
 
-import type { Gpa, GuestMemory, Log, RingBackend } from '@nonroot/contracts'
+import type { Gpa, DmaMemory, Log, RingBackend } from '@nonroot/contracts'
 import type { TwoLevelChannels } from '../event-channels.ts'
 import { answer, MESSAGE, type Reply } from './messages.ts'
 import type { Store, StoreConnection } from './store.ts'
@@ -15,7 +15,7 @@ const MOST_WAITING = 64 * 1024
 
 export class StoreRing implements RingBackend {
   #port = 0
-  readonly #memory: GuestMemory
+  readonly #memory: DmaMemory
   readonly #events: TwoLevelChannels
   readonly #store: Store
   readonly #domain: number
@@ -26,7 +26,7 @@ export class StoreRing implements RingBackend {
   #waiting: Uint8Array[] = []
   #dead = false
 
-  constructor(memory: GuestMemory, events: TwoLevelChannels, store: Store, domain: number, log: Log) {
+  constructor(memory: DmaMemory, events: TwoLevelChannels, store: Store, domain: number, log: Log) {
     this.#memory = memory
     this.#events = events
     this.#store = store

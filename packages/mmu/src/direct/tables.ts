@@ -1,12 +1,13 @@
 /** Calls of a guest that keeps its own tables: each is judged before anything changes. (Xen, "public/xen.h", MMU calls) @hot */
 
-import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa } from '@nonroot/contracts'
+import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa, NonrootError } from '@nonroot/contracts'
 import type {
   Counter,
   EntryOptions,
   Gpa,
   Gva,
-  GuestMemory,
+  GuestFrames,
+  MemoryMap,
   HostMemory,
   Hpa,
   PagingPort,
@@ -49,7 +50,7 @@ export class DirectTables implements TableCalls {
   isFreeing = false
 
   readonly #host: HostMemory
-  readonly #memory: GuestMemory
+  readonly #memory: GuestFrames
   readonly #words: Int32Array
   readonly #frames: FrameTable
   readonly #domain: number
@@ -60,6 +61,8 @@ export class DirectTables implements TableCalls {
   /** By the guest's own frame numbers at the start: machine frame, and its place in guest memory. */
   readonly #initial: Uint32Array
   readonly #places: Float64Array
+  /** Places whose frames are pinned: nobody moves or takes them but this. */
+  readonly #pinned: Uint8Array
   /** Place of a machine frame, as an index of the above plus 1. */
   readonly #placeOf: Uint32Array
   readonly #free: number[] = []
@@ -73,9 +76,9 @@ export class DirectTables implements TableCalls {
   readonly #useFlushes: Counter
   readonly #pins: Counter
 
-  constructor({ hostMemory, guestMemory, metrics, vcpuCount }: VmContext) {
+  constructor({ hostMemory, guestFrames, metrics, vcpuCount }: VmContext) {
     this.#host = hostMemory
-    this.#memory = guestMemory
+    this.#memory = guestFrames
     this.#words = hostMemory.words
     this.#frames = frameTableOf(hostMemory)
     this.#domain = this.#frames.newDomain()
@@ -120,8 +123,9 @@ export class DirectTables implements TableCalls {
       validated: (level) => void this.#validations[level]!.value++,
     })
     this.#vcpus = Array.from({ length: vcpuCount }, () => ({ kernel: 0, user: 0, descriptors: [], local: [] }))
-    this.#places = placesOf(guestMemory)
+    this.#places = placesOf(guestFrames)
     this.#initial = new Uint32Array(this.#places.length)
+    this.#pinned = new Uint8Array(this.#places.length)
     this.#placeOf = new Uint32Array(this.machineFrames)
   }
 
@@ -143,7 +147,11 @@ export class DirectTables implements TableCalls {
     this.#free.length = 0
     this.#placeOf.fill(0)
     this.#count = 0
-    for (let place = 0; place < this.#places.length; place++) this.#initial[place] = this.#fill(place)
+    for (let place = 0; place < this.#places.length; place++) {
+      const frame = this.#fill(place)
+      if (frame === undefined) throw noMemory(this.#places.length)
+      this.#initial[place] = frame
+    }
     for (const frame of this.#shared) this.#assignShared(frame)
     return this.#initial
   }
@@ -160,8 +168,13 @@ export class DirectTables implements TableCalls {
     this.#flushAll()
   }
 
-  #fill(place: number): number {
-    const frame = this.#memory.translate(this.#places[place]!, 'write')! >>> FRAME_SHIFT
+  /** Undefined: the host has no frame left. */
+  #fill(place: number): number | undefined {
+    const address = this.#places[place]!
+    const host = this.#pinned[place] ? this.#memory.peek(address) : this.#memory.pin(address)
+    if (host === undefined || host === 'wait') return undefined
+    this.#pinned[place] = 1
+    const frame = host >>> FRAME_SHIFT
     this.#frames.assign(frame, this.#domain)
     this.#placeOf[frame] = place + 1
     this.#own.setPhysical(frame, place, 0)
@@ -173,7 +186,8 @@ export class DirectTables implements TableCalls {
     const place = this.#free.pop()
     if (place === undefined) return undefined
     const frame = this.#fill(place)
-    this.#own.setPhysical(frame, -1, -1)
+    if (frame === undefined) this.#free.push(place)
+    else this.#own.setPhysical(frame, -1, -1)
     return frame
   }
 
@@ -196,7 +210,10 @@ export class DirectTables implements TableCalls {
     this.#placeOf[frame] = 0
     this.#count--
     this.isFreeing = true
-    this.#memory.release(this.#places[place - 1]!)
+    const address = gpa(this.#places[place - 1]!)
+    this.#memory.unpin(address)
+    this.#memory.release([{ address, length: FRAME_SIZE }])
+    this.#pinned[place - 1] = 0
     this.isFreeing = false
     this.#free.push(place - 1)
   }
@@ -284,6 +301,7 @@ export class DirectTables implements TableCalls {
       if (!((oldLow ^ newLow) & ~FREE_LOW[level]!) && !((oldHigh ^ newHigh) & ~FREE_HIGH)) {
         words[at] = newLow
         words[at + 1] = newHigh
+        this.#host.noteWrite(hpa(at * 4), 8)
         this.#updates[level]!.value++
         if (level > 1) this.#flushAll()
         return 'ok'
@@ -293,6 +311,8 @@ export class DirectTables implements TableCalls {
     }
     words[at] = newLow
     words[at + 1] = newHigh
+    // A guest may run what it has for a table.
+    this.#host.noteWrite(hpa(at * 4), 8)
     this.#updates[level]!.value++
     if (oldLow & ENTRY.present) {
       // Paging-structure caches may know the old one.
@@ -502,8 +522,16 @@ export class DirectTables implements TableCalls {
   }
 }
 
+const noMemory = (frames: number): NonrootError =>
+  new NonrootError({
+    code: 'host.memory',
+    message: `host memory cannot hold all ${frames} frames of the guest's memory: a paravirtual guest has them from the start`,
+    thing: 'host.memory',
+    remedy: 'make host.memory larger or machine.memory smaller',
+  })
+
 /** Every frame of RAM, in ascending order: the guest's frame numbers have no holes. */
-function placesOf(memory: GuestMemory): Float64Array {
+function placesOf(memory: MemoryMap): Float64Array {
   const places: number[] = []
   for (const { start, length, kind } of memory.regions) {
     if (kind === 'ram') for (let at = 0; at < length; at += FRAME_SIZE) places.push(start + at)

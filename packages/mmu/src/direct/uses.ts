@@ -3,7 +3,7 @@
  * reference; all are dropped when the use ends. So a reference to a root vouches for everything below. @hot
  */
 
-import { FRAME_SHIFT, FRAME_USE } from '@nonroot/contracts'
+import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, hpa } from '@nonroot/contracts'
 import type { FrameUse, HostMemory, TableLevel, TableStatus } from '@nonroot/contracts'
 import { checkedDescriptor } from './descriptors.ts'
 import type { FrameTable } from './frame-table.ts'
@@ -28,12 +28,14 @@ export const frameOfEntry = (low: number, high: number): number =>
 export class FrameUses {
   readonly domain: number
   readonly #frames: FrameTable
+  readonly #host: HostMemory
   readonly #words: Int32Array
   readonly #events: UseEvents
 
   constructor(domain: number, frames: FrameTable, host: HostMemory, events: UseEvents) {
     this.domain = domain
     this.#frames = frames
+    this.#host = host
     this.#words = host.words
     this.#events = events
   }
@@ -124,6 +126,8 @@ export class FrameUses {
       words[at + 1] = adjustedHigh(level, low, high)
     }
     if (level === 4) this.#events.own(frame, true)
+    // Code that was decoded from here is none any more.
+    this.#host.noteWrite(hpa(frame * FRAME_SIZE), FRAME_SIZE)
     this.#events.validated(level, ENTRIES)
     return 'ok'
   }
