@@ -68,7 +68,7 @@ function pageFault(vcpu: Deprivileged, code: number): void {
   bounce(vcpu, VECTOR.page, code)
 }
 
-/** The guest kernel is told once, and finds the FPU there when it comes back. */
+/** One #NM; the FPU is usable afterwards. */
 function noFpu(vcpu: Deprivileged): void {
   const { core } = vcpu
   core.set32(S.cr0, core.get32(S.cr0) & ~CR0.ts)

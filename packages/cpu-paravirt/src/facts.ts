@@ -42,7 +42,7 @@ export const VECTOR = {
 export const WITH_CODE = (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17) | (1 << 21)
 export const PAGE_FAULT = { present: 1, write: 2, user: 4 } as const
 
-/** Hardware's registers. The guest knows nothing of those it cannot change. (SDM Vol. 3A, "Control Registers") */
+/** Hardware's registers. The guest sees what it can change. (SDM Vol. 3A, "Control Registers") */
 export const CR0 = { ts: 8, fixed: 0x8005_0033 } as const
 export const CR4 = {
   tsd: 4,

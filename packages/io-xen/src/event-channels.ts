@@ -95,7 +95,7 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
     return this.#allocate({ state: 'unbound', remote })
   }
 
-  /** A port with one of ours at its other end, which hears of each event. */
+  /** A port whose other end is a back end of ours, called at each event. */
   allocateLocal(onEvent: () => void): number {
     const port = this.#allocate({ state: 'interdomain', remote: 0, onEvent })
     if (typeof port === 'number') return port

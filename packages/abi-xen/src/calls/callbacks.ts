@@ -46,7 +46,7 @@ export const callbackOp: Handler = (call) => {
   const kind = KINDS[argument.getUint16(0, true)]
   if (!kind) return fail('ENOSYS')
   if (op === CALLBACK_OP.unregister) {
-    // The guest could not be told of events, or be left without any place to go.
+    // Without these no event could be delivered.
     if (kind === 'event' || kind === 'failsafe') return fail('EINVAL')
     call.pv.setCallback(kind, 0n, false)
     return 0

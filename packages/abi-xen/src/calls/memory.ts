@@ -42,7 +42,7 @@ const extents =
     return call.again((BigInt(end) << START_SHIFT) | (call.args[0]! & 63n), call.args[1]!)
   }
 
-/** The entry is the guest's frame number on the way in, the machine's on the way out. */
+/** On entry the guest's frame number, on return the machine's. */
 const populate = ({ tables }: Call, entry: DataView): boolean => {
   const frame = tables.takeFrame()
   if (frame === undefined) return false

@@ -26,7 +26,7 @@ const down: Operation = (_call, vcpu) => {
   return 0
 }
 
-/** state, state_entry_time, time[4]. Nobody keeps a vCPU from running but itself. */
+/** state, state_entry_time, time[4]. Only the vCPU itself decides when it does not run. */
 function runState({ domain }: Call, vcpu: DomainVcpu): DataView {
   const view = new DataView(new ArrayBuffer(48))
   view.setBigUint64(8, BigInt(Math.floor(vcpu.since)), true)

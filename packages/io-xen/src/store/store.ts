@@ -87,7 +87,7 @@ export class Store {
     // A watch that fires may change watches.
     for (const watch of this.#watches.slice()) {
       const isBelow = watch.path === path || watch.path === '/' || path.startsWith(`${watch.path}/`)
-      // Removed from above: whoever watches below is told of its own path.
+      // A parent was removed: the event names the watched path.
       const isAbove = watch.path.startsWith(`${path}/`)
       if (!isBelow && !isAbove) continue
       if (!watch.connection.mayRead(path)) continue

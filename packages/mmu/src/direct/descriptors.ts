@@ -14,6 +14,6 @@ export function checkedDescriptor(high: number): number | undefined {
   const type = (high >>> 8) & 0xf
   // The second half of a wide descriptor.
   if (type === 0) return high | DPL | 0
-  // With a DPL of 0 the processor lets nobody through a gate.
+  // With a DPL of 0 every use of a gate faults.
   return type === CALL_GATE ? (high & ~DPL) | 0 : undefined
 }

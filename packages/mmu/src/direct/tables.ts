@@ -61,7 +61,7 @@ export class DirectTables implements TableCalls {
   /** By the guest's own frame numbers at the start: machine frame, and its place in guest memory. */
   readonly #initial: Uint32Array
   readonly #places: Float64Array
-  /** Places whose frames are pinned: nobody moves or takes them but this. */
+  /** Places whose frames are pinned by this strategy. */
   readonly #pinned: Uint8Array
   /** Place of a machine frame, as an index of the above plus 1. */
   readonly #placeOf: Uint32Array
