@@ -1,5 +1,6 @@
 /** Getting frames back from guests: ballooning, sharing, swapping, and who is asked when. */
 
+import type { Gpa } from '../base/address.ts'
 import type { Device } from '../devices/device.ts'
 import type { GuestFrames } from '../memory/guest-frames.ts'
 import type { HostMemory } from '../memory/host-memory.ts'
@@ -9,7 +10,10 @@ import { token } from '../base/token.ts'
 /** One VM as a policy sees it. Frames everywhere. */
 export interface ReclaimSubject {
   readonly name: string
+  /** Where pages are parked (swapping), shared, and released. */
   readonly frames: GuestFrames
+  /** Whether the page was accessed since the last call; forgets it. Undefined: it is not mapped, or the VM's paging strategy cannot tell. */
+  takeAccessed(address: Gpa): boolean | undefined
   /** Never taken below this. */
   readonly minimumFrames: number
   readonly maximumFrames: number
@@ -20,9 +24,12 @@ export interface ReclaimSubject {
 }
 
 export interface ReclaimPressure {
+  /** What is to come back at least. 0: there is no hurry. */
   readonly wantedFrames: number
   readonly freeFrames: number
   readonly totalFrames: number
+  /** Of the free ones, those that only devices and page tables may take: a guest's touch waits below it. */
+  readonly reservedFrames: number
 }
 
 /** Honest: what came back, and why not more. */
@@ -31,16 +38,26 @@ export interface ReclaimReport {
   readonly reason?: string
 }
 
-/** One per host and entry of `stack.reclaim`, asked in order until enough is free. */
+/** How often policies are asked to `sample`: milliseconds of the host's time. */
+export const RECLAIM_PERIOD_MS = 1000
+/** How long a policy may take to answer `onPressure`; it is passed over then. Milliseconds. */
+export const RECLAIM_PATIENCE_MS = 30_000
+
+/**
+ * One per host and entry of `stack.reclaim`, asked in order until enough is free. All of it is called on the host's thread, with no vCPU inside
+ * `Vcpu.run`, so that it may change frames as it likes. What a policy throws is logged, and the policy is passed over.
+ */
 export interface ReclaimPolicy {
+  /** Once, before anything else. */
   attach(host: HostMemory, metrics: Metrics): void
   /** A VM came or went. */
   addSubject(subject: ReclaimSubject): void
+  /** Its frames are about to be freed. What is parked is dropped, by the fillers' `drop`. */
   removeSubject(subject: ReclaimSubject): void
-  /** Frames are short. May take time (a balloon waits for its guest); the run loop goes on meanwhile. */
+  /** Frames are short, and a vCPU may be waiting for one. May take time (a balloon waits for its guest); other vCPUs and VMs go on meanwhile. */
   onPressure(pressure: ReclaimPressure): Promise<ReclaimReport>
-  /** Regularly, about once a second: look at use, merge pages, age. Bounded: at most about a millisecond. */
-  sample?(nowNs: number): void
+  /** Every `RECLAIM_PERIOD_MS`: look at use, merge pages, age, and give back before there is a shortage. Bounded: at most about a millisecond. */
+  sample?(pressure: ReclaimPressure, nowNs: number): void
   dispose?(): void
 }
 export const ReclaimPolicy = token<ReclaimPolicy>('ReclaimPolicy')

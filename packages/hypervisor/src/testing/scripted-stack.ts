@@ -12,6 +12,7 @@ import type {
   Iommu,
   IoModel,
   IoModelContext,
+  ReclaimPolicy,
   Snapshot,
   Vcpu,
   VcpuExit,
@@ -175,18 +176,30 @@ export interface ScriptedStackOptions {
   readonly devices?: Readonly<Record<string, DeviceDefinition['create']>>
   /** Of the I/O model. */
   readonly iommu?: Iommu
+  readonly reclaim?: readonly ReclaimPolicy[]
+  /** Of the host. Default 16 MiB. */
+  readonly hostBytes?: number
   /** Told at each boot. */
   readonly onBoot?: () => void
 }
 
 const MIB = 2 ** 20
 
-export function scriptedStack({ guest, machine, devices = {}, iommu, onBoot }: ScriptedStackOptions): Stack {
+export function scriptedStack({
+  guest,
+  machine,
+  devices = {},
+  iommu,
+  reclaim = [],
+  hostBytes = 16 * MIB,
+  onBoot,
+}: ScriptedStackOptions): Stack {
   const location = { file: 'test.yaml' }
   const common = { location, package: { name: 'test', version: '1.0.0', folder: '/' }, options: {}, folder: '/' }
   const layer = (role: string, thing: string, create: unknown): StrategyLayer<never> =>
     ({ ...common, role, thing, definition: { role, name: role, summary: '', options: noOptions, create } }) as never
   const cpu: CpuMode = { createVcpu: (index, ports) => new ScriptedVcpu(index, ports, guest) }
+  const policies = reclaim.map((policy, index) => layer('reclaim', `stack.reclaim[${index}]`, () => policy))
   const layers = {
     cpu: layer('cpu', 'stack.cpu', () => cpu),
     paging: layer('paging', 'stack.paging', () => ({ onMemoryChange: () => RESUME, dispose() {} })),
@@ -208,11 +221,11 @@ export function scriptedStack({ guest, machine, devices = {}, iommu, onBoot }: S
       apiVersion: 'nonroot/v1',
       stack: {} as never,
       machine: { memory: 2 * MIB, vcpus: 1, clock: 'wall', onReset: 'restart', ...machine },
-      host: { memory: 16 * MIB },
+      host: { memory: hostBytes },
       devices: [],
     },
     ...(layers as unknown as Pick<Stack, 'cpu' | 'paging' | 'abi' | 'io' | 'boot'>),
-    reclaim: [],
+    reclaim: policies as unknown as Stack['reclaim'],
     scheduler: undefined,
     devices: Object.entries(devices).map(([name, create]): DeviceLayer => ({
       ...common,
@@ -220,7 +233,13 @@ export function scriptedStack({ guest, machine, devices = {}, iommu, onBoot }: S
       name,
       definition: { kind: name, summary: '', options: noOptions as never, create: create as () => Device },
     })),
-    layers: [layers.cpu, layers.paging, layers.abi, ...layers.io, layers.boot] as unknown as readonly (StrategyLayer &
-      AnyStrategyDefinition)[],
+    layers: [
+      layers.cpu,
+      layers.paging,
+      layers.abi,
+      ...layers.io,
+      layers.boot,
+      ...policies,
+    ] as unknown as readonly (StrategyLayer & AnyStrategyDefinition)[],
   }
 }

@@ -1,24 +1,26 @@
 /** A host with a stack, and the VMs it makes. */
 
 import { join } from './path.ts'
-import { invariant, NonrootError } from '@nonroot/contracts'
+import { FRAME_SIZE, invariant, NonrootError } from '@nonroot/contracts'
 import type {
   BootImage,
   BootMachine,
   BootState,
   ConsoleBackend,
+  GuestFrames,
   HostBackends,
   HostMemory,
   Log,
-  Metrics,
+  ReclaimSubject,
   Token,
   Vcpu,
 } from '@nonroot/contracts'
 import { KernelIoBus, Platform } from '../bus/index.ts'
 import { composeHost } from '../composition/compose.ts'
-import type { HostParts } from '../composition/compose.ts'
+import type { HostParts, VmParts } from '../composition/compose.ts'
 import type { Stack } from '../composition/stack.ts'
 import { createHostMemory, defaultHostSize, DemandGuestMemory, pcMemoryMap } from '../memory/index.ts'
+import { Reclaim } from '../memory/reclaim.ts'
 import { createLog, namedLog } from '../metrics/log.ts'
 import { createMetrics } from '../metrics/metrics.ts'
 import { DeterministicClock, WallClock } from '../time/index.ts'
@@ -55,6 +57,8 @@ export interface VmOptions<Console extends ConsoleBackend> {
   readonly image?: BootImage | ((configured: BootImage) => BootImage | Promise<BootImage>)
   readonly pace?: Pace
   readonly tracer?: Tracer
+  /** What reclaim policies may take of it, in frames, and its relative claim. Default: all of it, 1000. */
+  readonly reclaim?: { readonly minimumFrames?: number; readonly maximumFrames?: number; readonly shares?: number }
 }
 
 export interface Hypervisor {
@@ -80,6 +84,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     threads: options.backends.threads,
     prebuilt: options.backends.prebuilt,
   })
+  const reclaim = new Reclaim(hostMemory, parts.reclaim, metrics.scope('reclaim'), log)
   const vms = new Set<KernelVm>()
   let count = 0
   return {
@@ -87,12 +92,13 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     hostMemory,
     async createVm(vmOptions: VmOptions<ConsoleBackend> = {}) {
       const name = vmOptions.name ?? `vm${count++}`
-      const vm = await assemble({ name, stack, parts, hostMemory, metrics, log, options, vmOptions })
+      const vm = await assemble({ name, stack, parts, hostMemory, reclaim, log, options, vmOptions })
       vms.add(vm)
       return vm as never
     },
     async dispose() {
       for (const vm of vms) await vm.dispose()
+      reclaim.dispose()
       await parts.dispose()
     },
   }
@@ -103,14 +109,14 @@ interface Assembling {
   readonly stack: Stack
   readonly parts: HostParts
   readonly hostMemory: HostMemory
-  readonly metrics: Metrics
+  readonly reclaim: Reclaim
   readonly log: Log
   readonly options: HypervisorOptions
   readonly vmOptions: VmOptions<ConsoleBackend>
 }
 
 async function assemble(given: Assembling): Promise<KernelVm> {
-  const { name, stack, hostMemory, log, options, vmOptions } = given
+  const { name, stack, hostMemory, reclaim, log, options, vmOptions } = given
   const { backends, resolvePath = join } = options
   const { machine } = stack.config
   // One VM's names stand by themselves; a host with several tells them apart by the VM.
@@ -118,9 +124,12 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const opened = await imageFor(stack, vmOptions.image, backends, resolvePath)
   const { image } = opened
   let failure: string | undefined
+  let subject: ReclaimSubject | undefined
   const guestMemory = new DemandGuestMemory({
     hostMemory,
     regions: pcMemoryMap(machine.memory, image.firmware?.length),
+    reserve: reclaim.reserve,
+    onShortage: () => reclaim.relieve(),
     onFailure: (message) => {
       failure ??= message
       power.crashed(message)
@@ -211,14 +220,18 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
       timedDisks,
+      retire: () => subject && reclaim.remove(subject),
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
+    subject = subjectOf(name, guestMemory, parts, vmOptions.reclaim)
+    reclaim.add(subject)
     nudge = () => vm.nudge()
     hold = (until) => vm.hold(until)
     await opened.settled()
     invariant(failure === undefined, 'the image is in memory')
     return vm
   } catch (error) {
+    if (subject) reclaim.remove(subject)
     for (const vcpu of vcpus) vcpu.dispose()
     await parts.dispose()
     await opened.settled().catch(() => {})
@@ -233,6 +246,24 @@ async function assemble(given: Assembling): Promise<KernelVm> {
         cause: error,
       })
     throw error
+  }
+}
+
+/** A VM as reclaim policies see it. */
+function subjectOf(
+  name: string,
+  frames: GuestFrames,
+  { paging, io, devices }: VmParts,
+  wanted: VmOptions<never>['reclaim'] = {},
+): ReclaimSubject {
+  return {
+    name,
+    frames,
+    takeAccessed: (address) => paging.takeAccessed?.(address),
+    minimumFrames: wanted.minimumFrames ?? 0,
+    maximumFrames: wanted.maximumFrames ?? frames.size / FRAME_SIZE,
+    shares: wanted.shares ?? 1000,
+    devices: new Map([...io.flatMap((model) => [...(model.devices ?? [])]), ...devices]),
   }
 }
 

@@ -77,6 +77,8 @@ export interface VmAssembly {
   readonly tracer: Tracer | undefined
   /** Under a deterministic clock. */
   readonly timedDisks: TimedDisks | undefined
+  /** Reclaim policies have nothing more to do with it. */
+  readonly retire: () => void
   readonly dispose: () => void
 }
 
@@ -252,7 +254,8 @@ export class KernelVm implements Vm {
 
   async dispose(): Promise<void> {
     this.#state = 'ended'
-    const { parts, vcpus, dispose } = this.#assembly
+    const { parts, vcpus, retire, dispose } = this.#assembly
+    retire()
     await this.#quiesce()
     for (const model of parts.io) for (const device of model.devices?.values() ?? []) await device.dispose?.()
     for (const vcpu of vcpus) vcpu.dispose()

@@ -1,0 +1,282 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { FRAME_SIZE, gpa, RECLAIM_PATIENCE_MS, RECLAIM_PERIOD_MS } from '@nonroot/contracts'
+import type {
+  HostBackends,
+  HostMemory,
+  Hpa,
+  ReclaimPolicy,
+  ReclaimPressure,
+  ReclaimReport,
+  ReclaimSubject,
+} from '@nonroot/contracts'
+import { createHypervisor } from '../vm/hypervisor.ts'
+import { HALT, scriptedStack } from '../testing/scripted-stack.ts'
+import type { Guest } from '../testing/scripted-stack.ts'
+
+const MIB = 2 ** 20
+const backends: HostBackends = {
+  open: async (kind) =>
+    (kind === 'entropy'
+      ? { fill() {} }
+      : { readFile: async () => new Uint8Array(), resolve: (path: string) => path }) as never,
+}
+
+/** What every policy of these tests has. */
+class Policy implements ReclaimPolicy {
+  host!: HostMemory
+  readonly subjects: ReclaimSubject[] = []
+  readonly samples: ReclaimPressure[] = []
+  readonly calls: string[] = []
+  attach(host: HostMemory): void {
+    this.host = host
+    this.calls.push('attach')
+  }
+  addSubject(subject: ReclaimSubject): void {
+    this.subjects.push(subject)
+    this.calls.push(`add ${subject.name}`)
+  }
+  removeSubject(subject: ReclaimSubject): void {
+    this.subjects.splice(this.subjects.indexOf(subject), 1)
+    this.calls.push(`remove ${subject.name}`)
+  }
+  async onPressure(_pressure: ReclaimPressure): Promise<ReclaimReport> {
+    return { reclaimedFrames: 0, reason: 'this policy takes nothing' }
+  }
+  sample(pressure: ReclaimPressure): void {
+    this.samples.push(pressure)
+  }
+  /** Pages that hold something, in order. */
+  *resident({ frames }: ReclaimSubject): Iterable<number> {
+    for (const { start, length } of frames.regions)
+      for (let at: number = start; at < start + length; at += FRAME_SIZE) if (frames.peek(at) !== undefined) yield at
+  }
+}
+
+/** Parks pages in memory of its own, those that came first; each comes back a turn of the event loop later. */
+class Swap extends Policy {
+  readonly store = new Map<string, Uint8Array>()
+  fills = 0
+  override async onPressure({ wantedFrames }: ReclaimPressure): Promise<ReclaimReport> {
+    let reclaimedFrames = 0
+    for (const subject of this.subjects) {
+      for (const page of this.resident(subject)) {
+        if (reclaimedFrames >= wantedFrames || subject.frames.residentFrames <= subject.minimumFrames) break
+        const key = `${subject.name} ${page}`
+        const parked = subject.frames.park(page, {
+          keep: (_, content) => this.store.set(key, content.slice()) !== undefined,
+          fillNow: (_, into) => into.set(this.store.get(key)!),
+          fill: async () => {
+            this.fills++
+            await new Promise((resolve) => setImmediate(resolve))
+            return this.store.get(key)!
+          },
+          drop: () => void this.store.delete(key),
+        })
+        if (parked === 'done') reclaimedFrames++
+      }
+    }
+    return { reclaimedFrames }
+  }
+}
+
+/** Gives pages of zero content back, and lets equal pages have one frame. */
+class Share extends Policy {
+  override async onPressure(): Promise<ReclaimReport> {
+    const seen = new Map<number, { subject: ReclaimSubject; page: number }>()
+    let reclaimedFrames = 0
+    for (const subject of this.subjects) {
+      for (const page of this.resident(subject)) {
+        const first = this.host.words[subject.frames.peek(page)! >>> 2]!
+        const twin = seen.get(first)
+        if (!twin) seen.set(first, { subject, page })
+        else {
+          const frame = twin.subject.frames.expose(twin.page)
+          if (typeof frame !== 'number') continue
+          if (subject.frames.share(page, frame as Hpa) === 'done') reclaimedFrames++
+          else this.host.freeFrame(frame)
+        }
+      }
+    }
+    return { reclaimedFrames, ...(reclaimedFrames ? {} : { reason: 'no two pages are alike' }) }
+  }
+}
+
+/** Fills `pages` pages from 1 MiB with what `value` says, then reads them all again; its status is the number of wrong ones. */
+const filling =
+  (pages: number, value: (page: number) => number): Guest =>
+  (cpu) => {
+    const { guestFrames, guestMemory, io } = cpu.ports
+    if (cpu.step === 2 * pages) return void io.writePort(0x21, 1, cpu.rip === 0x1000n ? 0 : 1)
+    const page = cpu.step % pages
+    const address = gpa(MIB + page * FRAME_SIZE)
+    const writes = cpu.step < pages
+    if (guestFrames.translate(address, writes ? 'write' : 'read') === 'wait') return { reason: 'memory', address }
+    if (writes) guestMemory.fill(address, FRAME_SIZE, value(page))
+    else if (guestMemory.readU8(address + 99) !== value(page) % 256) cpu.rip = 0x2000n
+    cpu.step++
+    return undefined
+  }
+
+const hypervisorOf = (guest: Guest, reclaim: readonly ReclaimPolicy[], memory = 8 * MIB) =>
+  createHypervisor(scriptedStack({ guest, reclaim, machine: { memory }, hostBytes: 4 * MIB }), { backends })
+
+describe('a reclaim policy', () => {
+  it('swaps: a guest twice as large as its host finds its memory as it left it', async () => {
+    const swap = new Swap()
+    const hypervisor = await hypervisorOf(
+      filling(1600, (page) => page + 1),
+      [swap],
+    )
+    const free = hypervisor.hostMemory.freeFrames
+    const vm = await hypervisor.createVm()
+    expect(await vm.run()).toEqual({ state: 'exited', status: 0 })
+    expect(swap.fills).toBeGreaterThan(500)
+    await vm.dispose()
+    expect([swap.store.size, hypervisor.hostMemory.freeFrames, swap.calls]).toEqual([
+      0,
+      free,
+      ['attach', 'add vm0', 'remove vm0'],
+    ])
+    await hypervisor.dispose()
+  })
+
+  it('shares: two guests that hold the same fit where one would', async () => {
+    const share = new Share()
+    const hypervisor = await hypervisorOf(
+      filling(700, (page) => (page % 200) + 1),
+      [share],
+    )
+    const vms = [await hypervisor.createVm(), await hypervisor.createVm()]
+    expect(await Promise.all(vms.map((vm) => vm.run()))).toEqual([
+      { state: 'exited', status: 0 },
+      { state: 'exited', status: 0 },
+    ])
+    await hypervisor.dispose()
+  })
+
+  it('takes nothing below the minimum', async () => {
+    const swap = new Swap()
+    const hypervisor = await hypervisorOf(
+      filling(1600, (page) => page + 1),
+      [swap],
+    )
+    const vm = await hypervisor.createVm({ reclaim: { minimumFrames: 1200, shares: 7 } })
+    expect(swap.subjects).toMatchObject([
+      { minimumFrames: 1200, maximumFrames: (8 * MIB - 0x20000) / FRAME_SIZE, shares: 7 },
+    ])
+    expect(await vm.run()).toMatchObject({
+      state: 'crashed',
+      reason: expect.stringContaining('nothing can be reclaimed') as string,
+    })
+    await hypervisor.dispose()
+  })
+
+  const failing: [string, () => Promise<ReclaimReport>, string][] = [
+    [
+      'takes nothing',
+      async () => ({ reclaimedFrames: 0, reason: 'all is pinned' }),
+      'nothing can be reclaimed; all is pinned',
+    ],
+    ['reports what it has not done', async () => ({ reclaimedFrames: 500 }), 'nothing can be reclaimed'],
+    [
+      'rejects',
+      () => Promise.reject(new Error('the swap file is full')),
+      'a reclaim policy failed: the swap file is full',
+    ],
+    [
+      'throws',
+      () => {
+        throw new Error('a bug')
+      },
+      'a reclaim policy failed: a bug',
+    ],
+  ]
+  it.each(failing)('that %s ends the VM that needs a frame, and no other', async (_, onPressure, reason) => {
+    const policy = new Policy()
+    policy.onPressure = onPressure
+    const greedy = filling(1600, (page) => page)
+    const hypervisor = await hypervisorOf(
+      (cpu) => (cpu.ports.guestMemory.readU8(0) === 1 ? HALT : greedy(cpu)),
+      [policy],
+    )
+    const [one, other] = [await hypervisor.createVm(), await hypervisor.createVm()]
+    policy.subjects[1]!.frames.replace(0, pageOfOnes(hypervisor.hostMemory))
+    const running = other.run()
+    expect(await one.run()).toMatchObject({
+      state: 'crashed',
+      vcpu: 0,
+      reason: expect.stringContaining(reason) as string,
+    })
+    expect(other.state).toBe('running')
+    other.stop()
+    expect(await running).toEqual({ state: 'stopped' })
+    await hypervisor.dispose()
+  })
+
+  it('is followed by the next one, in order, until enough is free', async () => {
+    const [first, second] = [new Policy(), new Swap()]
+    const hypervisor = await hypervisorOf(
+      filling(1600, (page) => page + 1),
+      [first, second],
+    )
+    const vm = await hypervisor.createVm()
+    expect(await vm.run()).toEqual({ state: 'exited', status: 0 })
+    await hypervisor.dispose()
+  })
+})
+
+function pageOfOnes(host: HostMemory): Hpa {
+  const frame = host.allocateFrame()!
+  host.bytes.fill(1, frame, frame + FRAME_SIZE)
+  return frame
+}
+
+describe('in time', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout'] }))
+  afterEach(() => void vi.useRealTimers())
+
+  it('policies sample every second, with the figures of the host, and those that throw no more', async () => {
+    const [policy, broken] = [new Policy(), new Policy()]
+    broken.sample = () => {
+      broken.calls.push('sample')
+      throw new Error('a bug')
+    }
+    const hypervisor = await hypervisorOf(() => HALT, [broken, policy])
+    await hypervisor.createVm()
+    vi.advanceTimersByTime(RECLAIM_PERIOD_MS - 1)
+    expect(policy.samples).toEqual([])
+    vi.advanceTimersByTime(1)
+    const { freeFrames, totalFrames } = hypervisor.hostMemory
+    expect(policy.samples).toEqual([{ wantedFrames: 0, freeFrames, totalFrames, reservedFrames: 64 }])
+    vi.advanceTimersByTime(3 * RECLAIM_PERIOD_MS)
+    expect([policy.samples.length, broken.calls]).toEqual([4, ['attach', 'add vm0', 'sample']])
+    await hypervisor.dispose()
+    vi.advanceTimersByTime(3 * RECLAIM_PERIOD_MS)
+    expect(policy.samples.length).toBe(4)
+  })
+
+  it('frames are asked for before there is a shortage', async () => {
+    const swap = new Swap()
+    const hypervisor = await hypervisorOf(() => HALT, [swap])
+    await hypervisor.createVm()
+    const [{ frames }] = swap.subjects as [ReclaimSubject]
+    for (let page = 0; hypervisor.hostMemory.freeFrames > 100; page++)
+      frames.translate(MIB + page * FRAME_SIZE, 'write')
+    vi.advanceTimersByTime(RECLAIM_PERIOD_MS)
+    expect(hypervisor.hostMemory.freeFrames).toBe(128)
+    await hypervisor.dispose()
+  })
+
+  it('a policy that never answers is passed over', async () => {
+    const policy = new Policy()
+    policy.onPressure = () => new Promise(() => {})
+    const hypervisor = await hypervisorOf(() => HALT, [policy])
+    await hypervisor.createVm()
+    const [{ frames }] = policy.subjects as [ReclaimSubject]
+    for (let page = 0; frames.translate(MIB + page * FRAME_SIZE, 'write') !== 'wait'; page++);
+    const ready = frames.ready(7 * MIB)
+    vi.advanceTimersByTime(RECLAIM_PATIENCE_MS)
+    expect(await ready).toContain('a reclaim policy did not answer in 30 s')
+    await hypervisor.dispose()
+  })
+})
