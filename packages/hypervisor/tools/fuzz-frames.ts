@@ -49,7 +49,7 @@ while (round < Number(values.rounds) && Date.now() < end) {
     COUNTERS.forEach((name, index) => (totals[name]! += counters[index]!))
     if (bug !== undefined) report(seed, bug)
   }
-  // What nobody fetched any more.
+  // Free what was never fetched.
   for (const frame of shared.mailbox) if (frame !== 0) host.freeFrame(frame as never)
   if (host.freeFrames !== free) report(seed, `${free - host.freeFrames} of ${free} frames are lost`)
   const owned = shared.owners.findIndex((owner) => owner !== 0)

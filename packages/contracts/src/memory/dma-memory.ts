@@ -1,4 +1,4 @@
-/** A guest's memory as one device sees it. Knows no frame, no page table and no CPU mode. */
+/** A guest's memory as one device sees it: independent of frames, page tables and CPU modes. */
 
 /** A stretch of guest-physical memory, as a guest describes a buffer. */
 export interface MemoryPiece {
@@ -11,9 +11,9 @@ export interface MemoryPiece {
  * where they are until `end`, even if the guest gives them back meanwhile.
  */
 export interface MemoryLease {
-  /** The memory itself (host memory, which is shared), in the order of the pieces; neighbours are joined. Of a lease for reading, nobody writes to it. */
+  /** The memory itself (host memory, which is shared), in the order of the pieces; neighbours are joined. The views of a lease for reading must not be written. */
   readonly views: readonly Uint8Array[]
-  /** The transfer is over. Of a lease for writing, watchers and the dirty log hear now. Once. */
+  /** Ends the transfer; call it once. A lease for writing notifies watchers and marks the dirty log now. */
   end(): void
 }
 
@@ -23,8 +23,8 @@ export interface MemoryLease {
  * another in front of it with the same interface.
  *
  * What a guest supplies as an address is hostile: an access that is not wholly inside RAM changes nothing and says so in
- * its result (`undefined` or `false`), it never throws. So does an access for which the host has no memory left; the VM has then been ended.
- * Frames come into being (zeroed) when they are first written or lent.
+ * its result (`undefined` or `false`), it never throws. So does an access for which the host has no free frame; the VM ends then.
+ * A page gets its frame, zeroed, when it is first written or lent.
  */
 export interface DmaMemory {
   /** Whether `[address, address + length)` lies in RAM. False for negative, fractional, wrapping or huge arguments. */

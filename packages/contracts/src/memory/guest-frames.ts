@@ -1,4 +1,4 @@
-/** The frames behind a guest's memory: what paging strategies map, and what reclaim takes away. Knows no page table and no technique. */
+/** The frames behind a guest's memory: paging strategies map them, reclaim policies take them away. */
 
 import type { Access, Gpa, Hpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
@@ -11,25 +11,28 @@ export interface MemoryRange {
 }
 
 /**
- * Whoever can bring back the content of pages that were parked: a swap file, compressed memory, a snapshot that is read as it is needed, the other host
- * of a migration. It is asked once a page; what it throws or rejects with ends the VM, with its message.
+ * Brings back the content of parked pages: a swap file, compressed memory, a snapshot that is read on demand, the source host of a migration. An
+ * error that it throws, or rejects with, ends the VM with its message.
  */
 export interface FrameFiller {
   /**
-   * Keep the content of a page that is being parked: no translation leads to it any more, and its frame is about to go. False: it shall stay where
-   * it is. Not called for pages that never held anything.
+   * Saves the content of a page that is being parked. No translation leads to the page any more, and its frame is about to be freed. False: the page
+   * keeps its frame. Not called for pages without a frame.
    */
   keep?(address: Gpa, content: Uint8Array): boolean
-  /** Write the page's content now, however long it takes: a device asks for it in the middle of a request, or there is no `fill`. May be called while `fill` runs. */
+  /**
+   * Writes the page's content, synchronously: for accesses of devices, which cannot wait, and for vCPUs if there is no `fill`. May be called while
+   * `fill` is in progress.
+   */
   fillNow(address: Gpa, into: Uint8Array): void
-  /** Get the page's content, while the vCPU that needs it waits and all else goes on. Absent: `fillNow` is fast enough for vCPUs, too. */
+  /** Fetches the page's content while the vCPU that needs it waits; other vCPUs run. Absent: `fillNow` is fast enough for vCPUs as well. */
   fill?(address: Gpa): Promise<Uint8Array>
-  /** The page needs nothing of it any more: it was brought back, given back or written over. Once for each page parked. */
+  /** The filler can forget the page: it was brought back, released or overwritten. Called once for each page parked. */
   drop?(address: Gpa): void
 }
 
 /**
- * What becomes of one page of guest RAM. `pinned` is no state of its own: it forbids all that is marked (p).
+ * The states of one page of guest RAM. A pinned page is private or shared and refuses the transitions marked (p).
  *
  * ```
  *                    touch                   expose, share
@@ -47,7 +50,7 @@ export interface FrameFiller {
  *        filling ── fill has delivered ──► private
  * ```
  *
- * `replace` leads from every state to private or shared, by how many own the frame it is given.
+ * `replace` leads from every state to private or shared, depending on the owners of the frame that it is given.
  */
 export type FrameState =
   /** Never touched, or released: reads as zeros. */
@@ -56,22 +59,22 @@ export type FrameState =
   | { readonly kind: 'private'; readonly frame: Hpa; readonly pins: number }
   /** Several owners, in this VM or another: copied before it is written. */
   | { readonly kind: 'shared'; readonly frame: Hpa; readonly pins: number }
-  /** Its content is with the filler. */
+  /** The filler has its content. */
   | { readonly kind: 'parked'; readonly filler: FrameFiller }
-  /** As parked, and on its way back. */
+  /** Parked, and `fill` is in progress. */
   | { readonly kind: 'filling'; readonly filler: FrameFiller }
 
 /**
- * Why nothing was changed. `none`: no RAM, or no frame there. `pinned`, `lent`: whoever pinned it, or a transfer under way, counts on the frame.
- * `different`: another content. `declined`: the filler did not want it.
+ * Why nothing was changed. `none`: no RAM, or no frame. `pinned`: see `pin`. `lent`: a DMA transfer that uses the frame is in progress. `different`:
+ * the contents differ. `declined`: `keep` returned false.
  */
 export type FrameRefusal = 'none' | 'parked' | 'pinned' | 'lent' | 'different' | 'declined'
 
-/** Where a guest's own memory goes that it does not need: a balloon's way to give it back. A capability that the kernel offers to every device. */
+/** How a balloon device returns memory that its guest does not need. A capability that the kernel offers to every device. */
 export interface FrameReturn {
   /**
-   * Take away all whole frames in the ranges; what of them is no RAM, or is pinned, stays as it is. Their content is lost; the next touch gives zeros. How
-   * many pages gave up a frame, which is the host's once the leases that hold it end. No translation leads to them any more when this returns.
+   * Releases all whole pages of RAM in the ranges, except pinned ones. Their content is lost: they read as zeros. Returns how many pages gave up a
+   * frame; a frame that is lent becomes free when its leases end. When this returns, no translation leads to the pages.
    */
   release(ranges: readonly MemoryRange[]): number
 }
@@ -85,8 +88,8 @@ export interface MemoryPage {
 }
 
 /**
- * Frames of one VM. Whatever takes a frame away or replaces it has told the paging strategy (`onMemoryChange`) before the frame becomes anybody else's.
- * All of it is called on the VM's thread, outside `Vcpu.run` or in an exit.
+ * Frames of one VM. Methods that take a frame away or replace it call `PagingStrategy.onMemoryChange` before the frame is freed. Call them on the VM's
+ * thread, outside `Vcpu.run` or in an exit.
  */
 export interface GuestFrames extends MemoryMap, FrameReturn {
   /**
@@ -95,7 +98,7 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
    * names it. A `write` marks the frame dirty. `wait`: the page is parked, or the host has no frame; `ready` tells when to try again.
    */
   translate(address: number, access: Access): Hpa | 'wait' | undefined
-  /** After `wait`: resolves when the access may be tried again, or with a sentence that says why the VM has to end. */
+  /** After `wait`: resolves when the access can be retried, or with the reason why the VM must end. */
   ready(address: number): Promise<string | undefined>
   /** As `translate`, but undefined where no frame is now: for scanning without bringing frames into being. */
   peek(address: number): Hpa | undefined
@@ -104,19 +107,19 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** Whether a frame may be mapped writable right now: RAM, private, and not awaiting its first write for the dirty log. */
   isWritable(address: number): boolean
 
-  /** Frames that hold something now, and those of them that are pinned. */
+  /** Pages that have a frame, and those of them that are pinned. */
   readonly residentFrames: number
   readonly pinnedFrames: number
 
-  /** Leave the page's content to a filler and give up its frame. Pages that hold nothing may be parked, too: the filler then has their content already. */
+  /** Hands the page's content to a filler and frees its frame. A page without a frame can be parked if the filler has its content already. */
   park(address: number, filler: FrameFiller): 'done' | FrameRefusal
-  /** Make the page's frame a shared one: the caller owns the reference that it is given, and hands it on (`share`, `replace`) or frees it. */
+  /** Write-protects the page and returns a reference to its frame. The caller owns the reference: it passes it to `share` or `replace`, or frees it. */
   expose(address: number): Hpa | FrameRefusal
-  /** Put a frame that holds the same in place of the page's own. The caller's reference becomes the page's, if done. The contents are compared here. */
+  /** Replaces the page's frame by one with the same content, which is compared here. If `done`, the page takes over the caller's reference. */
   share(address: number, frame: Hpa): 'done' | FrameRefusal
-  /** Put another frame in place of what is there, whatever it holds. The caller's reference becomes the page's, if done. */
+  /** Replaces the page's frame, whatever its content. If `done`, the page takes over the caller's reference. */
   replace(address: number, frame: Hpa): 'done' | FrameRefusal
-  /** Bring the page in, private, and keep its frame where it is until as many `unpin`: for device assignment, grants, tables that hardware reads. */
+  /** Makes the page private and keeps its frame until the same number of `unpin`: for device assignment, grants, tables that hardware reads. */
   pin(address: number): Hpa | 'wait' | undefined
   /** False: it was not pinned. */
   unpin(address: number): boolean
@@ -126,9 +129,9 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** Frames written since the last call (start addresses, ascending), and a fresh log. Empty while off. */
   takeDirty(): Gpa[]
 
-  /** All pages that hold something other than zeros, in ascending order, one at a time: for snapshots. While no vCPU of the VM runs. */
+  /** All pages that are not zero, in ascending order, one at a time: for snapshots. Only while no vCPU of the VM runs. */
   pages(): Iterable<MemoryPage>
-  /** Everything is dropped, then the pages are put in. Throws `snapshot.mismatch` at a page that this machine has not. While no vCPU of the VM runs. */
+  /** Replaces all content by these pages. Throws `snapshot.mismatch` for a page that this machine does not have. Only while no vCPU of the VM runs. */
   load(pages: Iterable<MemoryPage>): void
 }
 export const GuestFrames = token<GuestFrames>('GuestFrames')

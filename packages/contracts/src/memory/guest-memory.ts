@@ -1,4 +1,4 @@
-/** A guest's physical memory by guest-physical address: its shape, and reading and writing it. Knows no page table and no CPU mode. */
+/** A guest's physical memory by guest-physical address: its map, and how it is read and written. */
 
 import type { Gpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
@@ -22,7 +22,7 @@ export interface MemoryMap {
 
 /**
  * All of one VM's memory, as boot protocols, the guest's ABI and the processor's own accesses (hypercalls, emulation, debuggers) use it. The kernel
- * makes one per VM. Devices see a `DmaMemory`; whoever maps frames or takes them away sees `GuestFrames`.
+ * makes one per VM. Devices use `DmaMemory`; strategies and reclaim policies use `GuestFrames`.
  */
 export interface GuestMemory extends DmaMemory, MemoryMap {
   /** Put bytes into ROM (or RAM). For boot protocols, before the guest runs. */

@@ -21,7 +21,7 @@ export interface HostMemory {
 
   readonly totalFrames: number
   readonly freeFrames: number
-  /** A frame that is nobody's and always zero: where reads of memory that was never touched may go. Nobody writes it. */
+  /** A frame that is always zero and never handed out: reads of memory that was never written may go there. It must not be written. */
   readonly zeroFrame: Hpa
   /**
    * For each frame, how many processors hold code decoded from it. A processor adds itself (by `Atomics`) before it trusts what it decoded, and takes
@@ -36,13 +36,13 @@ export interface HostMemory {
    * has one reference and is freed by itself.
    */
   allocateFrames(count: number, alignFrames?: number): Hpa | undefined
-  /** One more owner of the frame (copy-on-write sharing). Throws `internal` where nobody owns it. */
+  /** Adds an owner of the frame (copy-on-write sharing). Throws `internal` if it has none. */
   shareFrame(frame: Hpa): void
   /** Owners of the frame: 0 free, 1 private, more: shared, must be copied before it is written. */
   references(frame: Hpa): number
   /**
-   * One owner less; at none the frame is free again. This thread's watchers hear of a write to all of it either way: what its other owners make of it
-   * is not told here. Throws `internal` where nobody owns the frame.
+   * Removes an owner; without owners the frame is free again. Either way this thread's watchers are notified of a write to all of it, because they
+   * are not notified of what other owners do with it later. Throws `internal` if the frame has no owner.
    */
   freeFrame(frame: Hpa): void
 
@@ -52,9 +52,9 @@ export interface HostMemory {
    * (the processor sees those itself).
    */
   noteWrite(address: Hpa, length: number): void
-  /** Hear of every `noteWrite` of this thread that touches a frame with `codeHolders`. Call the result to stop. */
+  /** Calls the watcher for every `noteWrite` of this thread that touches a frame with `codeHolders`. Call the result to stop. */
   watchWrites(watcher: (address: Hpa, length: number) => void): () => void
-  /** This thread is done with the memory: what it had put by for itself is everybody's again. The memory stays. */
+  /** Ends this thread's use of the memory: frames in its magazine become free for all threads. The memory itself stays. */
   close(): void
 }
 export const HostMemory = token<HostMemory>('HostMemory')

@@ -8,16 +8,16 @@ import type { MemoryRange } from '../memory/guest-frames.ts'
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 
-/** Frames taken away or replaced, or to be seen at their next write. */
+/** Frames were taken away or replaced, or their next write must fault. */
 export type MemoryChange = 'unmapped' | 'writeProtected'
 
 /** One per VM. Tables live in host frames that the strategy owns and gives back in `dispose`. */
 export interface PagingStrategy extends Saveable {
   /**
-   * Guest memory changed beneath: frames taken away or replaced (`unmapped`), or to be seen at their next write
-   * (`writeProtected`). Afterwards no hardware table and no TLB may lead to the old frames or allow the write: only then do the frames become anybody
-   * else's. Called by `GuestFrames`, once for all that changes together. Every vCPU of the VM is then outside `Vcpu.run`, or in an exit of its own (its
-   * access reached a device or this strategy), behind which it looks its translations up anew.
+   * Guest memory changed: frames were taken away or replaced (`unmapped`), or their next write must fault (`writeProtected`). On return no hardware
+   * table and no TLB may lead to the old frames or allow the write; the frames are freed only then. `GuestFrames` calls it once for all pages that
+   * change together. At that time every vCPU of the VM is outside `Vcpu.run`, or in an exit (a device access or a fault), after which it looks up its
+   * translations again.
    */
   onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void
 

@@ -49,8 +49,8 @@ export interface HaltExit {
 }
 
 /**
- * The vCPU's next instruction needs a page that is not there now: run it again when `GuestFrames.ready(address)` resolves. Earlier does no harm. Other
- * vCPUs may run meanwhile.
+ * The vCPU's next instruction needs a page that has no frame now. Run the vCPU again when `GuestFrames.ready(address)` resolves; earlier it exits
+ * again. Other vCPUs may run meanwhile.
  */
 export interface MemoryExit {
   readonly reason: 'memory'

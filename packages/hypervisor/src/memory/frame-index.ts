@@ -1,4 +1,4 @@
-/** Which entry of a frame table stands for which guest-physical address. Knows no frame. @hot */
+/** Maps guest-physical addresses to entries of a frame table and back. @hot */
 
 import { FRAME_SIZE, gpa, invariant } from '@nonroot/contracts'
 import type { Gpa, MemoryMap, MemoryRange, MemoryRegion } from '@nonroot/contracts'

@@ -1,21 +1,21 @@
 /**
- * The frames of a host memory: who owns how many references, and which are free. All of it lies in the memory itself, so that any thread that has
- * the memory can open the pool, take and give. Knows no guest and no JavaScript object of another thread. @hot
+ * The pool of host frames: reference counts and the free list. All of its state lies in the shared memory itself, so any thread that has the memory
+ * can open the pool, take frames and give them back. @hot
  *
- * Zeroing rule: a frame is zero when it is taken. Whoever takes it zeroes it, outside the lock, unless it was never used: the operating system gives
- * zeroed pages. Nothing is zeroed when a frame is given back.
+ * Zeroing rule: a frame is zero when it is taken. The taker zeroes it, outside the lock, unless the frame was never used: the operating system
+ * supplies zeroed pages. Giving a frame back writes nothing to it.
  */
 
 import { FRAME_SIZE, NonrootError } from '@nonroot/contracts'
 import { PoolLock } from './pool-lock.ts'
 
 /**
- * Layout, in bytes from the start of the memory. Address 0 is nobody's: a host address of 0 shows as a mistake. The tables are not touched before
- * their frames are, so that memory nobody uses costs nothing.
+ * Layout, in bytes from the start of the memory. Address 0 is never handed out, so a host address of 0 indicates a bug. An entry of the tables is
+ * first touched when its frame is first used: unused memory costs nothing.
  *
  * ```
- * 0x00000  nothing            0x04000  magazines
- * 0x01000  header             0x08000  nothing
+ * 0x00000  unused             0x04000  magazines
+ * 0x01000  header             0x08000  unused
  * 0x02000  the zero frame     0x10000  owners, free list, code holders
  * ```
  */
@@ -183,7 +183,7 @@ export class FramePool {
     return Math.max(0, Atomics.load(this.#owners, address >>> 12))
   }
 
-  /** One more reference. Throws `internal` where nobody owns the frame. */
+  /** Adds a reference. Throws `internal` if the frame has no owner. */
   share(address: number): void {
     const frame = this.#numberOf(address)
     for (;;) {
@@ -194,8 +194,8 @@ export class FramePool {
   }
 
   /**
-   * One reference less. True: it was the last, and the frame is the caller's to `recycle`, once nothing leads to it any more. Throws `internal`
-   * where nobody owns the frame: of two threads that give the same reference back, one is told.
+   * Removes a reference. True: it was the last one, and the caller must `recycle` the frame once nothing refers to it any more. Throws `internal` if
+   * the frame has no owner: if two threads give back the same reference, one of them gets the error.
    */
   drop(address: number): boolean {
     const frame = this.#numberOf(address)
@@ -207,7 +207,7 @@ export class FramePool {
     }
   }
 
-  /** Makes a frame that `drop` said is nobody's free. */
+  /** Makes a frame free whose last reference `drop` removed. */
   recycle(address: number): void {
     const entry = entryOf(address >>> 12, true)
     if (this.#magazine < 0) {
@@ -220,7 +220,7 @@ export class FramePool {
     Atomics.store(this.#words, this.#magazine + 1 + this.#top++, entry)
   }
 
-  // The magazine: only its thread puts entries in, so that an entry is taken, by whomever, with one exchange.
+  // The magazine: only its own thread adds entries, so any thread takes one with a single exchange.
 
   #takeMagazine(): void {
     for (let index = 0; index < MAGAZINE_COUNT; index++) {
@@ -358,7 +358,7 @@ export class FramePool {
   #misuse(what: string, address: number, count: number): NonrootError {
     return new NonrootError({
       code: 'internal',
-      message: `frame 0x${address.toString(16)} is ${what}, but ${count === RESERVED ? "it is the pool's own" : 'nobody owns it'}`,
+      message: `frame 0x${address.toString(16)} is ${what}, but ${count === RESERVED ? "it is the pool's own" : 'it has no owner'}`,
       thing: 'frame',
       value: address,
       remedy: 'report this: a part of the hypervisor gave a frame back twice',

@@ -1,6 +1,6 @@
 /**
- * The frames of one VM: which frame each page has, and how it gets and loses it. The states are drawn above `FrameState` in the contracts; nobody else keeps
- * a second table of them. Knows no page table, no technique of reclaim and no value in memory. @hot
+ * The frames of one VM: which frame each page has, and how a page gets and loses its frame. This is the only table of page states; the states are
+ * drawn above `FrameState` in the contracts. @hot
  */
 
 import { FRAME_MASK, FRAME_SIZE, gpa, hpa, NonrootError } from '@nonroot/contracts'
@@ -83,7 +83,7 @@ export class DemandGuestFrames implements GuestFrames {
     this.#largeRuns = largeRuns
   }
 
-  /** Who hears of frames taken away and write protection. Once, when the strategy exists. */
+  /** Sets the strategy that `onMemoryChange` notifies. Once, when the strategy exists. */
   setPaging(paging: Pick<PagingStrategy, 'onMemoryChange'>): void {
     this.#paging = paging
   }
@@ -96,9 +96,9 @@ export class DemandGuestFrames implements GuestFrames {
     return this.#pins.size
   }
 
-  // For accesses that cannot wait: host addresses, or NO_FRAME, and the VM has been told to end.
+  // Accesses that cannot wait: they get a host address, or NO_FRAME after `onFailure`.
 
-  /** The byte's host address, for reading: where nothing ever was, in the zero frame. */
+  /** The byte's host address, for reading. A page that was never written reads from the zero frame. */
   protected forRead(slot: Slot, address: number): number {
     const frame = this.#frames[this.index.entry(slot, address)]! >>> 0
     if (frame > PARKED) return frame + (address & FRAME_MASK)
@@ -120,7 +120,7 @@ export class DemandGuestFrames implements GuestFrames {
     return frame + (address & FRAME_MASK)
   }
 
-  /** As `forWrite`, of a page that is lent for reading: it must stay as it is seen. */
+  /** For a lease for reading: the page needs a frame of its own, as the guest may write it meanwhile. */
   protected forReadLease(slot: Slot, address: number): number {
     const frame = this.#frames[this.index.entry(slot, address)]! >>> 0
     return frame === ABSENT ? this.#settle(this.#bring(slot, address), address) : this.forRead(slot, address)
@@ -188,7 +188,7 @@ export class DemandGuestFrames implements GuestFrames {
     return copy
   }
 
-  /** Of a parked page, at once. What the filler throws ends the VM; the page then reads as it may. */
+  /** Brings a parked page back at once. If the filler throws, the VM ends, and the page has undefined content. */
   #bringBack(slot: Slot, address: number): number {
     const entry = this.index.entry(slot, address)
     const frame = this.host.allocateFrame()
@@ -265,7 +265,7 @@ export class DemandGuestFrames implements GuestFrames {
       return this.#parked.get(entry) === parked ? lost(page, error) : undefined
     }
     for (;;) {
-      // Meanwhile a device may have needed it, or the guest given it back.
+      // In the meantime a device may have needed the page, or the guest may have released it.
       if (this.#parked.get(entry) !== parked) return undefined
       const frame = this.#isShort() ? undefined : this.host.allocateFrame()
       if (frame !== undefined) {
@@ -365,7 +365,7 @@ export class DemandGuestFrames implements GuestFrames {
     if (own === PARKED) return 'parked'
     const refusal = this.#held(entry, own)
     if (refusal) return refusal
-    // Compared once nothing can write to it any more.
+    // Compare only after no translation allows a write.
     this.#tellOf(address, 'unmapped')
     if (!this.#isSame(own, frame)) return 'different'
     this.#frames[entry] = frame

@@ -1,4 +1,4 @@
-/** Reading and writing one VM's memory: values, bytes and leases, over whatever frames its pages have. Knows no page table and no CPU mode. @hot */
+/** Reads and writes one VM's memory: values, bytes and leases. Where its pages have their frames is in guest-frames.ts. @hot */
 
 import { FRAME_MASK, FRAME_SIZE, hpa } from '@nonroot/contracts'
 import type { GuestMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'

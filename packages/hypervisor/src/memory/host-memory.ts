@@ -1,4 +1,4 @@
-/** The host's memory as one thread sees it: a shared WebAssembly memory, handed out frame by frame. Knows no guest. @hot */
+/** The host's memory as one thread sees it: a shared WebAssembly memory, handed out frame by frame. @hot */
 
 import { FRAME_SHIFT, FRAME_SIZE, formatSize, hpa, invariant, NonrootError } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
@@ -78,7 +78,7 @@ class PooledHostMemory implements HostMemory {
 
   freeFrame(frame: Hpa): void {
     const last = this.#pool.drop(frame)
-    // Also where others still own it: what they make of it later does not reach this thread's watchers.
+    // Even if others still own it: this thread's watchers are not notified of what they write later.
     this.noteWrite(frame, FRAME_SIZE)
     if (last) this.#pool.recycle(frame)
   }

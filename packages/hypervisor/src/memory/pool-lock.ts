@@ -4,13 +4,13 @@ import { NonrootError } from '@nonroot/contracts'
 
 const FREE = 0
 const HELD = 1
-/** Held, and somebody sleeps: whoever releases it wakes one. */
+/** Held, and at least one thread sleeps: the release must wake one. */
 const AWAITED = 2
 
 /** Longer than any holder needs by far, were it not for the host's scheduler. */
 const SPINS = 200
 const NAP_MS = 100
-/** Nobody holds it for as long as this: its holder was ended in the midst. */
+/** Longer than any holder needs: its thread must have been terminated while it held the lock. */
 const PATIENCE_MS = 10_000
 
 export class PoolLock {

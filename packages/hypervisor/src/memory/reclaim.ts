@@ -1,4 +1,4 @@
-/** Asks the host's reclaim policies: every second, and when a vCPU finds no frame. Knows no technique. */
+/** Calls the host's reclaim policies: periodically, and when a vCPU finds no free frame. */
 
 import { RECLAIM_PATIENCE_MS, RECLAIM_PERIOD_MS } from '@nonroot/contracts'
 import type {

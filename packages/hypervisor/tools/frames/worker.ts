@@ -106,7 +106,7 @@ class Fuzzer {
   #count(name: CounterName): void {
     this.counters[COUNTERS.indexOf(name)]!++
   }
-  /** A word that nobody else writes. */
+  /** A word that no other thread writes. */
   #stamp(): number {
     return (this.#me << 24) | (++this.#serial & 0xffffff)
   }
@@ -283,7 +283,7 @@ class Fuzzer {
     this.#host.freeFrame(frame)
   }
 
-  // A transfer that goes on beside: its frame is nobody else's until it ends, though the guest gives it back.
+  // A transfer in progress keeps its frame until it ends, even if the guest releases the page.
 
   #beginLease(page: number): void {
     const frame = this.#memory.peek(page * FRAME_SIZE)
