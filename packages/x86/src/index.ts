@@ -27,6 +27,7 @@ export {
 } from './paging/index.ts'
 export { readLinear, readRange, writeRange } from './paging/access/linear.ts'
 export { MAX_PHYSICAL_BITS } from './state/paging-entry.ts'
+export { setRoot, switchRoot } from './paging/tlb/roots.ts'
 export { loadPdptes } from './paging/pae.ts'
 export { rows, type Row } from './rows/index.ts'
 export { runningInstruction } from './code/running.ts'

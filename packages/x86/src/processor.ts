@@ -193,7 +193,7 @@ export class Processor {
   /** All that carries a generation goes. */
   #restartGenerations(): void {
     this.blocks.reset()
-    this.core.paging.generation = 0
+    this.core.paging.generation = this.core.paging.root
     this.core.paging.regions.fill(-1)
     flushAll(this.core)
   }

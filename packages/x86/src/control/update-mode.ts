@@ -33,6 +33,7 @@ export function updateMode(core: Core): void {
   const limit = core.get32(CS + SEG.limit) >>> 0
   if (code === 1 ? limit !== 0xffff_ffff : code === 0 && limit < 0xffff) mode |= MODE.csLimited
   if (core.get32(S.shadow)) mode |= MODE.shadow
+  if (core.paging.root === 1) mode |= MODE.secondRoot
   core.set32(S.mode, mode)
 
   core.set32(S.csBase, code === 2 ? 0 : core.get32(CS + SEG.base))

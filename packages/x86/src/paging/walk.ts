@@ -293,8 +293,15 @@ function finish(core: Core, p: PagingState, frame: number, access: number, writa
   return page & -4096
 }
 
-/** Refreshes what the walker derives from CR0, CR3, CR4 and EFER. Does not flush. */
+/** Refreshes what the walker derives from CR0, CR3, CR4 and EFER, and tells the hooks. Does not flush. */
 export function updatePaging(core: Core): void {
+  derivePaging(core)
+  // The owner of a hardware root follows at once: what comes next may translate.
+  core.hooks?.pagingChanged?.()
+}
+
+/** The same where the owner of the hooks changed them itself. */
+export function derivePaging(core: Core): void {
   const p = core.paging
   const cr0 = core.get32(S.cr0)
   const cr4 = core.get32(S.cr4)
@@ -324,8 +331,6 @@ export function updatePaging(core: Core): void {
   p.asksFaults = p.hooksFaults || p.hardwareRoot !== undefined
   core.set32(QUICK_FILL, quickFillOf(core))
   core.set32(RESERVED_HIGH, p.reservedHigh)
-  // The owner of a hardware root follows at once: what comes next may translate.
-  core.hooks?.pagingChanged?.()
 }
 
 function useHardwareRoot(p: PagingState, paging: boolean, nx: boolean): void {

@@ -2,7 +2,7 @@
  * System instructions: operands are computed here, the work is done by system routines (system/), except what is short and frequent:
  * flags, SWAPGS, the FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
  */
-import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE } from '../state/layout.ts'
+import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../state/layout.ts'
 import { FLAG, VECTOR } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
@@ -40,7 +40,7 @@ function attend(b: SemanticsBuilder): void {
 }
 const setBank = (b: SemanticsBuilder, bank: Value | number): void => {
   const number = typeof bank === 'number' ? b.i32(bank) : bank
-  b.setSlot(S.tlb, b.add(b.add(b.cpu, VCPU_SIZE), b.mul(number, TLB_BANK_SIZE)))
+  b.setSlot(S.tlb, b.add(b.slot(S.banks, 'i32'), b.mul(number, TLB_BANK_SIZE)))
 }
 /** Bank of CPL 0 with these flags. */
 function supervisorBank(b: SemanticsBuilder, newFlags: Value): Value {

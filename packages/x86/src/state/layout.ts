@@ -68,7 +68,7 @@ export const S = {
   cpl: 0xbc,
   /** i32: mode key of the code that runs now (see state/mode.ts). */
   mode: 0xc0,
-  /** i32: address of the TLB bank in use. */
+  /** i32: address of the TLB bank in use, one of those at `banks`. */
   tlb: 0xc4,
   /** i64: what is added to RIP to give the linear address: CS base, 0 in 64-bit mode. */
   csBase: 0xc8,
@@ -94,6 +94,8 @@ export const S = {
   nmiBlocked: 0xf4,
   /** i32: PAUSE may exit: it asks. */
   pauseExits: 0xf8,
+  /** i32: address of the TLB banks of the root in use (paging/tlb/roots.ts). */
+  banks: 0xfc,
 
   /** Linear address handed to slow paths. */
   address: 0x300,
@@ -260,5 +262,8 @@ export const JOURNAL_COUNT = QUICK_FILL + 8
 export const JOURNAL = QUICK_FILL + 16
 export const JOURNAL_SIZE = 4096
 
+/** TLB banks of the first root and of the second. */
+export const ROOT_BANKS = [VCPU_SIZE, JOURNAL + JOURNAL_SIZE * 4] as const
+
 /** Bytes one vCPU takes in all. */
-export const VCPU_TOTAL = JOURNAL + JOURNAL_SIZE * 4
+export const VCPU_TOTAL = ROOT_BANKS[1] + TLB_BANK.count * TLB_BANK_SIZE

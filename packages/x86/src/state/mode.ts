@@ -22,8 +22,10 @@ export const MODE = {
   csLimited: 1 << 9,
   /** An interrupt shadow covers the next instruction (state/shadow.ts): it has a block of its own. */
   shadow: 1 << 10,
+  /** The second root is in use (paging/tlb/roots.ts). */
+  secondRoot: 1 << 11,
 } as const
-export const MODE_BITS = 11
+export const MODE_BITS = 12
 
 export type CodeSize = 16 | 32 | 64
 export const codeSizeOf = (mode: number): CodeSize => (16 << (mode & MODE.codeSize)) as CodeSize

@@ -39,6 +39,12 @@ export interface HardwareRoot {
   readonly kind: number
 }
 
+/** What a walk starts from. */
+export interface Root {
+  cr3: bigint
+  hardwareRoot: HardwareRoot | undefined
+}
+
 export class PagingState {
   /** Set by the hypervisor; `updatePaging` must follow a change. */
   hardwareRoot: HardwareRoot | undefined
@@ -48,6 +54,11 @@ export class PagingState {
   asksFaults = false
   /** With a hardware root: the guest has paging off. */
   pagingOff = false
+  /** Which of the two roots is in use, and the other one's translation. Changed by paging/tlb/roots.ts alone. */
+  root: 0 | 1 = 0
+  readonly otherRoot: Root = { cr3: 0n, hardwareRoot: undefined }
+  /** Roots that may have entries in the TLB. */
+  roots: 1 | 2 = 1
   // Derived from the control registers by `updatePaging`.
   kind: number = PAGING.none
   rootFrame = 0
@@ -87,7 +98,7 @@ export class PagingState {
   readonly cache: Int32Array
   /** Paging-structure cache (layout.ts, REGIONS). */
   readonly regions: Int32Array
-  /** Entries of another generation are dead. */
+  /** Entries of another generation are dead. Its lowest bit is the root in use, so that each root has generations of its own. */
   generation = 0
   /** Word indices of TLB entries filled since the last flush (layout.ts, JOURNAL). */
   readonly journal: Int32Array

@@ -5,9 +5,9 @@
  */
 import type { Core } from '../../state/core.ts'
 import { watchHits } from './watch.ts'
-import { EXIT, S, SEGMENT, TLB_BANK } from '../../state/layout.ts'
+import { EXIT, ROOT_BANKS, S, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
-import { bankAddress, currentAccess, fillData, forgetPage, probe } from '../tlb/tlb.ts'
+import { currentAccess, fillData, forgetPage, probe } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 
 const SS_FAULT = 12
@@ -244,7 +244,8 @@ function count(core: Core, which: 0 | 8): void {
 
 /** After the alignment check or watches were switched on: their pages must come here. */
 export function forgetUserBank(core: Core): void {
-  const start = bankAddress(core, TLB_BANK.user) >>> 2
-  const end = bankAddress(core, TLB_BANK.count) >>> 2
-  core.i32.fill(-1, start, end)
+  for (let root = 0; root < core.paging.roots; root++) {
+    const banks = core.base + ROOT_BANKS[root]!
+    core.i32.fill(-1, (banks + TLB_BANK.user * TLB_BANK_SIZE) >>> 2, (banks + TLB_BANK.count * TLB_BANK_SIZE) >>> 2)
+  }
 }

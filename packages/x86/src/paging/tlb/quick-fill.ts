@@ -7,7 +7,7 @@ import { IrBuilder } from '../../ir/builder.ts'
 import type { Value } from '../../ir/nodes.ts'
 import type { Built, Signature } from '../../ir/function.ts'
 import {
-  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE, VCPU_SIZE,
+  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE,
 } from '../../state/layout.ts'
 import { ENTRY, EPT, FRAME_HIGH } from '../../state/paging-entry.ts'
 import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from '../../state/paging-state.ts'
@@ -63,7 +63,7 @@ export function quickFillBody(): Built {
 
   // Rights: those of a bank of the TLB. Where CR0.WP is 0, supervisor writes to what is read-only are left.
   const tlb = b.slot(S.tlb, 'i32')
-  const bank = b.sub(tlb, b.add(cpu, VCPU_SIZE))
+  const bank = b.sub(tlb, b.slot(S.banks, 'i32'))
   const isUser = b.eq(bank, TLB_BANK.user * TLB_BANK_SIZE)
   const userPage = b.and(b.get(rights), ENTRY.user)
   const isFetch = b.eq(access, ACCESS.fetch)

@@ -3,7 +3,7 @@
  * A tag is killed by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../../state/core.ts'
-import { JOURNAL_COUNT, JOURNAL_SIZE, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES, VCPU_SIZE } from '../../state/layout.ts'
+import { JOURNAL_COUNT, JOURNAL_SIZE, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES } from '../../state/layout.ts'
 import { ACCESS, PAGING, type PagingState } from '../../state/paging-state.ts'
 import { forgetGuestPages } from '../second-stage.ts'
 import type { SecondStage } from '../../state/paging-state.ts'
@@ -20,10 +20,14 @@ const INDEX_MASK = TLB_ENTRIES - 1
 /** How an access made through each bank is checked. */
 const ACCESS_OF_BANK = [ACCESS.smap, 0, ACCESS.user] as const
 
-export const bankAddress = (core: Core, bank: number): number => core.base + VCPU_SIZE + bank * TLB_BANK_SIZE
+/** Of the root in use. */
+export const bankAddress = (core: Core, bank: number): number => core.get32(S.banks) + bank * TLB_BANK_SIZE
+/** Word index of the first entry of a root. */
+const rootStart = (core: Core, root: number): number => (core.base + ROOT_BANKS[root]!) >>> 2
+const ROOT_WORDS = TLB_BANK.count * BANK_WORDS
 /** ACCESS bits of the bank in use. */
 export function currentAccess(core: Core): number {
-  return ACCESS_OF_BANK[((core.get32(S.tlb) - core.base - VCPU_SIZE) / TLB_BANK_SIZE) | 0]!
+  return ACCESS_OF_BANK[((core.get32(S.tlb) - core.get32(S.banks)) / TLB_BANK_SIZE) | 0]!
 }
 
 /** Word index of the entry for a linear address. */
@@ -93,14 +97,13 @@ export function probeExecute(core: Core, bank: number, low: number, high: number
 
 /** From now on nothing counts on translations of before: paging-structure caches, jump cache, links from page to page. */
 function nextGeneration(core: Core): void {
-  core.paging.generation++
+  core.paging.generation += 2
   core.set32(S.generation, core.paging.generation)
 }
 
 export function flushAll(core: Core): void {
-  const start = bankAddress(core, 0) >>> 2
-  core.i32.fill(-1, start, start + TLB_BANK.count * BANK_WORDS)
   const { paging } = core
+  for (let root = 0; root < paging.roots; root++) core.i32.fill(-1, rootStart(core, root), rootStart(core, root) + ROOT_WORDS)
   nextGeneration(core)
   core.set32(JOURNAL_COUNT, 0)
   paging.large.fill(0)
@@ -117,9 +120,10 @@ export function flushNonGlobal(core: Core): void {
     for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
     return
   }
-  const start = bankAddress(core, 0) >>> 2
-  const end = start + TLB_BANK.count * BANK_WORDS
-  for (let at = start; at < end; at += WORDS) killUnlessGlobal(i32, at)
+  for (let root = 0; root < paging.roots; root++) {
+    const start = rootStart(core, root)
+    for (let at = start; at < start + ROOT_WORDS; at += WORDS) killUnlessGlobal(i32, at)
+  }
 }
 
 function killUnlessGlobal(i32: Int32Array, at: number): void {
@@ -149,12 +153,14 @@ export function flushPage(core: Core, low: number, high: number): void {
 
 function flushEntries(core: Core, low: number, count: number): void {
   const { i32 } = core
-  for (let bank = 0; bank < TLB_BANK.count; bank++) {
-    const base = bankAddress(core, bank)
-    for (let i = 0; i < count; i++) {
-      const at = entryAt(base, low + i * 4096)
-      const tag = (low + i * 4096) & -4096
-      if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
+  for (let root = 0; root < core.paging.roots; root++) {
+    for (let bank = 0; bank < TLB_BANK.count; bank++) {
+      const base = core.base + ROOT_BANKS[root]! + bank * TLB_BANK_SIZE
+      for (let i = 0; i < count; i++) {
+        const at = entryAt(base, low + i * 4096)
+        const tag = (low + i * 4096) & -4096
+        if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
+      }
     }
   }
 }
@@ -189,11 +195,12 @@ const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high <<
 /** Code was decoded from the host page: writes to it must come to the slow path from now on. */
 export function dropWriteTags(core: Core, page: number): void {
   const { i32 } = core
-  const start = bankAddress(core, 0) >>> 2
-  const end = start + TLB_BANK.count * BANK_WORDS
-  for (let at = start; at < end; at += WORDS) {
-    const tag = i32[at + WRITE]!
-    if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
+  for (let root = 0; root < core.paging.roots; root++) {
+    const start = rootStart(core, root)
+    for (let at = start; at < start + ROOT_WORDS; at += WORDS) {
+      const tag = i32[at + WRITE]!
+      if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
+    }
   }
 }
 

@@ -1,0 +1,59 @@
+/**
+ * Two address spaces between which the owner of deprivileged code switches without a flush: a paravirtual guest's kernel and its user programs both run
+ * at CPL 3, but not under the same tables. Each root has its own TLB banks, and its own generations (jump cache, links between pages,
+ * paging-structure cache); flushes and INVLPG reach both. Not CR3 as guests write it, and no PCIDs.
+ */
+import type { Core } from '../../state/core.ts'
+import { ROOT_BANKS, S } from '../../state/layout.ts'
+import { MODE } from '../../state/mode.ts'
+import type { HardwareRoot } from '../../state/paging-state.ts'
+import { derivePaging } from '../walk.ts'
+import { loadPdptes } from '../pae.ts'
+import { flushAll, flushNonGlobal } from './tlb.ts'
+
+/**
+ * Gives root 0 or 1 its tables: CR3, and tables of the hypervisor's to be walked instead (`hardwareRoot`). Flushes what is not global. The root in
+ * use may be set, too; until `switchRoot` has been called that is root 0.
+ */
+export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: HardwareRoot): void {
+  const { paging } = core
+  if (paging.roots === 1) {
+    paging.roots = 2
+    // The second one's banks hold anything yet.
+    flushAll(core)
+  }
+  if (which === paging.root) {
+    core.set64(S.cr3, cr3)
+    paging.hardwareRoot = hardwareRoot
+    derivePaging(core)
+    loadPdptes(core)
+  } else {
+    paging.otherRoot.cr3 = cr3
+    paging.otherRoot.hardwareRoot = hardwareRoot
+  }
+  flushNonGlobal(core)
+}
+
+/**
+ * Makes root 0 or 1 the one in use; `setRoot` must have been called for it. CR3 then reads as that root's. For hooks (`trapped`, `exception`) and
+ * whoever runs the processor, between instructions; `pagingChanged` is not called.
+ */
+export function switchRoot(core: Core, which: 0 | 1): void {
+  const { paging } = core
+  if (which === paging.root) return
+  const { otherRoot, hardwareRoot } = paging
+  const cr3 = core.get64(S.cr3)
+  core.set64(S.cr3, otherRoot.cr3)
+  paging.hardwareRoot = otherRoot.hardwareRoot
+  otherRoot.cr3 = cr3
+  otherRoot.hardwareRoot = hardwareRoot
+  paging.root = which
+  derivePaging(core)
+  loadPdptes(core)
+  paging.generation ^= 1
+  core.set32(S.generation, paging.generation)
+  const bank = core.get32(S.tlb) - core.get32(S.banks)
+  core.set32(S.banks, core.base + ROOT_BANKS[which])
+  core.set32(S.tlb, core.get32(S.banks) + bank)
+  core.set32(S.mode, core.get32(S.mode) ^ MODE.secondRoot)
+}
