@@ -9,6 +9,7 @@ export { TIER_METRICS, tierStatistics, type TierMetric } from './report/statisti
 export { Core, GuestFault, Left, type ProcessorHost } from './state/core.ts'
 export * from './state/hooks.ts'
 export { EXIT_CAUSES, exitOf, type ExitCause } from './rows/exits.ts'
+export { ALL_CONTROLS, applyControls, type ChangedControls } from './control/derive.ts'
 export { CR4_VALID } from './control/control-registers.ts'
 export { deliver, type Delivery } from './events/deliver.ts'
 export { findDescriptor, loadDataSegment } from './events/descriptor.ts'

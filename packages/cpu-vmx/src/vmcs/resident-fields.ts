@@ -4,6 +4,7 @@
  */
 
 import {
+  applyControls,
   gpr,
   readFlags,
   RSP,
@@ -38,12 +39,12 @@ const slot32 = (offset: number): ResidentField => ({
   write: (core, value) => core.set32(offset, Number(BigInt.asIntN(32, value))),
 })
 /** A control register as VMX holds it: bits that it fixes are set whatever the guest believes. */
-const control = (offset: number, fixed: bigint): ResidentField => ({
-  read: (core) => core.get64(offset) | fixed,
+const control = (name: 'cr0' | 'cr4' | 'efer', fixed: bigint): ResidentField => ({
+  read: (core) => core.get64(S[name]) | fixed,
   write: (core, value) => {
-    core.set64(offset, value & ~fixed)
-    updatePaging(core)
-    updateMode(core)
+    const old = core.get32(S[name])
+    core.set64(S[name], value & ~fixed)
+    applyControls(core, { [name]: old ^ core.get32(S[name]) })
   },
 })
 
@@ -68,8 +69,8 @@ const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
   guestGdtrLimit: slot32(segment(SEGMENT.gdtr) + SEG.limit),
   guestIdtrBase: slot(segment(SEGMENT.idtr) + SEG.base),
   guestIdtrLimit: slot32(segment(SEGMENT.idtr) + SEG.limit),
-  guestCr0: control(S.cr0, CR0_NE),
-  guestCr4: control(S.cr4, CR4_VMXE),
+  guestCr0: control('cr0', CR0_NE),
+  guestCr4: control('cr4', CR4_VMXE),
   cr0ReadShadow: { read: (core) => core.get64(S.cr0), write: (core, value) => core.set64(S.cr0, value) },
   cr4ReadShadow: { read: (core) => core.get64(S.cr4), write: (core, value) => core.set64(S.cr4, value) },
   // The hypervisor's tables where it has put any under the guest: what the hardware register would hold.
@@ -80,7 +81,7 @@ const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
       updatePaging(core)
     },
   },
-  guestEfer: control(S.efer, 0n),
+  guestEfer: control('efer', 0n),
   guestPat: slot(S.pat),
   guestDr7: slot(S.dr7),
   guestRsp: slot(gpr(RSP)),

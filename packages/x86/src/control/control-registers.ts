@@ -1,15 +1,12 @@
 /** MOV to and from control and debug registers, LMSW, CLTS. Arguments are described at each routine. (SDM Vol. 2B, "MOV—Move to/from Control Registers") */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { loadPdptes } from '../paging/pae.ts'
-import { PAGING } from '../state/paging-state.ts'
-import { flushAll, flushNonGlobal } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { CR0, CR4, DR6, EFER, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
-import { setAllBounds } from '../state/segments.ts'
 import { updateBreakpoints, updateMode } from './update-mode.ts'
 import { leaveAfter } from './leave.ts'
+import { applyControls } from './derive.ts'
 
 /** What CPUID advertises. */
 export const CR4_VALID =
@@ -53,17 +50,11 @@ export function writeCr0(core: Core, value: bigint): void {
   core.set32(S.cr0, next)
   core.set32(S.cr0 + 4, 0)
   if (changed & CR0.pg) core.set32(S.efer, next & CR0.pg && efer & EFER.lme ? efer | EFER.lma : efer & ~EFER.lma)
+  if (applyControls(core, { cr0: changed })) return
+  core.set32(S.cr0, old)
+  core.set32(S.efer, efer)
   updatePaging(core)
-  const reloads = core.paging.kind === PAGING.pae && changed & (CR0.pg | CR0.cd | CR0.nw)
-  if (reloads && !loadPdptes(core)) {
-    core.set32(S.cr0, old)
-    core.set32(S.efer, efer)
-    updatePaging(core)
-    fail()
-  }
-  if (changed & CR0.pe) setAllBounds(core)
-  if (changed & (CR0.pg | CR0.wp | CR0.pe)) flushAll(core)
-  updateMode(core)
+  fail()
 }
 
 /** CR3. Bit 63 with CR4.PCIDE keeps the TLB's entries; ours are of the current space only, so they go whenever it changes. */
@@ -73,13 +64,10 @@ export function writeCr3(core: Core, value: bigint): void {
   const cr3 = keep ? value & ~(1n << 63n) : value
   if (core.get32(S.efer) & EFER.lma && cr3 >> BigInt(MAX_PHYSICAL_BITS)) fail()
   core.set64(S.cr3, core.get32(S.efer) & EFER.lma ? cr3 : cr3 & 0xffff_ffffn)
+  if (applyControls(core, { cr3: keep && cr3 === old ? 'keep' : 'load' })) return
+  core.set64(S.cr3, old)
   updatePaging(core)
-  if (!loadPdptes(core)) {
-    core.set64(S.cr3, old)
-    updatePaging(core)
-    fail()
-  }
-  if (!keep || cr3 !== old) flushNonGlobal(core)
+  fail()
 }
 
 export function writeCr4(core: Core, value: bigint): void {
@@ -91,14 +79,10 @@ export function writeCr4(core: Core, value: bigint): void {
   if (long && !(next & CR4.pae)) fail()
   if (changed & CR4.pcide && next & CR4.pcide && (!long || core.get32(S.cr3) & 0xfff)) fail()
   core.set32(S.cr4, next)
+  if (applyControls(core, { cr4: changed })) return
+  core.set32(S.cr4, old)
   updatePaging(core)
-  if (core.paging.kind === PAGING.pae && changed & (CR4.pae | CR4.pse | CR4.pge | CR4.smep) && !loadPdptes(core)) {
-    core.set32(S.cr4, old)
-    updatePaging(core)
-    fail()
-  }
-  if (changed & (CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap)) flushAll(core)
-  updateMode(core)
+  fail()
 }
 
 /** (number, general register) → value slot. */

@@ -3,9 +3,8 @@
  * (SDM Vol. 4, "Model-Specific Registers")
  */
 import type { Core } from '../state/core.ts'
-import { updatePaging } from '../paging/walk.ts'
-import { flushAll } from '../paging/tlb/tlb.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { applyControls } from './derive.ts'
 
 export interface Msr {
   readonly name: string
@@ -56,9 +55,7 @@ function writeEfer(core: Core, value: bigint): boolean {
   if (value & ~EFER_BITS & ~LMA) return false
   if (paging && (value ^ old) & 0x100n) return false
   core.set64(S.efer, (value & ~LMA) | (old & LMA))
-  updatePaging(core)
-  if ((value ^ old) & 0x800n) flushAll(core)
-  return true
+  return applyControls(core, { efer: Number((value ^ old) & 0xffff_ffffn) })
 }
 
 /** The time stamp counter as the guest sees it. */

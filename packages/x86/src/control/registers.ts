@@ -7,16 +7,14 @@ import {
   type VcpuStatePatch,
 } from '@nonroot/contracts'
 import type { Core } from '../state/core.ts'
-import { flushAll } from '../paging/tlb/tlb.ts'
-import { loadPdptes } from '../paging/pae.ts'
-import { updatePaging } from '../paging/walk.ts'
 import { readXsaveArea, writeXsaveArea } from './state-images.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { FLAG } from '../state/register-bits.ts'
 import { MSRS, readMsr, writeMsr } from './msrs.ts'
-import { privilegeOf, setAllBounds } from '../state/segments.ts'
-import { updateBreakpoints, updateMode } from './update-mode.ts'
+import { privilegeOf } from '../state/segments.ts'
+import { updateBreakpoints } from './update-mode.ts'
+import { ALL_CONTROLS, applyControls } from './derive.ts'
 
 /** What of VcpuState the processor holds itself: whether it is halted is its owner's to know. */
 export type ProcessorState = Omit<VcpuState, 'activity'>
@@ -118,10 +116,6 @@ function derive(core: Core): void {
   const real = !(core.get32(S.cr0) & 1)
   const v86 = (core.get32(S.flags) & FLAG.VM) !== 0
   core.set32(S.cpl, real ? 0 : v86 ? 3 : privilegeOf(core.segmentAttributes(SEGMENT.ss)))
-  updatePaging(core)
-  loadPdptes(core)
-  setAllBounds(core)
+  applyControls(core, ALL_CONTROLS)
   updateBreakpoints(core)
-  updateMode(core)
-  flushAll(core)
 }

@@ -1,12 +1,12 @@
 /** State after power-up, RESET and INIT. (SDM Vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT") */
 import type { Core } from '../state/core.ts'
-import { flushAll, forgetSecondStage } from '../paging/tlb/tlb.ts'
-import { updatePaging } from '../paging/walk.ts'
+import { forgetSecondStage } from '../paging/tlb/tlb.ts'
 import { writeFlags } from '../state/flags.ts'
 import { gpr, RDX, S, SEGMENT } from '../state/layout.ts'
 import { setSegment } from '../state/segments.ts'
 import { SIGNATURE } from './cpuid.ts'
-import { updateBreakpoints, updateMode } from './update-mode.ts'
+import { updateBreakpoints } from './update-mode.ts'
+import { ALL_CONTROLS, applyControls } from './derive.ts'
 
 const DATA = 0x93
 const CR0_AFTER_RESET = 0x6000_0010
@@ -37,11 +37,9 @@ export function resetProcessor(core: Core, kind: 'powerUp' | 'init' = 'powerUp')
   core.pendingDebug = 0
   core.delivering = undefined
   if (kind === 'powerUp') powerUp(core)
-  updatePaging(core)
+  applyControls(core, ALL_CONTROLS)
   updateBreakpoints(core)
-  updateMode(core)
   if (kind === 'powerUp') forgetSecondStage(core)
-  else flushAll(core)
 }
 
 function powerUp(core: Core): void {

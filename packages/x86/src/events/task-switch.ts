@@ -1,9 +1,6 @@
 /** Hardware task switches through 16- and 32-bit TSSs. Not in long mode. (SDM Vol. 3A, "Task Switching") */
 import { GuestFault, type Core, LEFT } from '../state/core.ts'
 import { checkWritable, implicitAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
-import { loadPdptes } from '../paging/pae.ts'
-import { flushNonGlobal } from '../paging/tlb/tlb.ts'
-import { updatePaging } from '../paging/walk.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { FLAG, RIGHTS, VECTOR, DR6 } from '../state/register-bits.ts'
@@ -12,6 +9,7 @@ import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, findDescriptor, isNull, loadSegment, markDescriptor, readDescriptor, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
 import { TASK_SWITCH, type DeliveredEvent, type SwitchOptions, type TaskSwitchSource } from '../state/hooks.ts'
 import { Stack } from './stack.ts'
+import { applyControls } from '../control/derive.ts'
 
 const TR = segment(SEGMENT.tr)
 const BUSY = 2
@@ -157,9 +155,7 @@ function loadTask(core: Core, state: NewState, ext: number): void {
   if (state.wide && core.get32(S.cr0) < 0) {
     core.set32(S.cr3, state.cr3)
     core.set32(S.cr3 + 4, 0)
-    updatePaging(core)
-    loadPdptes(core)
-    flushNonGlobal(core)
+    applyControls(core, { cr3: 'unchecked' })
   }
   core.set32(S.rip, state.eip)
   core.set32(S.rip + 4, 0)
