@@ -5,6 +5,7 @@ import { BareMetal, PLACE } from '../testing/bare-metal.ts'
 import { RBX, S } from '../state/layout.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { readRegisters, writeRegisters } from './registers.ts'
+import { SHADOW, setShadow } from '../state/shadow.ts'
 import { readMsr } from './msrs.ts'
 
 it.each(['real', 'protected', 'compatibility', 'long'] as const)('reads and writes all of it: %s', (mode) => {
@@ -13,7 +14,7 @@ it.each(['real', 'protected', 'compatibility', 'long'] as const)('reads and writ
   first.run(asm(64, 'hlt'))
   first.core.set64(S.dr0, 0x1234n)
   first.core.set64(S.lstar, 0xffff_8000_0000_1000n)
-  first.core.set32(S.shadow, 2)
+  setShadow(first.core, SHADOW.movSs)
   first.core.u8[first.core.base + S.xmm + 77] = 9
   first.core.set32(S.fpuStatus, 0x3000)
   first.set(RBX, 0xfedc_ba98_7654_3210n)
