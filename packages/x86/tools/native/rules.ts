@@ -12,6 +12,7 @@ const LEFT_OUT: readonly (readonly [RegExp, string])[] = [
   [/^(cpuid|rdtsc|rdtscp|rdpmc|rdrand|rdseed|rdpid|xgetbv)$/, 'its result is the machine’s own'],
   [/^(syscall|sysenter|sysexit|sysret|vmcall|vmmcall|vmfunc)$/, 'enters the kernel'],
   [/egment$|^(loadFarPointer|lar|lsl|verr|verw|sldt|str|smsw|sgdt|sidt)$/, 'depends on the descriptor tables'],
+  [/^(vm(launch|resume|xoff|xon|ptrld|ptrst|clear|read|write)|invept|invvpid)$/, 'is of VMX: whether it is there, and in what mode, is the machine’s own'],
   [/^(rdfsbase|rdgsbase|wrfsbase|wrgsbase)$/, 'the C library lives by FS'],
   [/^(fxsave|fxrstor|xsave|xrstor|xsaveopt|xsavec)/, 'AMD leaves the pointers in the image out'],
   [/^popf$/, 'loads flags that the kernel owns'],
