@@ -117,7 +117,11 @@ function notEmpty(b: SemanticsBuilder, tag: Value): Value {
   return bits
 }
 
-/** Runs `body` for ST(0) to ST(7) with the address of the register in the vCPU block (less S.fpr) and its place in memory. */
+/**
+ * Registers are 10 bytes each and lie as they come. Alignment is the image's, to its fields of two or four bytes: `area` has checked it, and words, of which
+ * the registers are made, are aligned where that is. (SDM Vol. 3A, "Alignment Check Exception (#AC)")
+ *
+ * Runs `body` for ST(0) to ST(7) with the address of the register in the vCPU block (less S.fpr) and its place in memory. */
 function eachRegister(b: SemanticsBuilder, linear: Value, body: (register: Value, at: Value) => void): void {
   const n = b.variable(b.i32(0), 'register')
   b.loop(() => {
@@ -145,8 +149,7 @@ const fnsave: Semantics = (b) => {
   const linear = area(b, environmentBytes(b) + 8 * REGISTER_BYTES, 'write')
   storeEnvironment(b, linear)
   eachRegister(b, linear, (register, at) => {
-    b.store(at, 8, b.rawLoad('i64', register, S.fpr, 64))
-    b.store(b.add(at, 8), 2, b.rawLoad('i64', register, S.fpr + 8, 16))
+    for (let n = 0; n < REGISTER_BYTES; n += 2) b.store(b.add(at, n), 2, b.rawLoad('i64', register, S.fpr + n, 16))
   })
   fninit(b)
 }
@@ -156,8 +159,7 @@ const frstor: Semantics = (b) => {
   const linear = area(b, environmentBytes(b) + 8 * REGISTER_BYTES, 'read')
   loadEnvironment(b, linear)
   eachRegister(b, linear, (register, at) => {
-    b.rawStore(register, S.fpr, 64, b.load(at, 8))
-    b.rawStore(register, S.fpr + 8, 16, b.load(b.add(at, 8), 2))
+    for (let n = 0; n < REGISTER_BYTES; n += 2) b.rawStore(register, S.fpr + n, 16, b.load(b.add(at, n), 2))
   })
 }
 
