@@ -12,13 +12,13 @@ import { BlockCache } from './code/blocks.ts'
 import type { Block } from './code/block.ts'
 import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
 import type { PrebuiltHandlers } from './interpreter/handlers.ts'
-import { BLOCK_TABLE_SIZE } from './code/record.ts'
+import { BLOCK_TABLE_SIZE, LONGEST_BLOCK, PAGE_REACH } from './code/record.ts'
 import { RECORD } from './state/record.ts'
 import { fetchPage, flushAll, slowModify, slowRead, slowWrite } from './paging/index.ts'
 import { checkSegment } from './state/segments.ts'
 import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
 import { resetProcessor } from './control/reset.ts'
-import { EXIT, S, VCPU_TOTAL } from './state/layout.ts'
+import { EXIT, S, SEGMENT, VCPU_TOTAL } from './state/layout.ts'
 import { FLAG } from './state/register-bits.ts'
 import { MODE } from './state/mode.ts'
 import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
@@ -52,6 +52,7 @@ const UNDONE = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
   ([EXIT.exception, EXIT.abandoned, EXIT.crossing, EXIT.interpret, EXIT.shutdown] as number[]).includes(exit) ? 1 : 0,
 )
 const DB = 1
+const GP = 13
 
 export class Processor {
   readonly core: Core
@@ -171,7 +172,7 @@ export class Processor {
     this.#slice = budget
     core.set32(S.budget, budget)
     for (;;) {
-      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug) {
+      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#isNearLimit(LONGEST_BLOCK)) {
         const stop = this.#step()
         if (stop) return stop
         if (core.get32(S.budget) <= 0) return 'budget'
@@ -277,7 +278,10 @@ export class Processor {
   /** The block at RIP, decoded if need be; undefined when fetching it raised a fault. */
   #block(limit: number): Block | undefined {
     const { core } = this
-    const mode = core.get32(S.mode)
+    if (this.#isNearLimit(1)) {
+      core.raise(GP)
+      return undefined
+    }
     this.#locate()
     const low = core.get32(S.rip)
     const offset = this.#low & 0xfff
@@ -285,6 +289,8 @@ export class Processor {
     core.set32(S.ripPage + 4, core.get32(S.rip + 4) - (low >>> 0 < offset ? 1 : 0))
     const host = fetchPage(core, this.#low, this.#high)
     if (host < 0) return undefined
+    // What code of this page leads on to is looked up again, where the limit may lie on it.
+    const mode = core.get32(S.mode) | (this.#isNearLimit(PAGE_REACH - offset) ? MODE.csLimited : 0)
     if (!limit) {
       const known = this.blocks.find(host, mode)
       if (known) {
@@ -295,7 +301,20 @@ export class Processor {
     const block = this.blocks.decode(host, mode, () => this.#fetchNextPage(), limit)
     this.firstBlockAt ??= performance.now()
     if (block && !limit) this.blocks.publish(block)
+    if (block && limit && this.#isNearLimit(block.length)) {
+      this.blocks.release(block)
+      core.raise(GP)
+      return undefined
+    }
     return block
+  }
+
+  /** Whether so many bytes of code from RIP on reach over the limit of CS. (SDM Vol. 3A, "Limit Checking") */
+  #isNearLimit(bytes: number): boolean {
+    const { core } = this
+    if ((core.get32(S.mode) & MODE.codeSize) === 2) return false
+    const limit = core.segmentLimit(SEGMENT.cs)
+    return limit !== 0xffff_ffff && (core.get32(S.rip) >>> 0) + bytes - 1 > limit
   }
 
   /** Acts on why wasm code came back. A stop reason ends the run. */

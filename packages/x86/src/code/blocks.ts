@@ -16,11 +16,8 @@ import type { Block } from './block.ts'
 import { CodePages } from './code-pages.ts'
 import type { HandlerTable, Special } from './handler-table.ts'
 import { operandFields, registerOffset } from './operand-fields.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, NEVER_HOT, NEVER_LINKED, NOT_LINKED, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, MAX_INSTRUCTIONS, NEVER_HOT, NEVER_LINKED, NOT_LINKED, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
 import { RECORD } from '../state/record.ts'
-
-/** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
-const MAX_INSTRUCTIONS = 64
 
 /** None of PagingState's. */
 const NO_GENERATION = -1

@@ -1,6 +1,12 @@
 /** In the low bit of what `dispatch` is told of a link: it is one to another page. */
 export const FAR = 1
 
+/** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
+export const MAX_INSTRUCTIONS = 64
+/** Bytes that a block may have; bytes from a page's start that the blocks on it may have. */
+export const LONGEST_BLOCK = MAX_INSTRUCTIONS * 15
+export const PAGE_REACH = 0x1000 + 14
+
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1
 

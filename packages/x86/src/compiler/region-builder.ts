@@ -102,6 +102,7 @@ export class RegionBuilder extends RegionOperands {
     this.inInstruction(() => {
       // Flags that change only under a condition are changed in their slots.
       const { row } = placed.instruction
+      if (this.codeSize === 16 && row.operands[0]?.kind === 'J') this.#leaveIfCut(placed)
       if (!flagsDead && row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.settle()
       this.#meaningOf(placed.instruction)(this, ...this.operands)
     })
@@ -228,6 +229,14 @@ export class RegionBuilder extends RegionOperands {
   }
   branch(condition?: Value): void {
     this.#condition = condition
+  }
+  /** A target that is cut to IP lies elsewhere than its offset says: the interpreter goes there. */
+  #leaveIfCut({ instruction, ip }: Placed): void {
+    const target = this.add(this.useShared(this.ripPage), ip + instruction.length + instruction.immediate)
+    this.ifUnlikely(this.gtU(target, 0xffff), () => {
+      this.setSlot(S.exit, this.i32(EXIT.interpret))
+      this.leave()
+    })
   }
   /** Not from compiled code: the whole instruction is left to the interpreter, if it has done nothing yet. */
   system(): void {

@@ -98,7 +98,7 @@ export abstract class RegionOperands extends RegionRegisters {
   }
   /** RIP at an offset from the page's start. */
   #rip(offset: number): Value {
-    return this.truncate(this.add(this.useShared(this.ripPage), offset), this.codeSize)
+    return this.truncate(this.add(this.useShared(this.ripPage), offset), this.codeSize === 64 ? 64 : 32)
   }
   currentRip(): Value {
     return this.#rip(this.placed.ip)

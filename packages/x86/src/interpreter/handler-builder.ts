@@ -96,10 +96,10 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   #cutByMode(rip: Value): Value {
     const code = this.and(this.slot(S.mode, 'i32'), MODE.codeSize)
-    return this.select(this.eq(code, 2), rip, this.select(this.eq(code, 1), this.and(rip, 0xffff_ffff), this.and(rip, 0xffff)))
+    return this.select(this.eq(code, 2), rip, this.and(rip, 0xffff_ffff))
   }
   #cutRip(rip: Value): Value {
-    return this.truncate(rip, this.codeSize)
+    return this.truncate(rip, this.codeSize === 64 ? 64 : 32)
   }
   relativeTarget(): Value {
     return this.truncate(this.add(this.slot(S.ripPage), this.immediate()), this.codeSize === 64 ? 64 : this.operandSize)
@@ -166,6 +166,11 @@ export class HandlerBuilder extends SemanticsBuilder {
       this.raiseIf(this.gtU(this.relativeTarget(), limit), VECTOR.GP)
     }
     if (this.codeSize === 64) return this.#followFar(() => this.relativeTarget())
+    // A target that is cut to IP lies elsewhere than the link says.
+    if (this.operandSize === 16) {
+      const target = this.relativeTarget()
+      this.ifUnlikely(this.ne(target, this.add(this.slot(S.ripPage), this.immediate())), () => this.jump(target))
+    }
     this.#follow(RECORD.link, () => this.relativeTarget())
   }
   /** Goes to the linked block, or finds it and links. */

@@ -16,10 +16,10 @@ import { VECTOR } from '../state/register-bits.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
-import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, TLB } from '../state/layout.ts'
+import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { HandlerTable, Special } from '../code/handler-table.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED } from '../code/record.ts'
+import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, PAGE_REACH } from '../code/record.ts'
 import { RECORD } from '../state/record.ts'
 
 /** A function that handlers may call. */
@@ -292,8 +292,13 @@ function find(b: HandlerBuilder): void {
       b.rawStore(jump, JUMP_CACHE + JUMP.block, 32, block)
       enterFound(b, block)
     },
-    // Links to other pages are for 64-bit code, where linear addresses are RIPs.
-    () => b.if(b.and(b.record, FAR), () => b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)),
+    () => {
+      // Where the limit of CS may lie on the page, the run loop looks at it.
+      const limit = b.rawLoad('i64', b.add(b.cpu, segment(SEGMENT.cs)), SEG.limit, 32)
+      b.ifUnlikely(b.and(b.ne(limit, 0xffff_ffff), b.gtS(b.add(b.slot(S.ripPage), PAGE_REACH - 1), limit)), lookup)
+      // Links to other pages are for 64-bit code, where linear addresses are RIPs.
+      b.if(b.and(b.record, FAR), () => b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block))
+    },
   )
   enterFound(b, block)
 }

@@ -175,7 +175,7 @@ export class Core {
     const ip = this.view.getUint16((this.get32(S.record) >>> 0) + RECORD.ip, true)
     const low = this.get32(S.ripPage) + ip
     // A page of 64-bit code begins at a multiple of its size, and nothing carries.
-    this.set32(S.rip, code === 0 ? low & 0xffff : low)
+    this.set32(S.rip, low)
     this.set32(S.rip + 4, code === 2 ? this.get32(S.ripPage + 4) : 0)
   }
   recordLength(): number {
@@ -188,9 +188,9 @@ export class Core {
   ripBehind(length: number): bigint {
     return this.#cut(this.get64(S.rip) + BigInt(length))
   }
+  /** EIP outside 64-bit code, whatever the code's size: only branches with 16-bit operands cut it to IP. */
   #cut(rip: bigint): bigint {
-    const code = this.get32(S.mode) & 3
-    return BigInt.asUintN(code === 2 ? 64 : code === 1 ? 32 : 16, rip)
+    return BigInt.asUintN((this.get32(S.mode) & 3) === 2 ? 64 : 32, rip)
   }
   /** Leaves with an exception at the running instruction. */
   raise(vector: number, errorCode = 0): Outcome {
