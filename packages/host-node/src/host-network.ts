@@ -4,9 +4,12 @@ import { randomFillSync } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { getServers } from 'node:dns'
 import { lookup } from 'node:dns/promises'
+import { lstatSync, mkdirSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { ConnectError, NonrootError } from '@nonroot/contracts'
 import type {
   AcceptedStream,
@@ -19,7 +22,7 @@ import type {
   SocketStream,
   StreamAddress,
 } from '@nonroot/contracts'
-import { streamOf } from './sockets.ts'
+import { listenAt, streamOf } from './sockets.ts'
 
 const PROBLEMS: Readonly<Record<string, ConnectProblem>> = {
   ECONNREFUSED: 'refused',
@@ -71,6 +74,7 @@ export function createHostNetwork(path: (name: string) => string): HostNetwork {
     // Without ports: "[::1]:53" and "127.0.0.1:53" where they are not 53.
     nameServers: () => getServers().filter((server) => !/\]:|^[^:]+:\d+$/.test(server)),
     random: (into) => void randomFillSync(into),
+    meetingPath,
     openCapture: (name) => openCapture(path(name)),
   }
 }
@@ -103,13 +107,15 @@ async function listen(at: StreamAddress, onStream: (accepted: AcceptedStream) =>
     onStream({ stream: streamOf(socket), host: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 })
   })
   try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen({ ...at, backlog: BACKLOG } as never, () => {
-        server.off('error', reject)
-        resolve()
+    if ('path' in at) await listenAt(server, at.path)
+    else
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen({ ...at, backlog: BACKLOG }, () => {
+          server.off('error', reject)
+          resolve()
+        })
       })
-    })
   } catch (error) {
     throw cannot('listen on', addressText(at), error, 'name an address and a port that no other program has')
   }
@@ -122,6 +128,17 @@ async function listen(at: StreamAddress, onStream: (accepted: AcceptedStream) =>
       await new Promise<void>((resolve) => server.close(() => resolve()))
     },
   }
+}
+
+/** In a folder that only this user can enter. */
+function meetingPath(name: string): string {
+  const user = process.getuid?.()
+  const folder = join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), `nonroot-${user ?? 'user'}`)
+  mkdirSync(folder, { mode: 0o700, recursive: true })
+  const stats = lstatSync(folder)
+  if (!stats.isDirectory() || (user !== undefined && (stats.uid !== user || (stats.mode & 0o077) !== 0)))
+    throw cannot('use', folder, 'others can enter it', 'remove it, or set XDG_RUNTIME_DIR to a folder of your own')
+  return join(folder, `${name}.sock`)
 }
 
 async function openDatagrams(

@@ -84,7 +84,7 @@ export async function openSockets(path: string): Promise<SocketBackend> {
       else socket.destroy()
     })
   })
-  await listen(server, path)
+  await listenAt(server, path)
   return {
     connect: (port) =>
       new Promise((resolve, reject) => {
@@ -106,7 +106,8 @@ export async function openSockets(path: string): Promise<SocketBackend> {
   }
 }
 
-async function listen(server: Server, path: string): Promise<void> {
+/** Listen on a UNIX socket, in place of one that a process which is gone left. */
+export async function listenAt(server: Server, path: string): Promise<void> {
   const attempt = () =>
     new Promise<void>((resolve, reject) => {
       server.once('error', reject)

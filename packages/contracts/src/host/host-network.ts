@@ -71,5 +71,7 @@ export interface HostNetwork {
   nameServers(): readonly string[]
   /** Random bytes: sequence numbers, ports, addresses. */
   random(into: Uint8Array): void
+  /** A path at which programs of the same user meet: nobody else can listen there, or connect. */
+  meetingPath(name: string): string
   openCapture(path: string): Promise<CaptureFile>
 }

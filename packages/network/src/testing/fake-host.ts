@@ -127,6 +127,10 @@ export class FakeHost implements HostNetwork {
     for (let index = 0; index < into.length; index++) into[index] = this.#next = (this.#next * 73 + 41) & 0xff
   }
 
+  meetingPath(name: string): string {
+    return `/meet/${name}`
+  }
+
   async openCapture() {
     return { write: (bytes: Uint8Array) => this.captured.push(bytes.slice()) > 0, close: async () => {} }
   }
