@@ -17,6 +17,8 @@ const setOption = () =>
   new Option('--set <key=value>', 'change the configuration, as in machine.memory=1GiB; may be repeated')
     .argParser(collect)
     .default([], 'none')
+const listOption = (flags: string, description: string) =>
+  new Option(flags, description).argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
 const jsonOption = () => new Option('--json', 'print JSON')
 
 const EXIT_CODES = `
@@ -50,6 +52,13 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .argument('[stack]', 'the stack file; the shipped KVM-like one if left out')
     .addOption(setOption())
     .option('--disk <file>', 'attach this disk and boot the system on it: raw or qcow2')
+    .option('--network <what>', 'user, none, hub:NAME, socket:PATH; user if no stack is named')
+    .addOption(
+      listOption('--forward <[host:]port:guestport>', 'lead a port of the host into the guest; may be repeated'),
+    )
+    .addOption(
+      listOption('--loopback <port>', "open a port of the host's loopback to the guest, at 10.0.2.2, or all: open"),
+    )
     .option('--kernel <file>', 'boot this kernel: Linux (bzImage, vmlinux) or Multiboot')
     .option('--initrd <file>', 'initramfs for the kernel, or the Multiboot module')
     .option('--cmdline <text>', "the kernel's command line")

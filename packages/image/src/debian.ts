@@ -7,7 +7,7 @@ import { ImageError } from './errors.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
 import type { ImageHost, OnProgress } from './host.ts'
 import { DEFAULT_MODULES, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
-import { INIT_SCRIPT } from './init-script.ts'
+import { INIT_SCRIPT, LEASE_SCRIPT } from './init-script.ts'
 import { unpackKernel } from './kernel-files.ts'
 import type { Tree } from './tree.ts'
 import { extractVmlinux } from './vmlinux.ts'
@@ -58,6 +58,7 @@ const cacheKey = async ({ include, modules }: DebianImageOptions): Promise<strin
         JSON.stringify([
           FORMAT,
           INIT_SCRIPT,
+          LEASE_SCRIPT,
           EXIT_PROGRAM_BASE64,
           DEFAULT_MODULES,
           [...(include ?? [])].sort(),

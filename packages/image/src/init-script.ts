@@ -5,6 +5,18 @@ import { writeCpio } from './cpio.ts'
 /** Where the init script finds the program that reports a status (exit-program.ts), and a command too long for a parameter. */
 export const EXIT_PROGRAM_PATH = 'nonroot/exit'
 export const COMMAND_PATH = 'nonroot/command'
+/** What udhcpc calls with what it got. (busybox, "udhcpc") */
+export const LEASE_SCRIPT_PATH = 'nonroot/lease'
+
+/** Shell built-ins as far as there are: each program costs the start of a process. */
+export const LEASE_SCRIPT = `#!/bin/busybox sh
+case $1 in
+  bound | renew)
+    ifconfig $interface $ip netmask $subnet \${mtu:+mtu $mtu}
+    for via in $router; do route add default gw $via dev $interface; done
+    for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf ;;
+esac
+`
 
 export const INIT_SCRIPT = `#!/bin/busybox sh
 # nonroot's init: mounts, modules, then the system on the disk that root= names, a shell on the console, or one command whose exit
@@ -25,7 +37,7 @@ busybox --install -s /usr/bin 2>/dev/null
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up 2>/dev/null
 
-command= marks= modules= rows= columns= TERM=vt220
+command= marks= network= modules= rows= columns= TERM=vt220
 root= rootmode=ro rootflags= rootfstype= rootdelay=30 init=/sbin/init
 [ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
 read -r parameters </proc/cmdline
@@ -34,6 +46,7 @@ for word in $parameters; do
   case $word in
     nonroot.command=*) command=$(echo "\${word#*=}" | base64 -d) ;;
     nonroot.marks=1) marks=1 ;;
+    nonroot.network=*) network=\${word#*=} ;;
     nonroot.modules=*) modules=\${word#*=} ;;
     nonroot.rows=*) rows=\${word#*=} ;;
     nonroot.columns=*) columns=\${word#*=} ;;
@@ -65,6 +78,15 @@ drive() {
   done
 }
 drive
+
+# An address for the first card. A system on a disk sees to that itself; a command in it has ours.
+connect() {
+  for card in /sys/class/net/e*; do
+    ifconfig "\${card##*/}" up 2>/dev/null && udhcpc -i "\${card##*/}" -n -q -f -t 5 -T 1 -s /${LEASE_SCRIPT_PATH} >/dev/null 2>&1
+    return
+  done
+}
+[ "$network" != dhcp ] || [ -n "$root" -a -z "$command" ] || connect
 
 # A disk of its own: its system takes over, or the command runs in it.
 device() {
@@ -102,6 +124,7 @@ if [ -n "$root" ]; then
   fi
   for folder in dev proc sys run tmp; do mount --bind /$folder /disk/$folder 2>/dev/null; done
   [ -d /disk/dev/pts ] && mount --bind /dev/pts /disk/dev/pts
+  [ -f /etc/resolv.conf -a -f /disk/etc/resolv.conf ] && mount --bind /etc/resolv.conf /disk/etc/resolv.conf
 fi
 
 [ -n "$rows" ] && stty rows "$rows" 2>/dev/null
@@ -116,7 +139,7 @@ if [ -n "$command" ]; then
   else setsid cttyhack sh -c "$command"; fi
   status=$?
   if [ -n "$root" ]; then
-    umount /disk/dev/pts /disk/dev /disk/proc /disk/sys /disk/run /disk/tmp 2>/dev/null
+    umount /disk/etc/resolv.conf /disk/dev/pts /disk/dev /disk/proc /disk/sys /disk/run /disk/tmp 2>/dev/null
     umount /disk 2>/dev/null || mount -o remount,ro /disk 2>/dev/null
   fi
   [ -n "$marks" ] && printf '\\033_nonroot:status=%d\\033\\\\' $status
@@ -154,6 +177,8 @@ export interface GuestParameters {
   readonly command?: readonly string[]
   /** Frame the command's output on the console with begin and status marks (README.md, "Marks"). */
   readonly marks?: boolean
+  /** How the first network card gets an address. */
+  readonly network?: 'dhcp'
   readonly modules?: readonly string[]
   readonly rows?: number
   readonly columns?: number
@@ -182,6 +207,7 @@ export function guestParameters(wanted: GuestParameters): { parameters: string[]
     else overlay = fileOverlay({ [COMMAND_PATH]: command })
   }
   if (wanted.marks === true) parameters.push('nonroot.marks=1')
+  if (wanted.network) parameters.push(`nonroot.network=${wanted.network}`)
   if (wanted.modules?.length) parameters.push(`nonroot.modules=${wanted.modules.join(',')}`)
   if (wanted.rows !== undefined) parameters.push(`nonroot.rows=${wanted.rows}`)
   if (wanted.columns !== undefined) parameters.push(`nonroot.columns=${wanted.columns}`)

@@ -1,7 +1,7 @@
 /** A Debian guest's root as an initramfs tree: busybox, the init script, chosen kernel modules, and whatever packages bring. */
 import type { Bytes } from './bytes.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
-import { EXIT_PROGRAM_PATH, INIT_SCRIPT, PROFILE } from './init-script.ts'
+import { EXIT_PROGRAM_PATH, INIT_SCRIPT, LEASE_SCRIPT, LEASE_SCRIPT_PATH, PROFILE } from './init-script.ts'
 import { type KernelModule, formatModulesAlias, formatModulesDep } from './modules.ts'
 import type { TarEntry } from './tar.ts'
 import { Tree } from './tree.ts'
@@ -40,7 +40,10 @@ export function createGuestTree(): Tree {
 export function finishGuestTree(tree: Tree): Tree {
   for (const [path, text] of Object.entries(FILES)) if (path === 'etc/profile' || !tree.get(path)) tree.file(path, text)
   const exitProgram = Uint8Array.from(atob(EXIT_PROGRAM_BASE64), (c) => c.charCodeAt(0))
-  return tree.file('init', INIT_SCRIPT, 0o755).file(EXIT_PROGRAM_PATH, exitProgram, 0o755)
+  return tree
+    .file('init', INIT_SCRIPT, 0o755)
+    .file(LEASE_SCRIPT_PATH, LEASE_SCRIPT, 0o755)
+    .file(EXIT_PROGRAM_PATH, exitProgram, 0o755)
 }
 
 export interface ModuleFile extends KernelModule {

@@ -29,6 +29,9 @@ import type { VmOutcome } from '../run/vm-handle.ts'
 export interface RunOptions {
   readonly set: readonly string[]
   readonly disk?: string
+  readonly network?: string
+  readonly forward?: readonly string[]
+  readonly loopback?: readonly string[]
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string
@@ -59,12 +62,18 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
 }
 
 function requestOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunRequest {
-  const { set, disk, kernel, initrd, cmdline, memory, command } = options
+  const { set, disk, kernel, initrd, cmdline, memory, command, network, forward, loopback } = options
   const size = terminal.interactive ? terminal.size() : undefined
   const name = process.env['TERM']
   return {
     stackFile: file ?? defaultStack(),
     set: [...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]), ...set],
+    network: {
+      usual: file === undefined,
+      ...(network === undefined ? {} : { network }),
+      ...(forward ? { forward } : {}),
+      ...(loopback ? { loopback } : {}),
+    },
     ...(disk === undefined ? {} : { disk }),
     ...(kernel === undefined ? {} : { kernel }),
     ...(initrd === undefined ? {} : { initrd }),

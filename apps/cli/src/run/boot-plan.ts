@@ -11,6 +11,8 @@ import type { Progress } from '@nonroot/image'
 import type { Announced } from './guest-input.ts'
 import type { DiskPlan } from './disk-plan.ts'
 import type { ImageAddition } from './image-addition.ts'
+import { planNetwork } from './network-plan.ts'
+import type { NetworkOptions } from './network-plan.ts'
 import type { TerminalKind } from './protocol.ts'
 
 /** What was asked for. */
@@ -23,6 +25,7 @@ export interface RunRequest {
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string
+  readonly network: NetworkOptions
   /** Run this in the guest instead of a shell. */
   readonly command?: readonly string[]
   readonly terminal?: TerminalKind
@@ -58,16 +61,17 @@ const consoleParameter = (protocol: string): string => `console=${CONSOLES[proto
 
 export async function planBoot(request: RunRequest, planning: Planning): Promise<BootPlan> {
   const loaded = await loadConfig(request.stackFile, planning.source, request.set)
-  const { set, ...plan } = await planImage(request, loaded.config, planning)
+  const { set, ...plan } = await planImage(request, loaded, planning)
   return { ...plan, set, config: withOverrides(loaded, set) }
 }
 
 async function planImage(
   request: RunRequest,
-  config: StackConfig,
+  loaded: LoadedConfig,
   planning: Planning,
 ): Promise<Omit<BootPlan, 'config'>> {
   const { command, terminal } = request
+  const { config } = loaded
   const disk = request.disk === undefined ? undefined : await diskOf(request.disk, config, planning.source)
   const chosen = await choose(request, config, disk, planning)
   if (chosen === undefined) {
@@ -77,16 +81,20 @@ async function planImage(
     return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined }
   }
   const { ours, image } = chosen
-  const set = [...(disk?.set ?? []), ...chosen.set]
+  const network = planNetwork(request.network, disk ? withOverrides(loaded, disk.set).config : config)
+  const set = [...(disk?.set ?? []), ...network.set, ...chosen.set]
   // The system on a disk takes over from our init, which then announces nothing.
   const isOurs = ours && (disk === undefined || command !== undefined)
   const announced = command ? 'command' : isOurs && !request.interactive ? 'shell' : undefined
   const plan = { set, announced, ...(image ? { image } : {}) } as const
-  if (!announced && !(isOurs && terminal) && !disk) return plan
+  // An init of another's does not know our parameters; the kernel passes them on, and warns of what it does not know itself.
+  const dhcp = network.dhcp && (isOurs || command !== undefined)
+  if (!announced && !(isOurs && terminal) && !dhcp && !disk) return plan
   const { guestParameters } = await import('@nonroot/image')
   const { parameters, overlay } = guestParameters({
     ...(command ? { command } : {}),
     ...(announced ? { marks: true } : {}),
+    ...(dhcp ? { network: 'dhcp' } : {}),
     ...(isOurs && terminal ? { rows: terminal.rows, columns: terminal.columns } : {}),
     ...(isOurs && terminal?.name ? { term: terminal.name } : {}),
   })

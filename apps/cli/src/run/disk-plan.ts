@@ -5,6 +5,7 @@ import type { ModuleSource } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
 import { bootFromDisk, diskParts } from '@nonroot/image'
 import type { DiskBoot } from '@nonroot/image'
+import { appended } from './appended.ts'
 
 const VIRTIO = '@nonroot/io-virtio'
 
@@ -27,7 +28,3 @@ export async function planDisk(name: string, config: StackConfig, source: Module
     await disk.close()
   }
 }
-
-/** A list that is not there cannot grow. */
-const appended = (key: string, list: readonly unknown[], item: object): string =>
-  list.length === 0 ? `${key}=${JSON.stringify([item])}` : `${key}.${list.length}=${JSON.stringify(item)}`

@@ -38,10 +38,20 @@ describe('input of a guest', () => {
     expect(shown).toBe('x\x1b_non\x1by')
   })
 
-  it.each([write, byByte])('ends again at every prompt of a shell: what came in between may have been lost', (writes) => {
-    const { states } = play(start('shell'), add('a\n'), writes(`${BEGIN}root@nonroot:~# `), end, writes('a\r\n/ # \r\nroot@nonroot:~/my folder# '), writes('x'))
-    expect(states).toEqual(['', '', 'a\n', 'a\n\x04', 'a\n\x04\x04', 'a\n\x04\x04'])
-  })
+  it.each([write, byByte])(
+    'ends again at every prompt of a shell: what came in between may have been lost',
+    (writes) => {
+      const { states } = play(
+        start('shell'),
+        add('a\n'),
+        writes(`${BEGIN}root@nonroot:~# `),
+        end,
+        writes('a\r\n/ # \r\nroot@nonroot:~/my folder# '),
+        writes('x'),
+      )
+      expect(states).toEqual(['', '', 'a\n', 'a\n\x04', 'a\n\x04\x04', 'a\n\x04\x04'])
+    },
+  )
 
   it('of a command ends once', () => {
     const { got } = play(start('command'), write(BEGIN), end, write('root@nonroot:~# '))

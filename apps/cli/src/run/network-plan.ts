@@ -1,0 +1,57 @@
+/** The network of a run: what the configuration has, what the command line says, or else the user-mode network. */
+
+import { NonrootError } from '@nonroot/contracts'
+import type { StackConfig } from '@nonroot/hypervisor'
+import { appended } from './appended.ts'
+
+const VIRTIO = '@nonroot/io-virtio'
+const CARDS: readonly string[] = ['virtio-net', 'e1000']
+/** Networks on which somebody gives addresses. */
+const GIVES_ADDRESSES: readonly unknown[] = [undefined, 'user', 'passt']
+
+export interface NetworkOptions {
+  /** `user`, `none`, `hub:NAME`, ... */
+  readonly network?: string
+  readonly forward?: readonly string[]
+  readonly loopback?: readonly string[]
+  /** No stack was named: what nobody composed may have what is usual. */
+  readonly usual: boolean
+}
+
+export interface NetworkPlan {
+  /** Changes of the configuration that plug a card in: the I/O model too, where the stack has it not. */
+  readonly set: readonly string[]
+  /** The guest's first card gets its address by DHCP. */
+  readonly dhcp: boolean
+}
+
+export function planNetwork(options: NetworkOptions, config: StackConfig): NetworkPlan {
+  const { network, forward, loopback, usual } = options
+  const card = config.devices.find(({ kind }) => CARDS.includes(kind))
+  const asked = network !== undefined || forward !== undefined || loopback !== undefined
+  if (card) {
+    if (asked) throw twice(card.kind)
+    return { set: [], dhcp: GIVES_ADDRESSES.includes((card as { network?: unknown }).network) }
+  }
+  // What comes from outside comes when it comes: a run that is to repeat has none of it unless it is asked for.
+  if (network === 'none' || (!asked && (!usual || config.machine.clock === 'deterministic')))
+    return { set: [], dhcp: false }
+  const device = {
+    kind: 'virtio-net',
+    network: network ?? 'user',
+    ...(forward ? { forward } : {}),
+    ...(loopback ? { loopback: loopback.includes('open') ? 'open' : loopback.map(Number) } : {}),
+  }
+  const { io } = config.stack
+  const set = [appended('devices', config.devices, device)]
+  if (!io.some(({ use }) => use === VIRTIO)) set.push(appended('stack.io', io, { use: VIRTIO }))
+  return { set, dhcp: GIVES_ADDRESSES.includes(device.network) }
+}
+
+const twice = (kind: string): NonrootError =>
+  new NonrootError({
+    code: 'usage',
+    message: `the configuration has a network card (${kind}) already`,
+    thing: '--network',
+    remedy: `say it there, or change it by --set devices.0.network=...`,
+  })
