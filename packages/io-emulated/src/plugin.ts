@@ -2,8 +2,9 @@
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
 import { Ahci } from './ahci/device.ts'
+import { E1000 } from './e1000/device.ts'
 import { Ide } from './ide/device.ts'
-import { diskOptions, pcOptions, uartOptions } from './options.ts'
+import { cardOptions, diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
 import { Gsi, SERIAL_PORTS } from './platform.ts'
 import { Uart16550 } from './uart16550.ts'
@@ -50,6 +51,13 @@ export default definePlugin({
         const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
         return new Ide(context, backend, { serial: serial ?? context.name })
       },
+    }),
+    defineDevice({
+      kind: 'e1000',
+      summary: 'an emulated network card: an Intel 82540EM',
+      options: cardOptions,
+      needs: ['pci'],
+      create: async (network, context) => new E1000(context, await context.backend('network', network)),
     }),
   ],
 })

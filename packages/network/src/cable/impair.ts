@@ -1,5 +1,6 @@
 /** A network with a bad cable: frames are lost, late, twice and out of order, as said, in both directions. For tests. */
 
+import { ALL_OFFLOADS, NO_WORK } from '@nonroot/contracts'
 import type {
   CableEnd,
   FrameOffloads,
@@ -8,7 +9,7 @@ import type {
   NetworkImpairment,
   NetworkSurroundings,
 } from '@nonroot/contracts'
-import { takesWork } from './finish-frame.ts'
+import { FrameFinisher, takesWork } from './finish-frame.ts'
 
 /** Frames on their way, each way; more are lost, as in any queue. */
 const MOST_WAITING = 1000
@@ -53,16 +54,21 @@ class BadCable implements CableEnd {
     this.#clock = clock
   }
 
-  get offloads(): FrameOffloads {
-    return whole(this.#end.offloads)
-  }
+  /** What is to be cut is cut before it is lost. */
+  readonly offloads = ALL_OFFLOADS
+  readonly #finisher = new FrameFinisher()
 
   receive(frame: Uint8Array, work: Readonly<FrameWork>): boolean {
+    if (takesWork(whole(this.#end.offloads), work)) this.#pass(frame, work)
+    else this.#finisher.finish(frame, work, (done) => this.#pass(done, NO_WORK))
+    return true
+  }
+
+  #pass(frame: Uint8Array, work: Readonly<FrameWork>): void {
     const { loss = 0, duplicate = 0 } = this.#impairment
-    if (!takesWork(this.offloads, work) || this.#random() < loss) return true
+    if (this.#random() < loss) return
     this.#send(frame, work)
     if (this.#random() < duplicate) this.#send(frame, work)
-    return true
   }
 
   #send(frame: Uint8Array, work: Readonly<FrameWork>): void {
