@@ -1,5 +1,6 @@
 /** This host's sockets, resolver and capture files, as networks without privilege use them. */
 
+import { spawn } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { getServers } from 'node:dns'
@@ -20,6 +21,7 @@ import type {
   HostNetwork,
   Listener,
   SocketStream,
+  StartedProgram,
   StreamAddress,
 } from '@nonroot/contracts'
 import { listenAt, streamOf } from './sockets.ts'
@@ -75,6 +77,7 @@ export function createHostNetwork(path: (name: string) => string): HostNetwork {
     nameServers: () => getServers().filter((server) => !/\]:|^[^:]+:\d+$/.test(server)),
     random: (into) => void randomFillSync(into),
     meetingPath,
+    start: startProgram,
     openCapture: (name) => openCapture(path(name)),
   }
 }
@@ -139,6 +142,27 @@ function meetingPath(name: string): string {
   if (!stats.isDirectory() || (user !== undefined && (stats.uid !== user || (stats.mode & 0o077) !== 0)))
     throw cannot('use', folder, 'others can enter it', 'remove it, or set XDG_RUNTIME_DIR to a folder of your own')
   return join(folder, `${name}.sock`)
+}
+
+const LAST_WORDS = 2000
+
+/** It does not outlive us: nothing that it holds is of use to anybody else. */
+function startProgram(program: string, args: readonly string[]): Promise<StartedProgram> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    let words = ''
+    child.stderr.on('data', (bytes: Uint8Array) => {
+      words = (words + new TextDecoder().decode(bytes)).slice(-LAST_WORDS)
+    })
+    const stop = (): void => void child.kill()
+    const ended = new Promise<string>((resolveEnd) => child.on('close', () => resolveEnd(words.trim())))
+    process.on('exit', stop)
+    void ended.then(() => process.off('exit', stop))
+    child.on('error', (error) =>
+      reject(cannot('start', program, error, `install ${program} (Debian has it as a package)`)),
+    )
+    child.on('spawn', () => resolve({ ended, stop }))
+  })
 }
 
 async function openDatagrams(

@@ -5,6 +5,7 @@ import type { HostNetwork, NetworkBackend, NetworkRequest, StreamAddress } from 
 import { withCapture } from './cable/capture.ts'
 import { withImpairment } from './cable/impair.ts'
 import { Hub } from './switch/hub.ts'
+import { openPasst } from './switch/passt.ts'
 import { StreamNetwork } from './switch/stream-network.ts'
 import { UserNetwork } from './user/user-network.ts'
 
@@ -31,6 +32,11 @@ const KINDS: readonly NetworkKind[] = [
       await user.listen()
       return user
     },
+  },
+  {
+    matches: /^passt()$/,
+    written: 'passt',
+    open: (_rest, { forward }, host, card) => openPasst(host, card, forward ?? []),
   },
   { matches: /^none()$/, written: 'none', open: async (_rest, _request, _host, card) => new StreamNetwork(card) },
   {
@@ -64,7 +70,9 @@ export async function openNetwork(request: NetworkRequest, host: HostNetwork): P
   const kind = KINDS.find(({ matches }) => matches.test(network))
   if (!kind)
     throw wrong('network', network, `there is no network "${network}"`, KINDS.map(({ written }) => written).join(', '))
-  const foreign = USER_ONLY.find((key) => request[key] !== undefined)
+  const foreign = USER_ONLY.find(
+    (key) => request[key] !== undefined && !(key === 'forward' && kind.written === 'passt'),
+  )
   if (foreign && kind.written !== 'user')
     throw wrong(
       foreign,

@@ -73,5 +73,13 @@ export interface HostNetwork {
   random(into: Uint8Array): void
   /** A path at which programs of the same user meet: nobody else can listen there, or connect. */
   meetingPath(name: string): string
+  /** Start a program of the host. Rejects with a `NonrootError` if it is not there. */
+  start(program: string, args: readonly string[]): Promise<StartedProgram>
   openCapture(path: string): Promise<CaptureFile>
+}
+
+export interface StartedProgram {
+  /** It ended; gives its last words. */
+  readonly ended: Promise<string>
+  stop(): void
 }

@@ -131,6 +131,10 @@ export class FakeHost implements HostNetwork {
     return `/meet/${name}`
   }
 
+  async start(): Promise<never> {
+    throw new Error('this host has no programs')
+  }
+
   async openCapture() {
     return { write: (bytes: Uint8Array) => this.captured.push(bytes.slice()) > 0, close: async () => {} }
   }
