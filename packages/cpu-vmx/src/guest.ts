@@ -38,7 +38,7 @@ import { Vmcs } from './vmcs/vmcs.ts'
 export interface VmxVcpuOptions {
   /** Bytes for decoded code. */
   readonly codeCache?: number | undefined
-  /** Who compiles hot code. Default: the vCPU's own thread. */
+  /** Compiles hot code. Default: on the vCPU's own thread. */
   readonly regions?: RegionService | undefined
   /** False: the interpreter tier alone. */
   readonly compile?: boolean
@@ -70,7 +70,7 @@ export class VmxGuest {
   switchesState = false
   /** The vCPU is inside `run`. */
   running = false
-  /** The current slice was ended from this side. */
+  /** The current slice was ended by `yield`. */
   yielded = false
   kicked = false
   /** Why this vCPU cannot go on. */
@@ -114,7 +114,7 @@ export class VmxGuest {
     this.pagingPort = new VmxPagingPort(index, this.core, this.vmcs, () => this.applyControls())
   }
 
-  /** Derives from the VM-execution controls what is asked often. After each change of them. */
+  /** Caches what is derived from the VM-execution controls. Called after each change of them. */
   applyControls(): void {
     const { controls, vmcs, bus, pagingPort } = this
     controls.refresh(vmcs)
@@ -125,7 +125,7 @@ export class VmxGuest {
     const scaling = offsetting && (controls.secondary & SecondaryControl.useTscScaling) !== 0
     this.guestState.setTscOffsetting(vmcs, offsetting)
     bus.tscMultiplier = scaling ? vmcs.read('tscMultiplier') : undefined
-    // Writes to memory reach the bus only where the tables that the processor walks are the hypervisor's.
+    // Writes to memory reach the bus only if the processor walks the hypervisor's tables.
     bus.onTableWrite = pagingPort.intercepts.pageFault
       ? (address, size) => this.accept(this.ports.paging.onTableUpdate(pagingPort, address, size))
       : undefined
@@ -184,7 +184,7 @@ export class VmxGuest {
   get hasFailed(): boolean {
     return this.failure !== undefined
   }
-  /** Takes the answer of a paging strategy that can only resume or fail. */
+  /** Handles the outcome of a paging strategy that can only be `resume` or `failure`. */
   accept(outcome: PagingOutcome): void {
     if (outcome.next === 'failure') this.fail(outcome.message)
   }
@@ -221,7 +221,7 @@ export class VmxGuest {
     this.vmcs.generation++
   }
 
-  /** All but the events that wait. */
+  /** Resets all but the queued events. */
   reset(kind: 'powerUp' | 'init'): void {
     resetProcessor(this.core, kind)
     if (kind === 'powerUp') this.resetApicBase()

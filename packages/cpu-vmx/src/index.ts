@@ -13,5 +13,5 @@ export * from './tables/msr-bitmap.ts'
 export { VmxVcpu } from './vcpu.ts'
 export * from './vmcs/vmcs.ts'
 export * from './tables/vmcs-fields.ts'
-/** What this mode's processor makes of guest code. */
+/** How this mode's processor compiles guest code. */
 export { DUMP_MODES, dumpCode, type CodeDump } from '@nonroot/x86'

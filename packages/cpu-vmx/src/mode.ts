@@ -15,7 +15,7 @@ import { VmxVcpu } from './vcpu.ts'
 import { VMCS_HEADER, VMCS_REVISION } from './tables/vmcs-fields.ts'
 
 export interface VmxModeOptions {
-  /** MiB for decoded code of each vCPU. Default 128. */
+  /** MiB for decoded code, per vCPU. Default 128. */
   readonly codeCacheMiB?: number | undefined
   /** Default `both`. */
   readonly tiers?: 'interpreter' | 'both' | undefined
@@ -46,7 +46,7 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, pr
       if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
       family.count = Math.max(family.count, index + 1)
       const codeCache = options.codeCacheMiB === undefined ? undefined : options.codeCacheMiB << 20
-      // When a region is ready depends on how fast this computer is: not where a run must repeat itself.
+      // When a region is ready depends on the host's speed, so regions are not shared where runs must be repeatable.
       const repeats = ports.clock.kind === 'deterministic'
       return new VmxVcpu(index, hostMemory, ports, family, context, {
         codeCache,

@@ -62,7 +62,7 @@ export class VmxVcpu implements X86Vcpu {
   get accounting(): ExitAccounting {
     return this.guest.accounting
   }
-  /** The hypervisor's part. A test, a debugger or a nested hypervisor may put its own in. */
+  /** Called at each exit. A test, a debugger or a nested hypervisor may replace them. */
   get handlers(): ExitHandlers {
     return this.exit.handlers
   }
@@ -101,7 +101,7 @@ export class VmxVcpu implements X86Vcpu {
       }
       const outside = this.enter()
       if (outside) return outside
-      // Its delivery exited, or something exits before the first instruction: once more.
+      // The delivery exited, or an exit is due before the first instruction: enter again.
       if (this.events.isInjecting || this.exitsAtOnce()) continue
       const before = processor.retired
       const left = end - before
@@ -109,7 +109,7 @@ export class VmxVcpu implements X86Vcpu {
       const piece = timer.isActive ? timer.piece(left) : left
       let stop = this.runProcessor(piece)
       if (stop === 'budget' && !guest.yielded) {
-        // The block at RIP is longer than what is left: so that time goes on, go through it one by one.
+        // The block at RIP is longer than the remaining budget: single-step, so that time advances.
         if (processor.retired === before) stop = this.runProcessor(0)
         else if (piece === left) return guest.exits.budget
       }
@@ -120,22 +120,22 @@ export class VmxVcpu implements X86Vcpu {
     }
   }
 
-  /** One stay in the guest; a budget of 0 is one instruction. */
+  /** Runs guest code until the processor stops. A budget of 0 runs one instruction. */
   private runProcessor(budget: number): StopReason | undefined {
     const { processor, bus, controls } = this.guest
     if (controls.processor & ProcessorControl.monitorTrapFlag) return this.trapped()
-    // An instruction that waits for its device goes first and alone.
+    // An instruction that waits for its device runs first, and alone.
     return budget > 0 && !bus.isCompleting ? processor.run(budget) : processor.step()
   }
 
-  /** One instruction, or one round of a repeated one, or the delivery of the exception it ends in. (SDM Vol. 3C, "Monitor Trap Flag") */
+  /** Runs one instruction, or one iteration of a repeated one, or delivers the exception that it raises. (SDM Vol. 3C, "Monitor Trap Flag") */
   private trapped(): StopReason | undefined {
     const stop = this.guest.processor.step()
     if (stop !== 'stop' && stop !== 'shutdown') this.exit.exit('monitorTrapFlag', 0, 0, 0)
     return stop
   }
 
-  /** Exits that need no instruction, by priority. (SDM Vol. 3C, "Other Causes of VM Exits") */
+  /** Exits that need no instruction, in order of priority. (SDM Vol. 3C, "Other Causes of VM Exits") */
   private exitsAtOnce(): boolean {
     const { events, exit } = this
     const { timer } = this.guest
@@ -147,7 +147,7 @@ export class VmxVcpu implements X86Vcpu {
     return true
   }
 
-  /** What the processor's stop means outside; undefined: go in again. */
+  /** The neutral exit that a stop of the processor amounts to; undefined: enter again. */
   private act(stop: StopReason | undefined): VcpuExit | undefined {
     const { guest } = this
     if (guest.hasFailed) return this.failed()
@@ -165,7 +165,7 @@ export class VmxVcpu implements X86Vcpu {
     }
   }
 
-  /** The guest was left for a device that defers its answer, or because a handler asked for it. */
+  /** The guest was left because a device deferred its answer or a handler requested an exit. */
   private stopped(): VcpuExit | undefined {
     const { guest } = this
     const { deferred } = guest.bus
@@ -175,7 +175,7 @@ export class VmxVcpu implements X86Vcpu {
     return asked
   }
 
-  /** Everything before the guest runs: signals, activity, checks, injection. An exit if it cannot run now. */
+  /** All that precedes guest code: signals, activity, checks, injection. Returns an exit if the guest cannot run now. */
   private enter(): VcpuExit | undefined {
     const { guest } = this
     const { exits } = guest
@@ -255,7 +255,7 @@ export class VmxVcpu implements X86Vcpu {
     this.events.restore(events)
   }
 
-  /** Bring the VMCS region up to date with the processor. */
+  /** Writes the processor's state to the VMCS region. */
   synchronise(): void {
     this.guest.guestState.synchronise(this.vmcs)
   }

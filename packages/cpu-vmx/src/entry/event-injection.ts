@@ -1,7 +1,7 @@
 /**
- * Event injection: what waits to be delivered to the guest and the windows it waits for, what a VM entry injects, and what it injects again
- * because the delivery was cut short by an exit. (SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting and Virtual-Interrupt Delivery",
- * "Information for VM Exits That Occur During Event Delivery")
+ * Event injection: queued events, the windows they wait for, and what each VM entry injects, including events whose delivery was interrupted by an
+ * exit. (SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting and Virtual-Interrupt Delivery", "Information for VM Exits That Occur During Event
+ * Delivery")
  */
 
 import type { SnapshotValue, VcpuEvent } from '@nonroot/contracts'
@@ -59,21 +59,21 @@ export class EventInjection {
     this.guest.vmcs.write32('entryInterruptionInfo', 0)
   }
 
-  /** An event that VM entry is to inject: set by a handler, or held. */
+  /** VM entry will inject an event: one set by a handler, or one to be injected again. */
   get isInjecting(): boolean {
     return isInterruptionValid(this.guest.vmcs.read32('entryInterruptionInfo'))
   }
 
-  /** VM entry: at most one event goes in; what must wait asks for a window. */
+  /** VM entry: injects at most one event. If it cannot be delivered yet, requests a window. */
   enter(): void {
     if (this.isInjecting) return this.inject()
-    // An instruction that waits for its device goes first.
+    // An instruction that waits for its device runs first.
     if (this.guest.bus.isCompleting) return
     this.takeWindows()
     this.injectPending()
   }
 
-  /** The guest is at a window that the hypervisor waits for: exits before the next instruction, until it waits no more. */
+  /** Exits before the next instruction while the guest is at a window that the hypervisor has requested. */
   private takeWindows(): void {
     const { exit } = this
     const { controls, core } = this.guest
@@ -92,7 +92,7 @@ export class EventInjection {
     const { core } = this.guest
     return (core.get32(S.flags) & FLAG.IF) !== 0 && this.isBetweenInstructions
   }
-  /** STI's shadow does not keep NMIs out of every processor; it does of this one. */
+  /** On this processor, unlike some, the shadow of STI also blocks NMIs. */
   get isNmiWindowOpen(): boolean {
     const { core } = this.guest
     return core.get32(S.nmiBlocked) === 0 && this.isBetweenInstructions
@@ -142,7 +142,7 @@ export class EventInjection {
     this.give(interruptionInfo(type, vector, withCode), withCode ? errorCode : 0)
   }
 
-  /** What the hypervisor queues: RIP is already behind the instruction, if one asked for it. */
+  /** An event queued by the hypervisor: if an instruction caused it, RIP is already past that instruction. */
   private give(info: number, errorCode: number): void {
     const { vmcs } = this.guest
     vmcs.write32('entryInterruptionInfo', info)
@@ -151,7 +151,7 @@ export class EventInjection {
     this.inject()
   }
 
-  /** Delivers what the VM-entry interruption-information field holds. */
+  /** Delivers the event in the VM-entry interruption-information field. */
   private inject(): void {
     const { guest } = this
     const { vmcs, core } = guest
@@ -168,7 +168,7 @@ export class EventInjection {
       this.mtfPending = true
       return
     }
-    // What an entry injects comes in place of what is pending, but for what the shadow of MOV SS holds back from INT n and its like.
+    // An injected event replaces pending debug exceptions, except those that the shadow of MOV SS holds back from INT n and similar.
     if (event.length === 0 || core.get32(S.shadow) !== SHADOW.movSs) core.pendingDebug = 0
     const delivery = deliver(core, event)
     core.set32(S.exit, EXIT.lookup)

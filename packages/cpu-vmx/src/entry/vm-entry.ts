@@ -1,6 +1,6 @@
 /**
- * VM entry: signals that change what is entered, the SDM's checks, and what is settled once for the whole stay in the guest. (SDM Vol. 3C,
- * "VM Entries")
+ * VM entry: takes signals that change the guest's state, makes the SDM's checks, and derives from the controls what holds until the next exit. (SDM
+ * Vol. 3C, "VM Entries")
  */
 
 import { VcpuSignal } from '@nonroot/contracts'
@@ -32,14 +32,14 @@ export class VmEntry {
     this.context = context
   }
 
-  /** The VMCS as it is may be entered. False: the vCPU has failed, and its message names the check. */
+  /** Whether the VMCS may be entered. If not, the vCPU has failed with a message that names the check. */
   check(): boolean {
     const { guest } = this
     const { vmcs, core } = guest
-    // VTPR lies outside the VMCS: the guest writes it.
+    // VTPR is outside the VMCS: the guest writes it.
     const unchanged = vmcs.generation === this.checkedGeneration
     if (unchanged && !guest.taskPriority.isUnderThreshold) return true
-    // With unrestricted guest, exits keep this control in step with EFER.LMA.
+    // With unrestricted guest, exits copy EFER.LMA to this control.
     const control = vmcs.read32('entryControls')
     const long = (core.get32(S.efer) & EFER_LMA) !== 0
     vmcs.write32('entryControls', long ? control | EntryControl.ia32eModeGuest : control & ~EntryControl.ia32eModeGuest)
@@ -60,7 +60,7 @@ export class VmEntry {
     return !guest.hasFailed
   }
 
-  /** Code is decoded with the instructions that these controls leave undefined. */
+  /** Decoded code depends on which instructions these controls leave undefined. */
   private settleInstructions(): void {
     const enabled = this.guest.controls.secondary & INSTRUCTION_CONTROLS
     if (enabled !== this.enabled && this.enabled !== undefined) this.guest.processor.blocks.reset()
@@ -79,7 +79,7 @@ export class VmEntry {
     }
     if (signals & VcpuSignal.startup) {
       const vector = interrupts.takeSignal(guest.index, VcpuSignal.startup)
-      // Outside wait-for-SIPI it is lost.
+      // Ignored unless the vCPU waits for SIPI.
       if (guest.activity === 'waitForStartup') {
         this.count('startup')
         setRealSegment(guest.core, SEGMENT.cs, vector << 8)
@@ -93,7 +93,7 @@ export class VmEntry {
     }
   }
 
-  /** An exit that no door of the processor reports. */
+  /** An exit that no hook of the processor reports. */
   private count(reason: 'init' | 'startup'): void {
     this.guest.accounting.begin()
     this.guest.accounting.end(reason)

@@ -1,12 +1,12 @@
-/** @hot Counts exits by reason, with what they cost. Knows no handler. */
+/** @hot Counts exits and their cost by reason. */
 
 import type { Counter, Metrics } from '@nonroot/contracts'
 import { EXIT_REASON_NAMES, EXIT_REASONS, type ExitReasonName } from '../tables/exit-reasons.ts'
 
-/** One exit in so many is timed, and counts for all of them: reading a clock costs more than many an exit. */
+/** One in this many exits is timed, as a sample for all: reading the clock costs more than many exits do. */
 const SAMPLE = 16
 const NS_PER_MS = 1e6
-/** No handler takes as long: the host ran something else meanwhile, and the sample says nothing. */
+/** No handler takes this long: the host was running something else, so the sample is discarded. */
 const PREEMPTED_NS = 1e6
 
 interface Account {
@@ -15,7 +15,7 @@ interface Account {
 }
 
 export class ExitAccounting {
-  /** By exit-reason number; made at the first exit of that kind, so that reports hold what occurred. */
+  /** By exit-reason number. Created at the first exit of that kind, so that reports contain only what occurred. */
   private readonly accounts: (Account | undefined)[] = []
   private readonly metrics: Metrics
   private readonly total: Counter
@@ -31,7 +31,7 @@ export class ExitAccounting {
     this.started = ++this.total.value % SAMPLE === 0 ? performance.now() : 0
   }
 
-  /** It is handled; the guest goes on. */
+  /** The exit has been handled; the guest continues. */
   end(reason: ExitReasonName): void {
     const number = EXIT_REASONS[reason]
     const account = this.accounts[number] ?? this.open(reason)

@@ -50,7 +50,7 @@ export class ControlCache {
     return (this.secondary & SecondaryControl[control as keyof typeof SecondaryControl]) !== 0
   }
 
-  /** PAUSE has to ask. */
+  /** PAUSE must call the intercept hook. */
   get pauseMayExit(): boolean {
     return (
       (this.processor & ProcessorControl.pauseExiting) !== 0 ||
@@ -58,7 +58,7 @@ export class ControlCache {
     )
   }
 
-  /** Under a hardware root page faults have been asked about already. (SDM Vol. 3C, "Exception Bitmap") */
+  /** Under a hardware root the hook `walkFault` has already handled page faults. (SDM Vol. 3C, "Exception Bitmap") */
   exceptionExits(core: Core, vector: number, errorCode: number): boolean {
     const named = ((this.exceptions >>> vector) & 1) === 1
     if (vector !== PAGE_FAULT) return named

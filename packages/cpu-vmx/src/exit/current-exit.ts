@@ -1,4 +1,4 @@
-/** @hot The exit being handled: what its door knows and its handler needs, beside the exit-information fields. */
+/** @hot The exit being handled: what its handler needs beside the exit-information fields. */
 
 import type { Core, SwitchOptions, TaskSwitchSource } from '@nonroot/x86'
 
@@ -13,7 +13,7 @@ export class CurrentExit {
   qualification = 0
   /** Guest-physical address of an EPT violation or misconfiguration. */
   physical = 0
-  /** The page fault that exits is one of the hypervisor's own tables. */
+  /** The page fault was caused by the hypervisor's own tables; the guest does not see it. */
   isHidden = false
   taskSwitch: TaskSwitchRequest | undefined
   /** The guest's MOV to CR3 has bit 63 set. */
@@ -31,7 +31,7 @@ export class CurrentExit {
     this.words[1] = high
   }
 
-  /** MOV to CR3 is carried out next: its value is in argument 1. */
+  /** MOV to CR3 will be executed next; its value is in argument 1. */
   expectRootWrite(expected: boolean, core: Core): void {
     this.rootWritten = expected
     this.keepsTranslations = expected && core.arg(1) >> 63n === 1n

@@ -1,7 +1,4 @@
-/**
- * Exit qualifications: what each exit says of itself, as the SDM packs it and as a typed object, and the union of all exits. Knows no
- * handler. (SDM Vol. 3C, "Basic VM-Exit Information")
- */
+/** Exit qualifications, packed as in the SDM and as typed objects, and the union of all exits. (SDM Vol. 3C, "Basic VM-Exit Information") */
 
 import { exitReasonName, type ExitReasonName } from '../tables/exit-reasons.ts'
 import { interruptionType, interruptionVector, type InterruptionType } from '../tables/interruption-info.ts'
@@ -36,7 +33,7 @@ export interface IoInstruction {
   readonly direction: 'in' | 'out'
   readonly string: boolean
   readonly rep: boolean
-  /** The port is in the instruction, not in DX. */
+  /** The port is an immediate operand, not DX. */
   readonly immediate: boolean
   readonly port: number
 }
@@ -87,7 +84,7 @@ export const EptViolationBit = {
   writable: 1 << 4,
   executable: 1 << 5,
   linearAddressValid: 1 << 7,
-  /** The access was to the translation's result, not to a paging structure. */
+  /** The access was to the translated address, not to a paging structure. */
   finalAccess: 1 << 8,
   nmiUnblocking: 1 << 12,
 } as const
@@ -107,7 +104,7 @@ export const decodeEptViolation = (q: number): EptViolation => ({
 /** Qualification of an entry failure by guest state. */
 export const ENTRY_FAILURE = { other: 0, pdpteLoading: 2, nmiInjection: 3, vmcsLinkPointer: 4 } as const
 
-/** What each reason carries beyond its name. Reasons that are not named carry nothing. */
+/** Data of each exit reason. Reasons that are not listed have none. */
 interface ExitPayloads {
   exceptionOrNmi: {
     readonly type: InterruptionType
@@ -133,7 +130,7 @@ type Payload<R extends ExitReasonName> = R extends keyof ExitPayloads ? ExitPayl
 export type VmxExit = { [R in ExitReasonName]: { readonly reason: R } & Payload<R> }[ExitReasonName]
 export type VmxExitOf<R extends ExitReasonName> = Extract<VmxExit, { reason: R }>
 
-/** The exit that the exit-information fields describe. */
+/** Decodes the exit-information fields. */
 export function decodeExit(vmcs: Vmcs): VmxExit | undefined {
   const number = vmcs.read32('exitReason')
   const reason = exitReasonName(number)

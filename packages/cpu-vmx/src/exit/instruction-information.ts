@@ -1,6 +1,6 @@
 /**
- * VM-exit instruction information: what an exit tells of its instruction's operands. Cold: the instruction is decoded once more. (SDM Vol. 3C,
- * "Information for VM Exits Due to Instruction Execution")
+ * VM-exit instruction information: the operands of the instruction that exited. Cold: the instruction is decoded again. (SDM Vol. 3C, "Information
+ * for VM Exits Due to Instruction Execution")
  */
 
 import { BASE_RIP, gpr, runningInstruction } from '@nonroot/x86'
@@ -9,7 +9,7 @@ import type { ExitReasonName } from '../tables/exit-reasons.ts'
 
 export interface InstructionInformation {
   readonly information: number
-  /** The memory operand's displacement, RIP added where it is relative to it: the exit qualification of those that have one. */
+  /** The memory operand's displacement, plus RIP if it is RIP-relative: the exit qualification of the exits that define one. */
   readonly displacement: bigint
 }
 
@@ -21,7 +21,7 @@ const NO_BASE = 1 << 27
 /** 0, 1, 2 for 16, 32 and 64 bits. */
 const sizeCode = (bits: number): number => bits >>> 5
 
-/** Scale, address size, segment, index and base of a memory operand; the register where there is none. */
+/** Scale, address size, segment, index and base of a memory operand, or the register operand. */
 function operand(i: Instruction): number {
   if (!i.isMemory) return REGISTER_FORM | (i.rm << 3)
   const index = i.index < 0 ? NO_INDEX : i.index << 18
@@ -35,7 +35,7 @@ const identity =
 const secondRegister = (i: Instruction): number => i.reg << 28
 const nothing = (): number => 0
 
-/** What the reasons add to the operand's bits. */
+/** Bits that individual exit reasons add. */
 const FORMATS: Readonly<Partial<Record<ExitReasonName, (i: Instruction) => number>>> = {
   gdtrIdtrAccess: (i) => (i.operandSize === 16 ? 0 : 1 << 11) | identity('SGDT', 'SIDT', 'LGDT', 'LIDT')(i),
   ldtrTrAccess: identity('SLDT', 'STR', 'LLDT', 'LTR'),
@@ -51,7 +51,7 @@ const FORMATS: Readonly<Partial<Record<ExitReasonName, (i: Instruction) => numbe
   xsaves: nothing,
   xrstors: nothing,
 }
-/** RDRAND and RDSEED name their register and its size, no more. */
+/** RDRAND and RDSEED report only their register and its size. */
 const randomInformation = (i: Instruction): number => (i.rm << 3) | (sizeCode(i.operandSize) << 11)
 
 export const hasInstructionInformation = (reason: ExitReasonName): boolean =>
@@ -67,7 +67,7 @@ export function instructionInformation(core: Core, reason: ExitReasonName): Inst
   return { information, displacement: BigInt.asUintN(64, displacement) }
 }
 
-/** Linear address of the running instruction's memory operand; undefined where it has none. */
+/** Linear address of the running instruction's memory operand, undefined if it has none. */
 export function operandLinearAddress(core: Core): bigint | undefined {
   const i = runningInstruction(core)
   if (!i?.isMemory) return undefined

@@ -1,4 +1,4 @@
-/** @hot Which instructions exit: the columns `exit` of the processor's rows, judged by the VM-execution controls. Knows no handler. */
+/** @hot Which instructions exit: the `exit` column of the processor's rows, decided by the VM-execution controls. */
 
 import { EXIT_CAUSES, gpr, MODE, RCX, RDI, RSI, S } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
@@ -98,9 +98,9 @@ const JUDGES: Readonly<Record<string, Judge>> = {
   lmswControls: lmsw,
   cltsControls: clts,
   ioControls: io,
-  // IA32_XSS is 0 and cannot be set: no bit of the bitmap can meet one.
+  // IA32_XSS is 0 and cannot be set, so no bit of the bitmap has an effect.
   xssExitingBitmap: never,
-  // Without the controls that would let them through: ENCLS is not advertised, VMFUNC is undefined, VMREAD and VMWRITE exit.
+  // The controls that would allow these are not implemented: ENCLS is not advertised, VMFUNC is undefined, VMREAD and VMWRITE exit.
   enclsExiting: never,
   vmFunctionControls: never,
   unlessVmcsShadowing: always,
@@ -109,22 +109,22 @@ const JUDGES: Readonly<Record<string, Judge>> = {
 export interface Intercept {
   readonly reason: ExitReasonName
   readonly exits: Judge
-  /** Low half of the exit qualification, while the arguments are in their slots; `fixed` is to be given. */
+  /** Low half of the exit qualification, from the argument slots and `fixed`. */
   readonly qualification: Qualification
-  /** Bits of it that the row gives. */
+  /** Bits of the qualification that the row defines. */
   readonly fixed: number
-  /** More than that, where the exit tells of operands in memory. Cold. */
+  /** Further information, for exits that report memory operands. Cold. */
   readonly describe: ((core: Core) => Description) | undefined
 }
 
-/** Of an exit with operands. */
+/** What an exit with operands reports. */
 export interface Description {
   readonly qualification: bigint
   readonly information: number
   readonly linearAddress?: bigint
 }
 
-/** `fixed`: the bits that the row gives. */
+/** `fixed`: the bits that the row defines. */
 type Qualification = (core: Core, fixed: number) => number
 const none: Qualification = () => 0
 const STRING_IO = 0x10
@@ -143,7 +143,7 @@ const QUALIFICATIONS: Readonly<Record<string, Qualification>> = {
   crStoreControls: (core) => crAccessQualification(core.arg32(0) & 15, 'movFromCr', core.arg32(1) & 15),
   cltsControls: () => crAccessQualification(0, 'clts'),
   movDrExiting: movDr,
-  // Whether MONITOR has armed the hardware.
+  // Whether MONITOR has armed the monitor.
   mwaitExiting: (core) => (core.monitors ? 1 : 0),
   ioControls: ioQualificationOf,
 }

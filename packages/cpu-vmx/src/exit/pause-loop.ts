@@ -1,4 +1,6 @@
-/** PAUSE-loop exiting: a guest kernel that spins for long is found by its PAUSE instructions. (SDM Vol. 3C, "Instructions That Cause VM Exits Conditionally") */
+/**
+ * PAUSE-loop exiting: detects a guest kernel that spins, by its PAUSE instructions. (SDM Vol. 3C, "Instructions That Cause VM Exits Conditionally")
+ */
 
 import type { Clock } from '@nonroot/contracts'
 
@@ -14,13 +16,13 @@ export class PauseLoop {
     this.clock = clock
   }
 
-  /** In TSC ticks: at most so far apart are two of a loop, and so long it may last. */
+  /** In TSC ticks: `gap` between two PAUSEs of one loop at most, `window` that a loop may last. */
   configure(gap: number, window: number): void {
     this.gap = gap
     this.window = window
   }
 
-  /** A PAUSE at CPL 0: whether the loop has lasted too long. */
+  /** Called at each PAUSE at CPL 0. Whether the loop has lasted too long. */
   exceeded(): boolean {
     const now = Number(this.clock.tsc())
     const isNew = now - this.latest > this.gap

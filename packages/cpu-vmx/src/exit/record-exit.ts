@@ -6,7 +6,7 @@ import { EXIT_REASONS, ExitReasonBit, type ExitReasonName } from '../tables/exit
 import { infoOfEvent, InterruptionBit, InterruptionType, interruptionType } from '../tables/interruption-info.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
-/** @hot Write the exit-information fields that every exit has. */
+/** @hot Writes the exit-information fields that every exit has. */
 export function recordExit(
   vmcs: Vmcs,
   reason: ExitReasonName,
@@ -19,26 +19,29 @@ export function recordExit(
   vmcs.write32('exitInstructionLength', instructionLength)
 }
 
-/** What the exit before told of events does not hold for this one. */
+/** Clears what the previous exit reported of events. */
 export function forgetEvents(vmcs: Vmcs): void {
   vmcs.write32('exitInterruptionInfo', 0)
   vmcs.write32('idtVectoringInfo', 0)
 }
 
-/** An exit that an exception causes. */
+/** An exit caused by an exception. */
 export function recordInterruption(vmcs: Vmcs, info: number, errorCode: number): void {
   vmcs.write32('exitInterruptionInfo', info >>> 0)
   vmcs.write32('exitInterruptionErrorCode', errorCode)
 }
 
-/** The event whose delivery the exit cut short; of one that an instruction asked for, the instruction's length. (SDM Vol. 3C, "Information for VM Exits That Occur During Event Delivery") */
+/**
+ * The event whose delivery the exit interrupted, with the instruction length if an instruction caused it. (SDM Vol. 3C, "Information for VM Exits
+ * That Occur During Event Delivery")
+ */
 export function recordVectoring(vmcs: Vmcs, event: DeliveredEvent): void {
   vmcs.write32('exitInstructionLength', event.length)
   vmcs.write32('idtVectoringInfo', infoOfEvent(event))
   vmcs.write32('idtVectoringErrorCode', event.errorCode)
 }
 
-/** A failed entry looks like an exit with bit 31 set. */
+/** A failed entry is reported as an exit with bit 31 set. */
 export function recordEntryFailure(
   vmcs: Vmcs,
   reason: 'entryFailureGuestState' | 'entryFailureMsrLoading',
@@ -49,8 +52,7 @@ export function recordEntryFailure(
 }
 
 /**
- * What every hypervisor does when an exit interrupted the delivery of an event and the guest is left: the next entry injects the event again.
- * The IDT-vectoring fields hold it.
+ * What every hypervisor does if an exit interrupted the delivery of an event: the next entry injects that event again, from the IDT-vectoring fields.
  */
 export function reinjectOnEntry(vmcs: Vmcs, core: Core): void {
   const info = vmcs.read32('idtVectoringInfo')

@@ -1,4 +1,4 @@
-/** @hot The processor's hooks in non-root operation: each records the exit, counts it and lets its handler answer. */
+/** @hot The processor's hooks in non-root operation: each records a VM exit, counts it and calls the exit handler. */
 
 import { ACCESS, EVENT, EXIT, LEFT, PROCEED, S, SECOND_STAGE, STALLED, WALK_FAULT } from '@nonroot/x86'
 import type {
@@ -29,17 +29,17 @@ const DOUBLE_FAULT = 8
 const PAGE_FAULT = 14
 const HIDDEN_PAGE_FAULT = interruptionInfo(InterruptionType.hardwareException, PAGE_FAULT, true)
 const CR0_PE = 1
-/** Bits that change translation: a change is told to the paging strategy. */
+/** Bits that affect translation: the paging strategy is notified of changes. */
 const CR0_PAGING = 0x8001_0001 | 0
 const CR4_PAGING = 0x0032_10b0
 const EFER_PAGING = 0xd00
 const CR4_PCIDE = 0x2_0000
 
 export class VmExit implements Hooks {
-  /** The hypervisor's part: a test, a debugger or a nested hypervisor may put its own in. */
+  /** Called at each exit. A test, a debugger or a nested hypervisor may replace them. */
   handlers: ExitHandlers
   private readonly guest: VmxGuest
-  /** The last exit left something in the fields that tell of events. */
+  /** The last exit wrote the fields that describe events. */
   private toldOfEvents = false
   private cr0 = 0
   private cr3Low = 0
@@ -63,7 +63,7 @@ export class VmExit implements Hooks {
       Outcome | typeof PROCEED
   }
 
-  /** An exit that tells of its instruction's operands. */
+  /** An exit that reports its instruction's operands. */
   private describedExit({ reason, describe }: Intercept, core: Core): Outcome | typeof PROCEED {
     const { vmcs } = this.guest
     const { qualification, information, linearAddress } = describe!(core)
@@ -74,7 +74,7 @@ export class VmExit implements Hooks {
     return this.exit(reason, low, high, core.recordLength()) as Outcome | typeof PROCEED
   }
 
-  /** Behind the write that went there: before another entry asks whether it may. */
+  /** TPR below threshold: exits after the instruction that wrote it, before the next entry is checked. */
   exitBelowThreshold(): void {
     this.guest.taskPriority.isBelow = false
     this.exit('tprBelowThreshold', 0, 0, 0)
@@ -84,7 +84,7 @@ export class VmExit implements Hooks {
     return !this.guest.controls.enables(control)
   }
 
-  /** The log takes the page before its dirty flag is set; when it is full it exits first. */
+  /** Logs the page before its dirty flag is set. Exits first if the log is full. */
   pageModified(guestPhysical: number): boolean {
     const { core, modificationLog } = this.guest
     if (!modificationLog.isActive) return true
@@ -96,7 +96,7 @@ export class VmExit implements Hooks {
     return true
   }
 
-  /** Record, count, handle. `interruption`: of exits that an exception causes. */
+  /** Records, counts and handles an exit. `interruption` and `errorCode`: of the exception that caused it. */
   exit(
     reason: ExitReasonName,
     qualification: number,
@@ -123,15 +123,15 @@ export class VmExit implements Hooks {
     return result
   }
 
-  /** What a hypervisor does on its way back after an exit in the middle of something. */
+  /** After an exit in the middle of an instruction or delivery, what every hypervisor does before it enters again. */
   private leftGuest(duringDelivery: boolean): void {
     const { core, vmcs } = this.guest
     if (duringDelivery) reinjectOnEntry(vmcs, core)
-    // IRET will run again: NMIs must not come in before it has.
+    // IRET will run again: NMIs stay blocked until then.
     if (core.unblocksNmi) core.set32(S.nmiBlocked, 1)
   }
 
-  /** A bus that stalls stops the processor; else the exception bitmap decides. */
+  /** A stalled bus access stops the processor; otherwise the exception bitmap decides. */
   exception(vector: number, errorCode: number, kind: EventKind = EVENT.exception, length = 0): boolean {
     const { core } = this.guest
     if (vector === STALLED) return this.stall(core)
@@ -146,12 +146,12 @@ export class VmExit implements Hooks {
         ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
         : this.exit('exceptionOrNmi', vector === DEBUG ? core.pendingDebug : 0, 0, length, info, errorCode)
     if (result === PROCEED) return false
-    // The handler has set RIP, or has the instruction run again.
+    // The handler has set RIP, or the instruction will run again.
     if (result !== LEFT) core.set32(S.exit, EXIT.stop)
     return true
   }
 
-  /** The exit of this access was handled, but its device takes its time: what was being delivered is delivered once more. */
+  /** The access waits for its device: an event that was being delivered will be delivered again. */
   private stall(core: Core): true {
     core.set32(S.exit, EXIT.abandoned)
     const { delivering } = core
@@ -228,7 +228,7 @@ export class VmExit implements Hooks {
     this.cr3High = cr3High
     pagingPort.changing = true
     if (modeChanged) guest.accept(ports.paging.onModeChange(pagingPort))
-    // PAE loads its PDPTEs again with some writes of CR0 and CR4, too.
+    // Under PAE some writes of CR0 and CR4 also reload the PDPTEs.
     else if (pagingPort.intercepts.rootWrite && (rootWritten || pagingPort.guest.format === 'pae')) {
       const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && guest.current.keepsTranslations
       guest.accept(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))

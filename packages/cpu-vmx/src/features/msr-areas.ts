@@ -1,6 +1,6 @@
 /**
- * The MSR areas of a VMCS: guest MSRs stored on VM exit and loaded on VM entry, entry by entry. The host's area is checked and not loaded:
- * the hypervisor is not guest code, and has no MSRs of its own to lose. (SDM Vol. 3C, "Saving MSRs", "Loading MSRs")
+ * The MSR areas of a VMCS: guest MSRs stored on VM exit and loaded on VM entry, entry by entry. The host's area is checked but not loaded: the
+ * hypervisor is not guest code and has no MSRs of its own. (SDM Vol. 3C, "Saving MSRs", "Loading MSRs")
  */
 
 import type { HostMemory } from '@nonroot/contracts'
@@ -11,7 +11,7 @@ import type { Vmcs } from '../vmcs/vmcs.ts'
 /** Index 0, reserved 4, value 8. */
 const ENTRY = { bytes: 16, index: 0, reserved: 4, value: 8 } as const
 
-/** Of the x2APIC. */
+/** An MSR of the x2APIC. */
 const isX2apic = (index: number): boolean => index >>> 8 === 8
 const SMM_MONITOR_CTL = 0x9b
 const SMBASE = 0x9e
@@ -24,7 +24,7 @@ export class MsrAreas {
   private readonly host: HostMemory
   private readonly vmcs: Vmcs
   private readonly core: Core
-  /** Settled at entry: there is something to store or to load. */
+  /** Derived at entry: an area is not empty. */
   isActive = false
 
   constructor(host: HostMemory, vmcs: Vmcs, core: Core) {
@@ -37,7 +37,7 @@ export class MsrAreas {
     this.isActive = this.vmcs.read32('exitMsrStoreCount') + this.vmcs.read32('entryMsrLoadCount') > 0
   }
 
-  /** VM exit. Number from 1 of the entry that cannot be stored, which is a VMX abort; 0: all were. */
+  /** VM exit: stores the MSRs. Returns 0, or the number (from 1) of the entry that cannot be stored, which is a VMX abort. */
   store(): number {
     const { view } = this.host
     const address = Number(this.vmcs.stored('exitMsrStoreAddress'))
@@ -53,7 +53,7 @@ export class MsrAreas {
     return 0
   }
 
-  /** VM entry. Number from 1 of the entry that fails it; 0: all were loaded. */
+  /** VM entry: loads the MSRs. Returns 0, or the number (from 1) of the entry that fails. */
   load(): number {
     const { view } = this.host
     const address = Number(this.vmcs.stored('entryMsrLoadAddress'))

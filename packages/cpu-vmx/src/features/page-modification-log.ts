@@ -5,13 +5,13 @@ import { SecondaryControl } from '../tables/controls.ts'
 import type { ControlCache } from '../exit/control-cache.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
-/** Entries of 8 bytes in its page; the index runs down from the last. */
+/** The log's page holds this many entries of 8 bytes; the index counts down from the last. */
 export const PML_ENTRIES = 512
 
 export class PageModificationLog {
   private readonly host: HostMemory
   private readonly vmcs: Vmcs
-  /** Settled at entry. */
+  /** Derived at entry. */
   isActive = false
 
   constructor(host: HostMemory, vmcs: Vmcs) {
@@ -37,7 +37,7 @@ export class PageModificationLog {
     this.vmcs.store('pmlIndex', BigInt(index - 1) & 0xffffn)
   }
 
-  /** What was logged, in order; the log is empty afterwards. The hypervisor's part. */
+  /** Empties the log and returns its entries in order. Called by the hypervisor. */
   drain(): bigint[] {
     const from = this.isFull ? 0 : this.index + 1
     const page = Number(this.vmcs.stored('pmlAddress'))

@@ -1,6 +1,6 @@
 /**
- * The TPR shadow: CR8, and MSR 808H in x2APIC mode, read and write the virtual TPR in the virtual-APIC page, and a write below the
- * threshold exits behind its instruction. (SDM Vol. 3C, "TPR Virtualization", "Virtualizing MSR-Based APIC Accesses")
+ * The TPR shadow: CR8, and MSR 808H in x2APIC mode, read and write the virtual TPR in the virtual-APIC page, and a write below the threshold exits
+ * after its instruction. (SDM Vol. 3C, "TPR Virtualization", "Virtualizing MSR-Based APIC Accesses")
  */
 
 import type { HostMemory } from '@nonroot/contracts'
@@ -16,12 +16,12 @@ export const X2APIC_TPR = 0x808
 export class TaskPriorityShadow {
   private readonly host: HostMemory
   private readonly vmcs: Vmcs
-  /** Settled at entry: CR8 is the shadow's. */
+  /** Derived at entry: CR8 accesses the shadow. */
   isActive = false
-  /** RDMSR and WRMSR of 808H are. */
+  /** Derived at entry: RDMSR and WRMSR of 808H access it. */
   readsMsr = false
   writesMsr = false
-  /** A write went below the threshold: exits before the next instruction. */
+  /** A write fell below the threshold: exit before the next instruction. */
   isBelow = false
   private page = 0
 
@@ -30,7 +30,7 @@ export class TaskPriorityShadow {
     this.vmcs = vmcs
   }
 
-  /** The controls have changed. An access of 808H that the bitmap has exit is not virtualised. */
+  /** Called after a change of the controls. Accesses of 808H that exit by the bitmap are not virtualised. */
   settle(controls: ControlCache): void {
     this.isActive = (controls.processor & ProcessorControl.useTprShadow) !== 0
     this.page = Number(this.vmcs.read('virtualApicAddress'))
@@ -49,7 +49,7 @@ export class TaskPriorityShadow {
   get isUnderThreshold(): boolean {
     return this.isActive && this.value >>> 4 < (this.vmcs.read32('tprThreshold') & 15)
   }
-  /** True: it is below the threshold now. */
+  /** Returns whether it is now below the threshold. */
   write(value: number): boolean {
     this.host.bytes[this.page + VTPR] = value
     return (this.isBelow = this.isUnderThreshold)

@@ -1,4 +1,4 @@
-/** @hot The pins and buses of the chip, as the VM's roles answer them: ports, MMIO, MSRs, CPUID, time, random bits. */
+/** @hot The processor's bus, connected to the VM's roles: ports, MMIO, MSRs, CPUID, time, random bits. */
 
 import { IO_DEFERRED, NumericErrors } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, X86VcpuPorts } from '@nonroot/contracts'
@@ -6,7 +6,7 @@ import { GuestFault, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
 import { X2APIC_TPR, type TaskPriorityShadow } from '../features/task-priority.ts'
 
-/** An access that its device deferred. Its instruction is run again once the answer is there. */
+/** An access that its device deferred. The instruction runs again when the answer is there. */
 export interface Deferred {
   readonly kind: 'portIo' | 'mmio'
   readonly write: boolean
@@ -17,7 +17,7 @@ export interface Deferred {
 
 const TSC_FRACTION = 48n
 
-/** Leaves that belong to a hypervisor. */
+/** CPUID leaves reserved for hypervisors. */
 const isHypervisorLeaf = (leaf: number): boolean => leaf >>> 28 === 4
 
 export class ProcessorBus implements ProcessorHost {
@@ -25,16 +25,16 @@ export class ProcessorBus implements ProcessorHost {
   readonly tscFrequency: number
   /** Called after anything that may have made an interrupt pending. */
   onAccess: () => void = () => {}
-  /** Writes to memory that arrive here because no hardware table may allow them (`emulate`); undefined: there are none. */
+  /** Called for writes to memory that reach the bus because the hardware's tables must not allow them (`emulate`). Undefined if there are none. */
   onTableWrite: ((address: Gpa, size: number) => void) | undefined
-  /** Called when the instruction under way exits behind itself. */
+  /** Called when an exit is due after the current instruction. */
   onExitBehind: () => void = () => {}
-  /** The TPR shadow; without it CR8 is the interrupt controller's. */
+  /** The TPR shadow. Without it CR8 accesses the interrupt controller. */
   taskPriority: TaskPriorityShadow | undefined
-  /** Settled at entry: fixed point, 48 bits behind it. Undefined: the guest's TSC runs as the host's. */
+  /** Derived at entry: fixed point with 48 fraction bits. Undefined: the guest's TSC runs at the host's rate. */
   tscMultiplier: bigint | undefined
   deferred: Deferred | undefined
-  /** What the deferred access is answered with when its instruction runs again. */
+  /** The answer of the deferred access, used when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
   private readonly ports: X86VcpuPorts
   private readonly numericErrors: NumericErrors | undefined
@@ -53,7 +53,7 @@ export class ProcessorBus implements ProcessorHost {
     this.tscFrequency = ports.clock.tscHz
   }
 
-  /** Asked only without a second stage: the tables walked then are the hypervisor's and hold host addresses. */
+  /** Called only without a second stage: the walked tables are then the hypervisor's and contain host addresses. */
   hostAddress(physical: number): number {
     return physical < this.memory.bytes.length ? physical : -1
   }
@@ -112,7 +112,7 @@ export class ProcessorBus implements ProcessorHost {
     return guestMemory.writeU8(physical, value & 0xff)
   }
 
-  /** The processor stops before the instruction (`STALLED`), and the vCPU finds what it waits for here. */
+  /** The processor stops before the instruction (`STALLED`); the vCPU finds the access in `deferred`. */
   private defer(kind: Deferred['kind'], write: boolean, address: number, size: number, value: number): GuestFault {
     this.deferred = { kind, write, address, size, value }
     return new GuestFault(STALLED)
@@ -121,7 +121,7 @@ export class ProcessorBus implements ProcessorHost {
   complete(access: Deferred, value: number): void {
     this.answer = { access, value }
   }
-  /** An answer waits for its instruction: nothing may come in between. */
+  /** An answer waits for its instruction, which must run next. */
   get isCompleting(): boolean {
     return this.answer !== undefined
   }
@@ -134,7 +134,7 @@ export class ProcessorBus implements ProcessorHost {
     return answer.value
   }
 
-  /** The offset is the processor's to add. (SDM Vol. 3C, "TSC Scaling") */
+  /** The processor adds the offset. (SDM Vol. 3C, "TSC Scaling") */
   readTsc(): bigint {
     const tsc = this.ports.clock.tsc()
     return this.tscMultiplier === undefined ? tsc : (tsc * this.tscMultiplier) >> TSC_FRACTION

@@ -1,6 +1,6 @@
 /**
- * What the hypervisor does at each exit. One handler a reason, total by type. The interpreter is the only emulator: `PROCEED` lets the
- * processor carry out the instruction that exited, with what surrounds it answered by the VM's roles (surroundings.ts).
+ * What the hypervisor does at each exit: one handler for each reason, which the type enforces. The interpreter is the only emulator: `PROCEED` makes
+ * the processor execute the instruction that exited, with the VM's roles on its bus (bus.ts).
  */
 
 import type { Gpa, Gva, PagingOutcome } from '@nonroot/contracts'
@@ -20,9 +20,9 @@ import { vmxInstruction } from './vmx-instructions.ts'
 
 const UNDEFINED_OPCODE = 6
 const proceed: ExitHandler = () => PROCEED
-/** The guest is told that there is no such instruction. */
+/** The guest gets #UD. */
 const undefinedOpcode: ExitHandler = ({ core }) => core.raise(UNDEFINED_OPCODE)
-/** Its control is not among those implemented, so that no entry can have set it. */
+/** The control is not implemented, so no entry can have set it. */
 const notImplemented =
   (reason: ExitReasonName): ExitHandler =>
   (guest) =>
@@ -39,7 +39,7 @@ const hypercall: ExitHandler = (guest) => {
   }
 }
 
-/** What a paging strategy decided, for the access that waits. */
+/** Applies the paging strategy's decision to the access that faulted. */
 function settle(guest: VmxGuest, outcome: PagingOutcome, address: number): ExitResult {
   switch (outcome.next) {
     case 'resume':
@@ -51,7 +51,7 @@ function settle(guest: VmxGuest, outcome: PagingOutcome, address: number): ExitR
       guest.core.paging.errorCode = outcome.code
       return GUEST_FAULT
     case 'emulate': {
-      // The access goes to guest memory past the hardware's tables; writes are told to the strategy (ProcessorBus).
+      // The access bypasses the hardware's tables; the strategy is notified of writes (ProcessorBus).
       const physical = address >= 0 ? address : guest.translate(guest.current.linear)
       if (physical === undefined) return guest.fail('an access to be emulated has no translation')
       guest.core.paging.frame = Math.floor(physical / 4096)
@@ -75,7 +75,7 @@ const eptViolation: ExitHandler = (guest) =>
     guest.current.physical,
   )
 
-/** A page fault under a hardware root is the paging strategy's. Every other exception that the bitmap names is given back to the guest. */
+/** The paging strategy handles page faults under a hardware root. Every other exception in the bitmap is delivered to the guest. */
 const exceptionOrNmi: ExitHandler = (guest) => {
   if (!guest.current.isHidden) return PROCEED
   const { pagingPort, current, core } = guest
@@ -93,13 +93,13 @@ const invlpg: ExitHandler = (guest) => {
   const outcome = guest.ports.paging.onInvalidate(guest.pagingPort, guest.core.arg(0) as Gva)
   return outcome.next === 'failure' ? guest.fail(outcome.message) : PROCEED
 }
-/** Which address spaces it names is not told apart: all are brought up to date. */
+/** All address spaces are synchronised, whichever it names. */
 const invpcid: ExitHandler = (guest) => {
   const outcome = guest.ports.paging.onInvalidate(guest.pagingPort, undefined)
   return outcome.next === 'failure' ? guest.fail(outcome.message) : PROCEED
 }
 
-/** Only writes of CR3 that exit are the guest's root writes: even of the value that is there. The strategy hears through `pagingChanged`. */
+/** Only writes of CR3 that exit count as root writes, even if the value is unchanged. The strategy is notified by the hook `pagingChanged`. */
 const crAccess: ExitHandler = (guest) => {
   guest.current.expectRootWrite((guest.current.qualification & 0x3f) === 3, guest.core)
   return PROCEED
@@ -116,26 +116,26 @@ const tripleFault: ExitHandler = (guest) => {
   return LEFT
 }
 
-/** The hypervisor has no use for the timer: it runs as long as it can. Whoever activates it brings a handler. */
+/** The hypervisor does not use the timer: it is set as late as possible. Code that activates it supplies a handler. */
 const LONGEST = 0xffff_ffff
 const preemptionTimer: ExitHandler = (guest) => {
   guest.vmcs.write32('preemptionTimer', LONGEST)
   return PROCEED
 }
 
-/** A spinning guest gives its slice to the others. */
+/** A spinning guest yields its slice. */
 const pause: ExitHandler = (guest) => {
   guest.kick()
   return PROCEED
 }
 
-/** An interrupt of the guest's may come in now. The threshold is set anew by whoever keeps it. */
+/** The guest may accept an interrupt now. Code that uses the threshold sets it again. */
 const tprBelowThreshold: ExitHandler = (guest) => {
   guest.vmcs.write('tprThreshold', 0)
   return PROCEED
 }
 
-/** What was logged is dirty: guest memory keeps the dirty log. */
+/** Logged pages are marked dirty in guest memory, which keeps the dirty log. */
 const pageModificationLogFull: ExitHandler = (guest) => {
   for (const page of guest.modificationLog.drain()) guest.ports.guestFrames.translate(Number(page), 'write')
   return RETRY
@@ -143,7 +143,7 @@ const pageModificationLogFull: ExitHandler = (guest) => {
 
 export const HANDLERS: ExitHandlers = {
   exceptionOrNmi,
-  // The host's interrupts end the slice: whoever kicked finds the vCPU outside.
+  // The host's interrupts end the slice.
   externalInterrupt: proceed,
   tripleFault,
   init: proceed,

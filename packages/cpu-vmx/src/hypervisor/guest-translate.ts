@@ -1,4 +1,7 @@
-/** Guest-virtual to guest-physical by the guest's own tables, changing nothing and asking for no rights: for hypercalls, emulation and debuggers. */
+/**
+ * Translates guest-virtual to guest-physical addresses by the guest's own tables, without side effects or permission checks: for hypercalls,
+ * emulation and debuggers.
+ */
 
 import type { GuestMemory, GuestPagingState } from '@nonroot/contracts'
 

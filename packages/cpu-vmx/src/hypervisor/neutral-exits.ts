@@ -1,11 +1,11 @@
-/** The exits that leave the vCPU: what the VM's roles do not settle, as the contract has it. One object each, used again and again. */
+/** The exits that leave the vCPU: those that the VM's roles do not handle. One object of each kind, reused. */
 
 import type { Gpa, VcpuExit } from '@nonroot/contracts'
 import { gpr, RAX, RBX, RDI, RDX, RSI, RCX, S } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import type { Deferred } from './bus.ts'
 
-/** Where hypercalls have their arguments. (Linux, "kvm_hypercall") */
+/** Argument registers of hypercalls. (Linux, "kvm_hypercall") */
 const HYPERCALL_ARGUMENTS = [RBX, RCX, RDX, RSI, RDI]
 
 export class NeutralExits {
@@ -43,7 +43,7 @@ export class NeutralExits {
     return hypercallExit
   }
 
-  /** An access that its device deferred: the caller completes it. */
+  /** An access that its device deferred. The caller of `run` completes it. */
   deferred({ kind, write, address, size, value }: Deferred): VcpuExit {
     if (kind === 'portIo') {
       return Object.assign(this.portExit, { write, port: address, size: size as 1 | 2 | 4, data: value })
@@ -56,7 +56,7 @@ export class NeutralExits {
       dataHigh: 0,
     })
   }
-  /** What its caller put into the exit. */
+  /** The answer that the caller put into the exit. */
   answer({ kind }: Deferred): number {
     return kind === 'portIo' ? this.portExit.data : this.mmioExit.data
   }

@@ -1,4 +1,4 @@
-/** @hot What a paging strategy can do to a vCPU under VMX: CR3, EPTP, the intercepts among the controls, TLB flushes. */
+/** @hot The paging port under VMX: sets CR3, EPTP and the intercepts among the controls, and flushes the TLB. */
 
 import type { Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
 import {
@@ -33,7 +33,7 @@ const KIND: Readonly<Record<PagingFormat, number>> = {
   fiveLevel: PAGING.level5,
 }
 
-/** Read straight from the processor: a fault must not cost an object. */
+/** Reads from the processor, so that a fault allocates nothing. */
 class GuestPagingView implements GuestPagingState {
   userPagesAllowed = false
   private readonly core: Core
@@ -62,7 +62,7 @@ class GuestPagingView implements GuestPagingState {
 export class VmxPagingPort implements PagingPort {
   readonly vcpu: number
   readonly guest: GuestPagingView
-  /** A change of root is under way: the processor's own notice of it is not the guest's doing. */
+  /** The strategy is changing the root: `pagingChanged` must not report it as a write by the guest. */
   changing = false
   intercepts: PagingIntercepts = { pageFault: false, rootWrite: false, invalidate: false, rootRead: false }
   private readonly core: Core
@@ -132,7 +132,7 @@ export class VmxPagingPort implements PagingPort {
     if (this.core.secondStage) forgetSecondStage(this.core)
     else this.flushFirstStage(this.core.paging.hardwareRoot !== undefined)
   }
-  /** Under a hardware root no translation is global, so that the flush that costs only what was filled takes all. */
+  /** Under a hardware root no translation is global, so the cheaper non-global flush discards all of them. */
   private flushFirstStage(underHardwareRoot: boolean): void {
     if (underHardwareRoot) flushNonGlobal(this.core)
     else flushAll(this.core)
@@ -140,7 +140,7 @@ export class VmxPagingPort implements PagingPort {
   flushAddress(address: Gva): void {
     flushPage(this.core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
   }
-  /** As INVEPT does, all at once. (SDM Vol. 3C, "Operations that Invalidate Cached Mappings") */
+  /** As INVEPT does, for all contexts. (SDM Vol. 3C, "Operations that Invalidate Cached Mappings") */
   flushGuestPhysical(): void {
     forgetSecondStage(this.core)
   }

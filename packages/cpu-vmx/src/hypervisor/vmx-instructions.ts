@@ -1,6 +1,6 @@
 /**
- * VMX instructions of a guest: what decides before nested VMX would. Each comes as its own exit, with the operands in the qualification and
- * the instruction information. (SDM Vol. 3C, "VMX Instruction Reference")
+ * VMX instructions in a guest: the checks that precede nested VMX. Each has its own exit, with the operands in the qualification and the instruction
+ * information. (SDM Vol. 3C, "VMX Instruction Reference")
  */
 
 import { S } from '@nonroot/x86'
@@ -11,7 +11,7 @@ const UNDEFINED_OPCODE = 6
 const GENERAL_PROTECTION = 13
 const VMXE = Number(CR4_VMXE)
 
-/** The conditions of them all, in the manual's order. VMX is not offered to guests (CPUID, CR4), so that behind them is #UD as well. */
+/** The conditions common to all, in the manual's order. VMX is not offered to guests (CPUID, CR4), so the result is #UD in any case. */
 export const vmxInstruction: ExitHandler = ({ core }) => {
   if (!(core.get32(S.cr4) & VMXE)) return core.raise(UNDEFINED_OPCODE)
   if (core.get32(S.cpl) !== 0) return core.raise(GENERAL_PROTECTION, 0)

@@ -1,4 +1,4 @@
-/** The VMX capability MSRs: what is implemented, and only that. (SDM Vol. 3D, "VMX Capability Reporting Facility") */
+/** The VMX capability MSRs: exactly what is implemented. (SDM Vol. 3D, "VMX Capability Reporting Facility") */
 
 import { allowed, CONTROLS, type ControlKind } from './controls.ts'
 import { VMCS_FIELDS, VMCS_REVISION } from './vmcs-fields.ts'
@@ -35,7 +35,7 @@ const word = (kind: ControlKind, truly: boolean): bigint => {
   return (BigInt(mayBeOne) << 32n) | BigInt(truly ? mustBeOne : default1 >>> 0)
 }
 
-/** CR0: PE, NE and PG must be 1; unrestricted guest frees PE and PG. Bits 63:32 are never 1. */
+/** CR0: PE, NE and PG must be 1, except PE and PG with unrestricted guest. Bits 63:32 are never 1. */
 export const CR0_FIXED0 = 0x8000_0021n
 export const CR0_FIXED1 = 0xffff_ffffn
 export const CR4_VMXE = 1n << 13n
@@ -60,10 +60,10 @@ const EPT_VPID =
 
 const highestIndex = Math.max(...Object.values(VMCS_FIELDS).map(({ encoding }) => (encoding >>> 1) & 0x1ff))
 
-/** Preemption timer counts at the TSC's rate divided by 2^n. */
+/** The preemption timer counts at the TSC's rate divided by 2^n. */
 export const PREEMPTION_TIMER_SHIFT = 0
 
-/** @param cr4Fixed1 CR4 bits that the processor knows. */
+/** @param cr4Fixed1 CR4 bits that the processor supports. */
 export function capabilityMsrs(cr4Fixed1: bigint): ReadonlyMap<number, bigint> {
   return new Map<number, bigint>([
     [

@@ -11,7 +11,7 @@ export const PinControl = {
   processPostedInterrupts: 1 << 7,
 } as const
 
-/** Primary processor-based. */
+/** Primary processor-based controls. */
 export const ProcessorControl = {
   interruptWindowExiting: 1 << 2,
   useTscOffsetting: 1 << 3,
@@ -37,7 +37,7 @@ export const ProcessorControl = {
   activateSecondaryControls: 1 << 31,
 } as const
 
-/** Secondary processor-based. */
+/** Secondary processor-based controls. */
 export const SecondaryControl = {
   virtualizeApicAccesses: 1 << 0,
   enableEpt: 1 << 1,
@@ -72,7 +72,7 @@ export const SecondaryControl = {
   instructionTimeout: 1 << 31,
 } as const
 
-/** Tertiary processor-based; a 64-bit field of which no bit above 31 is defined. */
+/** Tertiary processor-based controls: a 64-bit field of which no bit above 31 is defined. */
 export const TertiaryControl = {
   loadiwkeyExiting: 1 << 0,
   enableHlat: 1 << 1,
@@ -129,7 +129,7 @@ export interface ControlWord {
   readonly field: VmcsFieldName
   /** Reserved bits that are 1 (the "default1 class"). (SDM Vol. 3D, "Reserved Controls and Default Settings") */
   readonly default1: number
-  /** Those of `default1` that the IA32_VMX_TRUE MSRs let be 0. */
+  /** Bits of `default1` that may be 0 by the IA32_VMX_TRUE MSRs. */
   readonly trulyOptional: number
   /** What this processor implements. */
   readonly implemented: number
@@ -141,10 +141,7 @@ const second = SecondaryControl
 const exit = ExitControl
 const entry = EntryControl
 
-/**
- * What is implemented, and only that: the capability MSRs are made from this. Growing it means growing entry checks, the
- * handlers and the tests with it.
- */
+/** Exactly what is implemented: the capability MSRs are derived from it. An addition needs entry checks, handlers and tests. */
 export const CONTROLS = {
   pin: {
     field: 'pinControls',

@@ -28,7 +28,7 @@ export const interruptionType = (info: number): InterruptionType => ((info >>> 8
 export const isInterruptionValid = (info: number): boolean => (info & InterruptionBit.valid) !== 0
 export const hasInterruptionErrorCode = (info: number): boolean => (info & InterruptionBit.errorCodeValid) !== 0
 
-/** The event as the processor delivers it: it numbers their kinds as these fields do. */
+/** The event as the processor delivers it; its kinds have the numbers of these fields. */
 export const eventFromInfo = (info: number, errorCode: number, length: number): DeliveredEvent => {
   const kind = interruptionType(info)
   const hasErrorCode = hasInterruptionErrorCode(info)

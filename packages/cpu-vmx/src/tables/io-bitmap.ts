@@ -13,7 +13,7 @@ export function portExits(bytes: Uint8Array, bitmapA: number, bitmapB: number, p
   return false
 }
 
-/** Let `[port, port + count)` through (`exits` false) or not. */
+/** Sets whether accesses to `[port, port + count)` exit. */
 export function setPortExits(
   bytes: Uint8Array,
   bitmapA: number,

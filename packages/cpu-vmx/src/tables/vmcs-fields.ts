@@ -18,7 +18,7 @@ const TYPES = ['control', 'exitInformation', 'guest', 'host'] as const
 
 /** VMCS revision identifier, the first word of a region. Bit 31 is the shadow-VMCS indicator and not part of it. */
 export const VMCS_REVISION = 0x6e72_0001
-/** Byte offsets of what comes before the fields. */
+/** Byte offsets of the header. */
 export const VMCS_HEADER = { revision: 0, abort: 4, launchState: 8 } as const
 
 /** Start, bytes per field and fields per type of the four areas, by width code. They fit one frame. */
@@ -29,7 +29,7 @@ const AREAS = [
   { start: 0x940, bytes: 8, count: 32 },
 ] as const
 
-/** Byte offset of a field in the region by its encoding alone: every encoding that could exist has its place. -1: none could. */
+/** Byte offset of a field in the region, computed from its encoding; every possible encoding has one. -1: not a possible encoding. */
 export function fieldOffset(encoding: number): number {
   const area = AREAS[(encoding >>> 13) & 3]!
   const index = (encoding >>> 1) & 0x1ff

@@ -1,4 +1,4 @@
-/** One vCPU with a real-mode program, the least of a paging strategy, and roles that tests answer for. */
+/** One vCPU with a real-mode program, a minimal paging strategy, and roles that tests can override. */
 
 import { gpa, NumericErrors, RESUME } from '@nonroot/contracts'
 import type {

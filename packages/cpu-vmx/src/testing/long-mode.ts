@@ -10,7 +10,7 @@ const IDT = 0xc000
 const GDT = 0xd000
 const TSS = 0xe000
 const CODE_SELECTOR = 8
-/** Vector n halts behind HANDLERS + 4 n. */
+/** The handler of vector n is at HANDLERS + 4 n, and halts. */
 export const HANDLERS_64 = 0x3000
 export const handler64 = (vector: number): number => HANDLERS_64 + vector * 4
 

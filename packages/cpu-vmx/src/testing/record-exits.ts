@@ -1,4 +1,4 @@
-/** What the handlers of a vCPU find in the exit-information fields, exit by exit. */
+/** Records what exit handlers find in the exit-information fields. */
 
 import { decodeExit, type VmxExit } from '../exit/exit-qualification.ts'
 import { EXIT_REASON_NAMES, type ExitReasonName } from '../tables/exit-reasons.ts'
@@ -9,7 +9,7 @@ export interface RecordedExit {
   readonly exit: VmxExit
   readonly qualification: bigint
   readonly rip: bigint
-  /** Interruption information of the exit, and of the event whose delivery it cut short; 0 where invalid. */
+  /** Interruption information of the exit, and of the event whose delivery it interrupted; 0 if invalid. */
   readonly interruption: number
   readonly vectoring: number
   readonly vectoringErrorCode: number
@@ -17,7 +17,7 @@ export interface RecordedExit {
   readonly instruction: number
 }
 
-/** Records the exits for some reasons (default: all). `instead` may answer in a handler's place. */
+/** Records exits for the given reasons (default: all). `instead` replaces handlers. */
 export function recordExits(
   vcpu: VmxVcpu,
   reasons: readonly ExitReasonName[] = EXIT_REASON_NAMES,

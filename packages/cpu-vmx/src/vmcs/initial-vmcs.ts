@@ -1,4 +1,4 @@
-/** The VMCS that a vCPU starts with: what we intercept and what we let through. (SDM Vol. 3C, "Preparing a VMCS for Launch") */
+/** The VMCS that a vCPU starts with: what exits and what does not. (SDM Vol. 3C, "Preparing a VMCS for Launch") */
 
 import { invariant } from '@nonroot/contracts'
 import type { HostMemory } from '@nonroot/contracts'
@@ -16,7 +16,7 @@ import type { Vmcs } from './vmcs.ts'
 const processor = ProcessorControl
 const secondary = SecondaryControl
 
-/** What the guest alone needs and nobody watches. The rest exits. (FS, GS, KERNEL_GS bases; SYSENTER and SYSCALL) */
+/** MSRs that concern only the guest. All others exit. (FS, GS, KERNEL_GS bases; SYSENTER and SYSCALL) */
 const PASSED_MSRS = [
   0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102,
 ]
@@ -68,7 +68,7 @@ export function initialiseVmcs(vmcs: Vmcs, host: HostMemory, index: number): voi
   }
   vmcs.write('msrBitmaps', BigInt(bitmap))
 
-  // The hypervisor's own state: TypeScript runs there, but a VMCS must hold something that could.
+  // The host state. The hypervisor is TypeScript, but a VMCS must hold a valid host state.
   vmcs.write('hostCr0', 0x8001_0033n)
   vmcs.write('hostCr4', 0x2020n)
   vmcs.write('hostEfer', 0xd01n)

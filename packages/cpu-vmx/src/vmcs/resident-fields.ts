@@ -1,6 +1,6 @@
 /**
- * Guest-state fields of the running VMCS live in the processor: where each one is. Read and written by field name through here; the
- * region itself lags behind until `synchronise`.
+ * Guest-state fields of the running VMCS are kept in the processor. This table says where. They are read and written by field name; the region itself
+ * is out of date until `synchronise`.
  */
 
 import {
@@ -38,7 +38,7 @@ const slot32 = (offset: number): ResidentField => ({
   read: (core) => BigInt(core.get32(offset) >>> 0),
   write: (core, value) => core.set32(offset, Number(BigInt.asIntN(32, value))),
 })
-/** A control register as VMX holds it: bits that it fixes are set whatever the guest believes. */
+/** A control register as VMX holds it: fixed bits are set, whatever the guest sees. */
 const control = (name: 'cr0' | 'cr4' | 'efer', fixed: bigint): ResidentField => ({
   read: (core) => core.get64(S[name]) | fixed,
   write: (core, value) => {
@@ -73,7 +73,7 @@ const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
   guestCr4: control('cr4', CR4_VMXE),
   cr0ReadShadow: { read: (core) => core.get64(S.cr0), write: (core, value) => core.set64(S.cr0, value) },
   cr4ReadShadow: { read: (core) => core.get64(S.cr4), write: (core, value) => core.set64(S.cr4, value) },
-  // The hypervisor's tables where it has put any under the guest: what the hardware register would hold.
+  // The hardware root if there is one: what the hardware register would hold.
   guestCr3: {
     read: (core) => (core.paging.hardwareRoot ? BigInt(core.paging.hardwareRoot.root) : core.get64(S.cr3)),
     write: (core, value) => {
@@ -139,7 +139,7 @@ function pdpte(n: number): ResidentField {
 }
 
 export class GuestState implements ResidentFields {
-  /** Without TSC offsetting the processor adds none: the field is then the region's alone. */
+  /** Without TSC offsetting the processor adds no offset, and the field exists only in the region. */
   private hasTscOffset = true
   private readonly core: Core
 
@@ -151,7 +151,7 @@ export class GuestState implements ResidentFields {
     return name !== 'tscOffset' || this.hasTscOffset
   }
 
-  /** TSC offsetting is settled at entry. */
+  /** Called at entry, with the control's value. */
   setTscOffsetting(vmcs: Vmcs, on: boolean): void {
     if (on === this.hasTscOffset) return
     if (!on) vmcs.store('tscOffset', this.core.get64(S.tscOffset))
@@ -170,7 +170,7 @@ export class GuestState implements ResidentFields {
     return field !== undefined
   }
 
-  /** Bring the region up to date: what VMCLEAR does, and a snapshot needs. */
+  /** Writes the resident fields to the region, as VMCLEAR does and a snapshot needs. */
   synchronise(vmcs: Vmcs): void {
     for (const name of Object.keys(FIELDS) as VmcsFieldName[])
       if (this.isResident(name)) vmcs.store(name, FIELDS[name]!.read(this.core))

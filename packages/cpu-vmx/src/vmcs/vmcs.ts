@@ -1,4 +1,7 @@
-/** A VMCS region in a host frame, read and written by field name. Knows the format, not what the fields do. (SDM Vol. 3C, "Virtual-Machine Control Structures") */
+/**
+ * A VMCS region in a host frame, read and written by field name. Defines the format, not the meaning of fields. (SDM Vol. 3C, "Virtual-Machine
+ * Control Structures")
+ */
 
 import { FRAME_SIZE, invariant } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
@@ -20,8 +23,8 @@ import {
 export type LaunchState = 'clear' | 'launched'
 
 /**
- * Guest-state fields of a running VMCS live in the processor. Whoever loaded them answers for them: a read takes them from there, a write
- * goes there too. (SDM: the region of an active VMCS need not be up to date.)
+ * Guest-state fields of a running VMCS are kept in the processor: reads and writes of these go there. (SDM: the region of an active VMCS need not be
+ * up to date.)
  */
 export interface ResidentFields {
   /** Value, or undefined when the field is not resident. */
@@ -32,9 +35,9 @@ export interface ResidentFields {
 
 export class Vmcs {
   readonly address: Hpa
-  /** Set while a processor holds the guest state. */
+  /** Set while a processor holds the guest-state fields. */
   resident: ResidentFields | undefined
-  /** Goes up with every write by name: an entry checks again only what has changed since the last one. */
+  /** Incremented by every write by name: entry repeats its checks only if it has changed. */
   generation = 0
   private readonly host: HostMemory
   private readonly view: DataView
@@ -45,7 +48,7 @@ export class Vmcs {
     this.address = address
   }
 
-  /** A zeroed region with our revision in a frame of its own. */
+  /** Allocates a zeroed region, with our revision, in a frame of its own. */
   static create(host: HostMemory): Vmcs {
     const frame = host.allocateFrame()
     invariant(frame !== undefined, 'no host frame is free for a VMCS')
@@ -78,7 +81,7 @@ export class Vmcs {
     this.store(name, bits)
   }
 
-  /** What the region holds, resident or not. */
+  /** The value in the region, even if the field is resident. */
   stored(name: VmcsFieldName): bigint {
     const { width, offset } = VMCS_FIELDS[name]
     const at = this.address + offset

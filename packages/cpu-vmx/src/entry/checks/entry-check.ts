@@ -1,4 +1,4 @@
-/** What a check on VM entry is, and what checks are written with. Knows no check. (SDM Vol. 3C, "VM Entries") */
+/** The type of a VM-entry check, and helpers that checks are written with. (SDM Vol. 3C, "VM Entries") */
 
 import { EntryControl, ProcessorControl, SecondaryControl } from '../../tables/controls.ts'
 import {
@@ -13,22 +13,22 @@ import type { VmcsFieldOf } from '../../tables/vmcs-fields.ts'
 /** `controls` and `host` fail with VMfailValid (errors 7 and 8), `guest` with exit reason 33. */
 export type EntryCheckArea = 'controls' | 'host' | 'guest'
 
-/** What the processor adds to the judgement. */
+/** Properties of the processor that checks depend on. */
 export interface EntryCheckContext {
   /** MAXPHYADDR. */
   readonly physicalAddressBits: number
-  /** CR4 bits that the processor knows. */
+  /** CR4 bits that the processor supports. */
   readonly cr4Fixed1: bigint
-  /** EFER bits that the processor knows. */
+  /** EFER bits that the processor supports. */
   readonly eferMask: bigint
   /**
-   * The SDM's rule is true. This processor can do without: its walker takes the hypervisor's tables even while the guest's CR0.PG is 0
-   * (x86, `hardwareRoot`), which stands in for the real-mode emulators that shadow paging needed on early chips.
+   * True: the SDM's rule. This processor does not need it, because its walker uses the hypervisor's tables even while the guest's CR0.PG is 0 (x86,
+   * `hardwareRoot`). That replaces the real-mode emulator that shadow paging needed on early processors.
    */
   readonly unrestrictedNeedsEpt?: boolean
   /** The byte of VTPR in a virtual-APIC page. */
   readonly virtualTpr: (address: bigint) => number
-  /** VMCS revision behind an address, undefined where there is none: for the link pointer. */
+  /** VMCS revision at an address, undefined if there is none: for the link pointer. */
   readonly revisionAt: (address: bigint) => number | undefined
 }
 

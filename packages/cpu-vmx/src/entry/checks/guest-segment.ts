@@ -24,7 +24,7 @@ const limit = (v: Vmcs, name: SegmentFieldName): number => v.read(`guest${name}L
 const base = (v: Vmcs, name: SegmentFieldName): bigint => v.read(`guest${name}Base`)
 const usable = (v: Vmcs, name: SegmentFieldName): boolean => !(attributes(v, name) & UNUSABLE)
 export const virtual8086 = (v: Vmcs): boolean => (v.read('guestRflags') & (1n << 17n)) !== 0n
-/** Of a limit: where bits 11:0 are not all ones G must be 0; where bits 31:20 are not all zero it must be 1. */
+/** If bits 11:0 of the limit are not all ones, G must be 0; if bits 31:20 are not all zeros, G must be 1. */
 const granularity = (v: Vmcs, name: SegmentFieldName): boolean => {
   const bytes = limit(v, name)
   const big = (attributes(v, name) & G) !== 0
@@ -66,7 +66,7 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
     segment(name, 'type', (v) => {
       if (virtual8086(v) || !usable(v, name)) return true
       const type = attributes(v, name) & TYPE
-      // Accessed; and readable where it is code.
+      // Accessed; readable if it is code.
       return (type & 1) !== 0 && (!(type & 8) || (type & 2) !== 0)
     }),
   ),

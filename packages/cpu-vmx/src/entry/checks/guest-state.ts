@@ -1,4 +1,4 @@
-/** Checks on the guest-state area, its segments aside. (SDM Vol. 3C, "Checking and Loading Guest State") */
+/** Checks on the guest-state area except segments. (SDM Vol. 3C, "Checking and Loading Guest State") */
 
 import { EntryControl, PinControl, SecondaryControl } from '../../tables/controls.ts'
 import { CR0_FIXED0, CR4_FIXED0 } from '../../tables/capability-msrs.ts'
@@ -45,7 +45,7 @@ export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
   guest(
     GUEST_REGISTERS,
     'guest.debugctl',
-    // LBR 0, BTF 1, FREEZE_WHILE_SMM and the like are not there: 15:6 and 1:0 as the SDM leaves them.
+    // LBR 0, BTF 1, FREEZE_WHILE_SMM and others are not implemented: 15:6 and 1:0 as the SDM allows.
     (v) => !entry(v, EntryControl.loadDebugControls) || (v.read('guestDebugctl') & ~0xffc3n) === 0n,
   ),
   guest(
@@ -172,7 +172,7 @@ export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
     return isFrame(link, c) && c.revisionAt(link) !== undefined
   }),
   guest(GUEST_PDPTES, 'guest.pdptes', (v, c) => {
-    // Without EPT they come from memory when CR3 is loaded.
+    // Without EPT they are loaded from memory together with CR3.
     const pae = (v.read('guestCr0') & CR0.pg) !== 0n && (v.read('guestCr4') & 0x20n) !== 0n && !guest64(v)
     if (!pae || !secondary(v, SecondaryControl.enableEpt)) return true
     return ([0, 1, 2, 3] as const).every((i) => {

@@ -45,7 +45,7 @@ export const HOST_STATE_CHECKS: readonly EntryCheck[] = [
   ...(['hostFsBase', 'hostGsBase', 'hostGdtrBase', 'hostIdtrBase', 'hostTrBase'] as const).map((name) =>
     host(HOST_SEGMENTS, `host.${name}.canonical`, (v) => isCanonical(v.read(name))),
   ),
-  // The processor enters from 64-bit mode only: ours is the host.
+  // The host is always in 64-bit mode: this VMX implementation has no other.
   host(HOST_SIZE, 'host.addressSpaceSize', (v) => exit(v, ExitControl.hostAddressSpaceSize)),
   host(HOST_SIZE, 'host.cr4.pae', (v) => (v.read('hostCr4') & 0x20n) !== 0n),
   host(HOST_SIZE, 'host.rip.canonical', (v) => isCanonical(v.read('hostRip'))),

@@ -1,6 +1,6 @@
 /**
- * Checks on VM entry, in the SDM's order: a list that names the one that fails. Complete for the controls that `CONTROLS` implements.
- * (SDM Vol. 3C, "Checks on VMX Controls and Host-State Area", "Checking and Loading Guest State")
+ * The checks on VM entry, in the SDM's order. A failed entry names the check. Complete for the controls that `CONTROLS` implements. (SDM Vol. 3C,
+ * "Checks on VMX Controls and Host-State Area", "Checking and Loading Guest State")
  */
 
 import { CONTROL_CHECKS } from './control.ts'
@@ -12,7 +12,7 @@ import type { Vmcs } from '../../vmcs/vmcs.ts'
 
 export type { EntryCheck, EntryCheckArea, EntryCheckContext } from './entry-check.ts'
 
-/** Every check, in the order that they are made. */
+/** Every check, in the order in which they are made. */
 export const ENTRY_CHECKS: readonly EntryCheck[] = [
   ...CONTROL_CHECKS,
   ...HOST_STATE_CHECKS,
@@ -21,6 +21,6 @@ export const ENTRY_CHECKS: readonly EntryCheck[] = [
   ...GUEST_STATE_CHECKS,
 ]
 
-/** The first check that does not hold, if any. */
+/** The first check that fails, if any. */
 export const failedEntryCheck = (vmcs: Vmcs, context: EntryCheckContext): EntryCheck | undefined =>
   ENTRY_CHECKS.find((check) => !check.holds(vmcs, context))
