@@ -1,4 +1,4 @@
-/** What all parts of nonroot agree on. Depends on nothing. */
+/** The contracts between the parts of nonroot. Imports nothing. */
 export * from './base/address.ts'
 export type * from './base/brand.ts'
 export * from './base/errors.ts'

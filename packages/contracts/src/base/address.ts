@@ -1,10 +1,10 @@
-/** The three kinds of address, and frames. Knows no page table. */
+/** The three kinds of address, and frames. */
 
 import type { Brand } from './brand.ts'
 
-/** Guest-virtual address: 64 bits, canonical or not. What an instruction names. */
+/** Guest-virtual address: 64 bits, canonical or not. Used by instructions. */
 export type Gva = Brand<bigint, 'gva'>
-/** Guest-physical address, 0 to 2^52 - 1 (a safe integer). What a device, a boot protocol and the second stage name. */
+/** Guest-physical address, 0 to 2^52 - 1 (a safe integer). Used by devices, boot protocols and the second stage. */
 export type Gpa = Brand<number, 'gpa'>
 /** Host-physical address: the byte offset into the host's one WebAssembly memory, 0 to 2^32 - 1. */
 export type Hpa = Brand<number, 'hpa'>
@@ -18,5 +18,5 @@ export const FRAME_SIZE = 4096
 export const FRAME_SHIFT = 12
 export const FRAME_MASK = 0xfff
 
-/** What a memory access wants to do. `fetch` is an instruction fetch. */
+/** The kind of a memory access. `fetch` is an instruction fetch. */
 export type Access = 'read' | 'write' | 'fetch'

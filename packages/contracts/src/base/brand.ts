@@ -1,6 +1,6 @@
-/** Nominal types over plain values. Costs nothing at run time. */
+/** Nominal types over plain values, without run-time cost. */
 
 declare const brand: unique symbol
 
-/** `T` that is not mixed up with other `T`s: make one with its maker (`gpa(0x1000)`), use it as a `T`. */
+/** A `T` that cannot be confused with other `T`s. Its constructor makes one (`gpa(0x1000)`); it can be used as a `T`. */
 export type Brand<T, Name extends string> = T & { readonly [brand]: Name }

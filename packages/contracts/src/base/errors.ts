@@ -1,4 +1,4 @@
-/** What we throw when *we* (configuration, plugin, embedder, bug) went wrong. What a guest does is a value, never one of these. */
+/** Errors thrown for mistakes on our side: configuration, plugin, embedder, bug. The result of anything a guest does is a value, never one of these. */
 
 /** Where in a source file an error was found. Lines and columns start at 1. */
 export interface SourceLocation {
@@ -25,7 +25,7 @@ export const ExitCode = {
 } as const
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
 
-/** Class of an error: what a script branches on. Stable across versions. */
+/** Class of an error, for scripts. Stable across versions. */
 export type ErrorCode =
   | 'config.file'
   | 'config.syntax'
@@ -71,11 +71,11 @@ export interface NonrootErrorInit {
   readonly thing?: string
   /** The value it had. */
   readonly value?: unknown
-  /** What to do about it, or what would be valid. */
+  /** What to do about it, or which values are valid. */
   readonly remedy?: string
   readonly location?: SourceLocation
   readonly cause?: unknown
-  /** Further errors of the same kind: a file's errors are reported all at once. */
+  /** Further errors of the same kind: all errors of a file are reported together. */
   readonly errors?: readonly NonrootError[]
 }
 
@@ -99,7 +99,7 @@ export class NonrootError extends Error {
     this.errors = init.errors ?? []
   }
 
-  /** By name: a plugin may bring its own copy of this package. */
+  /** Compares by name, because a plugin may have its own copy of this package. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (this !== NonrootError) return Function.prototype[Symbol.hasInstance].call(this, value)
     return value instanceof Error && value.name === 'NonrootError' && 'exitCode' in value
@@ -111,7 +111,7 @@ export class NonrootError extends Error {
     return EXIT_OF[this.code.split('.')[0]!] ?? ExitCode.configuration
   }
 
-  /** One or two lines for a person: `file:line:column: message` and the remedy. */
+  /** One or two lines for the user: `file:line:column: message` and the remedy. */
   describe(): string {
     const { location } = this
     const at = location
@@ -137,7 +137,7 @@ export class NonrootError extends Error {
 const jsonSafe = (value: unknown): unknown =>
   typeof value === 'bigint' || typeof value === 'symbol' || typeof value === 'function' ? String(value) : value
 
-/** Throws when *we* are wrong. Never for what a guest did. */
+/** Throws on a bug of ours. Never for anything a guest did. */
 export function invariant(condition: unknown, message: string): asserts condition {
   if (!condition) throw new NonrootError({ code: 'internal', message: `invariant violated: ${message}` })
 }

@@ -1,8 +1,8 @@
-/** Where parts say what a person should read. Never the guest's console. */
+/** Messages for the user. Never the guest's console. */
 
 import { token } from './token.ts'
 
-/** One line per call, no trailing newline. `debug` is off unless asked for: pass a function where text is costly. */
+/** One line per call, no trailing newline. `debug` is off by default: pass a function if the text is costly to make. */
 export interface Log {
   debug(message: string | (() => string)): void
   info(message: string): void

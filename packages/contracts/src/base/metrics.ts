@@ -1,13 +1,13 @@
-/** How parts count what they do. Cheap enough for hot paths: a counter is an object with a number. */
+/** Metrics. Cheap enough for hot paths: a counter is an object with a number. */
 
 import { token } from './token.ts'
 
-/** Only goes up. The owner adds to `value` directly; readers sample it. */
+/** Only increases. The owner adds to `value` directly; readers sample it. */
 export interface Counter {
   value: number
 }
 
-/** Goes up and down. */
+/** Increases and decreases. */
 export interface Gauge {
   value: number
 }
@@ -37,8 +37,8 @@ export interface MetricSample {
 }
 
 /**
- * A registry, or a named part of one. The kernel hands each part a scope of its own; asking twice for a name gives the
- * same metric. Make metrics at construction, never on the hot path.
+ * A registry, or a named part of one. The kernel hands each part a scope of its own; requesting a name twice returns the same metric. Create metrics
+ * at construction, never on the hot path.
  */
 export interface Metrics {
   counter(name: string, help: string, unit?: MetricUnit): Counter

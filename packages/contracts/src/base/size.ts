@@ -2,7 +2,7 @@
 
 const UNITS = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const
 
-/** `512 MiB`, `1GiB`, `4096` or a number, as bytes. A sentence that says what is wrong otherwise. */
+/** `512 MiB`, `1GiB`, `4096` or a number, as bytes. Otherwise a sentence that describes the problem. */
 export function parseSize(text: string | number): number | { readonly problem: string } {
   if (typeof text === 'number') {
     return Number.isSafeInteger(text) && text >= 0 ? text : { problem: `${text} is not a whole number of bytes` }

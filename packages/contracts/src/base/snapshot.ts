@@ -1,4 +1,4 @@
-/** What a stateful part saves. Plain data: survives structuredClone, postMessage and a file. */
+/** The saved state of a part. Plain data, so that it survives structuredClone, postMessage and a file. */
 
 export type SnapshotValue =
   | null
@@ -11,11 +11,11 @@ export type SnapshotValue =
   | { readonly [key: string]: SnapshotValue }
 
 /**
- * State of one part. The part owns `data`'s shape and may change it with `version`; nobody else looks inside.
- * `restore` of a version it does not know throws `snapshot.mismatch`.
+ * State of one part. The part owns `data`'s shape and may change it with `version`; it is opaque to everything else. `restore` of a version it does
+ * not know throws `snapshot.mismatch`.
  */
 export interface Snapshot {
-  /** What it is a state of: `uart16550`, `vcpu`. */
+  /** The kind of part: `uart16550`, `vcpu`. */
   readonly type: string
   /** Version of `data`'s shape, from 1. */
   readonly version: number

@@ -1,4 +1,4 @@
-/** Injection tokens. A token shares its interface's name: `Clock` is a type and a value. Knows no container. */
+/** Injection tokens. A token has the name of its interface: `Clock` is a type and a value. Independent of the container. */
 
 declare const provided: unique symbol
 

@@ -1,8 +1,8 @@
-/** A balloon as a reclaim policy sees it: memory that a guest gives back on request. Knows no device type. */
+/** A balloon as a reclaim policy sees it: memory that a guest gives back on request. Independent of the device type. */
 
 import { token } from '../base/token.ts'
 
-/** What a guest says of its memory. All optional, bytes or counts since it booted. */
+/** The guest's memory statistics. All optional; in bytes, or counts since boot. */
 export interface BalloonStatistics {
   readonly freeBytes?: number
   readonly totalBytes?: number
@@ -16,18 +16,18 @@ export interface BalloonStatistics {
   readonly hugePagesFailed?: number
 }
 
-/** Found by `Device.offers`. */
+/** Offered by devices in `Device.offers`. */
 export interface Balloon {
-  /** Frames the guest was asked for, and frames it says it has given. */
+  /** Frames requested of the guest, and frames it reports as given. */
   readonly targetFrames: number
   readonly actualFrames: number
-  /** Ask for so many frames in all. The guest follows when it can; `actualFrames` tells. */
+  /** Requests a total of so many frames. The guest follows when it can, as `actualFrames` shows. */
   setTarget(frames: number): void
   /** Called whenever `actualFrames` may have changed. */
   onChange(listener: (actualFrames: number) => void): () => void
-  /** Ask the guest anew. Undefined: its driver has no statistics, or went away meanwhile. */
+  /** Requests current statistics from the guest. Undefined: its driver has none, or was removed meanwhile. */
   statistics(): Promise<BalloonStatistics | undefined>
-  /** Ranges that hold nothing the guest needs, as of now. Undefined: its driver gives no hints. */
+  /** Ranges whose content the guest does not need at present. Undefined: its driver gives no hints. */
   freePages(): Promise<readonly { readonly address: number; readonly length: number }[] | undefined>
 }
 export const Balloon = token<Balloon>('Balloon')

@@ -3,20 +3,20 @@
 import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 
-/** A pending call. Opaque; give it to `cancel`. */
+/** A pending call. Opaque; pass it to `cancel`. */
 export interface Timer {
   readonly deadlineNs: number
 }
 
 /**
- * One per VM. Every timer and the TSC derive from it, so a deterministic clock makes a run repeat exactly.
+ * One per VM. Every timer and the TSC derive from it, so runs with a deterministic clock repeat exactly.
  *
  * Nanoseconds are whole numbers in a JS number: exact for 104 days of guest time (2^53 ns), which is also how long one
  * run may last. The clock stands still while the VM is paused.
  */
 export interface Clock extends Saveable {
   readonly kind: 'wall' | 'deterministic'
-  /** Guest nanoseconds since the VM was created. Never goes back. */
+  /** Guest nanoseconds since the VM was created. Never decreases. */
   nowNs(): number
   /** Milliseconds since 1970 (UTC) as the guest's real-time clock should show them. Deterministic: starts at a fixed date. */
   wallClockMs(): number
@@ -26,19 +26,19 @@ export interface Clock extends Saveable {
   /** `nowNs` as TSC ticks. */
   tsc(): bigint
 
-  /** Call `callback` once `nowNs() >= deadlineNs`, from `runExpired`. A deadline in the past expires at the next `runExpired`. */
+  /** Calls `callback` once `nowNs() >= deadlineNs`, from `runExpired`. A deadline in the past expires at the next `runExpired`. */
   setTimer(deadlineNs: number, callback: () => void): Timer
-  /** Harmless for a timer that expired or was cancelled. */
+  /** No effect on a timer that has expired or was cancelled. */
   cancel(timer: Timer): void
   /** Earliest deadline, or Infinity. The run loop limits its budget and its sleep by it. */
   nextDeadline(): number
   /**
-   * Call back all that expired, by deadline, then by order of setting. Timers set meanwhile count if due. Run loop only, between VM exits. Returns how
-   * many were called.
+   * Calls all expired timers, by deadline, then in the order in which they were set, including timers set by these calls. Called only by the run
+   * loop, between VM exits. Returns how many were called.
    */
   runExpired(): number
 
-  /** The run loop reports instructions retired. Moves a deterministic clock on; counted only by a wall clock. */
+  /** The run loop reports retired instructions. They advance a deterministic clock; a wall clock only counts them. */
   advanceInstructions(count: number): void
   /** All vCPUs are halted: skip to the next deadline. Deterministic only; a wall clock ignores it (the loop sleeps). */
   skipToDeadline(): void

@@ -1,4 +1,4 @@
-/** Devices and the capabilities they are handed. A device never sees a bus, a CPU mode or a transport. */
+/** Devices and the capabilities that they receive. A device never sees a bus, a CPU mode or a transport. */
 
 import type { Gpa } from '../base/address.ts'
 import type { BackendKinds } from '../host/backends.ts'
@@ -16,32 +16,32 @@ import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
 
 /**
- * What `create` is handed: everything a device may touch. Capabilities are optional to use; claim them in `create`. A claim that collides with
+ * The argument of `create`: everything a device may access. Using a capability is optional; claims are made in `create`. A claim that collides with
  * another device's throws `device.create`, naming both.
  */
 export interface DeviceContext {
   /** The device's name in the configuration, or its kind and a number: `virtio-blk0`. Unique in the VM. */
   readonly name: string
 
-  /** Claim `length` ports from `base` (0 to 0xFFFF). */
+  /** Claims `length` ports from `base` (0 to 0xFFFF). */
   portIo(base: number, length: number, handler: IoHandler): IoRegion
-  /** Claim guest-physical addresses: at `at`, or anywhere free in the machine's window when only a size is given. */
+  /** Claims guest-physical addresses: at `at`, or anywhere free in the machine's window if only a size is given. */
   mmio(range: number | { readonly at: Gpa | number; readonly length: number }, handler: IoHandler): IoRegion
-  /** Become a PCI function. Throws if the stack's I/O models have no PCI. */
+  /** Adds a PCI function for the device. Throws if the stack's I/O models have no PCI. */
   pci(description: PciFunctionDescription): PciFunction
   /**
-   * An interrupt line: by global system interrupt number where the platform fixes it (UART: 4), or by a name of the device's own, for which
-   * the kernel picks a free one.
+   * An interrupt line: by global system interrupt number if the platform fixes it (UART: 4), or by a name that the device chooses, for which the
+   * kernel selects a free line.
    */
   interrupt(line: number | string): InterruptLine
   readonly messageInterrupts: MessageInterrupts
   /** The guest's memory, by the addresses that the guest gives this device: an IOMMU may stand in between. */
   readonly dma: DmaMemory
-  /** Where the machine has memory. */
+  /** The machine's memory regions. */
   readonly memoryMap: MemoryMap
   readonly clock: Clock
   readonly power: PowerControl
-  /** Open a host back end. Slow: await it in an async `create`. */
+  /** Opens a host back end. Slow: await it in an async `create`. */
   backend<K extends keyof BackendKinds>(
     kind: K,
     request: BackendKinds[K]['request'],
@@ -51,7 +51,7 @@ export interface DeviceContext {
    * none does.
    */
   capability<T>(of: Token<T>): T
-  /** A scope of the device's own. */
+  /** The device's own scope. */
   readonly metrics: Metrics
   readonly log: Log
 }
@@ -63,11 +63,11 @@ export interface Device {
   /** Called only while no vCPU of the VM runs and `quiesce` has resolved. */
   save?(): Snapshot
   restore?(snapshot: Snapshot): void
-  /** Finish what is in flight: before save, and before dispose. */
+  /** Completes requests in flight. Called before save and before dispose. */
   quiesce?(): Promise<void>
-  /** Give up files, sockets, timers. Called once. */
+  /** Releases files, sockets, timers. Called once. */
   dispose?(): void | Promise<void>
-  /** What it can do for other parts of the VM, by token: `Balloon` for a reclaim policy. */
+  /** What it offers other parts of the VM, by token: `Balloon` for a reclaim policy. */
   readonly offers?: ReadonlyMap<Token<unknown>, unknown>
 }
 export const Device = token<Device>('Device')

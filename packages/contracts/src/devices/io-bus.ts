@@ -1,21 +1,21 @@
-/** Ports and memory-mapped registers, as the CPU mode sees them: an address goes in, a device answers. Knows no device kind. */
+/** Ports and memory-mapped registers, as the CPU mode accesses them. Independent of device types. */
 
 import type { Gpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
 
 /**
- * Answer of a device that is not ready: the access becomes a `portIo` or `mmio` exit, and whoever runs the vCPU completes it.
- * Not a value that hardware could give (those are unsigned).
+ * Answer of a device that is not ready: the access becomes a `portIo` or `mmio` exit, which the caller of `run` completes. Distinct from all values
+ * of hardware, which are unsigned.
  */
 export const IO_DEFERRED = -1
 export const IO_DEFERRED_64 = -1n
 
-/** Bytes in one access. */
+/** Size of one access in bytes. */
 export type IoSize = 1 | 2 | 4
 
 /**
- * One per VM, made by the kernel from what devices registered. Called by the CPU mode on every access that is not memory.
- * Values are unsigned. Reads where nobody answers give all ones, writes there vanish; both are counted.
+ * One per VM, made by the kernel from what devices registered. Called by the CPU mode on every access that is not memory. Values are unsigned. Reads
+ * of unclaimed addresses return all ones, writes are ignored; both are counted.
  */
 export interface IoBus {
   /** @hot Value, or `IO_DEFERRED`. */

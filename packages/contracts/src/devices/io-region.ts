@@ -4,8 +4,8 @@ import type { IoSize } from './io-bus.ts'
 
 /**
  * Registers at a range of ports or guest-physical addresses. `offset` is from the range's base and inside it. Values are unsigned numbers of `size`
- * bytes; `read` may answer `IO_DEFERRED`, `write` may return false for the same. Called in the middle of an instruction: be quick, do not throw, do not allocate
- * where it is hot. Slow work is started here and completed later through the interrupt line.
+ * bytes; `read` may answer `IO_DEFERRED`, `write` may return false for the same. Called in the middle of an instruction: must be fast, must not
+ * throw, and must not allocate on hot paths. Slow work is started here and signalled later by an interrupt.
  */
 export interface IoHandler {
   read(offset: number, size: IoSize): number
@@ -15,7 +15,7 @@ export interface IoHandler {
   write64?(offset: number, value: bigint): boolean | void
 }
 
-/** A claimed range. A device that moves (a PCI BAR) moves it; `disable` gives the addresses back for now. */
+/** A claimed range. `move` moves it (a PCI BAR); `disable` releases the addresses for the time being. */
 export interface IoRegion {
   readonly base: number
   readonly length: number

@@ -1,4 +1,4 @@
-/** Networks: a cable that carries Ethernet frames between a network card and a back end. Knows no card and no protocol above Ethernet. */
+/** Networks: a cable that carries Ethernet frames between a network card and a back end. Independent of cards and of protocols above Ethernet. */
 
 import type { Clock } from './clock.ts'
 import type { Log } from '../base/log.ts'
@@ -6,7 +6,7 @@ import type { Metrics } from '../base/metrics.ts'
 import { token } from '../base/token.ts'
 
 /**
- * What the sender of a frame left to its receiver. One object serves many frames: it is valid during the call only, and its owner changes it
+ * Work on a frame that the sender leaves to the receiver. One object serves many frames: it is valid during the call only, and its owner changes it
  * in place.
  */
 export interface FrameWork {
@@ -18,7 +18,7 @@ export interface FrameWork {
   checksumOffset: number
   /** TCP payload bytes of each segment that the frame is to be cut into. 0: it is a single frame. */
   segmentSize: number
-  /** IP version of a frame to be cut. Where its headers end the frame says. */
+  /** IP version of a frame to be cut. The frame itself says where its headers end. */
   segmentIp: 0 | 4 | 6
 }
 
@@ -29,10 +29,10 @@ export const createFrameWork = (): FrameWork => ({
   segmentIp: 0,
 })
 
-/** Nothing was left to do. */
+/** No work is left. */
 export const NO_WORK: Readonly<FrameWork> = Object.freeze(createFrameWork())
 
-/** What one end of a cable takes over from the other. */
+/** Work that one end of a cable accepts from the other. */
 export interface FrameOffloads {
   readonly checksum: boolean
   /** TCP segmentation, over IPv4 and IPv6. */
@@ -49,18 +49,18 @@ export const LONGEST_FRAME = ETHERNET_HEADER + 65535
 export const SHORTEST_FRAME = ETHERNET_HEADER
 
 /**
- * One end of a cable: the card's, and the network's. Each calls the other; both run in the thread of the VM. Frames are of `SHORTEST_FRAME` to `LONGEST_FRAME`
- * bytes, and of any content: whoever is at the other end is hostile.
+ * One end of a cable: the card's, and the network's. Each calls the other; both run in the thread of the VM. Frames have `SHORTEST_FRAME` to
+ * `LONGEST_FRAME` bytes and any content: the other end is hostile.
  */
 export interface CableEnd {
-  /** What frames to this end may leave undone. The card's changes with its driver; ask before each frame. */
+  /** Work that frames sent to this end may leave undone. The card's value changes with its driver: check it before each frame. */
   readonly offloads: FrameOffloads
   /**
    * A frame arrives; both arguments are valid during the call only. False: there is no room, and the frame was not taken; `ready` of the other end
    * is called once there is. A frame that is dropped was taken.
    */
   receive(frame: Uint8Array, work: Readonly<FrameWork>): boolean
-  /** No further frame for now: interrupts and acknowledgements that waited for the end of the batch go out. */
+  /** End of a batch: interrupts and acknowledgements that waited for it are sent. */
   flush(): void
   /** The other end, having answered false to `receive`, has room again. */
   ready(): void
@@ -68,9 +68,9 @@ export interface CableEnd {
   carrier(on: boolean): void
 }
 
-/** What a network gets from the VM that plugs in. */
+/** What a network receives from the VM. */
 export interface NetworkSurroundings {
-  /** Guest time: connections wait while the guest does. */
+  /** Guest time: connections pause with the guest. */
   readonly clock: Pick<Clock, 'nowNs' | 'setTimer' | 'cancel'>
   readonly metrics: Metrics
   readonly log: Log
@@ -78,20 +78,20 @@ export interface NetworkSurroundings {
 
 /** A network, opened for one card. */
 export interface NetworkBackend {
-  /** Six bytes: what the card is to use if its configuration names none. */
+  /** Six bytes: the card's address if its configuration names none. */
   readonly macAddress: Uint8Array
   /** Bytes of payload of an Ethernet frame. */
   readonly mtu: number
-  /** Plug a card in, once. Gives the network's end of the cable. */
+  /** Connects a card, once. Returns the network's end of the cable. */
   connect(card: CableEnd, surroundings: NetworkSurroundings): CableEnd
   close(): Promise<void>
 }
 
-/** What a configuration says of a card's network. */
+/** Configuration of a card's network. */
 export interface NetworkRequest {
   /** `user`, `hub:NAME`, `socket:PATH`, `socket:HOST:PORT`, `passt`. */
   readonly network: string
-  /** Paths are relative to it. Absent: to the host's own folder. */
+  /** The folder that relative paths refer to. Absent: the working folder. */
   readonly folder?: string | undefined
   /** Six bytes in hexadecimal, `52:54:00:12:34:56`. Absent: the network chooses. */
   readonly mac?: string | undefined
@@ -103,7 +103,7 @@ export interface NetworkRequest {
   readonly loopback?: 'open' | readonly number[] | undefined
   /** Where the guest may connect to: addresses and networks, `192.0.2.0/24`, with a port, `192.0.2.1:443`, `[2001:db8::]/32`. Absent: anywhere. */
   readonly allow?: readonly string[] | undefined
-  /** Where it may not. Counts before `allow`. */
+  /** Where it may not; takes precedence over `allow`. */
   readonly deny?: readonly string[] | undefined
   /** All frames are also written to this file, in pcap format. */
   readonly capture?: string | undefined
@@ -117,11 +117,11 @@ export interface NetworkImpairment {
   readonly duplicate?: number | undefined
   readonly reorder?: number | undefined
   readonly delayMs?: number | undefined
-  /** Of the random numbers: equal seeds impair alike. */
+  /** Seed of the random numbers: equal seeds give equal impairment. */
   readonly seed?: number | undefined
 }
 
-/** A card's cable may be pulled and plugged while the guest runs. Found by `Device.offers`. */
+/** A card's cable can be unplugged and plugged while the guest runs. Offered by devices in `Device.offers`. */
 export interface NetworkCable {
   readonly plugged: boolean
   plug(on: boolean): void

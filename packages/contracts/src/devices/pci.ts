@@ -13,13 +13,13 @@ export type PciBarDescription =
     }
   | { readonly kind: 'io'; readonly size: number; readonly handler: IoHandler }
 
-/** A capability in configuration space: the body after the two header bytes, and what of it the guest may write. */
+/** A capability in configuration space: the body after the two header bytes, and which of its bits the guest may write. */
 export interface PciCapability {
   readonly id: number
   readonly body: Uint8Array
   /** One byte per body byte: bits the guest may change. Absent: read-only. */
   readonly writeMask?: Uint8Array
-  /** Registers behind the body, for capabilities that act (VIRTIO_PCI_CAP_PCI_CFG). `offset` from the capability's start. */
+  /** Registers in the body, for capabilities with side effects (VIRTIO_PCI_CAP_PCI_CFG). `offset` from the capability's start. */
   readonly handler?: IoHandler
 }
 
@@ -35,31 +35,31 @@ export interface PciFunctionDescription {
   /** By BAR number, 0 to 5; a 64-bit BAR takes two. */
   readonly bars?: Readonly<Partial<Record<0 | 1 | 2 | 3 | 4 | 5, PciBarDescription>>>
   readonly capabilities?: readonly PciCapability[]
-  /** MSI-X vectors wanted (up to 2048). 0 or absent: none. The bus keeps table and pending bits, in a BAR of its own choice. */
+  /** MSI-X vectors wanted (up to 2048). 0 or absent: none. The bus keeps table and pending bits, in a BAR that it chooses. */
   readonly msixVectors?: number
   /** MSI vectors wanted: a power of two up to 32. */
   readonly msiVectors?: number
   /** INTA to INTD. Absent: no pin. */
   readonly interruptPin?: 'A' | 'B' | 'C' | 'D'
-  /** A fixed place (`00:1f.0`) where a guest expects it. */
+  /** A fixed address (`00:1f.0`) where guests expect it. */
   readonly at?: { readonly device: number; readonly function: number }
   /** The guest changed the command register (I/O, memory, bus master enable). */
   readonly onCommand?: (command: number) => void
 }
 
-/** What a device does with its function once it is on the bus. */
+/** A device's function on the bus. */
 export interface PciFunction {
   /** `bus << 8 | device << 3 | function`: identifies the requester to an IOMMU. */
   readonly requesterId: number
-  /** The pin, level-triggered. Silent when INTx is disabled or MSI/MSI-X is on. */
+  /** The pin, level-triggered. Inactive if INTx is disabled or MSI/MSI-X is enabled. */
   readonly interrupt: InterruptLine
   readonly msixEnabled: boolean
-  /** Send an MSI-X (or MSI) vector as the guest programmed it; masked vectors become pending. */
+  /** Sends an MSI-X (or MSI) vector as programmed by the guest; masked vectors become pending. */
   signal(vector: number): void
   bar(number: number): IoRegion | undefined
-  /** Read-only look at configuration space, for capabilities that mirror it. */
+  /** Reads configuration space without side effects, for capabilities that mirror it. */
   configRead(offset: number, size: 1 | 2 | 4): number
-  /** The device changed what a configuration register shows (class code, status). */
+  /** Changes the value of a configuration register (class code, status). */
   configWrite(offset: number, size: 1 | 2 | 4, value: number): void
 }
 

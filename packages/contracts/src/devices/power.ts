@@ -1,4 +1,4 @@
-/** How a VM ends or starts over, on a device's word. Takes effect when the current instruction is done. */
+/** Ends or resets a VM at a device's request. Takes effect after the current instruction. */
 
 import { token } from '../base/token.ts'
 
@@ -7,11 +7,11 @@ export interface PowerControl {
   powerOff(): void
   /** Machine reset: every device's `reset`, vCPUs to their boot state, boot protocol again. */
   reset(): void
-  /** End with a status of the guest's choice (isa-debug-exit). */
+  /** Ends with a status that the guest chose (isa-debug-exit). */
   exit(status: number): void
-  /** The guest said that it crashed (panic device). Ends or degrades this VM only. */
+  /** The guest reported that it crashed (panic device). Affects this VM only. */
   crashed(reason: string): void
-  /** The host asks the guest to shut down: the platform's power button, if somebody listens. */
+  /** Registers a listener for the host's request to shut down: the platform's power button. */
   onPowerButton(listener: () => void): () => void
 }
 export const PowerControl = token<PowerControl>('PowerControl')

@@ -1,4 +1,4 @@
-/** What a device needs of the outside world. Implemented per host (`host-node`); a device never touches files or sockets. */
+/** What devices need from the host. Implemented per host (`host-node`); a device never accesses files or sockets. */
 
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { NetworkBackend, NetworkRequest } from '../devices/network.ts'
@@ -7,8 +7,8 @@ import type { ThreadBackend } from './threads.ts'
 import { token } from '../base/token.ts'
 
 /**
- * A disk. Offsets and lengths in bytes, multiples of `sectorSize`, inside `size`: the device checks before it calls. Requests may complete
- * in any order. A rejected promise is an I/O error of that request and nothing else.
+ * A disk. Offsets and lengths in bytes, multiples of `sectorSize`, inside `size`: the device checks before it calls. Requests may complete in any
+ * order. A rejected promise is an I/O error of that request only.
  */
 export interface BlockBackend {
   readonly size: number
@@ -16,18 +16,18 @@ export interface BlockBackend {
   readonly readOnly: boolean
   read(offset: number, into: Uint8Array): Promise<void>
   write(offset: number, from: Uint8Array): Promise<void>
-  /** As `read` and `write`, with the bytes in several places. Absent: `readScattered` and `writeGathered` make do. */
+  /** As `read` and `write`, with the bytes in several buffers. Absent: `readScattered` and `writeGathered` use `read` and `write`. */
   readVector?(offset: number, into: readonly Uint8Array[]): Promise<void>
   writeVector?(offset: number, from: readonly Uint8Array[]): Promise<void>
   /**
-   * As `readVector` and `writeVector`, done when they return, if that takes no longer than handing the request to another thread would (the
-   * bytes are in the host's page cache). False: nothing was done. An I/O error is thrown.
+   * As `readVector` and `writeVector`, but synchronous, if that takes no longer than passing the request to another thread (the bytes are in the
+   * host's page cache). False: nothing was done. I/O errors are thrown.
    */
   readNow?(offset: number, into: readonly Uint8Array[]): boolean
   writeNow?(offset: number, from: readonly Uint8Array[]): boolean
   /** Resolves when all writes completed before the call are durable. */
   flush(): Promise<void>
-  /** The range's content no longer matters. */
+  /** The content of the range is no longer needed. */
   discard?(offset: number, length: number): Promise<void>
   writeZeroes?(offset: number, length: number): Promise<void>
   /** `size` changed. */
@@ -35,10 +35,10 @@ export interface BlockBackend {
   close(): Promise<void>
 }
 
-/** Bytes that go through a buffer at a time, where a back end takes one stretch of bytes only. */
+/** Size of the buffer through which bytes are copied, for back ends that take only one stretch of bytes. */
 const SLICE = 256 * 1024
 
-/** Read a disk into several places: guest memory, as a device was lent it. */
+/** Reads a disk into several buffers: guest memory that was lent to a device. */
 export async function readScattered(
   disk: Pick<BlockBackend, 'read' | 'readVector'>,
   offset: number,
@@ -53,7 +53,7 @@ export async function readScattered(
   }
 }
 
-/** Write a disk from several places. */
+/** Writes a disk from several buffers. */
 export async function writeGathered(
   disk: Pick<BlockBackend, 'write' | 'writeVector'>,
   offset: number,
@@ -85,19 +85,19 @@ function* slices(views: readonly Uint8Array[]) {
   }
 }
 
-/** A terminal: bytes both ways. What lies behind (a tty, a pipe, a web page) is the host's affair. */
+/** A terminal: bytes in both directions. The host decides what it is connected to (a tty, a pipe, a web page). */
 export interface ConsoleBackend {
-  /** Bytes to show. Copied before it returns. */
+  /** Writes bytes. They are copied before it returns. */
   write(bytes: Uint8Array): void
   onInput(listener: (bytes: Uint8Array) => void): () => void
   /** Columns and rows, if it has a size. */
   size(): { readonly columns: number; readonly rows: number } | undefined
   onResize(listener: (size: { columns: number; rows: number }) => void): () => void
-  /** Resolves when all was shown. */
+  /** Resolves when all bytes have been written. */
   drain?(): Promise<void>
 }
 
-/** Random bytes for the guest. Deterministic runs get a seeded one. */
+/** Random bytes for the guest. Deterministic runs use a seeded source. */
 export interface EntropyBackend {
   fill(into: Uint8Array): void
 }
@@ -105,41 +105,41 @@ export interface EntropyBackend {
 /** Files named by a configuration: kernels, images. Paths are resolved against the configuration file's folder. */
 export interface FileBackend {
   readFile(path: string): Promise<Uint8Array>
-  /** A file to be read in parts. Undefined: it is none of a known size, and can only be read at once. */
+  /** A file to be read in parts. Undefined: its size is not known, so it can only be read as a whole. */
   openFile?(path: string): Promise<OpenedFile | undefined>
   resolve(path: string): string
 }
 
 export interface OpenedFile {
   readonly length: number
-  /** A copy of a part, now. Throws where the file became shorter. */
+  /** A copy of a part, now. Throws if the file became shorter. */
   read(at: number, length: number): Uint8Array
-  /** Fills the views, one after the other. They may be shared memory. */
+  /** Fills the views in order. They may be shared memory. */
   readInto(at: number, views: readonly Uint8Array[]): Promise<void>
   close(): void
 }
 export const FileBackend = token<FileBackend>('FileBackend')
 
 export interface BlockRequest {
-  /** Path or URL as the configuration gives it. */
+  /** Path or URL from the configuration. */
   readonly image: string
   readonly readOnly?: boolean
-  /** `raw`, `qcow2`, ... Absent: by the name's ending. Never by content: a guest writes that. */
+  /** `raw`, `qcow2`, ... Absent: determined by the file name's extension; never by content, which a guest can write. */
   readonly format?: string
-  /** What is written stays in memory and is forgotten with the VM; the image is opened read-only. */
+  /** Writes stay in memory and are discarded with the VM; the image is opened read-only. */
   readonly temporary?: boolean
-  /** Where an image may have its backing files: in its own folder (and below), which is the default, or anywhere. */
+  /** Where an image's backing files may be: in its own folder and below, which is the default, or anywhere. */
   readonly backingFiles?: 'beside' | 'anywhere'
 }
 
-/** Bytes that a disk format is laid over: a file, a buffer. Rejections are I/O errors. */
+/** The bytes that a disk format is stored in: a file, a buffer. Rejections are I/O errors. */
 export interface ByteStore {
   /** Bytes. Grows by `write` beyond its end. */
   readonly size: number
-  /** What is beyond the end reads as zeros. */
+  /** Bytes beyond the end read as zeros. */
   read(offset: number, into: Uint8Array): Promise<void>
   write(offset: number, from: Uint8Array): Promise<void>
-  /** Resolves when all that was written before is durable. */
+  /** Resolves when all previous writes are durable. */
   flush(): Promise<void>
   close(): Promise<void>
 }
@@ -148,15 +148,15 @@ export interface BlockFormatContext {
   readonly readOnly: boolean
   /** For messages. */
   readonly name: string
-  /** A backing file, read-only, as the image names it. Its format may be in the image, too. */
+  /** Opens a backing file, read-only, by the name in the image. The image may also name its format. */
   openBacking(file: string, format: string | undefined): Promise<BlockBackend>
 }
 
-/** A disk format. Given to the host's back ends, which have the files. */
+/** A disk format. Passed to the host's back ends, which open the files. */
 export interface BlockFormat {
-  /** `qcow2`. Images whose names end in it have it. */
+  /** `qcow2`, which is also the extension of its images. */
   readonly name: string
-  /** Whether an image that is said to be raw begins like one of this format. */
+  /** Whether an image that is configured as raw begins like one of this format. */
   detects(head: Uint8Array): boolean
   open(store: ByteStore, context: BlockFormatContext): Promise<BlockBackend>
 }
@@ -172,12 +172,12 @@ export interface BackendKinds {
   sockets: { request: SocketRequest; backend: SocketBackend }
 }
 
-/** Opens back ends. One per host, given to the hypervisor by its embedder; `host-node` has the usual ones. */
+/** Opens back ends. One per host, passed to the hypervisor by its embedder; `host-node` implements the usual ones. */
 export interface HostBackends {
   open<K extends keyof BackendKinds>(kind: K, request: BackendKinds[K]['request']): Promise<BackendKinds[K]['backend']>
-  /** Absent: the host has no threads to give. */
+  /** Absent: the host has no threads. */
   readonly threads?: ThreadBackend
-  /** Bytes that were made when this build was, by name: what would otherwise be made anew at each start. Undefined: there are none. */
+  /** Data generated at build time, by name, which would otherwise be generated at each start. Undefined: there is none. */
   readonly prebuilt?: ((name: string) => Uint8Array | undefined) | undefined
 }
 export const HostBackends = token<HostBackends>('HostBackends')

@@ -1,10 +1,13 @@
-/** A folder of the host that a guest shares. Nodes are held, not paths: what a node names never changes, and no path or link leads out of it. */
+/**
+ * A folder of the host that a guest shares. Clients hold nodes, not paths: a node always names the same object, and no path or link leads out of the
+ * folder.
+ */
 
 export type FolderEntryKind = 'file' | 'folder' | 'link' | 'other'
 
 export interface FolderAttributes {
   readonly kind: FolderEntryKind
-  /** Stays while the thing exists; differs from those of all others in the folder. */
+  /** Constant while the object exists, and unique in the folder. */
   readonly inode: bigint
   /** Type and permission bits, as stat(2). */
   readonly mode: number
@@ -48,7 +51,7 @@ export interface FolderFile {
 }
 
 /**
- * A file, folder or link inside the shared one. Every name is one component: a name that is empty, `.`, `..`, or has a `/` or NUL is refused with
+ * A file, folder or link inside the shared folder. Every name is one component: a name that is empty, `.`, `..`, or has a `/` or NUL is refused with
  * EINVAL. Links are never followed. Methods reject with an error whose `code` is a POSIX name (`ENOENT`).
  */
 export interface FolderNode {
@@ -58,21 +61,21 @@ export interface FolderNode {
   /** Of a folder. */
   find(name: string): Promise<FolderNode>
   list(): Promise<readonly { readonly name: string; readonly kind: FolderEntryKind }[]>
-  /** `file`, `folder`: what is made. */
+  /** `file`, `folder`: the type to create. */
   createFile(name: string, flags: FolderOpenFlags, mode: number): Promise<{ node: FolderNode; file: FolderFile }>
   createFolder(name: string, mode: number): Promise<FolderNode>
   createLink(name: string, target: string): Promise<FolderNode>
-  /** A second name for a file. */
+  /** Creates a second name for a file. */
   addName(name: string, of: FolderNode): Promise<void>
   rename(name: string, into: FolderNode, newName: string): Promise<void>
   remove(name: string, what: 'file' | 'folder'): Promise<void>
   /** Of a file. */
   open(flags: FolderOpenFlags): Promise<FolderFile>
-  /** Of a link: its text. */
+  /** The target of a link. */
   target(): Promise<string>
-  /** One holder less; the last one frees it. */
+  /** Releases one reference; the last one frees the node. */
   release(): Promise<void>
-  /** One holder more. */
+  /** Adds a reference. */
   retain(): FolderNode
 }
 
@@ -87,7 +90,7 @@ export interface FolderSpace {
 
 export interface FolderBackend {
   readonly readOnly: boolean
-  /** The shared folder itself. Its holder is the back end. */
+  /** The shared folder itself. The back end holds it. */
   readonly root: FolderNode
   space(): Promise<FolderSpace>
   close(): Promise<void>

@@ -1,4 +1,4 @@
-/** The host's own network as a network without privilege uses it: sockets, names, files for captures, programs. Implemented per host. */
+/** The host's network as a user-mode network uses it: sockets, names, files for captures, programs. Implemented per host. */
 
 import type { SocketStream } from './sockets.ts'
 
@@ -8,7 +8,7 @@ export type StreamAddress = { readonly host: string; readonly port: number } | {
 /** Why the host could not connect. */
 export type ConnectProblem = 'refused' | 'unreachable' | 'timedOut' | 'denied' | 'other'
 
-/** What `connect` rejects with. */
+/** The error with which `connect` rejects. */
 export class ConnectError extends Error {
   readonly problem: ConnectProblem
 
@@ -18,16 +18,16 @@ export class ConnectError extends Error {
   }
 }
 
-/** A stream that came in at a port that we listen on. */
+/** A stream accepted at a port that we listen on. */
 export interface AcceptedStream {
   readonly stream: SocketStream
-  /** Who it is: an address as text; empty for UNIX sockets. */
+  /** The peer's address as text; empty for UNIX sockets. */
   readonly host: string
   readonly port: number
 }
 
 export interface Listener {
-  /** The port, where 0 was asked for. */
+  /** The port that was assigned if 0 was requested. */
   readonly port: number
   close(): Promise<void>
 }
@@ -35,7 +35,7 @@ export interface Listener {
 /** A UDP socket. */
 export interface DatagramSocket {
   readonly port: number
-  /** Copied before it returns. What the host cannot send is lost. */
+  /** Copied before it returns. Datagrams that the host cannot send are lost. */
   send(bytes: Uint8Array, host: string, port: number): void
   close(): void
 }
@@ -43,13 +43,13 @@ export interface DatagramSocket {
 export interface DatagramHandlers {
   /** Valid during the call only. */
   datagram(bytes: Uint8Array, host: string, port: number): void
-  /** Nobody listens where a datagram went. */
+  /** A datagram was refused: no one listens there. */
   refused(): void
 }
 
-/** A file that is appended to. */
+/** A file opened for appending. */
 export interface CaptureFile {
-  /** Copied before it returns. False: more waits to be written than is sensible, and this was dropped. */
+  /** Copied before it returns. False: too much is waiting to be written, and this was dropped. */
   write(bytes: Uint8Array): boolean
   close(): Promise<void>
 }
@@ -57,9 +57,9 @@ export interface CaptureFile {
 export interface HostNetwork {
   /** Rejects with a `ConnectError`. */
   connect(to: StreamAddress): Promise<SocketStream>
-  /** Rejects with a `NonrootError` where the address is taken. */
+  /** Rejects with a `NonrootError` if the address is in use. */
   listen(at: StreamAddress, onStream: (accepted: AcceptedStream) => void): Promise<Listener>
-  /** At a port of the host's choice, or bound to one. */
+  /** At a port that the host chooses, or bound to one. */
   datagrams(
     family: 4 | 6,
     handlers: DatagramHandlers,

@@ -1,44 +1,44 @@
-/** Streams between programs of the host and programs in the guest (vsock). Knows no device and no kind of socket. */
+/** Streams between programs on the host and programs in the guest (vsock). Independent of devices and kinds of sockets. */
 
-/** What happens on a stream, told to whoever holds its other end. */
+/** Events of a stream, for the holder of its other end. */
 export interface StreamHandlers {
   /** Valid during the call only. Not called while paused. */
   data(bytes: Uint8Array): void
   /** The other side sends no more. */
   end(): void
-  /** It is over, whoever ended it. Called once, after which nothing is. */
+  /** The stream has ended, on either side. Called once, as the last event. */
   close(): void
-  /** That many more bytes of `write` were taken by the other side. */
+  /** The other side has accepted that many more bytes of `write`. */
   taken(bytes: number): void
 }
 
 export interface SocketStream {
-  /** Called once, before anything else. */
+  /** Called once, before any other method. */
   handle(handlers: StreamHandlers): void
   /** Copied before it returns. */
   write(bytes: Uint8Array): void
-  /** Nothing more will be written. */
+  /** Ends writing. */
   end(): void
   pause(): void
   resume(): void
-  /** Give it up, now. */
+  /** Closes the stream at once. */
   destroy(): void
 }
 
-/** A program of the host that wants a port of the guest. */
+/** A program on the host that connects to a port of the guest. */
 export interface IncomingStream extends SocketStream {
-  /** The guest took it; `port` names its end on the host's side. Not called: destroy it. */
+  /** Called when the guest accepts; `port` is the host's end. If it is not accepted, destroy it instead. */
   accepted(port: number): void
 }
 
 export interface SocketBackend {
-  /** A program in the guest wants a port of the host. Rejects if nobody listens. */
+  /** Connects a program in the guest to a port of the host. Rejects if no one listens. */
   connect(port: number): Promise<SocketStream>
   onConnect(listener: (port: number, stream: IncomingStream) => void): () => void
   close(): Promise<void>
 }
 
 export interface SocketRequest {
-  /** A UNIX socket: programs connect to it and say `CONNECT PORT`; ports of the host are the sockets `PATH_PORT`. */
+  /** A UNIX socket: programs connect to it and send `CONNECT PORT`; ports of the host are the sockets `PATH_PORT`. */
   readonly path: string
 }

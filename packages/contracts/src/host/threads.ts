@@ -1,19 +1,19 @@
-/** Threads of the host beside a VM's own, for work that may take its time while the guest goes on. */
+/** Threads of the host beside a VM's own, for slow work that runs while the guest continues. */
 
-/** One end of a line between two threads. What is posted is cloned as by `structuredClone`. */
+/** One end of a channel between two threads. Messages are cloned as by `structuredClone`. */
 export interface ThreadPort {
   post(message: unknown): void
   onMessage(listener: (message: unknown) => void): void
 }
 
-/** A thread, seen by who started it. It keeps no process alive. */
+/** A thread, as seen by the code that started it. It does not keep the process alive. */
 export interface HostThread extends ThreadPort {
-  /** It ended by itself, or could not start: nothing that is posted is answered any more. */
+  /** The thread ended, or could not start: messages are no longer answered. */
   onEnd(listener: (reason: string) => void): void
   dispose(): void
 }
 
-/** What the module of a thread exports: called once, with the line to who started it. */
+/** The export of a thread's module: called once, with the channel to its starter. */
 export type ServeThread = (port: ThreadPort) => void
 
 /** Starts threads. */

@@ -7,8 +7,8 @@ export interface MemoryPiece {
 }
 
 /**
- * Guest memory lent to a transfer that goes on beside the guest: a back end reads a disk straight into it, in whichever thread. Its frames stay
- * where they are until `end`, even if the guest gives them back meanwhile.
+ * Guest memory lent to a transfer that runs beside the guest: a back end reads a disk directly into it, in any thread. Its frames cannot move until
+ * `end`, even if the guest gives them back meanwhile.
  */
 export interface MemoryLease {
   /** The memory itself (host memory, which is shared), in the order of the pieces; neighbours are joined. The views of a lease for reading must not be written. */
@@ -18,9 +18,9 @@ export interface MemoryLease {
 }
 
 /**
- * Bounds-checked, dirty-logging, copy-on-write access to one VM's memory: all that a device reaches of it. All values are little-endian; no alignment
- * is asked for; an access may cross frames and pages. Each device has one of its own (`DeviceContext.dma`), by its own addresses: an IOMMU puts
- * another in front of it with the same interface.
+ * Bounds-checked, dirty-logging, copy-on-write access to one VM's memory, and the only access that a device has. All values are little-endian; no
+ * alignment is required; an access may cross frames and pages. Each device has its own (`DeviceContext.dma`), with its own addresses: an IOMMU puts
+ * another with the same interface in front of it.
  *
  * What a guest supplies as an address is hostile: an access that is not wholly inside RAM changes nothing and says so in
  * its result (`undefined` or `false`), it never throws. So does an access for which the host has no free frame; the VM ends then.
@@ -34,7 +34,7 @@ export interface DmaMemory {
   readU16(address: number): number | undefined
   readU32(address: number): number | undefined
   readU64(address: number): bigint | undefined
-  /** Fill `into` from guest memory. ROM may be read. */
+  /** Fills `into` from guest memory. ROM may be read. */
   readBytes(address: number, into: Uint8Array): boolean
 
   writeU8(address: number, value: number): boolean
@@ -44,20 +44,20 @@ export interface DmaMemory {
   writeBytes(address: number, from: Uint8Array): boolean
   /** `length` times `value`. Zeroing a whole untouched frame allocates nothing. */
   fill(address: number, length: number, value: number): boolean
-  /** Lend the pieces, one after the other, to a transfer. Undefined, and nothing lent, if one is not RAM from end to end. */
+  /** Lends the pieces, in order, to a transfer. Undefined, and nothing lent, if one is not entirely RAM. */
   lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined
 }
 
-/** Who asks for memory, as an IOMMU tells devices apart. */
+/** The device that accesses memory, for an IOMMU. */
 export interface DmaRequester {
   /** The device's name in the VM. */
   readonly name: string
-  /** `bus << 8 | device << 3 | function`, once the device has become a PCI function; undefined before, and for devices that are none. */
+  /** `bus << 8 | device << 3 | function`, once the device has become a PCI function; undefined before, and for other devices. */
   readonly requesterId: number | undefined
 }
 
-/** Stands between devices and memory: an I/O model that has one is asked for each device that is created after it. */
+/** Between devices and memory: an I/O model that has one is called for each device that is created after it. */
 export interface Iommu {
-  /** What this device is to see of `memory`, which is all of the guest's. */
+  /** The device's view of `memory`, which is all of the guest's memory. */
   attach(requester: DmaRequester, memory: DmaMemory): DmaMemory
 }

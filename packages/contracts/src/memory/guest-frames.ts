@@ -53,7 +53,7 @@ export interface FrameFiller {
  * `replace` leads from every state to private or shared, depending on the owners of the frame that it is given.
  */
 export type FrameState =
-  /** Never touched, or released: reads as zeros. */
+  /** Never accessed, or released: reads as zeros. */
   | { readonly kind: 'absent' }
   /** One owner: may be mapped writable. */
   | { readonly kind: 'private'; readonly frame: Hpa; readonly pins: number }
@@ -80,7 +80,7 @@ export interface FrameReturn {
 }
 export const FrameReturn = token<FrameReturn>('FrameReturn')
 
-/** One page of a VM's memory, as a snapshot has it. */
+/** One page of a VM's memory in a snapshot. */
 export interface MemoryPage {
   readonly address: Gpa
   /** A frame's bytes. Of `pages()`: host memory itself, valid until the next page is asked for. */
@@ -100,7 +100,7 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   translate(address: number, access: Access): Hpa | 'wait' | undefined
   /** After `wait`: resolves when the access can be retried, or with the reason why the VM must end. */
   ready(address: number): Promise<string | undefined>
-  /** As `translate`, but undefined where no frame is now: for scanning without bringing frames into being. */
+  /** As `translate`, but undefined if there is no frame at present: for scanning without allocating frames. */
   peek(address: number): Hpa | undefined
   /** Undefined where there is no memory. */
   state(address: number): FrameState | undefined
@@ -124,7 +124,7 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** False: it was not pinned. */
   unpin(address: number): boolean
 
-  /** Start or stop the dirty log. Starting write-protects what is mapped, so that first writes are seen. */
+  /** Starts or stops the dirty log. Starting write-protects mapped frames, so that first writes are detected. */
   setDirtyLog(on: boolean): void
   /** Frames written since the last call (start addresses, ascending), and a fresh log. Empty while off. */
   takeDirty(): Gpa[]

@@ -4,7 +4,7 @@ import type { Gpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
 import type { DmaMemory } from './dma-memory.ts'
 
-/** A stretch of guest-physical address space. Whole frames, sorted, no two overlap. Addresses outside any are not backed. */
+/** A stretch of guest-physical address space. Whole frames, sorted, no two overlap. Addresses outside all regions are not backed. */
 export interface MemoryRegion {
   readonly start: Gpa
   /** Bytes, a multiple of the frame size. */
@@ -13,7 +13,7 @@ export interface MemoryRegion {
   readonly kind: 'ram' | 'rom'
 }
 
-/** Where a machine has memory. Fixed once the machine is made. */
+/** The memory regions of a machine. Fixed once the machine is created. */
 export interface MemoryMap {
   /** Bytes of RAM, all regions together. */
   readonly size: number
@@ -25,7 +25,7 @@ export interface MemoryMap {
  * makes one per VM. Devices use `DmaMemory`; strategies and reclaim policies use `GuestFrames`.
  */
 export interface GuestMemory extends DmaMemory, MemoryMap {
-  /** Put bytes into ROM (or RAM). For boot protocols, before the guest runs. */
+  /** Writes bytes to ROM (or RAM). For boot protocols, before the guest runs. */
   writeRom(address: number, from: Uint8Array): boolean
 }
 export const GuestMemory = token<GuestMemory>('GuestMemory')

@@ -1,4 +1,4 @@
-/** The host's memory: one pool of frames that all VMs draw on. Knows no guest. */
+/** The host's memory: one pool of frames for all VMs. Independent of guests. */
 
 import type { Hpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
@@ -24,8 +24,8 @@ export interface HostMemory {
   /** A frame that is always zero and never handed out: reads of memory that was never written may go there. It must not be written. */
   readonly zeroFrame: Hpa
   /**
-   * For each frame, how many processors hold code decoded from it. A processor adds itself (by `Atomics`) before it trusts what it decoded, and takes
-   * itself off when it has dropped all of it. Writes to frames with none cost a look here.
+   * For each frame, how many processors hold code decoded from it. A processor adds itself (by `Atomics`) before it uses what it decoded, and removes
+   * itself when it has dropped all of it. Writes to frames without holders cost only this check.
    */
   readonly codeHolders: Uint16Array
 
@@ -47,9 +47,8 @@ export interface HostMemory {
   freeFrame(frame: Hpa): void
 
   /**
-   * Tell the watchers that bytes changed behind the processor's back: a device's DMA, a boot protocol, a frame freed or
-   * swapped. The processor drops code compiled or decoded from them. `GuestMemory` calls it; guest stores do not
-   * (the processor sees those itself).
+   * Notifies the watchers that bytes were changed other than by the processor: a device's DMA, a boot protocol, a frame freed or swapped. The
+   * processor drops code compiled or decoded from them. `GuestMemory` calls it; guest stores do not (the processor sees those itself).
    */
   noteWrite(address: Hpa, length: number): void
   /** Calls the watcher for every `noteWrite` of this thread that touches a frame with `codeHolders`. Call the result to stop. */

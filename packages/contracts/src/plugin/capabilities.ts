@@ -1,8 +1,8 @@
-/** What strategies need of and give to each other. A composition works if everything needed is given. */
+/** What strategies need from and give to each other. A composition is valid if everything needed is given. */
 
 /**
- * Names that ours use, with what having it means; the kernel's refusals quote the text. A plugin may use further names of its own
- * (`acme.teleport`): the rule is the same.
+ * The names used by our strategies, with their meaning, which the kernel quotes in its refusals. A plugin may add names of its own (`acme.teleport`);
+ * the rule is the same.
  */
 export const CAPABILITIES = {
   secondStage: 'the processor translates guest-physical addresses through a second set of tables',

@@ -1,4 +1,4 @@
-/** Plugins: how strategies and devices enter a stack. Ours and third parties' alike; there is no other door. */
+/** Plugins: the only way by which strategies and devices enter a stack, for ours and third parties' alike. */
 
 import type { HostBackends } from '../host/backends.ts'
 import type { BootImage, BootProtocol } from '../roles/boot-protocol.ts'
@@ -27,9 +27,9 @@ export interface HostContext {
   readonly hostMemory: HostMemory
   readonly metrics: Metrics
   readonly log: Log
-  /** Absent: what could go to another thread is done on the caller's. */
+  /** Absent: work that could run on another thread runs on the caller's. */
   readonly threads?: ThreadBackend | undefined
-  /** Absent, or nothing of that name: what was not made ahead is made when it is needed. */
+  /** Absent, or no data of that name: it is generated when needed. */
   readonly prebuilt?: HostBackends['prebuilt']
 }
 
@@ -41,7 +41,7 @@ export interface VmContext extends HostContext {
   readonly vcpuCount: number
 }
 
-/** What each role's `create` is handed and makes. Adding a role is adding a line. */
+/** The argument and the result of each role's `create`. A new role is a new line. */
 export interface Roles {
   /** One per host. */
   cpu: { context: HostContext; strategy: CpuMode }
@@ -62,18 +62,18 @@ export type Role = keyof Roles
 
 export const ROLES = ['cpu', 'paging', 'abi', 'io', 'reclaim', 'boot', 'scheduler'] as const satisfies readonly Role[]
 
-/** One interchangeable implementation of a role. */
+/** An implementation of a role. */
 export interface StrategyDefinition<R extends Role = Role, Options = never> {
   readonly role: R
-  /** What a configuration calls it: `ept`. Unique in its plugin and role. */
+  /** Its name in configurations: `ept`. Unique in its plugin and role. */
   readonly name: string
   /** One line, for `nonroot plugins`. */
   readonly summary: string
   readonly options: Schema<Options>
-  /** Must be given by another part of the stack. */
+  /** Capabilities that another part of the stack must give. */
   readonly needs?: readonly Capability[]
   readonly gives?: readonly Capability[]
-  /** Cannot be in a stack with these. */
+  /** Capabilities that must not be in the stack. */
   readonly conflicts?: readonly Capability[]
   readonly create: (
     options: Options,
@@ -81,13 +81,13 @@ export interface StrategyDefinition<R extends Role = Role, Options = never> {
   ) => Roles[R]['strategy'] | Promise<Roles[R]['strategy']>
 }
 
-/** A boot protocol also says which of its options are files: the kernel reads them and hands over the bytes. */
+/** A boot protocol also declares which of its options are files: the kernel reads them and passes their contents. */
 export interface BootDefinition<Options = never> extends StrategyDefinition<'boot', Options> {
   readonly image: (options: Options) => BootImage<string>
 }
 
 export interface DeviceDefinition<Options = never> {
-  /** What a configuration calls it: `virtio-blk`. Unique in a stack. */
+  /** Its name in configurations: `virtio-blk`. Unique in a stack. */
   readonly kind: string
   readonly summary: string
   readonly options: Schema<Options>
@@ -102,9 +102,9 @@ export interface Plugin {
   /** The npm package's name. */
   readonly name: string
   readonly apiVersion: number
-  /** Other plugins, by what they provide (`io:pc`, `device:acme-bus`, or a package's name), that come first. */
+  /** Plugins that must be loaded first, by what they provide (`io:pc`, `device:acme-bus`, or a package's name). */
   readonly requires?: readonly string[]
-  /** Beyond its strategies (`paging:ept`) and devices (`device:acme-sensor`), which count by themselves. */
+  /** What it provides beside its strategies (`paging:ept`) and devices (`device:acme-sensor`), which are included automatically. */
   readonly provides?: readonly string[]
   readonly strategies?: readonly AnyStrategyDefinition[]
   readonly devices?: readonly DeviceDefinition[]
@@ -113,14 +113,14 @@ export interface Plugin {
 /** The `"nonroot"` field of a plugin's package.json, read before any of its code is imported. */
 export interface PluginManifest {
   readonly apiVersion: number
-  /** `paging:ept`, `device:acme-sensor`, ... : exactly what the plugin then exports. */
+  /** `paging:ept`, `device:acme-sensor`, ... : exactly what the plugin exports. */
   readonly provides: readonly string[]
 }
 
-/** Checked at load time; here only typed. `export default definePlugin({ ... })`. */
+/** Only typed here; checked at load time. `export default definePlugin({ ... })`. */
 export const definePlugin = (plugin: Plugin): Plugin => plugin
 
-/** Erases the options' type once it is checked: the kernel only ever passes on what `options` parsed. */
+/** Erases the options' type after checking it: the kernel passes on only what `options` parsed. */
 const erase = <T>(definition: unknown): T => definition as T
 
 export const defineDevice = <Options>(definition: DeviceDefinition<Options>): DeviceDefinition => erase(definition)

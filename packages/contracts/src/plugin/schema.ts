@@ -1,6 +1,6 @@
 /**
- * Standard Schema (version 1), structurally: what zod, valibot and arktype schemas are. Plugins bring the library they like and the
- * kernel needs none of them. (Standard Schema specification, standardschema.dev)
+ * Standard Schema (version 1), structurally: the interface of zod, valibot and arktype schemas. Plugins use any of these libraries, and the kernel
+ * needs none of them. (Standard Schema specification, standardschema.dev)
  */
 
 export interface SchemaIssue {
@@ -20,7 +20,7 @@ export interface Schema<Output = unknown, Input = unknown> {
   }
 }
 
-/** For parts without options: anything but an empty object is refused, by key. */
+/** For parts without options: every key is refused. */
 export const noOptions: Schema<Record<never, never>> = {
   '~standard': {
     version: 1,

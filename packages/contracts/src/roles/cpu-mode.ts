@@ -1,4 +1,4 @@
-/** CPU modes: how guest code is run. VMX exit reasons, traps and translators live behind this and cross it never. */
+/** CPU modes: how guest code runs. VMX exit reasons, traps and translators are private to a CPU mode. */
 
 import type { Clock } from '../devices/clock.ts'
 import type { EntropyBackend } from '../host/backends.ts'
@@ -15,7 +15,7 @@ import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
 
-/** The roles that a vCPU settles its own exits with. One VM's; shared by its vCPUs. */
+/** The roles with which a vCPU handles its own exits. Shared by the vCPUs of a VM. */
 export interface VcpuPorts {
   readonly paging: PagingStrategy
   readonly abi: GuestAbi
@@ -28,7 +28,7 @@ export interface VcpuPorts {
   readonly guestFrames: GuestFrames
   /** RDRAND and RDSEED. */
   readonly entropy: EntropyBackend
-  /** A scope of the vCPU's own. */
+  /** The vCPU's own scope. */
   readonly metrics: Metrics
   readonly log: Log
 }
@@ -36,7 +36,7 @@ export interface VcpuPorts {
 /** `halted`: until an event. `waitForStartup`: a secondary processor before it is started. `shutdown`: after a triple fault. */
 export type ActivityState = 'active' | 'halted' | 'waitForStartup' | 'shutdown'
 
-/** What the state of a vCPU of any architecture tells the kernel. */
+/** The part of a vCPU's state that the kernel uses, on any architecture. */
 export interface VcpuStatus {
   /** Address of the next instruction. */
   readonly rip: bigint
@@ -44,36 +44,36 @@ export interface VcpuStatus {
 }
 
 /**
- * A virtual processor. Owned by the thread that runs it; only `kick` may be called from elsewhere.
+ * A virtual processor. Owned by the thread that runs it; only `kick` may be called from other threads.
  *
- * Before each entry it takes interrupts from the controller by itself. `State`: what its architecture has (`VcpuState` for x86).
+ * Before each entry it takes pending interrupts from the controller. `State`: what its architecture has (`VcpuState` for x86).
  */
 export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   readonly index: number
   /**
-   * Run guest code until something happens that the vCPU's roles cannot settle, at most about `budget` instructions (a
-   * region in progress may finish). The result is reused by the next call. Does not throw for anything a guest does.
+   * Runs guest code until an exit that the vCPU's roles cannot handle, for at most about `budget` instructions (a region in progress may finish). The
+   * next call reuses the result. Does not throw for anything a guest does.
    */
   run(budget: number): VcpuExit
   /** Instructions retired since creation. */
   readonly instructionsRetired: number
-  /** When its first instruction was about to begin: milliseconds of its thread's `performance.now()`. Undefined before. */
+  /** Start of its first instruction, in milliseconds of its thread's `performance.now()`. Undefined before. */
   readonly firstInstructionAt?: number | undefined
-  /** Brings metrics up to date that are not counted as they happen: about to be read. */
+  /** Updates metrics that are not counted as they happen. Called before metrics are read. */
   sampleMetrics?(): void
-  /** Make `run` return `budget` soon. From any thread, any time; a kick between two runs ends the next one at once. */
+  /** Makes `run` return `budget` soon. From any thread, at any time; a kick between two runs ends the next one at once. */
   kick(): void
 
-  /** All of the state. Costs microseconds. */
+  /** The complete state. Costs microseconds. */
   readState(): State
-  /** Change what is given, leave the rest. */
+  /** Changes what is given; the rest is unchanged. */
   writeState(patch: Partial<State>): void
   /** State after RESET or INIT. */
   reset(kind: 'powerUp' | 'init'): void
 
   /** Whether the guest could take an interrupt at this boundary: none masked, held back or being delivered. */
   readonly interruptWindow: boolean
-  /** After a `hypercall` exit: the guest's result. */
+  /** After a `hypercall` exit: sets the guest's result. */
   completeHypercall(result: bigint): void
 
   /** Guest-virtual to guest-physical by the guest's own tables, without side effects. For debuggers. */
@@ -81,13 +81,11 @@ export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   dispose(): void
 }
 
-/**
- * One per host: code caches are keyed by host-physical page, so VMs share them. Created when the hypervisor starts.
- */
+/** One per host. Created when the hypervisor starts. */
 export interface CpuMode {
-  /** `await` because a mode may compile modules or open devices first. Called once per VM and vCPU, in order of index. */
+  /** Asynchronous, because a mode may compile modules or open devices. Called once for each vCPU of each VM, in order of index. */
   createVcpu(index: number, ports: VcpuPorts): Vcpu | Promise<Vcpu>
-  /** Version and features as the guest will see them, for `stack show`. */
+  /** Version and features as the guest sees them, for `stack show`. */
   describe?(): Readonly<Record<string, string>>
   dispose?(): void | Promise<void>
 }

@@ -1,6 +1,6 @@
 /**
- * What a guest finds of its hypervisor: hypercalls, clocks, start of day. What the kernel needs of one on any architecture; the CPU mode's half is
- * `X86GuestAbi` in x86/guest-abi.ts.
+ * Guest ABIs: what a guest finds of its hypervisor, such as hypercalls and clocks. This is what the kernel needs on any architecture; `X86GuestAbi`
+ * in x86/guest-abi.ts adds what the CPU mode needs.
  */
 
 import type { Clock } from '../devices/clock.ts'
@@ -13,7 +13,7 @@ import type { ParavirtualMachine } from '../paravirtual/start-of-day.ts'
 import type { PowerControl } from '../devices/power.ts'
 import type { PagingStrategy } from './paging.ts'
 
-/** What the ABI is created with. One VM's. */
+/** The parts of its VM that an ABI uses. */
 export interface GuestAbiPorts {
   readonly guestMemory: DmaMemory
   readonly clock: Clock
@@ -32,9 +32,9 @@ export interface GuestAbi extends Saveable {
   /** How a paravirtual guest is started. Absent: it is none. */
   readonly paravirtual?: ParavirtualMachine
 
-  /** Before a vCPU goes back to the guest after a pause or a halt: steal time, clock versions. Optional and cheap. */
+  /** Before a vCPU enters the guest after a pause or a halt: steal time, clock versions. Must be cheap. */
   onEntry?(vcpu: number): void
-  /** Machine reset: shared structures are no longer where the guest put them. */
+  /** Machine reset: structures that the guest had registered are invalid. */
   reset(): void
 }
 export const GuestAbi = token<GuestAbi>('GuestAbi')

@@ -1,4 +1,4 @@
-/** An I/O model: the platform that devices and guest meet on. Emulated PC, virtio transports, passthrough, Xen's channels. */
+/** An I/O model: the platform on which devices and guest communicate. Emulated PC, virtio transports, passthrough, Xen's channels. */
 
 import type { Gpa } from '../base/address.ts'
 import type { ConsoleBackend } from '../host/backends.ts'
@@ -10,7 +10,7 @@ import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
 
-/** What the platform has, for whoever writes tables about it (ACPI, device tree, Xen start info). Absent = the machine has none. */
+/** The platform's hardware, for code that writes tables about it (ACPI, device tree, Xen start info). An absent member: the machine has none. */
 export interface PlatformDescription {
   readonly localApic?: { readonly address: Gpa }
   readonly ioApics?: readonly {
@@ -19,7 +19,7 @@ export interface PlatformDescription {
     readonly gsiBase: number
     readonly pins: number
   }[]
-  /** A pair of 8259s is there (MADT's PCAT_COMPAT). */
+  /** There is a pair of 8259s (MADT's PCAT_COMPAT). */
   readonly legacyPic?: boolean
   readonly interruptOverrides?: readonly {
     readonly isaIrq: number
@@ -64,20 +64,20 @@ export interface PlatformDescription {
   readonly virtioMmio?: readonly { readonly address: Gpa; readonly length: number; readonly gsi: number }[]
 }
 
-/** What an I/O model is created with: a device's capabilities, for its own devices, and the machine's shape. */
+/** The argument of an I/O model's `create`: a device's capabilities, for its own devices, and properties of the machine. */
 export interface IoModelContext extends DeviceContext {
   readonly vcpuCount: number
   /** Guest-physical window for MMIO and PCI below 4 GiB that holds no RAM. */
   readonly mmioWindow: { readonly start: Gpa; readonly length: number }
-  /** The console that the configuration names as the machine's first (serial port, hvc). */
+  /** The console configured as the machine's first (serial port, hvc). */
   readonly console: ConsoleBackend
-  /** A context of another name: for the platform's own devices (`uart0`), whose metrics and errors then carry it. */
+  /** A context with another name, for the platform's own devices (`uart0`): their metrics and errors use it. */
   child(name: string): DeviceContext
 }
 
 /**
- * One per VM and entry of `stack.io`, created in order before the devices. It claims what it answers to in `create`, by the same
- * capabilities as any device; what it is made of, it lists, so that reset and save reach each part.
+ * One per VM and entry of `stack.io`, created in order before the devices. It claims ports and addresses in `create`, by the same capabilities as any
+ * device, and lists its parts, so that reset and save reach each.
  */
 export interface IoModel extends Partial<Saveable> {
   /** Exactly one model of a stack has it. */
@@ -88,9 +88,9 @@ export interface IoModel extends Partial<Saveable> {
   readonly iommu?: Iommu
   /** The platform's own devices, by name. */
   readonly devices?: ReadonlyMap<string, Device>
-  /** Further capabilities for devices: `DeviceContext.capability(token)` finds them. Called once per device that asks. */
+  /** Further capabilities for devices, returned by `DeviceContext.capability(token)`. Called once for each device that requests one. */
   readonly offers?: ReadonlyMap<Token<unknown>, (forDevice: DeviceContext) => unknown>
-  /** Facts for tables. The kernel merges what the stack's models say. Called after all devices were created. */
+  /** Facts for tables. The kernel merges those of the stack's models. Called after all devices were created. */
   describe?(): PlatformDescription
   reset?(): void
   dispose?(): void | Promise<void>

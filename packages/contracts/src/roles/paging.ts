@@ -1,6 +1,6 @@
 /**
- * Paging strategies: who writes the tables that the processor walks, and handles their faults. What the kernel needs of one on any architecture;
- * the CPU mode's half is `X86PagingStrategy` in x86/paging.ts.
+ * Paging strategies: write the tables that the processor walks, and handle their faults. This is what the kernel needs on any architecture;
+ * `X86PagingStrategy` in x86/paging.ts adds what the CPU mode needs.
  */
 
 import type { Gpa } from '../base/address.ts'
@@ -11,7 +11,7 @@ import { token } from '../base/token.ts'
 /** Frames were taken away or replaced, or their next write must fault. */
 export type MemoryChange = 'unmapped' | 'writeProtected'
 
-/** One per VM. Tables live in host frames that the strategy owns and gives back in `dispose`. */
+/** One per VM. Tables are in host frames that the strategy owns and frees in `dispose`. */
 export interface PagingStrategy extends Saveable {
   /**
    * Guest memory changed: frames were taken away or replaced (`unmapped`), or their next write must fault (`writeProtected`). On return no hardware
@@ -21,7 +21,7 @@ export interface PagingStrategy extends Saveable {
    */
   onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void
 
-  /** Accessed since the last call, and forget: for idle sampling. Undefined: the strategy cannot tell. */
+  /** Whether the page was accessed since the last call; clears the mark. For idle sampling. Undefined: the strategy does not know. */
   takeAccessed?(address: Gpa): boolean | undefined
   dispose(): void
 }

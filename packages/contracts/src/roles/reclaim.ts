@@ -1,4 +1,4 @@
-/** Getting frames back from guests: ballooning, sharing, swapping, and who is asked when. */
+/** Reclaim: taking frames back from guests by ballooning, sharing or swapping. */
 
 import type { Gpa } from '../base/address.ts'
 import type { Device } from '../devices/device.ts'
@@ -7,19 +7,19 @@ import type { HostMemory } from '../memory/host-memory.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { token } from '../base/token.ts'
 
-/** One VM as a policy sees it. Frames everywhere. */
+/** One VM as a policy sees it. Sizes are in frames. */
 export interface ReclaimSubject {
   readonly name: string
   /** Where pages are parked (swapping), shared, and released. */
   readonly frames: GuestFrames
   /** Whether the page was accessed since the last call; forgets it. Undefined: it is not mapped, or the VM's paging strategy cannot tell. */
   takeAccessed(address: Gpa): boolean | undefined
-  /** Never taken below this. */
+  /** Reclaim never goes below this. */
   readonly minimumFrames: number
   readonly maximumFrames: number
-  /** Relative claim under pressure. */
+  /** Relative claim to memory under pressure. */
   readonly shares: number
-  /** The VM's devices by name: a balloon policy talks to its balloon. */
+  /** The VM's devices by name: a balloon policy uses its balloon. */
   readonly devices: ReadonlyMap<string, Device>
 }
 
@@ -32,7 +32,7 @@ export interface ReclaimPressure {
   readonly reservedFrames: number
 }
 
-/** Honest: what came back, and why not more. */
+/** What was reclaimed, and why not more. */
 export interface ReclaimReport {
   readonly reclaimedFrames: number
   readonly reason?: string
@@ -44,13 +44,13 @@ export const RECLAIM_PERIOD_MS = 1000
 export const RECLAIM_PATIENCE_MS = 30_000
 
 /**
- * One per host and entry of `stack.reclaim`, asked in order until enough is free. All of it is called on the host's thread, with no vCPU inside
- * `Vcpu.run`, so that it may change frames as it likes. What a policy throws is logged, and the policy is passed over.
+ * One per host and entry of `stack.reclaim`. They are called in order until enough is free. All of it is called on the host's thread, with no vCPU
+ * inside `Vcpu.run`, so that it may change frames as it likes. What a policy throws is logged, and the policy is passed over.
  */
 export interface ReclaimPolicy {
   /** Once, before anything else. */
   attach(host: HostMemory, metrics: Metrics): void
-  /** A VM came or went. */
+  /** A VM was created or removed. */
   addSubject(subject: ReclaimSubject): void
   /** Its frames are about to be freed. What is parked is dropped, by the fillers' `drop`. */
   removeSubject(subject: ReclaimSubject): void

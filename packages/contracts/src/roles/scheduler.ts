@@ -1,4 +1,4 @@
-/** Which vCPU runs next and how long. Knows nothing of what vCPUs do. */
+/** Which vCPU runs next, and for how long. */
 
 import { token } from '../base/token.ts'
 

@@ -1,14 +1,14 @@
-/** Why `Vcpu.run` returned: neutral reasons that no CPU mode owns, as between kvm.ko and its user space. */
+/** Why `Vcpu.run` returned: reasons that are independent of the CPU mode, as between kvm.ko and its user space. */
 
 import type { Gpa } from '../base/address.ts'
 import type { IoSize } from '../devices/io-bus.ts'
 
 /**
- * Exits come often, so a vCPU owns ONE object of each kind and reuses it: what `run` returns is valid until the next `run` of that vCPU. Copy what
+ * Exits are frequent, so a vCPU has one object of each kind and reuses it: the result of `run` is valid until the next `run` of that vCPU. Copy what
  * you keep.
  *
- * `portIo` and `mmio` reach whoever called `run` only if the `IoBus` deferred the access. To complete a read, put the answer into `data` (and `dataHigh`)
- * before the next `run`; the instruction finishes then.
+ * `portIo` and `mmio` are returned only if the `IoBus` deferred the access. To complete a read, store the answer in `data` (and `dataHigh`) before
+ * the next `run`, which finishes the instruction.
  */
 export type VcpuExit =
   PortIoExit | MmioExit | HypercallExit | HaltExit | MemoryExit | ShutdownExit | BudgetExit | FailureExit
@@ -20,7 +20,7 @@ export interface PortIoExit {
   write: boolean
   port: number
   size: IoSize
-  /** Unsigned. Written: what the guest wrote. Read: yours to fill. */
+  /** Unsigned. Write: the guest's value. Read: filled by the caller. */
   data: number
 }
 
@@ -43,7 +43,7 @@ export interface HypercallExit {
   readonly arguments: bigint[]
 }
 
-/** HLT (or MWAIT) with nothing pending: sleep until `InterruptSink.wake` or the clock's next deadline. */
+/** HLT (or MWAIT) with no event pending: sleep until `InterruptSink.wake` or the clock's next deadline. */
 export interface HaltExit {
   readonly reason: 'halt'
 }

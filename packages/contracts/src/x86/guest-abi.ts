@@ -5,7 +5,7 @@ import type { PvVcpu } from '../paravirtual/pv-entry.ts'
 import type { X86InterruptController } from './interrupts.ts'
 import type { X86PagingStrategy } from './paging.ts'
 
-/** Four 32-bit registers, unsigned. The caller's object, filled in place. */
+/** Four 32-bit registers, unsigned. Filled in place; the caller owns the object. */
 export interface CpuidResult {
   eax: number
   ebx: number
@@ -48,11 +48,11 @@ export interface X86GuestAbi extends GuestAbi {
   attach(ports: X86GuestAbiPorts): void
 
   /**
-   * Last word on a CPUID leaf: `result` holds what the processor model says and may be changed in place. Unknown leaves come too (as zeros),
-   * so 0x40000000 and up are added here.
+   * Modifies a CPUID leaf: `result` has the processor model's values and may be changed in place. Called for unknown leaves too (with zeros), so that
+   * leaves from 0x40000000 can be added.
    */
   cpuid(vcpu: number, leaf: number, subleaf: number, result: CpuidResult): void
-  /** Value, or undefined when the MSR is not the ABI's. */
+  /** Value, or undefined if the MSR is not one of the ABI's. */
   readMsr(vcpu: number, index: number): bigint | undefined
   /** undefined: not the ABI's; false: #GP; true: done. */
   writeMsr(vcpu: number, index: number, value: bigint): boolean | undefined

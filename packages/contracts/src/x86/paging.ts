@@ -1,6 +1,6 @@
 /**
- * Paging of an x86 guest: the guest's paging registers, what a strategy can do to a vCPU, and the faults it handles. The processor walks what it
- * is pointed at; a strategy never learns whether VMX, a translator or a paravirtual interface is asking.
+ * Paging of an x86 guest: the guest's paging registers, what a strategy can do to a vCPU, and the faults it handles. A strategy is independent of its
+ * caller: VMX, a translator or a paravirtual interface.
  */
 
 import type { Gpa, Gva, Hpa } from '../base/address.ts'
@@ -8,7 +8,7 @@ import type { MemoryRange } from '../memory/guest-frames.ts'
 import type { PagingStrategy } from '../roles/paging.ts'
 import type { TableCalls } from '../paravirtual/table-calls.ts'
 
-/** Which kind of first-stage tables a root points to. `none`: paging is off, addresses pass unchanged. */
+/** The format of the first-stage tables at a root. `none`: paging is off, addresses pass unchanged. */
 export type PagingFormat = 'none' | 'legacy32' | 'pae' | 'fourLevel' | 'fiveLevel'
 
 /** The guest's paging registers as the guest sees them. */
@@ -18,60 +18,56 @@ export interface GuestPagingState {
   readonly cr4: number
   readonly efer: number
   readonly format: PagingFormat
-  /** SMAP does not hold for explicit accesses now: RFLAGS.AC is set and CPL < 3. Implicit ones never profit. */
+  /** SMAP does not apply to explicit accesses: RFLAGS.AC is set and CPL < 3. It always applies to implicit ones. */
   readonly userPagesAllowed?: boolean
 }
 
-/** What the strategy wants to hear of. All off at first. */
+/** The events that a strategy wants to handle. All are off initially. */
 export interface PagingIntercepts {
-  /** #PF goes to `onPageFault` before the guest sees it. */
+  /** #PF calls `onPageFault` before the guest sees it. */
   readonly pageFault: boolean
   /** Writes of CR3. */
   readonly rootWrite: boolean
   /** INVLPG, INVPCID. */
   readonly invalidate: boolean
-  /** Reads of CR3: where the hardware register holds another root than the guest wrote. */
+  /** Reads of CR3: needed if the hardware register holds another root than the guest wrote. */
   readonly rootRead: boolean
 }
 
 /** #PF error code bits (SDM Vol. 3A, "Page-Fault Exceptions"). */
 export const PageFaultCode = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16, protectionKey: 32 } as const
 
-/** Access bits of a second-stage fault: what was tried. Bits as in the EPT violation's qualification 2:0. */
+/** Access bits of a second-stage fault, as in the EPT violation's qualification 2:0. */
 export const SecondStageAccess = { read: 1, write: 2, fetch: 4 } as const
 
-/**
- * What the strategy can do to one vCPU's hardware. Implemented by the CPU mode, which makes each of it happen in its own
- * way: VMCS fields, the translator's tables, real registers.
- */
+/** What the strategy can do to one vCPU's hardware. Implemented by the CPU mode: by VMCS fields, a translator's tables or real registers. */
 export interface PagingPort {
   readonly vcpu: number
-  /** Read afresh each time: the object may be reused. */
+  /** Call it each time: the object may be reused. */
   guestPaging(): GuestPagingState
 
   /**
-   * First-stage tables the hardware really walks (shadow), in the format given. `undefined`: the guest's own CR3 (EPT, direct).
-   * Implies a flush of what the old root gave unless `keep` says that the root's translations are still right.
+   * Sets the first-stage tables that the hardware walks (shadow), in the given format. `undefined`: the guest's own CR3 (EPT, direct). Flushes
+   * translations of the old root, unless `keep` says that the new root's cached translations are still valid.
    */
   setHardwareRoot(root: Hpa | undefined, format?: PagingFormat, keep?: boolean): void
-  /** Second-stage tables, 4 levels in EPT format, with accessed and dirty bits if asked. `undefined`: no second stage. */
+  /** Sets the second-stage tables, 4 levels in EPT format, with accessed and dirty bits on request. `undefined`: no second stage. */
   setSecondStageRoot(root: Hpa | undefined, accessedDirty?: boolean): void
   setIntercepts(intercepts: PagingIntercepts): void
   /** Two roots at one privilege level, by machine address; 0: none. Of a CPU mode with `pvEntry`. */
   setRoots?(kernel: number, user: number): void
 
-  /** Forget translations. Takes effect before the next guest instruction of this vCPU. */
+  /** Flushes translations. Takes effect before the next guest instruction of this vCPU. */
   flushAll(): void
   flushAddress(address: Gva): void
-  /** Forget what these guest-physical pages gave. Once for a whole list: a processor may have to forget everything. */
+  /** Flushes translations to these guest-physical pages. Takes a whole list, because a processor may have to flush everything. */
   flushGuestPhysical(ranges: readonly MemoryRange[]): void
 }
 
 /**
- * What the CPU mode does next. The object is the strategy's and may be reused: valid until its next call.
- * `emulate`: run the one instruction with its writes going to guest memory whatever the hardware tables say; each write to
- * a watched table is then reported by `onTableUpdate`. For tables that are write-protected yet written.
- * `wait`: nothing of the instruction is done; the vCPU leaves with a `memory` exit, and tries again once `GuestFrames.ready` says so.
+ * What the CPU mode does next. The strategy owns the object, which is valid until its next call. `emulate`: executes the one instruction with its
+ * writes going to guest memory, bypassing the hardware's tables, and calls `onTableUpdate` for each; for writes to write-protected tables. `wait`:
+ * the instruction has no effect; the vCPU leaves with a `memory` exit and tries again after `GuestFrames.ready`.
  */
 export type PagingOutcome =
   | { readonly next: 'resume' }
@@ -87,7 +83,7 @@ export const RESUME: PagingOutcome = Object.freeze({ next: 'resume' })
  * A paging strategy for x86: `attach` once per vCPU. All `on...` are called by the CPU mode on the vCPU's thread, in the middle of an exit.
  */
 export interface X86PagingStrategy extends PagingStrategy {
-  /** Set the roots and intercepts for a vCPU that has not run yet. */
+  /** Sets the roots and intercepts of a vCPU that has not run yet. */
   attach(port: PagingPort): void
 
   /** #PF by the hardware tables, with `pageFault` intercepted. `code` as `PageFaultCode`. */

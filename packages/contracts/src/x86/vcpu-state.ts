@@ -1,4 +1,4 @@
-/** Architectural state of an x86-64 vCPU, complete: what a snapshot, a boot protocol and a debugger read and write. */
+/** The complete architectural state of an x86-64 vCPU, for snapshots, boot protocols and debuggers. */
 
 import type { VcpuStatus } from '../roles/cpu-mode.ts'
 
@@ -14,7 +14,7 @@ export type GeneralRegister = (typeof GENERAL_REGISTERS)[number]
 export interface SegmentState {
   readonly selector: number
   readonly base: bigint
-  /** In bytes, granularity applied. */
+  /** In bytes, with granularity applied. */
   readonly limit: number
   /**
    * As VMX keeps them: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
@@ -28,7 +28,7 @@ export interface DescriptorTable {
   readonly limit: number
 }
 
-/** 64-bit values are unsigned bigints. Cold path only: reading it all costs microseconds. */
+/** 64-bit values are unsigned bigints. For cold paths: reading the state costs microseconds. */
 export interface VcpuState extends VcpuStatus, Readonly<Record<GeneralRegister, bigint>> {
   readonly rflags: bigint
   readonly cs: SegmentState
@@ -41,7 +41,7 @@ export interface VcpuState extends VcpuStatus, Readonly<Record<GeneralRegister, 
   readonly tr: SegmentState
   readonly gdtr: DescriptorTable
   readonly idtr: DescriptorTable
-  /** As the guest sees them: not a CPU mode's own. */
+  /** As the guest sees them, not the CPU mode's values. */
   readonly cr0: bigint
   readonly cr2: bigint
   readonly cr3: bigint
@@ -49,14 +49,14 @@ export interface VcpuState extends VcpuStatus, Readonly<Record<GeneralRegister, 
   readonly efer: bigint
   readonly xcr0: bigint
   readonly dr: readonly [dr0: bigint, dr1: bigint, dr2: bigint, dr3: bigint, dr6: bigint, dr7: bigint]
-  /** MSRs other than those above, by index. Writing some leaves the others alone. */
+  /** MSRs other than those above, by index. Writing some leaves the others unchanged. */
   readonly msrs: ReadonlyMap<number, bigint>
   /** x87, SSE and AVX in the standard (non-compacted) form of XSAVE. */
   readonly xsave: Uint8Array
-  /** After STI or MOV SS: interrupts held back for one instruction. */
+  /** After STI or MOV SS, which block interrupts for one instruction. */
   readonly interruptShadow: 'none' | 'sti' | 'movSs'
   readonly nmiBlocked: boolean
 }
 
-/** Some of the state; what is absent stays. */
+/** Part of the state; absent members are unchanged. */
 export type VcpuStatePatch = Partial<VcpuState>

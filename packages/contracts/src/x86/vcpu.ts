@@ -1,4 +1,4 @@
-/** An x86 vCPU: what its CPU mode adds to the neutral `Vcpu`, and the x86 halves of the roles it is handed. */
+/** An x86 vCPU: its additions to the neutral `Vcpu`, and the x86 roles that it uses. */
 
 import type { Vcpu, VcpuPorts } from '../roles/cpu-mode.ts'
 import type { X86GuestAbi } from './guest-abi.ts'
@@ -20,6 +20,6 @@ export type VcpuEvent =
 
 /** Before each entry it also takes signals from the controller; `inject` is for debuggers, guest ABIs and restore. */
 export interface X86Vcpu extends Vcpu<VcpuState> {
-  /** Queue an event for the next entry. One of a kind at a time; a second replaces the first. Of NMIs one runs and one waits. */
+  /** Queues an event for the next entry. One of each kind at a time; a second replaces the first. Of NMIs, one runs and one more waits. */
   inject(event: VcpuEvent): void
 }
