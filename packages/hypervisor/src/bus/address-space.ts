@@ -1,8 +1,8 @@
-/** Memory-mapped registers: which device answers at a guest-physical address. The last hit is tried first. @hot */
+/** Memory-mapped registers: finds the device at a guest-physical address. The last hit is tried first. @hot */
 
 import type { ClaimedRegion } from './io-region.ts'
 
-/** A stretch that one region answers, no two overlapping. */
+/** An address range of one region. No two overlap. */
 interface Span {
   readonly start: number
   readonly end: number
@@ -14,7 +14,7 @@ export class AddressSpace {
   #spans: readonly Span[] = []
   #last: Span | undefined
 
-  /** Sort anew. Where ranges that a guest moved overlap, the earlier claim answers. */
+  /** Sorts again. Where ranges that a guest moved overlap, the earlier claim wins. */
   update(): void {
     const spans: Span[] = []
     for (const region of this.regions) {

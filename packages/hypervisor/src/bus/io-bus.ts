@@ -1,4 +1,4 @@
-/** Where a guest's port and MMIO accesses find their device. Knows no device kind. @hot */
+/** Routes a guest's port and MMIO accesses to devices. Independent of device types. @hot */
 
 import { IO_DEFERRED, IO_DEFERRED_64, NonrootError } from '@nonroot/contracts'
 import type { Counter, Gpa, IoBus, IoHandler, IoRegion, IoSize, Metrics } from '@nonroot/contracts'
@@ -27,7 +27,7 @@ export class KernelIoBus implements IoBus {
     this.#unclaimed = metrics.counter('unclaimed', 'accesses that no device answers')
   }
 
-  /** The device that was asked last: whom to name when something was thrown. */
+  /** The device accessed last, to be named if something is thrown. */
   get currentOwner(): string | undefined {
     return (this.#current ?? this.#ports.current)?.owner
   }
@@ -45,7 +45,7 @@ export class KernelIoBus implements IoBus {
     return this.#claim(this.#addresses, owner, 'addresses', base, length, handler, accesses)
   }
 
-  /** The highest free place in a window, at a multiple of its size (a power of two at least) and of a frame. */
+  /** The highest free range in a window, aligned to its size (rounded up to a power of two) and to a frame. */
   findFreeAddresses(length: number, start: number, end: number): number | undefined {
     const step = 2 ** Math.ceil(Math.log2(Math.max(length, 4096)))
     for (let base = Math.floor((end - length) / step) * step; base >= start; base -= step) {
@@ -111,7 +111,7 @@ export class KernelIoBus implements IoBus {
       return onesOf(size)
     }
     const offset = address - region.base
-    // Registers are at most doublewords: what crosses one, or the device's end, goes byte by byte.
+    // Registers are at most doublewords: accesses that cross one, or the device's end, are split into bytes.
     if ((address & 3) + size > 4 || offset + size > region.length) return this.#readBytes(address, size)
     region.accesses.value++
     this.#current = region

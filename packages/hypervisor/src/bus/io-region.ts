@@ -2,12 +2,12 @@
 
 import type { Counter, IoHandler, IoRegion } from '@nonroot/contracts'
 
-/** What one device answers to. The bus that made it hears of every change. */
+/** The range that one device claimed. Its bus is notified of every change. */
 export class ClaimedRegion implements IoRegion {
   readonly owner: string
   readonly handler: IoHandler
   readonly length: number
-  /** Accesses answered. */
+  /** Number of accesses. */
   readonly accesses: Counter
   readonly #changed: () => void
   base: number

@@ -1,4 +1,4 @@
-/** What a VM's devices and I/O models are handed: claims, lines, back ends, and what the models offer. Knows no device kind. */
+/** The contexts that a VM's devices and I/O models receive: claims, lines, back ends, and what the models offer. Independent of device types. */
 
 import { FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
 import type {
@@ -25,9 +25,9 @@ import { MMIO_WINDOW } from '../memory/memory-map.ts'
 import { namedLog } from '../metrics/log.ts'
 import type { KernelIoBus } from './io-bus.ts'
 
-/** Devices that ask for any line get these, in this order: lines that no PC device has, then those of PCI. */
+/** Lines for devices that may have any, in this order: lines that no PC device uses, then those of PCI. */
 const FREE_LINES = [5, 10, 11, 23, 22, 21, 20, 19, 18, 17, 16]
-/** Devices that ask for any address get one below the I/O APIC. */
+/** Addresses for devices that may have any: below the I/O APIC. */
 const ANYWHERE = { start: 0xf000_0000, end: 0xfec0_0000 } as const
 
 export interface PlatformOptions {
@@ -42,7 +42,7 @@ export interface PlatformOptions {
   readonly vcpuCount: number
   readonly console: ConsoleBackend
   readonly backends: HostBackends
-  /** A path of the configuration, against the folder it was written in. */
+  /** Resolves a path of the configuration against the folder of the file that contains it. */
   readonly resolvePath: (folder: string, path: string) => string
 }
 
@@ -55,13 +55,13 @@ export class Platform {
     this.#options = options
   }
 
-  /** What a device reaches of memory: all of it, or what the stack's IOMMU lets through. */
+  /** The memory that a device can access: all of it, or what the stack's IOMMU allows. */
   #dmaFor(requester: DmaRequester): DmaMemory {
     const { dma } = this.#options
     return this.#models.find((model) => model.iommu)?.iommu?.attach(requester, dma) ?? dma
   }
 
-  /** An I/O model was created: what it offers is there for those that come after. */
+  /** Called when an I/O model was created: what it offers is available to parts created later. */
   addModel(model: IoModel, thing: string): void {
     const twice = (what: 'interruptController' | 'pciBus' | 'iommu'): void => {
       if (!model[what] || !this.#models.some((other) => other[what])) return
@@ -90,7 +90,7 @@ export class Platform {
     throw missing('PCI bus', 'add an I/O model that has one, before those that need it')
   }
 
-  /** Facts of all models: lists are joined, of single things the later model's counts. */
+  /** The merged descriptions of all models: lists are concatenated; otherwise the later model wins. */
   describe(): PlatformDescription {
     const merged: Record<string, unknown> = {}
     for (const model of this.#models) {
@@ -210,7 +210,7 @@ export class Platform {
     throw missing(tokenName(of), `${forDevice.name} needs an I/O model that offers it`)
   }
 
-  /** A capability of the stack's I/O models. Undefined: none offers it. */
+  /** A capability of the stack's I/O models, undefined if none offers it. */
   offered<T>(of: Token<T>, forDevice: DeviceContext): T | undefined {
     for (const model of this.#models) {
       const make = model.offers?.get(of as Token<unknown>)

@@ -1,4 +1,4 @@
-/** The 65,536 I/O ports: which device answers at each. One table look-up an access. @hot */
+/** The 65,536 I/O ports and their devices. One table lookup per access. @hot */
 
 import { IO_DEFERRED } from '@nonroot/contracts'
 import type { IoSize } from '@nonroot/contracts'
@@ -9,12 +9,12 @@ const NOBODY = 0
 
 export class PortSpace {
   readonly regions: ClaimedRegion[] = []
-  /** Index into `regions` plus one. */
+  /** Index into `regions`, plus one. */
   readonly #table = new Uint16Array(PORTS)
-  /** Whom the last access went to: for the message when it throws. */
+  /** The device of the last access, for the message if it throws. */
   current: ClaimedRegion | undefined
 
-  /** Fill the table anew. Where ranges that a guest moved overlap, the earlier claim answers. */
+  /** Fills the table again. Where ranges that a guest moved overlap, the earlier claim wins. */
   update(): void {
     this.#table.fill(NOBODY)
     for (let index = this.regions.length; index > 0; index--) {
@@ -23,7 +23,7 @@ export class PortSpace {
     }
   }
 
-  /** Undefined: nobody answers. */
+  /** Undefined if no device answers. */
   read(port: number, size: IoSize): number | undefined {
     const at = this.#table[port]!
     if (at === NOBODY) return size === 1 ? undefined : this.#readBytes(port, size)
@@ -35,7 +35,7 @@ export class PortSpace {
     return region.handler.read(offset, size)
   }
 
-  /** Undefined: nobody answers. */
+  /** Undefined if no device answers. */
   write(port: number, size: IoSize, value: number): boolean | undefined {
     const at = this.#table[port]!
     if (at === NOBODY) return size === 1 ? undefined : this.#writeBytes(port, size, value)
@@ -47,7 +47,7 @@ export class PortSpace {
     return region.handler.write(offset, size, value) !== false
   }
 
-  /** An access that several devices share, or that hangs over a device's end: each byte goes to its own. */
+  /** An access to several devices, or beyond a device's end: each byte goes to its own device. */
   #readBytes(port: number, size: IoSize): number | undefined {
     let value = 0
     let answered = false

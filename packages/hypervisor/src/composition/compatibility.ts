@@ -1,10 +1,10 @@
-/** Whether the parts of a stack work together: requires and provides, needs and gives. Knows no particular strategy. */
+/** Whether the parts of a stack fit together: requires and provides, needs and gives. Independent of particular strategies. */
 
 import { CAPABILITIES, NonrootError } from '@nonroot/contracts'
 import type { Capability, Plugin, SourceLocation } from '@nonroot/contracts'
 import { suggest } from './spelling.ts'
 
-/** A part of a stack as far as this file cares. */
+/** What this file uses of a part of a stack. */
 export interface Part {
   /** `stack.paging` */
   readonly thing: string
@@ -16,7 +16,7 @@ export interface Part {
   readonly conflicts: readonly Capability[]
 }
 
-/** Why the parts cannot work together: one error for each need that nobody meets and each conflict. */
+/** Why the parts do not fit together: one error for each unmet need and each conflict. */
 export function incompatibilities(parts: readonly Part[]): NonrootError[] {
   const error = (part: Part, message: string, remedy: string): NonrootError =>
     new NonrootError({
@@ -63,7 +63,7 @@ export interface PluginPart {
   readonly location: SourceLocation
 }
 
-/** Everything that a plugin's name and definitions offer to `requires` of others. */
+/** What a plugin's name and definitions provide to `requires` of others. */
 const offers = ({ plugin }: PluginPart): string[] => [
   plugin.name,
   ...(plugin.provides ?? []),
@@ -71,7 +71,7 @@ const offers = ({ plugin }: PluginPart): string[] => [
   ...(plugin.devices ?? []).map((device) => `device:${device.kind}`),
 ]
 
-/** Required ones first, otherwise in the order given. Missing ones and circles are errors. */
+/** Required plugins first, otherwise in the given order. Missing plugins and cycles are errors. */
 export function sortByRequires<T extends PluginPart>(parts: readonly T[]): T[] {
   const sorted: T[] = []
   const state = new Map<T, 'visiting' | 'done'>()

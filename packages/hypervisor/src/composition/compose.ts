@@ -1,4 +1,4 @@
-/** A stack into an inversify container: the only place that knows the container. Nothing that runs guest code sees it. */
+/** Composes a stack with an inversify container. Only this file uses the container; code that runs guests never sees it. */
 
 import {
   BootProtocol,
@@ -22,10 +22,10 @@ import { Container, ContainerModule } from 'inversify'
 import { messageOf } from './plugin-load.ts'
 import type { DeviceLayer, Stack, StrategyLayer } from './stack.ts'
 
-/** What the kernel brings for strategies that live as long as the host. */
+/** What the kernel provides to strategies that live as long as the host. */
 export type HostServices = HostContext
 
-/** What the kernel brings for one VM. Contexts are made per layer, so that claims, metrics and errors carry its name. */
+/** What the kernel provides for one VM. Contexts are created per layer, so that claims, metrics and errors have its name. */
 export interface VmServices {
   readonly guestMemory: GuestMemory
   readonly guestFrames: GuestFrames
@@ -35,22 +35,22 @@ export interface VmServices {
   readonly log: Log
   ioContext(layer: StrategyLayer<'io'>): IoModelContext
   deviceContext(layer: DeviceLayer): DeviceContext
-  /** An I/O model was created: devices that come after may use what it offers. */
+  /** Called when an I/O model was created: devices created later may use what it offers. */
   onIoModel?(model: IoModel, layer: StrategyLayer<'io'>): void
 }
 
-/** The strategies of a host, resolved once. */
+/** The strategies of a host. */
 export interface HostParts {
   readonly cpu: CpuMode
   readonly reclaim: readonly ReclaimPolicy[]
   /** Undefined: the kernel's own round robin. */
   readonly scheduler: Scheduler | undefined
-  /** Make one VM's strategies and devices. */
+  /** Creates one VM's strategies and devices. */
   createVmParts(services: VmServices): Promise<VmParts>
   dispose(): Promise<void>
 }
 
-/** The strategies and devices of a VM, resolved once. */
+/** The strategies and devices of a VM. */
 export interface VmParts {
   readonly paging: PagingStrategy
   readonly abi: GuestAbi
@@ -156,7 +156,7 @@ async function composeVm(stack: Stack, host: Container, services: VmServices): P
   }
 }
 
-/** One layer as a module: its token, resolved by calling the plugin's `create` with a context made of the container's. */
+/** One layer as a module: its token is resolved by calling the plugin's `create` with a context from the container. */
 function layerModule(
   token: symbol,
   layer: StrategyLayer | DeviceLayer,
@@ -177,14 +177,14 @@ function layerModule(
 
 interface Binding {
   readonly token: symbol
-  /** Name of the binding: where the configuration names it. */
+  /** Name of the binding: the layer's path in the configuration. */
   readonly thing: string
   readonly from: StrategyLayer | DeviceLayer
   readonly module: ContainerModule
   readonly then?: (part: unknown) => void
 }
 
-/** Bind and create in order; by `thing`. If one fails, those before it are disposed and no binding stays behind. */
+/** Binds and creates in order; results are keyed by `thing`. If one fails, those before it are disposed of and their bindings removed. */
 async function bindAll(container: Container, bindings: readonly Binding[]): Promise<Map<string, unknown>> {
   const created = new Map<string, unknown>()
   container.snapshot()
@@ -221,7 +221,7 @@ function createError(layer: StrategyLayer | DeviceLayer, error: unknown): Nonroo
   })
 }
 
-/** Inversify wraps what a factory throws. */
+/** Inversify wraps errors of factories. */
 function causeOf(error: unknown): unknown {
   let inner = error
   while (inner instanceof Error && /inversify/i.test(inner.constructor.name) && inner.cause) inner = inner.cause
@@ -233,7 +233,7 @@ async function disposeAll(parts: readonly unknown[]): Promise<void> {
     try {
       await (part as Disposable).dispose?.()
     } catch {
-      // A part that fails to go must not keep the others.
+      // A part that cannot be disposed of must not keep the others.
     }
   }
 }

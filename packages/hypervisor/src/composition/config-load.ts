@@ -1,4 +1,4 @@
-/** A configuration file, what it extends and what the command line changes: read, merged and validated. Loads no plugin. */
+/** Reads, merges and validates a configuration file, the files that it extends and the changes of the command line. Loads no plugin. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { ModuleSource, SourceLocation } from '@nonroot/contracts'
@@ -21,7 +21,7 @@ export async function loadConfig(
   return withOverrides({ file: path, tree: await readTree(path, source, []) }, overrides)
 }
 
-/** With further changes, as after `--set`. */
+/** With further changes, in the syntax of `--set`. */
 export function withOverrides(
   { file, tree: before }: Pick<LoadedConfig, 'file' | 'tree'>,
   overrides: readonly string[],
@@ -36,7 +36,7 @@ async function readTree(file: string, source: ModuleSource, chain: readonly stri
   const extended = child(tree, 'extends')
   if (!extended) return tree
   const specifier = toValue(extended)
-  // Anything but text is the schema's to complain about.
+  // The schema reports anything but text.
   if (typeof specifier !== 'string' || specifier === '') return tree
   const base = await findBase(specifier, file, source)
   const seen = [...chain, file]
@@ -150,7 +150,7 @@ const reason = (error: unknown): string => {
   return (code && known[code]) ?? (error as Error)?.message ?? String(error)
 }
 
-/** `machine.memory=1GiB`, `devices[0].rate=5`. An empty value takes the key away. */
+/** `machine.memory=1GiB`, `devices[0].rate=5`. An empty value removes the key. */
 function applyOverride(tree: ConfigNode, override: string): ConfigNode {
   const at: SourceLocation = { file: OVERRIDE + override }
   const fail = (message: string): NonrootError =>

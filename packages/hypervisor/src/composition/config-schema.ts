@@ -1,4 +1,4 @@
-/** The one schema of a stack file. What a plugin's options are is the plugin's own schema. */
+/** The schema of stack files. Options of plugins have the plugin's own schema. */
 
 import { FRAME_SIZE, formatSize, parseSize } from '@nonroot/contracts'
 import { z } from 'zod'
@@ -109,9 +109,9 @@ export const stackConfig = z
   })
   .meta({ title: 'nonroot stack', description: 'A hypervisor stack, its machine, its devices and its guest' })
 
-/** As written: sizes may be text, defaults may be absent. What a TypeScript configuration exports. */
+/** As written, and as TypeScript configurations export it: sizes may be text, defaults may be absent. */
 export type StackConfigInput = z.input<typeof stackConfig>
-/** As understood: bytes, defaults filled in. */
+/** As parsed: sizes in bytes, defaults filled in. */
 export type StackConfig = z.output<typeof stackConfig>
 
 /** Typing for `nonroot.config.ts`: `export default defineStack({ ... })`. */
@@ -122,7 +122,7 @@ interface ObjectSchema {
   readonly properties?: Readonly<Record<string, ObjectSchema>>
 }
 
-/** What must be there, and nothing else: to be asked for only where no other file is extended. */
+/** Required keys that are checked only if no other file is extended. */
 function requirements(schema: ObjectSchema): ObjectSchema {
   const inner = Object.entries(schema.properties ?? {})
     .map(([key, value]) => [key, requirements(value)] as const)
@@ -143,7 +143,7 @@ const withoutRequirements = ({ required: _, ...schema }: ObjectSchema): ObjectSc
       }
     : schema
 
-/** For editors: `# yaml-language-server: $schema=...`. A file that extends another may leave out what that one says. */
+/** For editors: `# yaml-language-server: $schema=...`. A file that extends another may omit keys that the other has. */
 export function stackJsonSchema(): Record<string, unknown> {
   const schema = z.toJSONSchema(stackConfig, { io: 'input', target: 'draft-2020-12' }) as ObjectSchema
   return {

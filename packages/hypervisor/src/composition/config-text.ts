@@ -1,4 +1,4 @@
-/** YAML and JSON text to a located tree. Knows no schema. */
+/** Parses YAML and JSON text into a tree with positions. Independent of schemas. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { SourceLocation } from '@nonroot/contracts'
@@ -7,10 +7,10 @@ import type { Document, Node } from 'yaml'
 import type { ConfigNode } from './config-tree.ts'
 import { fromValue } from './config-tree.ts'
 
-/** Aliases can blow up (a "billion laughs"): more nodes than this is no configuration. */
+/** Aliases can expand exponentially (a "billion laughs"): a configuration has fewer nodes than this. */
 const NODE_LIMIT = 20_000
 
-/** All syntax errors at once, thrown as one. */
+/** Throws all syntax errors as one. */
 export function parseConfigText(text: string, file: string, language: 'yaml' | 'json'): ConfigNode {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, strict: true, uniqueKeys: true })
@@ -34,7 +34,7 @@ export function parseConfigText(text: string, file: string, language: 'yaml' | '
   return convert(document.contents, document, at)
 }
 
-/** A value as it stands after `--set key=`: YAML, so that `true`, `4` and `[1, 2]` mean what they look like. */
+/** The value of `--set key=VALUE`, parsed as YAML: `true`, `4` and `[1, 2]` have their types. */
 export function parseValueText(text: string, at: SourceLocation): ConfigNode {
   const document = parseDocument(text, { prettyErrors: false, strict: true })
   const problem = document.errors[0]
@@ -57,7 +57,7 @@ function syntaxError(file: string, problems: readonly Problem[]): NonrootError {
 
 const firstSentence = (message: string): string => message.split('\n')[0]!.replace(/\s+at line .*$/, '')
 
-/** YAML takes more than JSON allows (comments, bare words): a .json file is held to JSON. */
+/** YAML allows more than JSON (comments, bare words): .json files must be JSON. */
 function checkJson(text: string, file: string, at: (offset: number) => SourceLocation): void {
   if (text.trim() === '') return
   try {

@@ -1,4 +1,4 @@
-/** A configuration as a tree that remembers where each key and value was written. Knows no schema. */
+/** A configuration as a tree that keeps the position of each key and value. Independent of schemas. */
 
 import type { SourceLocation } from '@nonroot/contracts'
 
@@ -32,7 +32,7 @@ export function toValue(node: ConfigNode): unknown {
   }
 }
 
-/** From a plain value, every part of it at one place: for modules and overrides. */
+/** A tree of a plain value, with one position for all of it: for modules and overrides. */
 export function fromValue(value: unknown, at: SourceLocation): ConfigNode {
   if (Array.isArray(value)) return { kind: 'list', items: value.map((item) => fromValue(item, at)), at }
   if (value !== null && typeof value === 'object') {
@@ -75,8 +75,8 @@ export const pathText = (path: ConfigPath): string =>
   path.map((step, index) => (typeof step === 'number' ? `[${step}]` : index ? `.${step}` : step)).join('') || 'the file'
 
 /**
- * `over` on top of `base`. Maps merge key by key, lists and scalars replace, null takes a key away. Where `use` differs, the whole
- * entry is replaced: options of one package mean nothing to another.
+ * Merges `over` into `base`. Maps merge key by key, lists and scalars replace, null removes a key. Where `use` differs, the whole entry is replaced,
+ * because options belong to one package.
  */
 export function merge(base: ConfigNode, over: ConfigNode): ConfigNode {
   if (base.kind !== 'map' || over.kind !== 'map') return over
@@ -106,7 +106,7 @@ function withoutNulls(node: ConfigNode): ConfigNode {
   }
 }
 
-/** `root` with the value at `path` replaced or added (null: removed). A sentence where the path leads nowhere. */
+/** `root` with the value at `path` replaced or added (null: removed). A sentence if the path does not exist. */
 export function withValue(
   root: ConfigNode,
   path: ConfigPath,
@@ -144,7 +144,7 @@ export function withValue(
     const entries = new Map(node.entries)
     if (isNull(inner)) entries.delete(key)
     else entries.set(key, { key: value.at, node: inner })
-    // Another package: the options of the one before mean nothing to it.
+    // Another package: the previous one's options do not apply.
     if (key === 'use' && old && toValue(old.node) !== toValue(inner)) {
       return {
         ...node,

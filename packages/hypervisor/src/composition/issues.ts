@@ -1,4 +1,4 @@
-/** Issues of any Standard Schema, told with place, value, what is valid and the nearest right spelling. */
+/** Turns issues of any Standard Schema into errors with position, value, valid values and the closest valid spelling. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { ErrorCode, Schema, SchemaIssue } from '@nonroot/contracts'
@@ -6,7 +6,7 @@ import { child, keyLocation, nodeAt, pathText, toValue } from './config-tree.ts'
 import type { ConfigNode, ConfigPath } from './config-tree.ts'
 import { suggest } from './spelling.ts'
 
-/** The part of JSON Schema that we read back to say what is valid. */
+/** The part of JSON Schema that is used to describe valid values. */
 export interface JsonSchema {
   readonly type?: string | readonly string[]
   readonly description?: string
@@ -20,14 +20,14 @@ export interface JsonSchema {
   readonly anyOf?: readonly JsonSchema[]
 }
 
-/** Zod and others carry more than the standard asks for. */
+/** Zod and others provide more than the standard requires. */
 interface RichIssue extends SchemaIssue {
   readonly code?: string
   readonly keys?: readonly string[]
   readonly errors?: readonly (readonly RichIssue[])[]
 }
 
-/** A schema's own account of itself (Standard JSON Schema), if it gives one. */
+/** The schema's description of itself (Standard JSON Schema), if it has one. */
 export function jsonSchemaOf(schema: Schema): JsonSchema | undefined {
   const standard = schema['~standard'] as unknown as {
     jsonSchema?: { input(options: { target: string }): JsonSchema }
@@ -71,12 +71,12 @@ const shown = (value: unknown): string => {
 export interface IssueContext {
   readonly code: ErrorCode
   readonly root: ConfigNode
-  /** Where in the file the validated value lies. */
+  /** Path of the validated value in the file. */
   readonly prefix: ConfigPath
   readonly schema: JsonSchema | undefined
   /** Named in the message: `@nonroot/mmu ept`. */
   readonly owner?: string
-  /** Keys beside the schema's own that are fine there (`use`, `kind`). */
+  /** Keys beside the schema's own that are allowed there (`use`, `kind`). */
   readonly alsoValid?: readonly string[]
 }
 
@@ -146,7 +146,7 @@ function issueToErrors(issue: RichIssue, context: IssueContext): NonrootError[] 
   ]
 }
 
-/** One error as itself, several as one that holds them. */
+/** Returns one error itself, several as one that contains them. */
 export function throwAll(errors: readonly NonrootError[], message: string): void {
   if (errors.length === 1) throw errors[0]!
   if (errors.length) throw new NonrootError({ code: errors[0]!.code, message: `${errors.length} ${message}`, errors })

@@ -4,7 +4,7 @@ import { API_VERSION, NonrootError, ROLES } from '@nonroot/contracts'
 import type { ErrorCode, FoundPackage, PluginManifest, SourceLocation } from '@nonroot/contracts'
 import { suggest } from './spelling.ts'
 
-/** What a message needs to say which plugin, and from where it was asked for. */
+/** Identifies a plugin in messages, and where it was requested. */
 export interface PluginRequest {
   readonly specifier: string
   /** `stack.paging.use` */

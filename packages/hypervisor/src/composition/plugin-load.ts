@@ -1,4 +1,4 @@
-/** From a package's name to a checked plugin: find, read the manifest, try out, import, check. Binds nothing. */
+/** Loads a plugin by its package's name: finds it, reads its manifest, probes it, imports it and checks it. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { FoundPackage, ModuleSource, Plugin, PluginManifest } from '@nonroot/contracts'
@@ -7,7 +7,7 @@ import type { PluginRequest } from './manifest.ts'
 import { asPlugin, shapeProblem } from './plugin-shape.ts'
 import { suggest } from './spelling.ts'
 
-/** Longer than any honest import takes on a slow disk; shorter than a person's patience. */
+/** Longer than any import takes on a slow disk, and short enough for users. */
 export const DEFAULT_LOAD_LIMIT_MS = 10_000
 
 export interface LoadedPlugin {
@@ -16,11 +16,11 @@ export interface LoadedPlugin {
   readonly plugin: Plugin
 }
 
-/** What a caller wants of the plugin: checked against the manifest, so that a wrong name needs no import. */
+/** What a caller needs from the plugin. Checked against the manifest, so that a wrong name is found without importing. */
 export interface PluginNeed {
   readonly kind: string
   readonly name: string | undefined
-  /** Where the name was written. */
+  /** Position of the name. */
   readonly request: PluginRequest
 }
 
@@ -34,7 +34,7 @@ export class PluginLoader {
     this.#limitMs = limitMs
   }
 
-  /** Find a package and read its manifest. Imports nothing. */
+  /** Finds a package and reads its manifest. Imports nothing. */
   async find(request: PluginRequest, folder: string): Promise<{ found: FoundPackage; manifest: PluginManifest }> {
     const found = await this.#source.findPackage(request.specifier, folder)
     if (!found) throw await this.#notFound(request, folder)
@@ -75,7 +75,7 @@ export class PluginLoader {
         cause,
       })
 
-    // An import cannot be stopped once it runs here: a stranger's is tried out in a thread that can.
+    // A running import cannot be stopped: third-party code is first imported in a thread that can be terminated.
     if (!found.name.startsWith('@nonroot/')) {
       const probe = await this.#source.probe(found.entry, this.#limitMs)
       if (probe.outcome === 'threw') throw threw(probe.message)

@@ -1,4 +1,4 @@
-/** Whether what a plugin exports is a plugin. Trusts nothing: the export may be anything. */
+/** Checks that the export of a plugin is a plugin. The export may be anything. */
 
 import { API_VERSION, ROLES } from '@nonroot/contracts'
 import type { FoundPackage, Plugin, PluginManifest } from '@nonroot/contracts'
@@ -20,7 +20,7 @@ const shown = (value: unknown): string =>
           : 'an object'
         : JSON.stringify(value)
 
-/** The first thing wrong with it, as a sentence; undefined for a sound plugin. */
+/** The first problem, as a sentence; undefined for a valid plugin. */
 export function shapeProblem(exported: unknown, found: FoundPackage, manifest: PluginManifest): string | undefined {
   if (exported === undefined) return 'has no default export'
   if (isObject(exported) && typeof exported['then'] === 'function')
@@ -79,5 +79,5 @@ function definitionProblem(definition: unknown, at: string, nameKey: 'name' | 'k
   return undefined
 }
 
-/** Once `shapeProblem` has found none. */
+/** Call only if `shapeProblem` found none. */
 export const asPlugin = (exported: unknown): Plugin => exported as Plugin

@@ -1,4 +1,4 @@
-/** The nearest right spelling of a wrong word. */
+/** Finds the closest valid spelling of a misspelt word. */
 
 /** Edits (insert, delete, replace, swap neighbours) from one word to another, ignoring case. */
 function distance(left: string, right: string): number {
@@ -18,7 +18,7 @@ function distance(left: string, right: string): number {
   return rows[left.length]![right.length]!
 }
 
-/** Of `words` the one nearest to `wrong`, if near enough to have been meant: a third of its letters, at least two. */
+/** The word closest to `wrong`, if it is close enough to be meant: at most a third of its letters differ, or two. */
 export function nearest(wrong: string, words: Iterable<string>): string | undefined {
   let best: string | undefined
   let least = Math.max(2, Math.floor(wrong.length / 3)) + 1

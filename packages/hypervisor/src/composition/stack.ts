@@ -1,4 +1,4 @@
-/** A stack: a configuration whose every part was found, checked and given its options. Nothing is created yet. */
+/** A stack: a configuration whose parts have been found and checked, with their options parsed. Nothing is created yet. */
 
 import type {
   AnyStrategyDefinition,
@@ -29,15 +29,15 @@ import { DEFAULT_LOAD_LIMIT_MS, messageOf, PluginLoader, TIMED_OUT, withLimit } 
 import type { LoadedPlugin } from './plugin-load.ts'
 import { suggest } from './spelling.ts'
 
-/** A package as a stack names it. */
+/** A package that a stack names. */
 export type PackageInfo = Pick<FoundPackage, 'name' | 'version' | 'folder'>
 
 interface LayerBase {
-  /** Where the configuration names it: `stack.io[0]`. */
+  /** Its path in the configuration: `stack.io[0]`. */
   readonly thing: string
   readonly location: SourceLocation
   readonly package: PackageInfo
-  /** As the plugin's own schema understood them. */
+  /** As parsed by the plugin's own schema. */
   readonly options: unknown
   /** Folder that the options' paths are relative to. */
   readonly folder: string
@@ -66,7 +66,7 @@ export interface Stack {
   readonly scheduler: StrategyLayer<'scheduler'> | undefined
   readonly boot: (StrategyLayer<'boot'> & { readonly image: BootImage<string> }) | undefined
   readonly devices: readonly DeviceLayer[]
-  /** Every strategy above, in the order in which they are bound: what others require comes first. */
+  /** Every strategy above, in the order in which they are bound: those that others require first. */
   readonly layers: readonly StrategyLayer[]
 }
 
@@ -81,7 +81,7 @@ export interface LoadStackOptions extends ResolveOptions {
   readonly set?: readonly string[]
 }
 
-/** Read, validate, resolve, load and check. Every error that can be told at once is. */
+/** Reads, validates, resolves, loads and checks a stack. Reports as many errors as possible at once. */
 export async function loadStack(file: string, options: LoadStackOptions): Promise<Stack> {
   return resolveStack(await loadConfig(file, options.source, options.set), options)
 }
@@ -92,7 +92,7 @@ interface Entry {
   readonly path: ConfigPath
   readonly use: string | undefined
   readonly name: string | undefined
-  /** Which key said the name. */
+  /** The key that has the name. */
   readonly nameKey: string
   readonly raw: Readonly<Record<string, unknown>>
 }
@@ -155,19 +155,19 @@ interface Resolved {
   readonly layer: StrategyLayer | DeviceLayer
 }
 
-/** What a configuration names: found, loaded and checked. */
+/** What a configuration names, found, loaded and checked. */
 export async function resolveStack(given: LoadedConfig, options: ResolveOptions): Promise<Stack> {
   const loaded: Located = { ...given, folderOf: (path) => folderOf(given, path, options.source) }
   const { config } = loaded
   const limitMs = options.loadLimitMs ?? DEFAULT_LOAD_LIMIT_MS
   const loader = new PluginLoader(options.source, limitMs)
-  // A set: a package that cannot be loaded fails every layer that names it, with one and the same error.
+  // A set, because a package that cannot be loaded fails every layer that names it, with the same error.
   const errors = new Set<NonrootError>()
   const resolved: Resolved[] = []
   const entries = entriesOf(config)
   const names = deviceNames(entries)
 
-  // Those that name a package come first: the others (devices) take theirs from what is then there.
+  // Entries that name a package come first: the others (devices) are found in packages that are then loaded.
   for (const entry of entries.toSorted(
     (left, right) => Number(left.use === undefined) - Number(right.use === undefined),
   )) {
@@ -194,7 +194,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
   }
   resolved.sort((left, right) => entries.indexOf(left.entry) - entries.indexOf(right.entry))
   const first = [...errors]
-  // What a package that failed would have provided is no further error.
+  // What a failed package would have provided is not reported as missing.
   const loads = first.filter((error) => error.code !== 'device.unknown')
   throwAll(loads.some((error) => error.code.startsWith('plugin.')) ? loads : first, 'errors in the stack')
 
@@ -226,7 +226,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
   }
 }
 
-/** The name it was given, or its kind and the first number that is free. */
+/** The name in the configuration, or its kind and the first free number. */
 function deviceNames(entries: readonly Entry[]): Map<Entry, string> {
   const devices = entries.filter((entry) => entry.kind === 'device')
   const used = new Set(devices.map((entry) => entry.raw['name']))
@@ -262,7 +262,7 @@ async function loadEntry(
   const need = { kind: entry.kind, name: entry.name, request: nameRequest }
   if (entry.use !== undefined) return loader.load(at(usePath), loaded.folderOf(usePath), need)
 
-  // A device without `use` comes from a package that the stack already uses.
+  // A device without `use` is found in a package that the stack already uses.
   const candidates = [...new Set(resolved.map((item) => item.loaded))]
   const providers = candidates.filter(({ manifest }) => providedBy(manifest, 'device').includes(entry.name!))
   if (providers.length === 1) return providers[0]!
@@ -284,7 +284,7 @@ async function loadEntry(
 
 type Definition = AnyStrategyDefinition | DeviceDefinition
 
-/** The loader has checked that it is there. */
+/** The loader has checked that it exists. */
 function select(entry: Entry, plugin: Plugin): Definition {
   if (entry.kind === 'device') return plugin.devices!.find((device) => device.kind === entry.name)!
   const ofRole = plugin.strategies!.filter((strategy) => strategy.role === entry.kind)
@@ -361,7 +361,7 @@ function toPart({ entry, layer }: Resolved): Part {
   }
 }
 
-/** The packages that a configuration names, and the folder each is looked for from. For lists: loads nothing. */
+/** The packages that a configuration names, and the folder from which each is resolved. For lists: loads nothing. */
 export const packagesOf = (
   loaded: LoadedConfig,
   source: ModuleSource,

@@ -3,7 +3,7 @@
 import { FRAME_SIZE, gpa, invariant } from '@nonroot/contracts'
 import type { Gpa, MemoryMap, MemoryRange, MemoryRegion } from '@nonroot/contracts'
 
-/** A region with where its frames start in the frame table. */
+/** A region, and where its frames start in the frame table. */
 export interface Slot {
   readonly start: number
   readonly end: number
@@ -33,7 +33,7 @@ export class FrameIndex implements MemoryMap {
     this.#last = this.slots[0]!
   }
 
-  /** The region that holds all of the range. False comparisons turn away NaN; the rest of what is hostile fails `isInteger`. */
+  /** The region that contains the whole range. NaN fails the comparisons; other hostile values fail `isInteger`. */
   find(address: number, length: number): Slot | undefined {
     if (!Number.isInteger(address) || !Number.isInteger(length) || length < 0) return undefined
     const end = address + length
@@ -49,13 +49,13 @@ export class FrameIndex implements MemoryMap {
     return slot.first + Math.floor((address - slot.start) / FRAME_SIZE)
   }
 
-  /** Guest-physical start of the page that an entry stands for. */
+  /** Guest-physical start of an entry's page. */
   addressOf(entry: number): Gpa {
     const slot = this.slots.findLast(({ first }) => first <= entry)!
     return gpa(slot.start + (entry - slot.first) * FRAME_SIZE)
   }
 
-  /** Calls `each` for every entry of RAM that lies in the ranges as a whole. A range may be anything. */
+  /** Calls `each` for every entry of RAM that is entirely inside the ranges. Ranges may be anything. */
   eachWithin(ranges: readonly MemoryRange[], each: (entry: number, address: number) => void): void {
     for (const { address, length } of ranges) {
       if (!Number.isFinite(address) || !Number.isFinite(length)) continue
@@ -73,7 +73,7 @@ export class FrameIndex implements MemoryMap {
   }
 }
 
-/** Pages as ranges, those that follow each other joined. */
+/** Pages as ranges; adjacent ones are merged. */
 export function rangesOf(pages: readonly number[]): MemoryRange[] {
   const ranges: { address: Gpa; length: number }[] = []
   for (const page of pages) {

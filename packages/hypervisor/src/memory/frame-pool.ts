@@ -29,11 +29,11 @@ const VERSION = 1
 /** Header words. */
 const H = { magic: 0, version: 1, total: 2, first: 3, lock: 4, fresh: 5, free: 6 } as const
 
-/** A magazine: one word that says whether a thread has it, then its entries. */
+/** A magazine: one word that says whether a thread owns it, then its entries. */
 const MAGAZINE_COUNT = 64
 const MAGAZINE_WORDS = 64
 const CAPACITY = MAGAZINE_WORDS - 1
-/** So many frames are moved to or from the free list at once. */
+/** Number of frames that are moved to or from the free list at once. */
 const BATCH = 32
 
 /**
@@ -56,7 +56,7 @@ const entryOf = (frame: number, used: boolean): number => (frame << 1) | (used ?
 export class FramePool {
   readonly memory: WebAssembly.Memory
   readonly totalFrames: number
-  /** The first frame that is handed out. */
+  /** The first frame that can be taken. */
   readonly firstFrame: number
   /** For each frame, how many processors hold code decoded from it. */
   readonly codeHolders: Uint16Array
@@ -66,7 +66,7 @@ export class FramePool {
   readonly #free: Int32Array
   readonly #header: number
   readonly #lock: PoolLock
-  /** Word index of this thread's magazine, or -1: every one is taken, and it goes to the free list each time. */
+  /** Word index of this thread's magazine, or -1 if all are taken: the thread then uses the free list each time. */
   #magazine = -1
   /** Entries of the magazine at and above this are empty. Those below may have been stolen. */
   #top = 0
@@ -85,7 +85,7 @@ export class FramePool {
     this.#lock = new PoolLock(this.#words, this.#header + H.lock)
   }
 
-  /** Make a pool of all frames of a memory that holds nothing yet. Throws `host.memory` where it is too small or not shared. */
+  /** Creates a pool of all frames of an unused memory. Throws `host.memory` if it is too small or not shared. */
   static create(memory: WebAssembly.Memory): FramePool {
     checkMemory(memory)
     const pool = new FramePool(memory)
@@ -103,7 +103,7 @@ export class FramePool {
     return pool
   }
 
-  /** The pool that some thread made in this memory. Throws `host.memory` where there is none that this version knows. */
+  /** Opens the pool that another thread created in this memory. Throws `host.memory` if there is none of this version. */
   static open(memory: WebAssembly.Memory): FramePool {
     checkMemory(memory)
     const pool = new FramePool(memory)
@@ -120,7 +120,7 @@ export class FramePool {
     return pool
   }
 
-  /** Give the magazine back, and its frames. The thread may go on to use the pool; it then takes the lock each time. */
+  /** Returns the magazine and its frames. The thread may continue to use the pool; it then takes the lock each time. */
   close(): void {
     if (this.#magazine < 0) return
     this.#spill(0)
@@ -140,7 +140,7 @@ export class FramePool {
     return this.listedFrames + cached
   }
 
-  /** The free frames that are in no magazine: what `freeFrames` says, to within 63 a thread, for the price of two loads. */
+  /** The free frames that are in no magazine: `freeFrames` to within 63 per thread, for the cost of two loads. */
   get listedFrames(): number {
     return (
       Atomics.load(this.#words, this.#header + H.free) +
@@ -255,7 +255,7 @@ export class FramePool {
     return entry
   }
 
-  /** The upper entries of the magazine, from `keep` on, go to the list. */
+  /** Moves the upper entries of the magazine, from `keep` on, to the list. */
   #spill(keep: number): void {
     this.#lock.acquire()
     while (this.#top > keep) {
@@ -265,7 +265,7 @@ export class FramePool {
     this.#lock.release()
   }
 
-  /** An entry of another thread's magazine: the list is empty, and a frame is free all the same. */
+  /** Takes an entry of another thread's magazine: the list is empty, but a frame is free. */
   #steal(): number {
     for (let index = 0; index < MAGAZINE_COUNT; index++) {
       const magazine = magazineAt(index)
@@ -279,7 +279,7 @@ export class FramePool {
     return 0
   }
 
-  // The list. Only with the lock.
+  // The list. Only with the lock held.
 
   #list(entry: number): void {
     Atomics.store(this.#owners, entry >>> 1, 0)
@@ -288,7 +288,7 @@ export class FramePool {
     Atomics.store(this.#words, at, this.#words[at]! + 1)
   }
 
-  /** Used frames first: they are in memory already. */
+  /** Used frames first: they are already in physical memory. */
   #unlist(): number {
     const words = this.#words
     const free = words[this.#header + H.free]!
@@ -342,7 +342,7 @@ export class FramePool {
     return -1
   }
 
-  /** Throws `internal` where the address is no frame's of the pool. */
+  /** Throws `internal` if the address is not that of a frame of the pool. */
   #numberOf(address: number): number {
     const frame = address / FRAME_SIZE
     if (Number.isInteger(frame) && frame >= 0 && frame < this.totalFrames) return frame

@@ -28,28 +28,28 @@ const RUN_SIZE = RUN * FRAME_SIZE
 /** Whole runs are taken only while at least this part of the host is free: overcommit goes frame by frame. */
 const PLENTY = 1 / 8
 
-/** Entries of the frame table that are no frame's address. */
+/** Entries of the frame table that are not the address of a frame. */
 const ABSENT = 0
 const PARKED = 1
-/** What stands for a frame that cannot be had. */
+/** Returned if a frame cannot be had. */
 export const NO_FRAME = -1
 
 interface Parked {
   readonly filler: FrameFiller
-  /** On its way back, for the vCPUs that wait. */
+  /** Pages that are being filled, for the vCPUs that wait. */
   filling: Promise<string | undefined> | undefined
 }
 
 export interface GuestMemoryOptions {
   readonly hostMemory: HostMemory
   readonly regions: readonly MemoryRegion[]
-  /** Take 2 MiB at once where the host has plenty. Default true. */
+  /** Take 2 MiB at once if the host has enough free frames. Default true. */
   readonly largeRuns?: boolean
-  /** Frames of the host that vCPUs leave to devices and tables, which cannot wait. Default 0. */
+  /** Frames of the host that are reserved for devices and tables, which cannot wait. Default 0. */
   readonly reserve?: number
-  /** A vCPU waits for a frame: resolves when there may be one, or with why there is none. Default: there is none. */
+  /** A vCPU waits for a frame: resolves when there may be one, or with the reason why there is none. Default: there is none. */
   readonly onShortage?: () => Promise<string | undefined>
-  /** An access that cannot wait found no frame, or a filler failed: the VM is to end. */
+  /** An access that cannot wait found no frame, or a filler failed: the VM must end. */
   readonly onFailure?: (message: string) => void
 }
 
@@ -59,7 +59,7 @@ export class DemandGuestFrames implements GuestFrames {
   protected readonly host: HostMemory
   protected readonly index: FrameIndex
   protected readonly leases: LeaseBook
-  /** One byte a frame: written since the dirty log was last taken. */
+  /** One byte per frame: written since the dirty log was last taken. */
   protected dirty: Uint8Array | undefined
   /** Host address of each frame as a signed word, `ABSENT` or `PARKED`. */
   readonly #frames: Int32Array
@@ -140,7 +140,7 @@ export class DemandGuestFrames implements GuestFrames {
     return `host memory is exhausted: all ${this.host.totalFrames} frames are in use; make host.memory larger or machine.memory smaller`
   }
 
-  // How a page gets its frame: its host address, or NO_FRAME where the host has none.
+  // Gives the page a frame: returns its host address, or NO_FRAME if the host has none.
 
   #makePrivate(slot: Slot, address: number): number {
     const entry = this.index.entry(slot, address)
@@ -160,7 +160,7 @@ export class DemandGuestFrames implements GuestFrames {
     return frame
   }
 
-  /** The whole 2 MiB around an address, lying alike in host memory, so that one large entry can map it. */
+  /** Allocates the whole 2 MiB around an address contiguously in host memory, so that one large entry can map it. */
   #bringRun(slot: Slot, address: number): boolean {
     const start = address - (address % RUN_SIZE)
     if (start < slot.start || start + RUN_SIZE > slot.end) return false
@@ -169,7 +169,7 @@ export class DemandGuestFrames implements GuestFrames {
     if (this.host.freeFrames - RUN < this.host.totalFrames * PLENTY) return false
     const run = this.host.allocateFrames(RUN, RUN)
     if (run === undefined) {
-      // Fragmented: looking again each time would cost more than it brings.
+      // Fragmented: searching again each time would cost more than it gains.
       this.#largeRuns = false
       return false
     }
@@ -435,7 +435,7 @@ export class DemandGuestFrames implements GuestFrames {
     return this.regions.map(({ start, length }) => ({ address: start, length }))
   }
 
-  /** Gives all frames back: the VM is gone, and its paging strategy with it. */
+  /** Frees all frames. The VM and its paging strategy have ended. */
   dispose(): void {
     this.#pins.clear()
     for (let entry = 0; entry < this.#frames.length; entry++) {

@@ -8,8 +8,8 @@ import { DemandGuestFrames, NO_FRAME, type GuestMemoryOptions } from './guest-fr
 export type { GuestMemoryOptions } from './guest-frames.ts'
 
 /**
- * Accesses cannot wait: where the host has no frame for one, or a parked page cannot be brought back, it fails as if there were no RAM, and
- * `onFailure` ends the VM.
+ * Accesses cannot wait: if the host has no frame for one, or a parked page cannot be filled, it fails as if there were no RAM, and `onFailure` ends
+ * the VM.
  */
 export class DemandGuestMemory extends DemandGuestFrames implements GuestMemory {
   readonly #bytes: Uint8Array
@@ -25,7 +25,7 @@ export class DemandGuestMemory extends DemandGuestFrames implements GuestMemory 
     return this.index.find(address, length)?.ram === true
   }
 
-  // Values: one frame is the usual case, what crosses frames goes byte by byte.
+  // Values: usually in one frame; accesses that cross frames go byte by byte.
 
   readU8(address: number): number | undefined {
     const at = this.#readAt(address, 1)
@@ -143,7 +143,7 @@ export class DemandGuestMemory extends DemandGuestFrames implements GuestMemory 
       const at = this.#forPiece(slot, address + done, stop)
       if (at < 0) return false
       let end = done + FRAME_SIZE - ((address + done) & FRAME_MASK)
-      // Frames that lie alike in host memory, as those of a large run do, are written at once.
+      // Frames that are contiguous in host memory, as in a large run, are written at once.
       while (end < length && this.#forPiece(slot, address + end, stop) === at + end - done) end += FRAME_SIZE
       if (end > length) end = length
       this.#bytes.set(done === 0 && end === length ? from : from.subarray(done, end), at)
@@ -153,7 +153,7 @@ export class DemandGuestMemory extends DemandGuestFrames implements GuestMemory 
     return true
   }
 
-  /** `forWrite` of a page of which everything up to `stop` is written. */
+  /** `forWrite` for a page whose bytes up to `stop` are all written. */
   #forPiece(slot: Slot, address: number, stop: number): number {
     return this.forWrite(slot, address, (address & FRAME_MASK) === 0 && address + FRAME_SIZE <= stop)
   }
@@ -164,7 +164,7 @@ export class DemandGuestMemory extends DemandGuestFrames implements GuestMemory 
     const stop = address + length
     for (let at = address, piece = 0; at < stop; at += piece) {
       piece = Math.min(FRAME_SIZE - (at & FRAME_MASK), stop - at)
-      // What was never touched is zero already.
+      // Absent pages are zero already.
       if ((value & 0xff) === 0 && this.holdsNothing(slot, at)) continue
       const host = this.#forPiece(slot, at, stop)
       if (host < 0) return false

@@ -5,9 +5,9 @@ import type { HostMemory, Hpa } from '@nonroot/contracts'
 import { FramePool, ZERO_FRAME } from './frame-pool.ts'
 
 const WASM_PAGE = 65536
-/** One less than WebAssembly allows, so that the end of memory is still a 32-bit number. */
+/** One less than WebAssembly allows, so that the end of memory fits in 32 bits. */
 const MOST_PAGES = 65535
-/** What a host needs beside its guests' memory: tables of paging strategies, and for each vCPU a cache of decoded code. */
+/** Memory that a host needs beside its guests': tables of paging strategies, and a cache of decoded code for each vCPU. */
 const OVERHEAD = 56 * 2 ** 20
 const VCPU_OVERHEAD = 136 * 2 ** 20
 
@@ -15,19 +15,19 @@ const VCPU_OVERHEAD = 136 * 2 ** 20
 export const defaultHostSize = (guestBytes: number, vcpus = 1): number =>
   Math.min(guestBytes + OVERHEAD + vcpus * VCPU_OVERHEAD, MOST_PAGES * WASM_PAGE)
 
-/** Throws `host.memory` where the operating system does not give that much address space. */
+/** Throws `host.memory` if the operating system does not provide that much address space. */
 export function createHostMemory(bytes: number): HostMemory {
   const pages = Math.min(Math.max(Math.ceil(bytes / WASM_PAGE), 2), MOST_PAGES)
   return new PooledHostMemory(FramePool.create(allocate(pages)))
 }
 
 /**
- * The host memory that another thread created, from its `memory`. Throws `host.memory` where it holds none. `close` it before the thread ends, so that
- * others get what it had put by.
+ * The host memory that another thread created, from its `memory`. Throws `host.memory` if it contains none. `close` it before the thread ends, so
+ * that others can use the frames that it reserved.
  */
 export const openHostMemory = (memory: WebAssembly.Memory): HostMemory => new PooledHostMemory(FramePool.open(memory))
 
-/** One thread's view: the frames are the pool's, which all threads see; who watches writes is this thread's. */
+/** One thread's view: all threads share the frames of the pool; watchers of writes belong to this thread. */
 class PooledHostMemory implements HostMemory {
   readonly memory: WebAssembly.Memory
   readonly bytes: Uint8Array
@@ -107,7 +107,7 @@ class PooledHostMemory implements HostMemory {
 
 function allocate(pages: number): WebAssembly.Memory {
   try {
-    // Initial = maximum: views stay valid for ever. Pages nobody touches cost nothing.
+    // Initial = maximum: views stay valid. Unused pages cost nothing.
     return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
   } catch (error) {
     const bytes = pages * WASM_PAGE

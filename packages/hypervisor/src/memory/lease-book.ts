@@ -1,11 +1,11 @@
 /**
- * Which frames may be lent to a transfer when their guest gives them back, and so must wait. A lease belongs to the era it began in; a frame given back
- * while there are leases waits until every lease of its era and of the era before has ended.
+ * Delays freeing frames that may be lent to a transfer. A lease belongs to the era in which it began; a frame that is freed while there are leases
+ * waits until every lease of its era and of the previous one has ended.
  */
 
 type Era = 0 | 1
 
-/** What one transfer has: host addresses. */
+/** The host addresses lent to one transfer. */
 export interface Lent {
   readonly starts: readonly number[]
   readonly ends: readonly number[]
@@ -36,7 +36,7 @@ export class LeaseBook {
     this.#settle()
   }
 
-  /** Whether a transfer that is under way has bytes of `[frame, frame + length)`. Cold: looks through all of them. */
+  /** Whether a transfer in progress has bytes of `[frame, frame + length)`. Cold: searches all of them. */
   isLent(frame: number, length: number): boolean {
     for (const { starts, ends } of this.#lent) {
       if (starts.some((start, index) => start < frame + length && ends[index]! > frame)) return true
@@ -44,14 +44,14 @@ export class LeaseBook {
     return false
   }
 
-  /** Now, or when no lease that knows the frame is left. */
+  /** Frees a frame now, or when no lease that may contain it is left. */
   free(frame: number): void {
     if (this.#leases[0] + this.#leases[1] === 0) return this.#free(frame)
     this.#waiting[this.#era].push(frame)
     this.#settle()
   }
 
-  /** Is the older era over? Then what waited for it goes, and the younger one becomes the older. */
+  /** If the older era has ended, frees what waited for it; the younger one becomes the older. */
   #settle(): void {
     for (let turn = 0; turn < 2; turn++) {
       const older: Era = this.#era === 0 ? 1 : 0

@@ -1,11 +1,11 @@
-/** Where a PC has RAM and where it has none: the machine's shape, before anything is in it. */
+/** The memory map of a PC: where it has RAM and ROM. */
 
 import { gpa } from '@nonroot/contracts'
 import type { MemoryRegion } from '@nonroot/contracts'
 
-/** VGA memory: no RAM behind it, so that accesses reach a device or nobody. */
+/** VGA memory: not RAM, so that accesses reach a device if there is one. */
 const LEGACY_HOLE = { start: 0xa0000, end: 0xc0000 } as const
-/** RAM below 4 GiB ends here at the latest; from here to 4 GiB are PCI, APICs and firmware. */
+/** Upper limit of RAM below 4 GiB; from here to 4 GiB are PCI, APICs and firmware. */
 export const LOW_END = 0xc000_0000
 export const FOUR_GIB = 0x1_0000_0000
 export const MMIO_WINDOW = { start: gpa(LOW_END), length: FOUR_GIB - LOW_END } as const

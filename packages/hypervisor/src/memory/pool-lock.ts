@@ -1,4 +1,4 @@
-/** A lock between threads in one word of shared memory: it spins a little, then sleeps where the thread may. @hot */
+/** A lock between threads in one word of shared memory: spins briefly, then sleeps if the thread may. @hot */
 
 import { NonrootError } from '@nonroot/contracts'
 
@@ -7,7 +7,7 @@ const HELD = 1
 /** Held, and at least one thread sleeps: the release must wake one. */
 const AWAITED = 2
 
-/** Longer than any holder needs by far, were it not for the host's scheduler. */
+/** Far longer than any holder needs, to allow for the host's scheduler. */
 const SPINS = 200
 const NAP_MS = 100
 /** Longer than any holder needs: its thread must have been terminated while it held the lock. */
@@ -24,7 +24,7 @@ export class PoolLock {
     this.#patienceMs = patienceMs
   }
 
-  /** Throws `host.memory` when the thread that holds it seems to be gone. */
+  /** Throws `host.memory` if the holding thread seems to have ended. */
   acquire(): void {
     for (let spin = 0; spin < SPINS; spin++) {
       if (Atomics.compareExchange(this.#words, this.#at, FREE, HELD) === FREE) return
@@ -50,7 +50,7 @@ export class PoolLock {
       try {
         Atomics.wait(this.#words, this.#at, AWAITED, Math.min(NAP_MS, this.#patienceMs))
       } catch {
-        // A thread that may not sleep (a browser's first) goes on asking.
+        // A thread that may not sleep (a browser's main thread) keeps polling.
       }
     }
   }

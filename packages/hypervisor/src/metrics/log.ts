@@ -1,4 +1,4 @@
-/** A log as lines to whoever listens. */
+/** A log that passes lines to a listener. */
 
 import type { Log } from '@nonroot/contracts'
 
@@ -15,7 +15,7 @@ export function createLog(listener: (level: LogLevel, message: string) => void, 
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
 }
 
-/** The same log with a name before each line. */
+/** The same log with a name in front of each line. */
 export function namedLog(log: Log, name: string): Log {
   return {
     debug: (message) => log.debug(() => `${name}: ${typeof message === 'string' ? message : message()}`),

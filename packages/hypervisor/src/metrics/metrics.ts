@@ -1,4 +1,4 @@
-/** The registry of what parts count. Asking twice for a name gives the same metric. */
+/** The registry of metrics. Requesting a name twice returns the same metric. */
 
 import type { Counter, Gauge, Histogram, Metrics, MetricSample, MetricUnit } from '@nonroot/contracts'
 

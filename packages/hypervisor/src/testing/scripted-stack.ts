@@ -1,4 +1,4 @@
-/** A stack of scripted parts for tests of the run loop: a vCPU whose guest is a function. Not part of the package. */
+/** A stack of scripted parts for tests of the run loop: a vCPU whose guest is a function. Not in the published package. */
 
 import { noOptions, RESUME } from '@nonroot/contracts'
 import type {
@@ -21,7 +21,7 @@ import type {
 } from '@nonroot/contracts'
 import type { DeviceLayer, Stack, StrategyLayer } from '../composition/stack.ts'
 
-/** The guest's next step: it retires one instruction and may give an exit. `take` takes a pending interrupt. */
+/** The guest's next step: it retires one instruction and may return an exit. `take` takes a pending interrupt. */
 export type Guest = (cpu: ScriptedCpu) => VcpuExit | undefined
 
 export interface ScriptedCpu {
@@ -33,7 +33,7 @@ export interface ScriptedCpu {
   rip: bigint
   /** A pending vector, taken; or -1. */
   take(): number
-  /** What a deferred access was answered with. */
+  /** The answer of a deferred access. */
   readonly deferred: { data: number }
 }
 
@@ -179,7 +179,7 @@ export interface ScriptedStackOptions {
   readonly reclaim?: readonly ReclaimPolicy[]
   /** Of the host. Default 16 MiB. */
   readonly hostBytes?: number
-  /** Told at each boot. */
+  /** Called at each boot. */
   readonly onBoot?: () => void
 }
 

@@ -1,20 +1,20 @@
-/** What both clocks share: timers, and what the run loop needs of a clock beyond the contract. */
+/** What both clocks share: timers, and what the run loop needs beyond the contract. */
 
 import type { Clock, Snapshot, Timer } from '@nonroot/contracts'
 import { NonrootError } from '@nonroot/contracts'
 import { TimerHeap } from './timer-heap.ts'
 import type { HeapTimer } from './timer-heap.ts'
 
-/** One tick a nanosecond: the TSC needs no arithmetic, and guests get an exact conversion. */
+/** One tick per nanosecond: the TSC needs no arithmetic, and guests get an exact conversion. */
 export const TSC_HZ = 1_000_000_000
 
-/** Timers called in one `runExpired` at most: a guest that re-arms in the past cannot keep the loop. */
+/** Maximum of timers called in one `runExpired`: a guest that re-arms in the past cannot block the loop. */
 const MOST_CALLS = 10_000
 
 export abstract class KernelClock implements Clock {
   abstract readonly kind: Clock['kind']
   readonly tscHz = TSC_HZ
-  /** Called when a timer was set that expires before all others: the slice that runs may have to be cut short. */
+  /** Called when a timer was set that expires before all others: the current slice may have to end earlier. */
   onEarlierDeadline: (deadlineNs: number) => void = () => {}
   protected readonly timers = new TimerHeap()
   /** Instructions reported so far. */
@@ -24,7 +24,7 @@ export abstract class KernelClock implements Clock {
   abstract wallClockMs(): number
   abstract skipToDeadline(): void
   abstract instructionsToDeadline(): number
-  /** Stand still. */
+  /** Stops the clock. */
   abstract pause(): void
   abstract resume(): void
   protected abstract setNow(ns: number): void
@@ -68,7 +68,7 @@ export abstract class KernelClock implements Clock {
     return { type: 'clock', version: 1, data: { nowNs: this.nowNs(), instructions: this.instructions } }
   }
 
-  /** Timers belong to who set them: they set them again in their own `restore`. */
+  /** Timers belong to the parts that set them, which set them again in their own `restore`. */
   restore({ type, version, data }: Snapshot): void {
     if (type !== 'clock' || version !== 1) {
       throw new NonrootError({

@@ -1,17 +1,17 @@
-/** Guest time derived from instructions retired: a run repeats exactly. @hot */
+/** Guest time derived from retired instructions: runs repeat exactly. @hot */
 
 import { KernelClock } from './clock.ts'
 
-/** 2024-01-01, so that a guest's log looks sane and always the same. */
+/** 2024-01-01: a plausible date, the same in every run. */
 const START_MS = Date.UTC(2024, 0, 1)
 
 export class DeterministicClock extends KernelClock {
   readonly kind = 'deterministic'
   readonly #nsPerInstruction: number
-  /** Nanoseconds that nobody ran: skipped while all vCPUs were halted. */
+  /** Nanoseconds skipped while all vCPUs were halted. */
   #skipped = 0
   #live: (() => number) | undefined
-  /** What `#live` said for the instructions already reported. */
+  /** Value of `#live` for the instructions already reported. */
   #mark = 0
 
   constructor(nsPerInstruction = 1) {
@@ -19,7 +19,7 @@ export class DeterministicClock extends KernelClock {
     this.#nsPerInstruction = nsPerInstruction
   }
 
-  /** Where instructions can be read in the middle of a slice: sum of the vCPUs'. Without one, time moves when they are reported. */
+  /** Reads the vCPUs' instructions in the middle of a slice. Without it, time advances when they are reported. */
   setSource(live: () => number): void {
     this.#live = live
     this.#mark = live()
@@ -53,7 +53,7 @@ export class DeterministicClock extends KernelClock {
     return Math.max(0, Math.ceil((deadline - this.nowNs()) / this.#nsPerInstruction))
   }
 
-  /** Nothing to do: no instructions, no time. */
+  /** Nothing to do: time advances only by instructions. */
   pause(): void {}
   resume(): void {}
 

@@ -1,8 +1,8 @@
-/** Pending calls by deadline, then by order of setting: a binary heap. Knows no clock. @hot */
+/** Pending calls by deadline, then in the order in which they were set: a binary heap. Independent of clocks. @hot */
 
 import type { Timer } from '@nonroot/contracts'
 
-/** Not in the heap: it expired, or was cancelled. */
+/** Not in the heap: expired or cancelled. */
 const OUT = -1
 
 export class HeapTimer implements Timer {
@@ -46,7 +46,7 @@ export class TimerHeap {
     this.#up(last, last.at)
   }
 
-  /** Takes the earliest off if it is due. */
+  /** Removes and returns the earliest if it is due. */
   takeExpired(now: number): HeapTimer | undefined {
     const first = this.#heap[0]
     if (first === undefined || first.deadlineNs > now) return undefined

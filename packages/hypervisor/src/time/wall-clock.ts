@@ -1,4 +1,4 @@
-/** Guest time that passes as time does: monotonic, rate 1, standing still while paused. @hot */
+/** Guest time that follows real time: monotonic, rate 1, stopped while paused. @hot */
 
 import { KernelClock } from './clock.ts'
 
@@ -42,7 +42,7 @@ export class WallClock extends KernelClock {
     this.#zero = this.#monotonic() - ns / 1e6
   }
 
-  /** Nothing to do: the loop sleeps. */
+  /** Nothing to do: the run loop sleeps. */
   skipToDeadline(): void {}
 
   instructionsToDeadline(): number {

@@ -3,9 +3,9 @@
 import type { ConsoleBackend } from '@nonroot/contracts'
 
 export interface StreamConsole extends ConsoleBackend {
-  /** What the guest writes. Kept until it is read. */
+  /** The guest's output, buffered until it is read. */
   readonly output: ReadableStream<Uint8Array>
-  /** What somebody types. */
+  /** The guest's input. */
   readonly input: WritableStream<Uint8Array | string>
   resize(columns: number, rows: number): void
 }

@@ -1,4 +1,4 @@
-/** Random bytes that are the same in every run: for deterministic ones. Not for secrets. */
+/** Random bytes that are the same in every run, for deterministic runs. Not for secrets. */
 
 import type { EntropyBackend } from '@nonroot/contracts'
 

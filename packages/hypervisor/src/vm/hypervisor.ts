@@ -1,4 +1,4 @@
-/** A host with a stack, and the VMs it makes. */
+/** A host with a stack, and its VMs. */
 
 import { join } from './path.ts'
 import { FRAME_SIZE, invariant, NonrootError } from '@nonroot/contracts'
@@ -43,9 +43,9 @@ export interface HypervisorOptions {
   /** Files, disks, networks: `createNodeBackends()` of @nonroot/host-node. */
   readonly backends: HostBackends
   readonly log?: Log
-  /** In place of a memory of the configured size. */
+  /** Host memory to use instead of one of the configured size. */
   readonly hostMemory?: HostMemory
-  /** A path of the configuration against the folder it was written in. */
+  /** Resolves a path of the configuration against the folder of the file that contains it. */
   readonly resolvePath?: (folder: string, path: string) => string
 }
 
@@ -53,7 +53,7 @@ export interface VmOptions<Console extends ConsoleBackend> {
   readonly name?: string
   /** The machine's console. Default: web streams, `vm.console.output` and `vm.console.input`. */
   readonly console?: Console
-  /** In place of the files that the stack's boot protocol names, or what to make of them. */
+  /** Replaces the files that the stack's boot protocol names, or transforms them. */
   readonly image?: BootImage | ((configured: BootImage) => BootImage | Promise<BootImage>)
   readonly pace?: Pace
   readonly tracer?: Tracer
@@ -64,7 +64,7 @@ export interface VmOptions<Console extends ConsoleBackend> {
 export interface Hypervisor {
   readonly stack: Stack
   readonly hostMemory: HostMemory
-  /** Throws where the machine cannot be made or the image not be placed. */
+  /** Throws if the machine cannot be created or the image cannot be placed. */
   createVm(options?: VmOptions<StreamConsole>): Promise<Vm & { readonly console: StreamConsole }>
   createVm<Console extends ConsoleBackend>(options: VmOptions<Console>): Promise<Vm & { readonly console: Console }>
   dispose(): Promise<void>
@@ -119,7 +119,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   const { name, stack, hostMemory, reclaim, log, options, vmOptions } = given
   const { backends, resolvePath = join } = options
   const { machine } = stack.config
-  // One VM's names stand by themselves; a host with several tells them apart by the VM.
+  // Metric names are per VM; a host with several VMs prefixes them with the VM's name.
   const metrics = createMetrics()
   const opened = await imageFor(stack, vmOptions.image, backends, resolvePath)
   const { image } = opened
@@ -189,7 +189,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       log,
     }
     const boot = (): BootState => parts.boot!.load(image, bootMachine)
-    // Files are read while the vCPUs are made.
+    // Files are read while the vCPUs are created.
     const booted = boot()
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
     for (let index = 0; index < machine.vcpus; index++) {
@@ -237,7 +237,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     await opened.settled().catch(() => {})
     guestMemory.dispose()
     opened.close()
-    // What was refused was refused because of it.
+    // Earlier refusals were caused by it.
     if (failure !== undefined)
       throw new NonrootError({
         code: 'host.memory',
@@ -267,7 +267,7 @@ function subjectOf(
   }
 }
 
-/** A deterministic clock moves with each instruction, not with each slice. */
+/** A deterministic clock advances with each instruction, not with each slice. */
 function readInstructions(clock: KernelClock, vcpus: readonly Vcpu[]): void {
   if (!(clock instanceof DeterministicClock)) return
   const [only] = vcpus
@@ -305,5 +305,5 @@ async function imageFor(
   }
 }
 
-/** `stack.io[0]` → `io0`: a name as devices have. */
+/** `stack.io[0]` → `io0`: in the form of device names. */
 const nameOf = (thing: string): string => thing.replace(/^.*\./, '').replaceAll(/[^\w-]/g, '')

@@ -12,13 +12,13 @@ export interface ImageSource {
 
 export interface OpenedImage {
   readonly image: BootImage
-  /** Resolves when all that was asked for of its files is where it belongs. */
+  /** Resolves when all requested parts of its files have been read. */
   settled(): Promise<void>
-  /** Its files can no longer be read. Not while they are. */
+  /** Closes its files. Not while they are being read. */
   close(): void
 }
 
-/** Of somebody who has the bytes. */
+/** An image whose bytes are already in memory. */
 export const openedAlready = (image: BootImage): OpenedImage => ({ image, settled: async () => {}, close: () => {} })
 
 export async function openImage(image: BootImage<string>, source: ImageSource): Promise<OpenedImage> {
@@ -48,7 +48,7 @@ export async function openImage(image: BootImage<string>, source: ImageSource): 
   }
 }
 
-/** The open files of an image, and what is being read of them. */
+/** The open files of an image, and the reads in progress. */
 class ImageFiles {
   readonly #opened: OpenedFile[] = []
   #reading: Promise<void>[] = []
@@ -60,7 +60,7 @@ class ImageFiles {
       read: (at, length) => file.read(at, length),
       readInto: (at, views, done) => {
         const reading = file.readInto(at, views).then(done)
-        // Whoever waits for all of it hears of it.
+        // Reported to callers of `settled`.
         reading.catch(() => {})
         this.#reading.push(reading)
       },

@@ -1,19 +1,16 @@
-/**
- * How a run loop gives way to its thread's event loop, and sleeps. Input, finished disk requests and messages of other threads arrive
- * in between.
- */
+/** How a run loop yields to its thread's event loop, and sleeps. Input, completed disk requests and messages of other threads arrive then. */
 
 export interface Pace {
-  /** Let the event loop do what waits. */
+  /** Lets the event loop run pending work. */
   turn(): Promise<void>
-  /** Until that much has passed, or `wake`. A wake since the last sleep ends it at once. */
+  /** Sleeps until so much time has passed, or until `wake`. A wake since the last sleep ends it at once. */
   sleep(ns: number): Promise<void>
   wake(): void
 }
 
-/** Timers of event loops are good to a millisecond or two: what is shorter is slept in the thread itself. */
+/** Timers of event loops are accurate to a millisecond or two: for shorter times the thread itself sleeps. */
 const COARSE_MS = 2
-/** Nothing that finished reaches the thread while it dozes: this is how late it may be. */
+/** Events do not reach the thread while it sleeps: this is the maximum delay. */
 const DOZE_MS = 0.1
 /** Longest time-out that event loops take. */
 const LONGEST_MS = 2 ** 31 - 1
@@ -50,12 +47,12 @@ export class EventLoopPace implements Pace {
     this.#woken = false
   }
 
-  /** Nothing reaches the thread meanwhile, which is why it is short. */
+  /** Short, because events do not reach the thread meanwhile. */
   #doze(ms: number): void {
     try {
       Atomics.wait(this.#cell, 0, 0, ms)
     } catch {
-      // A thread that may not block (a browser's first): its event loop is then asked again and again.
+      // A thread that may not block (a browser's main thread) polls its event loop instead.
     }
   }
 
@@ -65,7 +62,7 @@ export class EventLoopPace implements Pace {
   }
 }
 
-/** The cheapest way round the event loop that the platform has. */
+/** The platform's cheapest turn of the event loop. */
 function turner(): () => Promise<void> {
   const { setImmediate } = globalThis as { setImmediate?: (callback: () => void) => unknown }
   if (setImmediate) return () => new Promise((resolve) => void setImmediate(resolve))

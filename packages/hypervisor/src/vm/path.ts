@@ -1,4 +1,4 @@
-/** Paths of configurations where the host brings no rules of its own: POSIX, without asking a file system. */
+/** Paths of configurations if the host has no rules of its own: POSIX, without accessing a file system. */
 
 export const join = (folder: string, path: string): string =>
   path.startsWith('/') || /^[A-Za-z]:[\\/]/.test(path)

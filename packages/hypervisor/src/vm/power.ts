@@ -1,9 +1,9 @@
-/** What devices ask of the machine's power, until the run loop acts on it. */
+/** Power requests of devices, until the run loop handles them. */
 
 import type { PowerControl, VmEnd } from '@nonroot/contracts'
 
 export class PowerSwitch implements PowerControl {
-  /** The VM is to end like this. The first one counts. */
+  /** How the VM will end. The first request wins. */
   end: VmEnd | undefined
   resetRequested = false
   readonly #requested: () => void
@@ -40,7 +40,7 @@ export class PowerSwitch implements PowerControl {
     return () => this.#buttons.delete(listener)
   }
 
-  /** False: nobody listens. */
+  /** False: there is no listener. */
   pressButton(): boolean {
     for (const listener of this.#buttons) listener()
     return this.#buttons.size > 0

@@ -1,4 +1,4 @@
-/** The loop around a VM's vCPUs: time, slices, neutral exits, sleep. Knows no device and no CPU mode. @hot */
+/** The loop around a VM's vCPUs: time, slices, neutral exits, sleep. Independent of devices and CPU modes. @hot */
 
 import { IO_DEFERRED, IO_DEFERRED_64 } from '@nonroot/contracts'
 import type {
@@ -19,16 +19,16 @@ import type { Pace } from './pace.ts'
 import type { PowerSwitch } from './power.ts'
 import type { Tracer } from './tracer.ts'
 
-/** How long the event loop may have to wait: input and finished requests are at most this late. */
+/** Maximum delay of the event loop, and so of input and completed requests. */
 const TURN_MS = 1
 const TURN_NS = TURN_MS * 1e6
-/** Slices of a deterministic clock do not depend on how fast this machine is. */
+/** Slices of a deterministic clock do not depend on the host's speed. */
 const DETERMINISTIC_SLICE = 100_000
 const LEAST_BUDGET = 1000
 const MOST_BUDGET = 50_000_000
-/** Instructions a nanosecond before anything was measured. */
+/** Assumed instructions per nanosecond before the first measurement. */
 const FIRST_RATE = 0.05
-/** What a hypercall gives that nobody knows: minus one. */
+/** Result of an unknown hypercall: minus one. */
 const UNKNOWN_HYPERCALL = 0xffff_ffff_ffff_ffffn
 
 export interface RunLoopParts {
@@ -40,11 +40,11 @@ export interface RunLoopParts {
   readonly pace: Pace
   readonly metrics: Metrics
   readonly tracer: Tracer | undefined
-  /** A guest goes on after having been away from its vCPU (`GuestAbi.onEntry`). */
+  /** Called before a vCPU enters the guest after a pause or halt (`GuestAbi.onEntry`). */
   readonly onEntry: ((vcpu: number) => void) | undefined
-  /** Devices finish what is in flight: what they were lent of the guest's memory is the next guest's after a reset. */
+  /** Devices complete requests in flight: memory lent to them belongs to the next guest after a reset. */
   readonly quiesce: () => Promise<void>
-  /** Machine reset. Gives an end when the machine is not to restart. */
+  /** Resets the machine. Returns how the VM ends if it must not restart. */
   readonly reset: () => Promise<VmEnd | undefined>
 }
 
@@ -56,7 +56,7 @@ export class RunLoop implements InterruptSink {
   readonly #vcpus: readonly Vcpu[]
   readonly #clock: KernelClock
   readonly #deterministic: boolean
-  /** 1: has something to do. 0: halted. */
+  /** 1: runnable. 0: halted. */
   readonly #runnable: Uint8Array
   readonly #instructions: Float64Array
   /** Index of the vCPU inside `run`, or -1. */
@@ -65,7 +65,7 @@ export class RunLoop implements InterruptSink {
   #rate = FIRST_RATE
   #next = 0
   #deferred: PortIoExit | MmioExit | undefined
-  /** What the guest has to wait for, however long it takes: no guest time passes. */
+  /** Work for which the guest waits, without guest time passing. */
   #held: Promise<unknown>[] = []
   #resumed: Promise<void> | undefined
   #resume: (() => void) | undefined
@@ -93,12 +93,12 @@ export class RunLoop implements InterruptSink {
     this.#idleNs = metrics.counter('idleNs', 'time asleep with all vCPUs halted', 'ns')
     this.#timers = metrics.counter('timers', 'timers that expired')
     parts.clock.onEarlierDeadline = (deadlineNs) => {
-      // Set by the guest in the middle of a slice: the slice ends there.
+      // Set by the guest during a slice: ends the slice.
       if (this.#inside >= 0 && deadlineNs < this.#sliceEndNs) this.#vcpus[this.#inside]!.kick()
     }
   }
 
-  /** Guest code runs until the VM ends. Rejects with what a device or strategy threw. */
+  /** Runs guest code until the VM ends. Rejects with errors of devices and strategies. */
   async run(): Promise<VmEnd> {
     const { power, pace } = this.#parts
     for (;;) {
@@ -114,7 +114,7 @@ export class RunLoop implements InterruptSink {
     }
   }
 
-  /** Stop at the next turn of the event loop, and the guest's time with it. */
+  /** Stops at the next turn of the event loop, with the guest's time. */
   pause(): void {
     if (this.#resumed) return
     this.#resumed = new Promise((resolve) => (this.#resume = resolve))
@@ -129,7 +129,7 @@ export class RunLoop implements InterruptSink {
     this.#resume = undefined
   }
 
-  /** The guest is not to run before this has ended, and what follows from it been done. */
+  /** Guest code does not run before this has settled and its consequences have been handled. */
   hold(until: Promise<unknown>): void {
     this.#held.push(until)
   }
@@ -148,13 +148,13 @@ export class RunLoop implements InterruptSink {
     this.#parts.pace.wake()
   }
 
-  /** Something outside the guest wants the loop's attention. */
+  /** Requests the loop's attention from outside the guest. */
   nudge(): void {
     if (this.#inside >= 0) this.#vcpus[this.#inside]!.kick()
     this.#parts.pace.wake()
   }
 
-  // Slices until the event loop's turn
+  // Slices until the event loop's next turn
 
   #burst(): Burst {
     const { power } = this.#parts
@@ -231,7 +231,7 @@ export class RunLoop implements InterruptSink {
     return ended
   }
 
-  /** The vCPU goes on when the page is there, others meanwhile; of a deterministic guest nothing does, and no time passes. */
+  /** The vCPU continues when the page is there; others run meanwhile. A deterministic guest stops as a whole, and its time with it. */
   #awaitPage(index: number, address: Gpa): void {
     const fail = (reason: string): void => this.#crash(index, reason, this.#vcpus[index]!.readState().rip)
     const ready = this.#parts.frames.ready(address).then(
@@ -259,10 +259,10 @@ export class RunLoop implements InterruptSink {
     return Math.min(Math.max(Math.floor((this.#sliceEndNs - now) * this.#rate), LEAST_BUDGET), MOST_BUDGET)
   }
 
-  /** How fast the guest goes, so that slices take about as long as they should. */
+  /** Measures the guest's speed, so that slices have the intended length. */
   #measure(instructions: number, ns: number): void {
     this.#runNs.value += Math.floor(ns)
-    // Too short to say anything.
+    // Too short to measure.
     if (ns < TURN_NS / 20) return
     this.#rate += (instructions / ns - this.#rate) / 4
   }
@@ -303,12 +303,12 @@ export class RunLoop implements InterruptSink {
   async #release(): Promise<void> {
     while (this.#held.length > 0) {
       await Promise.all(this.#held.splice(0))
-      // Whoever waited for it goes on before the event loop's next turn.
+      // Code that awaited it continues before the event loop's next turn.
       await this.#parts.pace.turn()
     }
   }
 
-  /** A device was not ready: ask it again after each turn, then finish the instruction. */
+  /** A device was not ready: tries again after each turn, then completes the instruction. */
   async #complete(): Promise<void> {
     const { pace, io, power } = this.#parts
     const exit = this.#deferred!

@@ -1,14 +1,13 @@
 /**
- * A console under a deterministic clock: what comes in reaches the guest at whole milliseconds of the guest's clock. Input that is there before
- * the guest runs, or that the guest's own output brings about, thus comes at the same instruction in every run. What a person types meanwhile
- * cannot: only the person repeats it.
+ * A console under a deterministic clock: input reaches the guest at whole milliseconds of the guest's clock. Input that is available before the guest
+ * runs, or is caused by the guest's own output, therefore arrives at the same instruction in every run. Input that a person types meanwhile does not.
  */
 
 import type { Clock, ConsoleBackend } from '@nonroot/contracts'
 
 const EVERY_NS = 1e6 // as often as run loops look for input under a wall clock
 
-/** `arrived`: something is to be delivered, whether or not the guest does anything. */
+/** `arrived`: input is waiting, whether or not the guest runs. */
 export function timedConsole(console: ConsoleBackend, clock: Clock, arrived: () => void): ConsoleBackend {
   const listeners = new Set<(bytes: Uint8Array) => void>()
   let waiting: Uint8Array[] = []

@@ -1,11 +1,11 @@
 /**
- * Disks under a deterministic clock: what a request asks for is done at a time of the guest's clock, and the guest stands still until the host has done
- * it. Between the request and that time nothing happens to the guest's memory, or to the disk. Knows no device and no run loop.
+ * Disks under a deterministic clock: a request is executed at a fixed time of the guest's clock, and the guest stops until the host has completed it.
+ * Before that time neither the guest's memory nor the disk changes. Independent of devices and the run loop.
  */
 
 import type { BlockBackend, Clock, HostBackends, Timer } from '@nonroot/contracts'
 
-/** Guest time that a request takes, about as long as an NVMe disk's. */
+/** Guest time that a request takes, about that of an NVMe disk. */
 const REQUEST_NS = 50_000
 const NS_PER_BYTE = 1 // 1 GB/s
 
@@ -17,19 +17,19 @@ interface Waiting {
 export class TimedDisks {
   readonly #clock: Clock
   readonly #hold: (until: Promise<unknown>) => void
-  /** In the order of asking. */
+  /** In the order of the requests. */
   readonly #waiting = new Set<Waiting>()
-  /** Requests are done one after the other, so that they end in the same order in every run. */
+  /** Requests are executed one after the other, so that they complete in the same order in every run. */
   #last: Promise<unknown> = Promise.resolve()
   #hurried = false
 
-  /** `hold`: the guest is not to go on before this has ended. Called from timers. */
+  /** `hold`: guest code must not continue before this has settled. Called from timers. */
   constructor(clock: Clock, hold: (until: Promise<unknown>) => void) {
     this.#clock = clock
     this.#hold = hold
   }
 
-  /** The host's back ends, with disks that keep to the clock. */
+  /** The host's back ends, with disks that follow the clock. */
   wrap(backends: HostBackends): HostBackends {
     const open: HostBackends['open'] = async (kind, request) => {
       const backend = await backends.open(kind, request)
@@ -41,7 +41,7 @@ export class TimedDisks {
   disk(disk: BlockBackend): BlockBackend {
     const sized = (views: readonly Uint8Array[]): number => views.reduce((sum, { length }) => sum + length, 0)
     const { readVector, writeVector, discard, writeZeroes, onResize } = disk
-    // No readNow and writeNow: what is in the host's page cache is no affair of the guest's.
+    // No readNow and writeNow: the guest must not depend on the host's page cache.
     return {
       get size() {
         return disk.size
@@ -66,10 +66,7 @@ export class TimedDisks {
     }
   }
 
-  /**
-   * As long as `work` lasts no guest time passes: what waits is done at once, in the order of asking, and what is asked for meanwhile, too. For a
-   * machine that is reset, saved or taken apart.
-   */
+  /** No guest time passes during `work`: pending and new requests are executed at once, in order. For resetting, saving or disposing of a machine. */
   async hurry(work: () => Promise<void>): Promise<void> {
     this.#hurried = true
     try {

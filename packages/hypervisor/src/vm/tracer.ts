@@ -1,16 +1,16 @@
-/** Where a run loop tells what it did when. For pictures of a run; absent, it costs nothing. */
+/** Records what a run loop did, and when, for drawings of a run. Costs nothing if absent. */
 
 import type { GuestMemory, Vcpu } from '@nonroot/contracts'
 
-/** What a tracer may look at between slices, and not change. */
+/** What a tracer may read between slices, but not change. */
 export interface TracedVm {
   readonly vcpus: readonly Vcpu[]
   readonly guestMemory: GuestMemory
 }
 
 export interface Tracer {
-  /** The VM is made; before its first slice. */
+  /** Called when the VM has been created, before its first slice. */
   attach?(vm: TracedVm): void
-  /** Something took from `startMs` to `endMs` (monotonic milliseconds) on a track: `vcpu0` ran until `halt`. */
+  /** An activity from `startMs` to `endMs` (monotonic milliseconds) on a track: `vcpu0` ran until `halt`. */
   slice(track: string, name: string, startMs: number, endMs: number): void
 }

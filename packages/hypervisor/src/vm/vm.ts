@@ -12,7 +12,7 @@ import type { Pace } from './pace.ts'
 import type { TimedDisks } from './timed-disks.ts'
 import type { Tracer } from './tracer.ts'
 
-/** What a VM is doing. `created` → `running` ⇄ `paused` → `ended`. */
+/** The state of a VM. `created` → `running` ⇄ `paused` → `ended`. */
 export type VmState = 'created' | 'running' | 'paused' | 'ended'
 
 export interface VcpuInfo {
@@ -40,18 +40,18 @@ export interface Vm {
   readonly state: VmState
   readonly console: ConsoleBackend
   readonly metrics: Metrics
-  /** Runs the guest until it ends. Once. What a guest does never rejects it. */
+  /** Runs the guest until it ends. Can be called once. Nothing that a guest does rejects it. */
   run(): Promise<VmEnd>
-  /** The guest and its time stand still. */
+  /** Stops the guest and its time. */
   pause(): void
   resume(): void
-  /** End it from outside. */
+  /** Ends the VM from outside. */
   stop(): void
-  /** Ask the guest to shut down. False: it does not listen. */
+  /** Requests that the guest shuts down. False: it has no listener. */
   powerButton(): boolean
   reset(): void
   info(): VmInfo
-  /** What all parts counted, up to date. */
+  /** Current values of all metrics. */
   samples(): MetricSample[]
   dispose(): Promise<void>
 }
@@ -68,9 +68,9 @@ export interface VmAssembly {
   readonly power: PowerSwitch
   readonly parts: VmParts
   readonly vcpus: readonly Vcpu[]
-  /** What the guest starts with: its memory is there already, or will be before it runs. */
+  /** The guest's initial state. Its memory is already in place, or will be before it runs. */
   readonly booted: BootState
-  /** The same once more, after a reset. */
+  /** The same after a reset. */
   readonly boot: () => Promise<BootState>
   readonly onReset: 'restart' | 'end'
   readonly pace: Pace
@@ -91,7 +91,7 @@ export class KernelVm implements Vm {
   #placed: BootState['placed'] = []
   #state: VmState = 'created'
 
-  /** The guest's first registers are as the boot protocol wants them. */
+  /** Sets the guest's first registers for the boot protocol. */
   constructor(assembly: VmAssembly) {
     this.#assembly = assembly
     this.name = assembly.name
@@ -140,10 +140,10 @@ export class KernelVm implements Vm {
     }
   }
 
-  /** Something of ours threw: that VM ends, and says where. */
+  /** An error of ours ends that VM, with a message that says where. */
   #failed(error: unknown): VmEnd {
     const { bus, log, power, vcpus } = this.#assembly
-    // What is thrown after the VM was told to end follows from that.
+    // Errors after the VM was asked to end are consequences of it.
     if (power.end?.state === 'crashed') return power.end
     const message = error instanceof Error ? error.message : String(error)
     log.debug(() => (error instanceof Error && error.stack) || message)
@@ -210,12 +210,12 @@ export class KernelVm implements Vm {
     this.#assembly.power.reset()
   }
 
-  /** Something outside the guest wants the run loop's attention. */
+  /** Requests the run loop's attention from outside the guest. */
   nudge(): void {
     this.#loop.nudge()
   }
 
-  /** The guest is not to run before this has ended. */
+  /** Guest code does not run before this has settled. */
   hold(until: Promise<unknown>): void {
     this.#loop.hold(until)
   }
