@@ -1,4 +1,4 @@
-/** The MP table: processors and interrupts for systems that know no ACPI. (Intel, "MultiProcessor Specification", version 1.4) */
+/** The MP table: processors and interrupts for systems without ACPI. (Intel, "MultiProcessor Specification", version 1.4) */
 import type { BootMachine, PlatformDescription } from '@nonroot/contracts'
 import { byteSum, Structure } from '../structure.ts'
 

@@ -40,7 +40,7 @@ export interface EventChannels {
   isOpen(port: number): boolean
   /** A virtual interrupt. Lost where the guest has bound none. */
   raiseVirtual(vcpu: number, virtual: number): void
-  /** The vCPU's vcpu_info is elsewhere: all that pends is looked at once more. */
+  /** The vCPU's vcpu_info is elsewhere: everything pending is checked again. */
   markAll(vcpu: number): void
   /** Something became deliverable to the vCPU, or it is to look: it wakes up. */
   wake(vcpu: number): void

@@ -57,7 +57,7 @@ const Word = {
   transport: 222,
   integrity: 255,
 } as const
-/** The geometry that a drive has until it is told another. */
+/** The geometry that a drive has until it is given another. */
 export const HEADS = 16
 export const SECTORS_PER_TRACK = 63
 /** Blocks of trim ranges that one command may carry: 512 ranges. */
