@@ -7,7 +7,7 @@
  * Random encodings of every user-mode row run on random and adversarial states, natively (native/harness.c, compiled with gcc) and through
  * the handlers; registers, defined flags, faults with error code and address, memory, x87, MXCSR and XMM must agree bit for bit.
  * `--record` keeps the native answers, `--replay` judges by kept ones instead of the processor, `--report` writes a page of counts.
- * Exit status: 0 agreement, 1 difference, 3 no gcc.
+ * Exit status: 0 agreement, 1 difference, 3 no gcc, or a kernel without 32-bit code for `--mode 32`.
  */
 import { spawnSync } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs'
@@ -44,10 +44,15 @@ function compileHarness(directory: string): string | undefined {
   return binary
 }
 
+/** The harness's exit status where the kernel has no segment for 32-bit code. */
+const NO_32_BIT_CODE = 4
+class No32BitCode extends Error {}
+
 function runNatively(binary: string, file: string, batch: Batch): void {
   const descriptor = openSync(file, 'w+')
   writeSync(descriptor, batch.bytes)
   const { status, signal, stderr } = spawnSync(binary, [file], { encoding: 'utf8' })
+  if (status === NO_32_BIT_CODE) throw new No32BitCode('this kernel runs no 32-bit code (IA32 emulation is off): nothing was judged; run --mode 32 on another host')
   if (status !== 0) throw new Error(`harness: status ${status}, signal ${signal} ${stderr}`)
   readSync(descriptor, batch.bytes, batch.output, batch.bytes.length - batch.output, batch.output)
   closeSync(descriptor)
@@ -115,4 +120,10 @@ function main(): number {
   return oracle.different ? 1 : 0
 }
 
-process.exitCode = main()
+try {
+  process.exitCode = main()
+} catch (error) {
+  if (!(error instanceof No32BitCode)) throw error
+  console.log(error.message)
+  process.exitCode = 3
+}

@@ -22,6 +22,7 @@
 #define SLOT 64
 #define CODE_64 0x33 /* Linux's selectors */
 #define CODE_32 0x23
+#define NO_32_BIT_CODE 4 /* exit status: the kernel has no such segment */
 #define DATA_SEGMENT 0x2b
 #define DATA 0x20000000ul
 #define DATA_SIZE 0x2000ul
@@ -109,6 +110,7 @@ static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_R
 static void on_signal(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
   greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+  if (registers[REG_RIP] == (greg_t)harness_far_jump) _exit(NO_32_BIT_CODE);
   State *out = harness_out;
   for (int n = 0; n < 16; n++) harness_gpr[n] = registers[order[n]];
   harness_flags_in = registers[REG_EFL];
