@@ -199,8 +199,11 @@ export class Processor {
     flushAll(this.core)
   }
 
-  /** Runs one instruction alone, or delivers the trap of the one before: single steps, breakpoints, some of what a shadow covers. */
-  #step(): StopReason | undefined {
+  /**
+   * Runs one instruction alone, or delivers the trap of the one before: single steps, breakpoints, some of what a shadow covers. `known`: its record, where
+   * there is one.
+   */
+  #step(known = 0): StopReason | undefined {
     const { core } = this
     if (trapIsDue(core)) {
       core.raise(DB)
@@ -211,17 +214,17 @@ export class Processor {
     const covered = core.get32(S.shadow) as Shadow
     if (covered) setShadow(core, SHADOW.none)
     core.covered = covered
-    const block = this.#block(1)
-    if (!block) {
+    const block = known ? undefined : this.#block(1)
+    if (!known && !block) {
       this.#cover(covered)
       return this.#fault()
     }
-    // The budget lets the one instruction run; the next block's entry ends the slice.
+    // The budget lets the one instruction run; the next block's entry ends the slice. A block of its own takes the instruction off by itself.
     this.#aside = core.get32(S.budget) - 1
     this.#slice -= this.#aside
-    core.set32(S.budget, 1)
-    this.handlers.enter(core.base, block.first)
-    this.blocks.release(block)
+    core.set32(S.budget, block ? 1 : 0)
+    this.handlers.enter(core.base, block ? block.first : known)
+    if (block) this.blocks.release(block)
     const exit = core.get32(S.exit)
     const isDone = this.#isDone(exit)
     if (!isDone) {
@@ -348,7 +351,8 @@ export class Processor {
       case EXIT.interpret:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
-        return this.#step()
+        // In a shadow the instruction's record is the next one.
+        return this.#step(inRegion ? 0 : (core.get32(S.record) >>> 0) + RECORD.size)
       case EXIT.crossing: {
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
