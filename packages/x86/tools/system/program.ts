@@ -129,13 +129,13 @@ function invalidation(c: Context, linear: bigint): [string, number[]] {
 const toggleTwice = (bit: bigint): number[] => [
   ...asm.fromControl(4, R.rax), ...asm.movImmediate(R.rcx, bit), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax),
 ]
-/** The descriptor lies on the kernel's stack. */
-function invpcid({ random }: Context, linear: bigint): [string, number[]] {
-  const type = random.below(4)
-  const pcid = BigInt(random.below(3))
+/** PCID 0 is the current one, mostly. */
+function invpcid({ random }: Context, linear: bigint, type = random.below(4)): [string, number[]] {
+  const pcid = BigInt(random.below(3) ? 0 : random.below(3))
   return [
     `, INVPCID ${type} of ${pcid}`,
     [
+      // The descriptor lies on the kernel's stack.
       ...asm.movImmediate(R.rax, linear), ...asm.push(R.rax), ...asm.movImmediate(R.rax, pcid), ...asm.push(R.rax), ...asm.movImmediate32(R.rax, type), ...asm.invpcid(R.rax, R.rsp),
       ...asm.addImmediate(R.rsp, 16),
     ],
@@ -153,16 +153,17 @@ function call(c: Context): Action {
   const linear = snippet(c)
   return plain(`call ${show(linear)}`, asm.movImmediate(R.rdi, linear), asm.call(R.rdi))
 }
-/** The same place called twice with something in between: what decoded and linked code must not outlive. */
+/** The same place used twice with something in between: what translations, decoded and linked code must not outlive. */
 function callAround(c: Context): Action {
   const linear = snippet(c)
   const page = BigInt.asUintN(64, linear & ~0xfffn)
   const address = entryAddress(c, page, 1)
   const from = c.operand(() => randomEntry(c.random, 1))
+  const [name, invalidate] = c.random.below(3) ? [', INVLPG', [...asm.movImmediate(R.rbx, page), ...asm.invlpg(R.rbx)]] as const : invpcid(c, page, c.random.below(2))
+  const touch = c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi)
   return plain(
-    `call ${show(linear)}, entry at ${show(address)}, INVLPG, call`,
-    asm.movImmediate(R.rdi, linear), asm.call(R.rdi), asm.load(R.rax, R.r13, from), asm.movImmediate(R.rbx, address), asm.store(R.rax, R.rbx),
-    asm.movImmediate(R.rbx, page), asm.invlpg(R.rbx), asm.call(R.rdi),
+    `use of ${show(linear)}, entry at ${show(address)}${name}, use again`,
+    asm.movImmediate(R.rdi, linear), touch, asm.load(R.rax, R.r13, from), asm.movImmediate(R.rbx, address), asm.store(R.rax, R.rbx), [...invalidate], touch,
   )
 }
 /** One page of code at two addresses: what lies behind it differs. */
