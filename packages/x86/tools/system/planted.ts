@@ -61,10 +61,12 @@ for (const { name, file, right, wrong, also } of MISTAKES) {
     const run = spawnSync(process.execPath, ['--conditions=@nonroot/source', 'tools/oracle-system.ts', '--programs', programs, '--most', '1', '--json'], { cwd: copy, encoding: 'utf8' })
     const last = run.stdout.trim().split('\n').at(-1) ?? ''
     const result = last.startsWith('{') ? (JSON.parse(last) as { programs: number; differences: number; seconds: number }) : undefined
-    if (run.status === 0 || !result?.differences) {
+    if (run.stderr.includes('no end after')) console.log(`found   ${name}: a program had no end`)
+    else if (result?.differences) console.log(`found   ${name}: program ${result.programs}, ${result.seconds.toFixed(1)} s`)
+    else {
       missed++
       console.log(`MISSED  ${name}${result ? ` (${result.programs} programs)` : `: ${run.stderr.slice(-400)}`}`)
-    } else console.log(`found   ${name}: program ${result.programs}, ${result.seconds.toFixed(1)} s`)
+    }
   } finally {
     rmSync(copy, { recursive: true, force: true })
   }
