@@ -19,7 +19,7 @@ import { checkSegment } from './state/segments.ts'
 import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
 import { resetProcessor } from './control/reset.ts'
 import { EXIT, S, SEGMENT, VCPU_TOTAL } from './state/layout.ts'
-import { FLAG } from './state/register-bits.ts'
+import { FLAG, VECTOR } from './state/register-bits.ts'
 import { MODE } from './state/mode.ts'
 import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
 import { exitOf } from './rows/exits.ts'
@@ -51,8 +51,6 @@ const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) => (exit === 
 const UNDONE = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
   ([EXIT.exception, EXIT.abandoned, EXIT.crossing, EXIT.interpret, EXIT.shutdown] as number[]).includes(exit) ? 1 : 0,
 )
-const DB = 1
-const GP = 13
 
 export class Processor {
   readonly core: Core
@@ -206,7 +204,7 @@ export class Processor {
   #step(known = 0): StopReason | undefined {
     const { core } = this
     if (trapIsDue(core)) {
-      core.raise(DB)
+      core.raise(VECTOR.DB)
       return this.#fault()
     }
     const held = core.pendingDebug
@@ -230,7 +228,7 @@ export class Processor {
     if (!isDone) {
       this.#cover(covered)
       // What an instruction met that did not complete is forgotten.
-      if (exit === EXIT.exception && core.get32(S.vector) !== DB) core.pendingDebug = held
+      if (exit === EXIT.exception && core.get32(S.vector) !== VECTOR.DB) core.pendingDebug = held
     }
     let stop: StopReason | undefined
     if (exit === EXIT.budget) {
@@ -253,7 +251,7 @@ export class Processor {
     // A trap is pending then: it ends a halt, and comes first where the hypervisor goes on.
     if (stop === 'halt' || stop === 'stop') return stop
     if (trapIsDue(core)) {
-      core.raise(DB)
+      core.raise(VECTOR.DB)
       stop = this.#fault()
     }
     const isOpen = core.get32(S.shadow) === SHADOW.none && (wasCovered || core.get32(S.flags) & FLAG.IF)
@@ -282,7 +280,7 @@ export class Processor {
   #block(limit: number): Block | undefined {
     const { core } = this
     if (this.#isNearLimit(1)) {
-      core.raise(GP)
+      core.raise(VECTOR.GP)
       return undefined
     }
     this.#locate()
@@ -306,7 +304,7 @@ export class Processor {
     if (block && !limit) this.blocks.publish(block)
     if (block && limit && this.#isNearLimit(block.length)) {
       this.blocks.release(block)
-      core.raise(GP)
+      core.raise(VECTOR.GP)
       return undefined
     }
     return block

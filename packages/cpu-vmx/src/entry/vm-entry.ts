@@ -4,14 +4,13 @@
  */
 
 import { VcpuSignal } from '@nonroot/contracts'
-import { S, SEGMENT, setRealSegment } from '@nonroot/x86'
+import { S, SEGMENT, setRealSegment, EFER } from '@nonroot/x86'
 import { EntryControl, SecondaryControl } from '../tables/controls.ts'
 import { failedEntryCheck, type EntryCheckContext } from './checks/index.ts'
 import { recordEntryFailure } from '../exit/record-exit.ts'
 import type { EventInjection } from './event-injection.ts'
 import type { VmxGuest } from '../guest.ts'
 
-const EFER_LMA = 0x400
 /** Without these, instructions are undefined: `enabledBy` of the processor's rows. */
 const INSTRUCTION_CONTROLS =
   SecondaryControl.enableRdtscp |
@@ -41,7 +40,7 @@ export class VmEntry {
     if (unchanged && !guest.taskPriority.isUnderThreshold) return true
     // With unrestricted guest, exits copy EFER.LMA to this control.
     const control = vmcs.read32('entryControls')
-    const long = (core.get32(S.efer) & EFER_LMA) !== 0
+    const long = (core.get32(S.efer) & EFER.lma) !== 0
     vmcs.write32('entryControls', long ? control | EntryControl.ia32eModeGuest : control & ~EntryControl.ia32eModeGuest)
     const failed = failedEntryCheck(vmcs, this.context)
     if (failed) {

@@ -1,11 +1,10 @@
 /** @hot The VM-execution controls of the current VMCS as plain words: read once after each change, used at every intercept. */
 
+import { VECTOR } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from '../tables/controls.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 import type { PauseLoop } from './pause-loop.ts'
-
-const PAGE_FAULT = 14
 
 export class ControlCache {
   pin = 0
@@ -61,7 +60,7 @@ export class ControlCache {
   /** Under a hardware root the hook `walkFault` has already handled page faults. (SDM Vol. 3C, "Exception Bitmap") */
   exceptionExits(core: Core, vector: number, errorCode: number): boolean {
     const named = ((this.exceptions >>> vector) & 1) === 1
-    if (vector !== PAGE_FAULT) return named
+    if (vector !== VECTOR.PF) return named
     if (core.paging.hardwareRoot) return false
     return ((errorCode & this.pageFaultMask) >>> 0 === this.pageFaultMatch) === named
   }

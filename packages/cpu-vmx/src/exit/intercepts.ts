@@ -1,6 +1,6 @@
 /** @hot Which instructions exit: the `exit` column of the processor's rows, decided by the VM-execution controls. */
 
-import { EXIT_CAUSES, gpr, MODE, RCX, RDI, RSI, S } from '@nonroot/x86'
+import { EXIT_CAUSES, gpr, MODE, RCX, RDI, RSI, S, CR0 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from '../tables/controls.ts'
 import { crAccessQualification } from './exit-qualification.ts'
@@ -49,14 +49,13 @@ const crStore: Judge = (controls, core) => {
   const bit = register === 3 ? ProcessorControl.cr3StoreExiting : register === 8 ? ProcessorControl.cr8StoreExiting : 0
   return (controls.processor & bit) !== 0
 }
-const CR0_TS = 8
 const lmsw: Judge = (controls, core) => {
   const shadow = core.get32(S.cr0)
   const source = core.arg32(0)
   // PE can only be set.
   return ((source ^ shadow) & controls.cr0Mask & 0xe) !== 0 || (source & ~shadow & controls.cr0Mask & 1) !== 0
 }
-const clts: Judge = (controls, core) => (controls.cr0Mask & core.get32(S.cr0) & CR0_TS) !== 0
+const clts: Judge = (controls, core) => (controls.cr0Mask & core.get32(S.cr0) & CR0.ts) !== 0
 
 /** Arguments (port, bytes). */
 const io: Judge = (controls, core) => {

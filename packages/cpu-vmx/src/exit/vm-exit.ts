@@ -1,6 +1,20 @@
 /** @hot The processor's hooks in non-root operation: each records a VM exit, counts it and calls the exit handler. */
 
-import { ACCESS, EVENT, EXIT, LEFT, PROCEED, S, SECOND_STAGE, STALLED, WALK_FAULT } from '@nonroot/x86'
+import {
+  ACCESS,
+  EVENT,
+  EXIT,
+  LEFT,
+  PROCEED,
+  S,
+  SECOND_STAGE,
+  STALLED,
+  WALK_FAULT,
+  CR0,
+  CR4,
+  EFER,
+  VECTOR,
+} from '@nonroot/x86'
 import type {
   Core,
   EventKind,
@@ -24,16 +38,11 @@ import {
 } from '../tables/interruption-info.ts'
 import type { VmxGuest } from '../guest.ts'
 
-const DEBUG = 1
-const DOUBLE_FAULT = 8
-const PAGE_FAULT = 14
-const HIDDEN_PAGE_FAULT = interruptionInfo(InterruptionType.hardwareException, PAGE_FAULT, true)
-const CR0_PE = 1
+const HIDDEN_PAGE_FAULT = interruptionInfo(InterruptionType.hardwareException, VECTOR.PF, true)
 /** Bits that affect translation: the paging strategy is notified of changes. */
-const CR0_PAGING = 0x8001_0001 | 0
-const CR4_PAGING = 0x0032_10b0
-const EFER_PAGING = 0xd00
-const CR4_PCIDE = 0x2_0000
+const CR0_PAGING = CR0.pg | CR0.wp | CR0.pe
+const CR4_PAGING = CR4.pse | CR4.pae | CR4.pge | CR4.la57 | CR4.pcide | CR4.smep | CR4.smap
+const EFER_PAGING = EFER.lme | EFER.lma | EFER.nxe
 
 export class VmExit implements Hooks {
   /** Called at each exit. A test, a debugger or a nested hypervisor may replace them. */
@@ -137,14 +146,14 @@ export class VmExit implements Hooks {
     if (vector === STALLED) return this.stall(core)
     if (!this.guest.controls.exceptionExits(core, vector, errorCode)) return false
     const { guest } = this
-    const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0_PE) !== 0
+    const hasErrorCode = kind === EVENT.exception && exceptionHasErrorCode(vector) && (core.get32(S.cr0) & CR0.pe) !== 0
     const info = interruptionInfo(kind, vector, hasErrorCode) | this.nmiUnblocking(vector)
     const { faultLow, faultHigh } = core.paging
     guest.current.isHidden = false
     const result =
-      vector === PAGE_FAULT
+      vector === VECTOR.PF
         ? this.exit('exceptionOrNmi', faultLow, faultHigh, length, info, errorCode)
-        : this.exit('exceptionOrNmi', vector === DEBUG ? core.pendingDebug : 0, 0, length, info, errorCode)
+        : this.exit('exceptionOrNmi', vector === VECTOR.DB ? core.pendingDebug : 0, 0, length, info, errorCode)
     if (result === PROCEED) return false
     // The handler has set RIP, or the instruction will run again.
     if (result !== LEFT) core.set32(S.exit, EXIT.stop)
@@ -164,7 +173,7 @@ export class VmExit implements Hooks {
   /** Bit 12 of the exit-interruption information. (SDM Vol. 3C, "Information for VM Exits Due to Vectored Events") */
   private nmiUnblocking(vector: number): number {
     const { unblocksNmi, delivering } = this.guest.core
-    return unblocksNmi && !delivering && vector !== DOUBLE_FAULT ? InterruptionBit.nmiUnblocking : 0
+    return unblocksNmi && !delivering && vector !== VECTOR.DF ? InterruptionBit.nmiUnblocking : 0
   }
 
   secondStageViolation(guestPhysical: number, qualification: number): SecondStageAnswer {
@@ -192,7 +201,7 @@ export class VmExit implements Hooks {
     guest.current.setLinear(low, high)
     guest.current.isHidden = true
     guest.pagingPort.guest.userPagesAllowed = (access & ACCESS.smap) === 0
-    const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(PAGE_FAULT)
+    const info = HIDDEN_PAGE_FAULT | this.nmiUnblocking(VECTOR.PF)
     switch (this.exit('exceptionOrNmi', low, high, 0, info, guest.core.paging.errorCode)) {
       case RETRY:
         return WALK_FAULT.retry
@@ -230,7 +239,7 @@ export class VmExit implements Hooks {
     if (modeChanged) guest.accept(ports.paging.onModeChange(pagingPort))
     // Under PAE some writes of CR0 and CR4 also reload the PDPTEs.
     else if (pagingPort.intercepts.rootWrite && (rootWritten || pagingPort.guest.format === 'pae')) {
-      const keep = (core.get32(S.cr4) & CR4_PCIDE) !== 0 && guest.current.keepsTranslations
+      const keep = (core.get32(S.cr4) & CR4.pcide) !== 0 && guest.current.keepsTranslations
       guest.accept(ports.paging.onRootWrite(pagingPort, core.get64(S.cr3), keep))
     }
     pagingPort.changing = false

@@ -3,12 +3,12 @@
  * emulation and debuggers.
  */
 
+import { CR4 } from '@nonroot/x86'
 import type { GuestMemory, GuestPagingState } from '@nonroot/contracts'
 
 const ADDRESS = 0xff_ffff_f000n
 const PRESENT = 1n
 const LARGE = 0x80n
-const CR4_PSE = 0x10
 
 export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, address: bigint): number | undefined {
   switch (paging.format) {
@@ -17,7 +17,7 @@ export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, ad
     case 'legacy32': {
       const directory = memory.readU32(Number(paging.cr3 & 0xffff_f000n) + Number((address >> 22n) & 0x3ffn) * 4)
       if (directory === undefined || !(directory & 1)) return undefined
-      if (directory & 0x80 && paging.cr4 & CR4_PSE) {
+      if (directory & 0x80 && paging.cr4 & CR4.pse) {
         return (
           ((directory >>> 13) & 0xff) * 0x1_0000_0000 + ((directory & 0xffc0_0000) >>> 0) + Number(address & 0x3f_ffffn)
         )

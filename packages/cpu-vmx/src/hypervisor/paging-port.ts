@@ -10,15 +10,14 @@ import {
   S,
   setSecondStage,
   updatePaging,
+  CR0,
+  CR4,
+  EFER,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import { ProcessorControl, SecondaryControl } from '../tables/controls.ts'
 import type { Vmcs } from '../vmcs/vmcs.ts'
 
-const CR0_PG = 0x8000_0000 | 0
-const CR4_PAE = 0x20
-const CR4_LA57 = 0x1000
-const EFER_LMA = 0x400
 const PAGE_FAULT_BIT = 1 << 14
 /** EPT pointer: write-back tables, four levels, accessed and dirty flags. */
 const EPTP_WRITE_BACK = 6
@@ -53,9 +52,9 @@ class GuestPagingView implements GuestPagingState {
     return this.core.get32(S.efer)
   }
   get format(): PagingFormat {
-    if (!(this.cr0 & CR0_PG)) return 'none'
-    if (this.efer & EFER_LMA) return this.cr4 & CR4_LA57 ? 'fiveLevel' : 'fourLevel'
-    return this.cr4 & CR4_PAE ? 'pae' : 'legacy32'
+    if (!(this.cr0 & CR0.pg)) return 'none'
+    if (this.efer & EFER.lma) return this.cr4 & CR4.la57 ? 'fiveLevel' : 'fourLevel'
+    return this.cr4 & CR4.pae ? 'pae' : 'legacy32'
   }
 }
 

@@ -6,6 +6,7 @@ import type { Core } from '../state/core.ts'
 import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
 import { FEATURES, type Feature } from '../rows/features.ts'
 import { S } from '../state/layout.ts'
+import { CR4 } from '../state/register-bits.ts'
 
 /**
  * Family 6, model 36H, stepping 1: an in-order Atom. Of such processors kernels know that nothing runs speculatively, so
@@ -143,7 +144,7 @@ function fill(core: Core, leaf: number, subleaf: number, r: Uint32Array): void {
     case 1:
       r[0] = SIGNATURE
       r[1] = (8 << 8) | (1 << 16) // CLFLUSH line of 64 bytes, one logical processor
-      if (core.get32(S.cr4) & 0x4_0000) r[2]! |= 1 << 27 // OSXSAVE
+      if (core.get32(S.cr4) & CR4.osxsave) r[2]! |= 1 << 27 // OSXSAVE
       if (!(core.get32(S.apicBase) & 0x800)) r[3]! &= ~(1 << 9)
       return
     case 2:

@@ -5,6 +5,7 @@
 import type { Core } from '../state/core.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { applyControls } from './derive.ts'
+import { CR4 } from '../state/register-bits.ts'
 
 export interface Msr {
   readonly name: string
@@ -175,6 +176,6 @@ export function writeMsr(core: Core, index: number, value: bigint): boolean {
 
 /** By the address width in force (48 bits, or 57 with CR4.LA57). */
 export function isCanonical(core: Core, value: bigint): boolean {
-  const width = core.get32(S.cr4) & 0x1000 ? 57 : 48
+  const width = core.get32(S.cr4) & CR4.la57 ? 57 : 48
   return BigInt.asUintN(64, BigInt.asIntN(width, value)) === value
 }

@@ -10,7 +10,7 @@ import type { Core } from '../state/core.ts'
 import { readXsaveArea, writeXsaveArea } from './state-images.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { FLAG } from '../state/register-bits.ts'
+import { CR0, FLAG } from '../state/register-bits.ts'
 import { MSRS, readMsr, writeMsr } from './msrs.ts'
 import { privilegeOf } from '../state/segments.ts'
 import { updateBreakpoints } from './update-mode.ts'
@@ -113,7 +113,7 @@ function given<T>(value: T | undefined, write: (value: T) => void): void {
 }
 
 function derive(core: Core): void {
-  const real = !(core.get32(S.cr0) & 1)
+  const real = !(core.get32(S.cr0) & CR0.pe)
   const v86 = (core.get32(S.flags) & FLAG.VM) !== 0
   core.set32(S.cpl, real ? 0 : v86 ? 3 : privilegeOf(core.segmentAttributes(SEGMENT.ss)))
   applyControls(core, ALL_CONTROLS)

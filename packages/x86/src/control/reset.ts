@@ -7,6 +7,7 @@ import { setSegment } from '../state/segments.ts'
 import { SIGNATURE } from './cpuid.ts'
 import { updateBreakpoints } from './update-mode.ts'
 import { ALL_CONTROLS, applyControls } from './derive.ts'
+import { CR0 } from '../state/register-bits.ts'
 
 const DATA = 0x93
 const CR0_AFTER_RESET = 0x6000_0010
@@ -17,7 +18,7 @@ const MISC_ENABLE_AFTER_RESET = 0x1801n
 
 /** `powerUp` clears all; `init` keeps FPU, SSE, MSRs, MTRRs and CR0.CD and NW. */
 export function resetProcessor(core: Core, kind: 'powerUp' | 'init' = 'powerUp'): void {
-  const caching = kind === 'init' ? core.get32(S.cr0) & 0x6000_0000 : 0x6000_0000
+  const caching = kind === 'init' ? core.get32(S.cr0) & (CR0.cd | CR0.nw) : 0x6000_0000
   for (let n = 0; n < 16; n++) core.set64(gpr(n), 0n)
   core.set64(gpr(RDX), BigInt(SIGNATURE))
   writeFlags(core, 2)

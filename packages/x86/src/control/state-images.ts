@@ -3,7 +3,7 @@ import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '.
 import { currentAccess, readRange, writeRange } from '../paging/access/linear.ts'
 import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
 import { in64BitCode } from '../state/segments.ts'
-import { CR4 } from '../state/register-bits.ts'
+import { CR0, CR4 } from '../state/register-bits.ts'
 import { VECTOR } from '../state/register-bits.ts'
 
 const LEGACY = 512
@@ -140,8 +140,8 @@ function fxrstor(core: Core): Outcome {
 
 /** CR0.EM, CR0.TS, CR4.OSXSAVE. */
 function available(core: Core, xsave: boolean): void {
-  if (xsave ? !(core.get32(S.cr4) & CR4.osxsave) : core.get32(S.cr0) & 4) throw new GuestFault(VECTOR.UD)
-  if (core.get32(S.cr0) & 8) throw new GuestFault(VECTOR.NM)
+  if (xsave ? !(core.get32(S.cr4) & CR4.osxsave) : core.get32(S.cr0) & CR0.em) throw new GuestFault(VECTOR.UD)
+  if (core.get32(S.cr0) & CR0.ts) throw new GuestFault(VECTOR.NM)
 }
 function aligned(core: Core, to: number): { low: number; high: number } {
   const low = core.get32(S.args)

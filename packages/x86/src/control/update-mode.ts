@@ -5,7 +5,7 @@ import { quickFillOf } from '../paging/tlb/quick-fill.ts'
 import { forgetUserBank } from '../paging/access/slow-path.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
 import { QUICK_FILL, S, SEG, segment, SEGMENT, TLB_BANK } from '../state/layout.ts'
-import { FLAG, RIGHTS } from '../state/register-bits.ts'
+import { CR0, CR4, EFER, FLAG, RIGHTS } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
 
 const CS = segment(SEGMENT.cs)
@@ -17,19 +17,19 @@ export function updateMode(core: Core): void {
   const cr4 = core.get32(S.cr4)
   const flags = core.get32(S.flags)
   const cs = core.get32(CS + SEG.attributes)
-  const long = (core.get32(S.efer) & 0x400) !== 0
-  const v86 = (flags & FLAG.VM) !== 0 && (cr0 & 1) !== 0
+  const long = (core.get32(S.efer) & EFER.lma) !== 0
+  const v86 = (flags & FLAG.VM) !== 0 && (cr0 & CR0.pe) !== 0
   const user = core.get32(S.cpl) === 3
 
   const code = long && cs & RIGHTS.long ? 2 : cs & RIGHTS.big ? 1 : 0
   let mode: number = code
   if (code !== 2 && core.get32(SS + SEG.attributes) & RIGHTS.big) mode |= MODE.stack32
   if (v86) mode |= MODE.v86
-  else if (cr0 & 1) mode |= MODE.protectedMode
+  else if (cr0 & CR0.pe) mode |= MODE.protectedMode
   if (user) mode |= MODE.user
   if (long) mode |= MODE.longMode
-  if (cr0 & 0xc) mode |= MODE.noX87
-  if (cr0 & 0xc || !(cr4 & 0x200)) mode |= MODE.noSse
+  if (cr0 & (CR0.em | CR0.ts)) mode |= MODE.noX87
+  if (cr0 & (CR0.em | CR0.ts) || !(cr4 & CR4.osfxsr)) mode |= MODE.noSse
   const limit = core.get32(CS + SEG.limit) >>> 0
   if (code === 1 ? limit !== 0xffff_ffff : code === 0 && limit < 0xffff) mode |= MODE.csLimited
   if (core.get32(S.shadow)) mode |= MODE.shadow
@@ -40,7 +40,7 @@ export function updateMode(core: Core): void {
   core.set32(S.csBase + 4, 0)
   updateBank(core)
 
-  const alignment = user && (flags & FLAG.AC) !== 0 && (cr0 & 0x40000) !== 0
+  const alignment = user && (flags & FLAG.AC) !== 0 && (cr0 & CR0.am) !== 0
   if (alignment !== core.paging.alignmentCheck) {
     core.paging.alignmentCheck = alignment
     core.set32(QUICK_FILL, quickFillOf(core))
@@ -51,7 +51,7 @@ export function updateMode(core: Core): void {
 
 /** The TLB bank that CPL, CR4.SMAP and EFLAGS.AC select. */
 export function updateBank(core: Core): void {
-  const smap = (core.get32(S.cr4) & 0x20_0000) !== 0 && !(core.get32(S.flags) & FLAG.AC)
+  const smap = (core.get32(S.cr4) & CR4.smap) !== 0 && !(core.get32(S.flags) & FLAG.AC)
   const bank = core.get32(S.cpl) === 3 ? TLB_BANK.user : smap ? TLB_BANK.supervisor : TLB_BANK.supervisorUserAllowed
   core.set32(S.tlb, bankAddress(core, bank))
 }

@@ -1,11 +1,10 @@
 /** Debug exceptions: instruction breakpoints before an instruction, single step and data breakpoints after it. (SDM Vol. 3B, "Debug Exceptions") */
 import type { Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
-import { DR6, FLAG } from '../state/register-bits.ts'
+import { DR6, FLAG, VECTOR } from '../state/register-bits.ts'
 import { SHADOW } from '../state/shadow.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
 
-const DB = 1
 
 /** True when the instruction at RIP meets an instruction breakpoint; RF and the shadow of MOV SS shield one instruction. */
 export function beforeInstruction(core: Core): boolean {
@@ -26,7 +25,7 @@ export function beforeInstruction(core: Core): boolean {
   }
   if (!hits) return false
   core.pendingDebug |= hits
-  core.raise(DB)
+  core.raise(VECTOR.DB)
   return true
 }
 

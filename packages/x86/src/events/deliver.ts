@@ -4,7 +4,7 @@
  */
 import { GuestFault, Left, type Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
-import { FLAG, DR6 } from '../state/register-bits.ts'
+import { DR6, FLAG, VECTOR } from '../state/register-bits.ts'
 import { SHADOW, setShadow } from '../state/shadow.ts'
 import { EVENT, type DeliveredEvent } from '../state/hooks.ts'
 import { enterDebugHandler } from './debug.ts'
@@ -14,9 +14,6 @@ import { hasErrorCode, isContributory } from './vectors.ts'
 /** `stop`: it exited to the hypervisor. */
 export type Delivery = 'delivered' | 'shutdown' | 'stop'
 
-const DB = 1
-const DOUBLE_FAULT = 8
-const PAGE_FAULT = 14
 
 /** An exception that the instruction at RIP raised (or, for traps, the one before). */
 export function deliverException(core: Core, vector: number, errorCode: number): Delivery {
@@ -26,7 +23,7 @@ export function deliverException(core: Core, vector: number, errorCode: number):
   core.unblocksNmi = false
   if (left) {
     // The exit has told what was met.
-    if (vector === DB) core.pendingDebug = 0
+    if (vector === VECTOR.DB) core.pendingDebug = 0
     return 'stop'
   }
   noteException(core, vector)
@@ -41,10 +38,10 @@ export function deliverInterrupt(core: Core, vector: number, kind: 'external' | 
 
 /** What an exception changes beside its delivery: CR2, DR6. Not for events that VM entry injects. */
 function noteException(core: Core, vector: number): void {
-  if (vector === PAGE_FAULT) {
+  if (vector === VECTOR.PF) {
     core.set32(S.cr2, core.paging.faultLow)
     core.set32(S.cr2 + 4, core.paging.faultHigh)
-  } else if (vector === DB) {
+  } else if (vector === VECTOR.DB) {
     // General detect is a fault like any other; breakpoints push RF as it is.
     if (core.pendingDebug & DR6.generalDetect) core.set32(S.flags, core.get32(S.flags) | FLAG.RF)
     enterDebugHandler(core)
@@ -102,7 +99,7 @@ function deliverBehind(core: Core, event: DeliveredEvent): boolean {
 function after(core: Core, current: DeliveredEvent, fault: GuestFault): DeliveredEvent | 'shutdown' | 'stop' {
   const { vector, errorCode } = fault
   const exception = current.kind === EVENT.exception
-  if (exception && current.vector === DOUBLE_FAULT) {
+  if (exception && current.vector === VECTOR.DF) {
     // Neither a triple fault nor a double fault that exits counts as an exit during event delivery.
     core.delivering = undefined
     core.hooks?.tripleFault()
@@ -114,9 +111,9 @@ function after(core: Core, current: DeliveredEvent, fault: GuestFault): Delivere
   const double =
     exception &&
     ((isContributory(first) && isContributory(vector)) ||
-      (first === PAGE_FAULT && (vector === PAGE_FAULT || isContributory(vector))))
+      (first === VECTOR.PF && (vector === VECTOR.PF || isContributory(vector))))
   if (!double) return { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 }
   core.delivering = undefined
-  if (core.hooks?.exception(DOUBLE_FAULT, 0)) return 'stop'
-  return { kind: EVENT.exception, vector: DOUBLE_FAULT, errorCode: 0, hasErrorCode: true, length: 0 }
+  if (core.hooks?.exception(VECTOR.DF, 0)) return 'stop'
+  return { kind: EVENT.exception, vector: VECTOR.DF, errorCode: 0, hasErrorCode: true, length: 0 }
 }

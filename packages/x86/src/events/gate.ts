@@ -6,7 +6,7 @@ import { GuestFault, type Core } from '../state/core.ts'
 import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../paging/access/linear.ts'
 import { readFlags } from '../state/flags.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { CR0, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
 import { invalidateSegment, isLong, isV86, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, isNull, loadSegment, readDescriptor, setNullStack, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
@@ -27,7 +27,7 @@ function flagsImage(core: Core, event: DeliveredEvent): number {
 
 /** True when a task switch left to the hypervisor. */
 export function deliverThroughTable(core: Core, event: DeliveredEvent): boolean {
-  if (!(core.get32(S.cr0) & 1)) deliverReal(core, event)
+  if (!(core.get32(S.cr0) & CR0.pe)) deliverReal(core, event)
   else if (isLong(core)) deliverLong(core, event)
   else return deliverProtected(core, event)
   return false

@@ -4,9 +4,8 @@ import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging
 import { ACCESS } from '../state/paging-state.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isProtected } from '../state/segments.ts'
-import { RIGHTS } from '../state/register-bits.ts'
+import { RIGHTS, VECTOR } from '../state/register-bits.ts'
 
-const STACK_FAULT = 12
 const RSP_AT = gpr(RSP)
 
 export class Stack {
@@ -138,7 +137,7 @@ export class Stack {
   /** #SS where a 64-bit pointer is not canonical. */
   checkCanonical(): void {
     const shift = this.core.paging.canonicalShift
-    if ((this.high << shift) >> shift !== this.high) throw new GuestFault(STACK_FAULT, this.code)
+    if ((this.high << shift) >> shift !== this.high) throw new GuestFault(VECTOR.SS, this.code)
   }
 
   #offset(offset: number): number {
@@ -159,6 +158,6 @@ export class Stack {
     const inside = down
       ? first > this.limit && last <= (this.rights & RIGHTS.big ? 0xffff_ffff : 0xffff)
       : last <= this.limit
-    if (!inside) throw new GuestFault(STACK_FAULT, this.code)
+    if (!inside) throw new GuestFault(VECTOR.SS, this.code)
   }
 }

@@ -21,6 +21,7 @@ import {
 import { quickFillOf } from './tlb/quick-fill.ts'
 import { guestPage } from './second-stage.ts'
 import { markLarge } from './tlb/tlb.ts'
+import { CR0, CR4, EFER } from '../state/register-bits.ts'
 
 /**
  * Page-aligned HPA behind a linear address, or a status. `access` is a sum of ACCESS. Leaves frame, writable, isGlobal and level
@@ -306,23 +307,23 @@ export function derivePaging(core: Core): void {
   const cr0 = core.get32(S.cr0)
   const cr4 = core.get32(S.cr4)
   const efer = core.get32(S.efer)
-  const nx = (efer & 0x800) !== 0
+  const nx = (efer & EFER.nxe) !== 0
   const paging = cr0 < 0
-  const long = (efer & 0x400) !== 0
+  const long = (efer & EFER.lma) !== 0
   p.kind = !paging
     ? PAGING.none
     : long
-      ? cr4 & 0x1000
+      ? cr4 & CR4.la57
         ? PAGING.level5
         : PAGING.level4
-      : cr4 & 0x20
+      : cr4 & CR4.pae
         ? PAGING.pae
         : PAGING.bits32
   p.rootFrame = p.kind === PAGING.bits32 ? core.get32(S.cr3) >>> 12 : frameOf(core.get32(S.cr3), core.get32(S.cr3 + 4))
-  p.writeProtect = (cr0 & 0x10000) !== 0
-  p.smep = (cr4 & 0x10_0000) !== 0
-  p.global = (cr4 & 0x80) !== 0
-  p.largePages32 = (cr4 & 0x10) !== 0
+  p.writeProtect = (cr0 & CR0.wp) !== 0
+  p.smep = (cr4 & CR4.smep) !== 0
+  p.global = (cr4 & CR4.pge) !== 0
+  p.largePages32 = (cr4 & CR4.pse) !== 0
   p.reservedHigh = reservedHigh(nx, p.kind)
   const wide = p.kind >= PAGING.pae
   p.fetchBit = p.smep || (nx && wide) ? PAGE_FAULT.fetch : 0

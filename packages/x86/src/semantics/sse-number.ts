@@ -4,7 +4,7 @@
  */
 import { S } from '../state/layout.ts'
 import { type Operand, type SemanticsBuilder, type Value } from './builder.ts'
-import { VECTOR } from '../state/register-bits.ts'
+import { CR4, VECTOR } from '../state/register-bits.ts'
 import { every, handOver, zero } from './vector.ts'
 
 /** A format of the numbers in XMM registers. */
@@ -52,14 +52,13 @@ export function usual(b: SemanticsBuilder): Value {
 /** The same with PE still clear: a result must be exact to change nothing. */
 const usualButExact = (b: SemanticsBuilder): Value => b.eq(b.and(b.slot(S.mxcsr, 'i32'), USUAL.mask | 0x20), USUAL.value & ~0x20)
 
-const CR4_OSXMMEXCPT = 0x400
 
 /** After a call of the exact library: an unmasked exception ends the instruction with nothing written. */
 export function raiseUnmasked(b: SemanticsBuilder): void {
   b.ifUnlikely(b.slot(S.floatException, 'i32'), () => {
     b.setSlot(S.floatException, b.i32(0))
     b.if(
-      b.and(b.slot(S.cr4, 'i32'), CR4_OSXMMEXCPT),
+      b.and(b.slot(S.cr4, 'i32'), CR4.osxmmexcpt),
       () => b.raise(VECTOR.XM),
       () => b.raise(VECTOR.UD),
     )

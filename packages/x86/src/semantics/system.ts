@@ -3,14 +3,11 @@
  * flags, SWAPGS, the FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
  */
 import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../state/layout.ts'
-import { FLAG, VECTOR } from '../state/register-bits.ts'
+import { CR4, FLAG, VECTOR } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
 import { type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 
-const CR4_UMIP = 0x800
-const CR4_FSGSBASE = 0x1_0000
-const CR4_SMAP = 0x20_0000
 const R11 = 11
 
 // ------------------------------------------------------------------ shared parts
@@ -29,7 +26,7 @@ const iopl = (b: SemanticsBuilder): Value => b.and(b.shrU(flags(b), 12), 3)
 const needIoPrivilege = (b: SemanticsBuilder): void => b.raiseIf(b.gtU(b.slot(S.cpl, 'i32'), iopl(b)), VECTOR.GP)
 /** SGDT, SIDT, SLDT, SMSW and STR under CR4.UMIP. */
 const needUmip = (b: SemanticsBuilder): void =>
-  b.raiseIf(b.and(b.eq(b.slot(S.cpl, 'i32'), 3), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4_UMIP), 0)), VECTOR.GP)
+  b.raiseIf(b.and(b.eq(b.slot(S.cpl, 'i32'), 3), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.umip), 0)), VECTOR.GP)
 /** Leaves for the run loop to look at what waits, behind this instruction, if anything does. */
 function attend(b: SemanticsBuilder): void {
   b.ifUnlikely(b.slot(S.attention, 'i32'), () => {
@@ -44,7 +41,7 @@ const setBank = (b: SemanticsBuilder, bank: Value | number): void => {
 }
 /** Bank of CPL 0 with these flags. */
 function supervisorBank(b: SemanticsBuilder, newFlags: Value): Value {
-  const guarded = b.and(b.eqz(b.and(newFlags, FLAG.AC)), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4_SMAP), 0))
+  const guarded = b.and(b.eqz(b.and(newFlags, FLAG.AC)), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.smap), 0))
   return b.select(guarded, b.i32(TLB_BANK.supervisor), b.i32(TLB_BANK.supervisorUserAllowed))
 }
 /** i32: a 64-bit value is canonical. 48 bits: CR4.LA57 is not advertised. */
@@ -306,7 +303,7 @@ const swapgs: Semantics = (b) => {
 }
 
 const needFsgsbase = (b: SemanticsBuilder): void =>
-  b.raiseIf(b.eqz(b.and(b.slot(S.cr4, 'i32'), CR4_FSGSBASE)), VECTOR.UD)
+  b.raiseIf(b.eqz(b.and(b.slot(S.cr4, 'i32'), CR4.fsgsbase)), VECTOR.UD)
 const readBase =
   (n: number): Semantics =>
   (b, destination) => {

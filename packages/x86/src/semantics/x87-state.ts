@@ -1,17 +1,16 @@
 /** What all instructions on the x87 and MMX register file share: pending exceptions, the switch to MMX, pointers. */
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { type SemanticsBuilder, type Value } from './builder.ts'
-import { VECTOR } from '../state/register-bits.ts'
+import { CR0, VECTOR } from '../state/register-bits.ts'
 
 /** Status word. (SDM Vol. 1, "x87 FPU Status Word") */
 export const STATUS = { c0: 0x100, c1: 0x200, c2: 0x400, c3: 0x4000, es: 0x80, busy: 0x8000, top: 0x3800, topShift: 11 } as const
-const CR0_NE = 0x20
 
 /** An exception that an earlier instruction left pending comes now. (SDM Vol. 1, "x87 FPU Exception Handling in Software") */
 export function waitForX87(b: SemanticsBuilder): void {
   b.ifUnlikely(b.and(b.slot(S.fpuStatus, 'i32'), STATUS.es), () => {
     b.if(
-      b.and(b.slot(S.cr0, 'i32'), CR0_NE),
+      b.and(b.slot(S.cr0, 'i32'), CR0.ne),
       () => b.raise(VECTOR.MF),
       () => b.system('x87Pending'),
     )

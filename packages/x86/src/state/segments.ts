@@ -1,13 +1,13 @@
 /** Segment registers' hidden parts: setting them, and the bounds inside which accesses need no slow check. */
 import type { Core } from './core.ts'
 import { S, SEG, segment, SEGMENT } from './layout.ts'
-import { FLAG, RIGHTS } from './register-bits.ts'
+import { CR0, EFER, FLAG, RIGHTS } from './register-bits.ts'
 
 export const privilegeOf = (rights: number): number => (rights >>> 5) & 3
 
-export const isProtected = (core: Core): boolean => (core.get32(S.cr0) & 1) !== 0 && !(core.get32(S.flags) & FLAG.VM)
-export const isV86 = (core: Core): boolean => (core.get32(S.flags) & FLAG.VM) !== 0 && (core.get32(S.cr0) & 1) !== 0
-export const isLong = (core: Core): boolean => (core.get32(S.efer) & 0x400) !== 0
+export const isProtected = (core: Core): boolean => (core.get32(S.cr0) & CR0.pe) !== 0 && !(core.get32(S.flags) & FLAG.VM)
+export const isV86 = (core: Core): boolean => (core.get32(S.flags) & FLAG.VM) !== 0 && (core.get32(S.cr0) & CR0.pe) !== 0
+export const isLong = (core: Core): boolean => (core.get32(S.efer) & EFER.lma) !== 0
 export const in64BitCode = (core: Core): boolean => (core.get32(S.mode) & 3) === 2
 
 /** Loads a segment register as a whole. */

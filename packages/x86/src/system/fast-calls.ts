@@ -2,7 +2,7 @@
 import { GuestFault, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { gpr, RCX, RDX, RSP, S, SEGMENT } from '../state/layout.ts'
-import { FLAG, VECTOR } from '../state/register-bits.ts'
+import { CR0, EFER, FLAG, VECTOR } from '../state/register-bits.ts'
 import { isCanonical } from '../control/msrs.ts'
 import { isLong, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
@@ -24,7 +24,7 @@ function flatStack(core: Core, selector: number, cpl: number): void {
 }
 
 function syscall(core: Core): Outcome {
-  if (!(core.get32(S.efer) & 1)) throw new GuestFault(VECTOR.UD)
+  if (!(core.get32(S.efer) & EFER.sce)) throw new GuestFault(VECTOR.UD)
   const flags = readFlags(core)
   core.set64(gpr(RCX), core.nextRip())
   core.set64(gpr(R11), BigInt(flags & ~FLAG.RF))
@@ -40,7 +40,7 @@ function syscall(core: Core): Outcome {
 
 /** (operand size). */
 function sysret(core: Core): Outcome {
-  if (!(core.get32(S.efer) & 1)) throw new GuestFault(VECTOR.UD)
+  if (!(core.get32(S.efer) & EFER.sce)) throw new GuestFault(VECTOR.UD)
   const to64 = core.arg32(0) === 64
   const rcx = core.get64(gpr(RCX))
   if (to64 && !isCanonical(core, rcx)) fail()
@@ -56,7 +56,7 @@ function sysret(core: Core): Outcome {
 
 function sysenter(core: Core): Outcome {
   const cs = core.get32(S.sysenterCs)
-  if (!(core.get32(S.cr0) & 1) || (cs & 0xfffc) === 0) fail()
+  if (!(core.get32(S.cr0) & CR0.pe) || (cs & 0xfffc) === 0) fail()
   const long = isLong(core)
   core.set32(S.flags, core.get32(S.flags) & ~(FLAG.VM | FLAG.IF | FLAG.RF))
   flatCode(core, cs, long ? FLAT.code64 : FLAT.code32, 0)
@@ -72,7 +72,7 @@ function sysenter(core: Core): Outcome {
 /** (operand size). */
 function sysexit(core: Core): Outcome {
   const cs = core.get32(S.sysenterCs)
-  if (!(core.get32(S.cr0) & 1) || (cs & 0xfffc) === 0) fail()
+  if (!(core.get32(S.cr0) & CR0.pe) || (cs & 0xfffc) === 0) fail()
   const to64 = core.arg32(0) === 64
   const rip = core.get64(gpr(RDX))
   const rsp = core.get64(gpr(RCX))

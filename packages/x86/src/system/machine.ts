@@ -6,7 +6,7 @@ import { cpuid as fillCpuid } from '../control/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
 import { in64BitCode, isLong } from '../state/segments.ts'
 import { isCanonical, readMsr, readTsc, writeMsr } from '../control/msrs.ts'
-import { CR4 } from '../state/register-bits.ts'
+import { CR0, CR4 } from '../state/register-bits.ts'
 import { VECTOR } from '../state/register-bits.ts'
 import { leaveAfter } from '../control/leave.ts'
 
@@ -147,7 +147,7 @@ const undefinedOpcode = (): Outcome => {
 function fpuUnavailable(core: Core): Outcome {
   const cr0 = core.get32(S.cr0)
   if (isX87(core)) return core.raise(VECTOR.NM)
-  return core.raise(cr0 & 8 && !(cr0 & 4) ? VECTOR.NM : VECTOR.UD)
+  return core.raise(cr0 & CR0.ts && !(cr0 & CR0.em) ? VECTOR.NM : VECTOR.UD)
 }
 
 /** The running instruction's opcode, behind its prefixes, is WAIT or D8 to DF. */

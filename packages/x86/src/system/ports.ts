@@ -5,7 +5,7 @@ import { implicitAccess, readLinear } from '../paging/access/linear.ts'
 import { slowModify, slowRead, slowWrite } from '../paging/access/slow-path.ts'
 import { ioPrivilege } from '../state/flags.ts'
 import { EXIT, gpr, RCX, RDI, RSI, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { FLAG, VECTOR } from '../state/register-bits.ts'
+import { CR0, FLAG, VECTOR } from '../state/register-bits.ts'
 import { checkSegment, in64BitCode } from '../state/segments.ts'
 import { leaveAfter } from '../control/leave.ts'
 
@@ -14,7 +14,7 @@ const TR = segment(SEGMENT.tr)
 /** #GP(0) unless IOPL or the TSS's bitmap lets the access through. */
 export function checkPort(core: Core, port: number, bytes: number): void {
   const flags = core.get32(S.flags)
-  if (!(core.get32(S.cr0) & 1)) return
+  if (!(core.get32(S.cr0) & CR0.pe)) return
   if (!(flags & FLAG.VM) && core.get32(S.cpl) <= ioPrivilege(flags)) return
   const limit = core.get32(TR + SEG.limit) >>> 0
   const rights = core.get32(TR + SEG.attributes)

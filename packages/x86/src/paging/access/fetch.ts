@@ -5,9 +5,8 @@ import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { raisePageFault } from './slow-path.ts'
 import { currentAccess, fillExecute, probeExecute } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
+import { VECTOR } from '../../state/register-bits.ts'
 
-const UD_FAULT = 6
-const GP_FAULT = 13
 
 /**
  * HPA (unsigned) of the code byte at a linear address, or -1: the exit slot is then set, and a fault is that of the instruction
@@ -18,14 +17,14 @@ export function fetchPage(core: Core, low: number, high: number): number {
   const known = probeExecute(core, core.get32(S.tlb), low, high)
   if (known >= 0) return known
   if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) {
-    core.raise(GP_FAULT, 0)
+    core.raise(VECTOR.GP, 0)
     return -1
   }
   const page = walk(core, low, high, (currentAccess(core) & ACCESS.user) | ACCESS.fetch)
   if (page & STATUS) {
     if (page === FAULT) raisePageFault(core, low, high)
     // Code in a device: the bus answers ones, FF FF, which is no instruction.
-    else if (page === DEVICE) core.raise(UD_FAULT, 0)
+    else if (page === DEVICE) core.raise(VECTOR.UD, 0)
     return -1
   }
   fillExecute(core, core.get32(S.tlb), low, high, page)

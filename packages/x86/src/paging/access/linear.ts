@@ -7,15 +7,16 @@ import { S, TLB_BANK } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
+import { CR4, EFER, FLAG, VECTOR } from '../../state/register-bits.ts'
 
 /** Access bits of an implicit supervisor-mode access: never a user page under SMAP. (SDM Vol. 3A, "Access Modes") */
 export function implicitAccess(core: Core): number {
-  return core.get32(S.cr4) & 0x20_0000 ? ACCESS.smap : 0
+  return core.get32(S.cr4) & CR4.smap ? ACCESS.smap : 0
 }
 /** Access bits of explicit accesses at a privilege level. */
 export function accessAt(core: Core, cpl: number): number {
   if (cpl === 3) return ACCESS.user
-  return core.get32(S.cr4) & 0x20_0000 && !(core.get32(S.flags) & 0x40000) ? ACCESS.smap : 0
+  return core.get32(S.cr4) & CR4.smap && !(core.get32(S.flags) & FLAG.AC) ? ACCESS.smap : 0
 }
 export { currentAccess }
 
@@ -30,7 +31,7 @@ function locate(core: Core, low: number, high: number, access: number): number {
   const hit = probe(core, bank, low, high, (access & ACCESS.write) !== 0)
   if (hit >= 0) return hit
   const p = core.paging
-  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(13, 0)
+  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(VECTOR.GP, 0)
   const page = walk(core, low, high, access)
   if (!(page & STATUS)) {
     if (!p.watches && !(p.alignmentCheck && access & ACCESS.user)) fillData(core, bank, low, high, page)
@@ -40,7 +41,7 @@ function locate(core: Core, low: number, high: number, access: number): number {
   if (page === FAULT) {
     p.faultLow = low
     p.faultHigh = high
-    throw new GuestFault(14, p.errorCode)
+    throw new GuestFault(VECTOR.PF, p.errorCode)
   }
   throw new Left()
 }
@@ -105,7 +106,7 @@ function writeBytes(core: Core, low: number, high: number, bytes: number, value:
 }
 
 function carry(core: Core, low: number, high: number, offset: number): number {
-  return (low >>> 0) + offset > 0xffff_ffff && core.get32(S.efer) & 0x400 ? (high + 1) | 0 : high
+  return (low >>> 0) + offset > 0xffff_ffff && core.get32(S.efer) & EFER.lma ? (high + 1) | 0 : high
 }
 
 /** Throws unless `bytes` (at most a page) from here may be written: for frames that must be written whole or not at all. */

@@ -9,11 +9,8 @@ import { EXIT, ROOT_BANKS, S, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../../sta
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { currentAccess, fillData, forgetPage, probe } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
+import { VECTOR } from '../../state/register-bits.ts'
 
-const SS_FAULT = 12
-const GP_FAULT = 13
-const PAGE_FAULT_VECTOR = 14
-const ALIGNMENT_FAULT = 17
 
 export function slowRead(core: Core, info: number): 0 | 1 {
   const bytes = info & 0xff
@@ -67,7 +64,7 @@ export function raisePageFault(core: Core, low: number, high: number): void {
   core.paging.faultLow = low
   core.paging.faultHigh = high
   forgetPage(core, low)
-  core.raise(PAGE_FAULT_VECTOR, core.paging.errorCode)
+  core.raise(VECTOR.PF, core.paging.errorCode)
 }
 
 /** Translates the first byte, checks alignment and what lies around the access, and fills the TLB where that may be. */
@@ -75,7 +72,7 @@ function translateData(core: Core, low: number, high: number, info: number, acce
   const p = core.paging
   const bytes = info & 0xff
   if (high !== 0 && !canonical(core, low, high, bytes)) {
-    core.raise(info >> 8 === SEGMENT.ss ? SS_FAULT : GP_FAULT, 0)
+    core.raise(info >> 8 === SEGMENT.ss ? VECTOR.SS : VECTOR.GP, 0)
     return FAULT
   }
   const crosses = (low & 0xfff) + bytes > 4096
@@ -83,7 +80,7 @@ function translateData(core: Core, low: number, high: number, info: number, acce
   if (page === FAULT) raisePageFault(core, low, high)
   if (page & STATUS && page !== DEVICE) return page
   if (p.alignmentCheck && low & (bytes - 1)) {
-    core.raise(ALIGNMENT_FAULT, 0)
+    core.raise(VECTOR.AC, 0)
     return FAULT
   }
   if (p.watches) {

@@ -1,6 +1,7 @@
 /** @hot Data and I/O breakpoints: which accesses meet one, and which pages must therefore stay out of the TLB. (SDM Vol. 3B, "Debug Registers") */
 import type { Core } from '../../state/core.ts'
 import { S } from '../../state/layout.ts'
+import { CR4 } from '../../state/register-bits.ts'
 
 /** R/W field of DR7: what a breakpoint waits for. */
 export const BREAK_ON = { execute: 0, write: 1, io: 2, readWrite: 3 } as const
@@ -32,7 +33,7 @@ export function watchHits(core: Core, low: number, high: number, bytes: number, 
 
 /** Records the I/O breakpoints that a port access meets (CR4.DE). */
 export function watchPort(core: Core, port: number, bytes: number): void {
-  if (!(core.get32(S.cr4) & 8)) return
+  if (!(core.get32(S.cr4) & CR4.de)) return
   const dr7 = core.get32(S.dr7)
   for (let n = 0; n < 4; n++) {
     if (!breakpointEnabled(dr7, n) || breakpointKind(dr7, n) !== BREAK_ON.io) continue
