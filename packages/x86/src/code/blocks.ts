@@ -16,7 +16,8 @@ import type { Block } from './block.ts'
 import { CodePages } from './code-pages.ts'
 import type { HandlerTable, Special } from './handler-table.ts'
 import { operandFields, registerOffset } from './operand-fields.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, BLOCK_TABLE_SIZE, HOT, MAX_INSTRUCTIONS, NEVER_HOT, NEVER_LINKED, NOT_LINKED, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
+import { HOT, MAX_INSTRUCTIONS, NEVER_HOT, NEVER_LINKED, NOT_LINKED, TARGETS, CROWD, MOST_REGIONS, escapeOf } from './record.ts'
+import { BlockTable } from './block-table.ts'
 import { RECORD } from '../state/record.ts'
 
 /** None of PagingState's. */
@@ -55,7 +56,7 @@ export class BlockCache implements CodeTracker {
   readonly #arena: number
   readonly #arenaEnd: number
   #free: number
-  readonly #table: number
+  readonly #table: BlockTable
   readonly #pages: CodePages
   /** How often bytes of a page with code changed, by frame number. */
   readonly #generations: Uint32Array
@@ -89,7 +90,7 @@ export class BlockCache implements CodeTracker {
     this.#handlers = handlers
     this.#arena = this.#free = arena.start
     this.#arenaEnd = arena.start + arena.size
-    this.#table = table
+    this.#table = new BlockTable(core.i32, table)
     this.#pages = new CodePages(core.u8.subarray(codeMap, codeMap + (core.u8.length >>> 12)).fill(0), core.memory.codeHolders)
     this.#generations = new Uint32Array(core.u8.length >>> 12)
     core.set32(S.blockTable, table)
@@ -264,13 +265,7 @@ export class BlockCache implements CodeTracker {
   /** Puts a block where `dispatch` finds it. */
   publish(block: Block): void {
     if (block.mode & MODE.csLimited) return
-    const set = this.#set(block.host, block.mode)
-    const { i32 } = this.#core
-    if (i32[set + 2] === block.first && i32[set] !== -1) return
-    for (let word = 0; word < 3; word++) i32[set + 4 + word] = i32[set + word]!
-    i32[set] = block.host
-    i32[set + 1] = block.mode
-    i32[set + 2] = block.first
+    this.#table.add(block)
   }
 
   /** Gives back the room of a private block, the last one decoded. */
@@ -543,21 +538,15 @@ export class BlockCache implements CodeTracker {
     this.#handlers.flush()
     const { i32 } = this.#core
     for (let record = block.first; record < block.end; record += RECORD.size) i32[record >>> 2] = stale
-    const set = this.#set(block.host, block.mode)
-    for (const entry of [set, set + 4]) if (i32[entry + 2] === block.first) i32[entry] = i32[entry + 1] = -1
+    this.#table.remove(block)
     for (const compiled of this.#compiled.get(block.host >>> 12) ?? []) if (compiled.block === block) this.#dropCompiled(compiled)
     this.#pages.remove(block)
   }
 
-  /** Index of a set's first word. The same hash as `dispatch` in handlers.ts. */
-  #set(host: number, mode: number): number {
-    const hash = Math.imul(host ^ (mode << 20), BLOCK_HASH) >>> (32 - BLOCK_TABLE_BITS)
-    return (this.#table >>> 2) + hash * 8
-  }
   /** The hash table and the jump cache. */
   #clearTable(): void {
     const jumps = this.#core.base + JUMP_CACHE
     this.#core.i32.fill(-1, jumps >>> 2, (jumps + JUMP_ENTRIES * JUMP.entry) >>> 2)
-    this.#core.i32.fill(-1, this.#table >>> 2, (this.#table + BLOCK_TABLE_SIZE) >>> 2)
+    this.#table.clear()
   }
 }

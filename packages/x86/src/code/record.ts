@@ -24,14 +24,6 @@ export const CROWD = 4096
 /** With so many all code is dropped and made anew: what bounds the machine code of a process that never rests. */
 export const MOST_REGIONS = 8 * CROWD
 
-/**
- * Block hash table: sets of two entries, the later published one first. An entry is 16 bytes: i32 HPA of the first byte, i32 mode key,
- * i32 address of the first record. One entry a set would lose a fifth of some thousand blocks to each other.
- */
-export const BLOCK_TABLE_BITS = 15
-export const BLOCK_TABLE_SIZE = 32 << BLOCK_TABLE_BITS
-export const BLOCK_HASH = 0x9e3779b1 // 2^32 / golden ratio
-
 /** An x87 instruction's opcode as the `escape` field has it: the eleven bits that FSTENV shows. (SDM Vol. 1, "Last Instruction Opcode") */
 export const escapeOf = (i: { opcode: number; mod: number; reg: number; rm: number }): number =>
   ((i.opcode & 7) << 8) | (i.mod << 6) | ((i.reg & 7) << 3) | (i.rm & 7)

@@ -7,9 +7,9 @@ import type { Value } from '../ir/nodes.ts'
 import { RECORD } from '../state/record.ts'
 import type { Built, Signature } from '../ir/function.ts'
 import { ACCESS } from '../state/paging-state.ts'
-import { tlbEntry } from '../paging/tlb/entry.ts'
+import { tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
 import { accessInfo } from '../semantics/builder.ts'
-import { S, TLB } from '../state/layout.ts'
+import { S } from '../state/layout.ts'
 
 interface SlowAccess extends Signature {
   readonly build: (b: IrBuilder, cpu: Value) => void
@@ -39,12 +39,12 @@ function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: n
  * What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages (region-operands.ts). Or what it answers
  * once it is filled.
  */
-function ifKnown(b: IrBuilder, cpu: Value, tagAt: number, linear: Value, packed: Value, use: (host: Value) => void): void {
+function ifKnown(b: IrBuilder, cpu: Value, tag: 'read' | 'write', linear: Value, packed: Value, use: (host: Value) => void): void {
   const entry = tlbEntry(b, linear)
   const bytes = b.shl(b.i32(1), field(b, packed, BYTES, 3))
   const last = b.add(linear, b.extendU(b.sub(bytes, 1)))
-  b.if(b.eq(b.rawLoad('i64', entry, tagAt, 64), b.and(last, -4096)), () => use(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))))
-  const filled = b.call('i32', 'quickFill', cpu, linear, b.i32(tagAt === TLB.read ? ACCESS.read : ACCESS.write), bytes)
+  b.if(b.eq(tlbTag(b, entry, tag), b.and(last, -4096)), () => use(tlbHost(b, linear, entry)))
+  const filled = b.call('i32', 'quickFill', cpu, linear, b.i32(ACCESS[tag]), bytes)
   b.if(filled, () => use(filled))
 }
 
@@ -60,7 +60,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, cpu, TLB.read, linear, packed, (host) => b.return(host))
+      ifKnown(b, cpu, 'read', linear, packed, (host) => b.return(host))
       b.setSlot(S.address, linear)
       access(b, cpu, 'slowReadOfCompiled', packed, 0)
       b.return(b.add(cpu, S.value))
@@ -72,7 +72,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, cpu, TLB.write, linear, packed, (host) => b.return(host))
+      ifKnown(b, cpu, 'write', linear, packed, (host) => b.return(host))
       b.setSlot(S.address, linear)
       access(b, cpu, 'slowModifyOfCompiled', packed, 0)
       b.return(b.slot(S.modify, 'i32'))
@@ -85,7 +85,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), value = b.param(2, 'i64'), packed = b.param(3)
-      ifKnown(b, cpu, TLB.write, linear, packed, (host) => {
+      ifKnown(b, cpu, 'write', linear, packed, (host) => {
         for (const [log2, width] of ([8, 16, 32, 64] as const).entries())
           b.if(b.eq(field(b, packed, BYTES, 3), log2), () => b.rawStore(host, 0, width, value))
         b.return(b.i32(0))
@@ -103,7 +103,7 @@ export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
     isRare: true,
     build(b, cpu) {
       const linear = b.param(1, 'i64'), packed = b.param(2)
-      ifKnown(b, cpu, TLB.write, linear, packed, (host) => {
+      ifKnown(b, cpu, 'write', linear, packed, (host) => {
         b.rawStore(host, 0, 128, b.slot(S.value, 'v128'))
         b.return(b.i32(0))
       })

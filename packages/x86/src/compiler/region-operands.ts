@@ -5,8 +5,8 @@
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Near, RegisterField } from '../semantics/builder.ts'
-import { tlbEntry } from '../paging/tlb/entry.ts'
-import { RSP, S, segment, TLB } from '../state/layout.ts'
+import { pageOfLastByte, tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
+import { RSP, S, segment } from '../state/layout.ts'
 import { codeSizeOf, stackSizeOf } from '../state/mode.ts'
 import { escapeOf } from '../code/record.ts'
 import { reachOf } from './shared-lookups.ts'
@@ -147,9 +147,9 @@ export abstract class RegionOperands extends RegionRegisters {
       const [min, max] = [offset + reach.min, offset + reach.max]
       const first = this.add(root, min)
       const entry = tlbEntry(this, first)
-      const host = this.variable(this.hostOf(first, entry), 'near')
-      const tag = this.rawLoad('i64', entry, writes ? TLB.write : TLB.read, 64)
-      this.ifUnlikely(this.ne(tag, this.pageOfLastByte(first, max - min)), () => this.assign(host, 0))
+      const host = this.variable(tlbHost(this, first, entry), 'near')
+      const tag = tlbTag(this, entry, writes ? 'write' : 'read')
+      this.ifUnlikely(this.ne(tag, pageOfLastByte(this, first, max - min)), () => this.assign(host, 0))
       const near = { host, min, max, writes }
       this.#neighbourhoods.set(root, near)
       return near

@@ -5,7 +5,7 @@
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
 import { ACCESS } from '../state/paging-state.ts'
-import { tlbEntry } from '../paging/tlb/entry.ts'
+import { tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
 import { QUICK_FILL_TYPE, quickFillBody } from '../paging/tlb/quick-fill.ts'
 import { LAZY_KINDS } from '../code/lazy-flags.ts'
 import { SLOW_ACCESSES, slowAccessBodies } from '../code/slow-access.ts'
@@ -16,11 +16,12 @@ import { VECTOR } from '../state/register-bits.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
-import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
+import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { HandlerTable, Special } from '../code/handler-table.ts'
-import { BLOCK_HASH, BLOCK_TABLE_BITS, FAR, NOT_LINKED, PAGE_REACH } from '../code/record.ts'
+import { FAR, NOT_LINKED, PAGE_REACH } from '../code/record.ts'
 import { RECORD } from '../state/record.ts'
+import { blockHash } from '../code/block-table.ts'
 
 /** A function that handlers may call. */
 export interface HandlerImport extends Signature {
@@ -266,14 +267,14 @@ function find(b: HandlerBuilder): void {
     b.setSlot(S.exit, b.i32(EXIT.lookup))
     b.return()
   }
-  const address = b.variable(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32)), 'host')
-  b.ifUnlikely(b.ne(b.rawLoad('i64', entry, TLB.execute, 64), b.and(linear, -4096)), () => {
+  const address = b.variable(tlbHost(b, linear, entry), 'host')
+  b.ifUnlikely(b.ne(tlbTag(b, entry, 'execute'), b.and(linear, -4096)), () => {
     b.assign(address, b.call('i32', 'quickFill', b.cpu, linear, b.i32(ACCESS.fetch), b.i32(1)))
     b.ifUnlikely(b.eqz(b.get(address)), lookup)
   })
   const host = b.get(address)
   const mode = b.slot(S.mode, 'i32')
-  const hash = b.shrU(b.mul(b.xor(host, b.shl(mode, 20)), BLOCK_HASH | 0), 32 - BLOCK_TABLE_BITS)
+  const hash = blockHash(b, host, mode)
   const set = b.add(b.slot(S.blockTable, 'i32'), b.shl(hash, 5))
   const key = b.or(b.extendU(host), b.shl(b.extendU(mode), 32))
   const found = b.variable(set, 'found')
@@ -366,8 +367,8 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
     const next = b.add(b.add(b.slot(S.ripPage), b.slot(S.csBase)), 4096)
     const { linear, entry } = fetchAddress(b, next)
     const same = b.and(
-      b.eq(b.rawLoad('i64', entry, TLB.execute, 64), linear),
-      b.eq(b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32)), b.rawLoad('i32', b.record, RECORD.immediate, 32)),
+      b.eq(tlbTag(b, entry, 'execute'), linear),
+      b.eq(tlbHost(b, linear, entry), b.rawLoad('i32', b.record, RECORD.immediate, 32)),
     )
     b.ifUnlikely(b.eqz(same), () => b.exit(EXIT.crossing))
     b.next()

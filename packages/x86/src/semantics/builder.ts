@@ -10,8 +10,8 @@ import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
 import { multiplyHigh } from './wide.ts'
-import { tlbEntry } from '../paging/tlb/entry.ts'
-import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
+import { pageOfLastByte, tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
+import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { FLAG, VECTOR } from '../state/register-bits.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
@@ -319,11 +319,11 @@ export abstract class SemanticsBuilder extends IrBuilder {
       return
     }
     const entry = tlbEntry(this, linear)
-    const tag = this.rawLoad('i64', entry, TLB.write, 64)
+    const tag = tlbTag(this, entry, 'write')
     this.ifUnlikely(
-      this.ne(tag, this.pageOfLastByte(linear, bytes)),
+      this.ne(tag, pageOfLastByte(this, linear, bytes)),
       () => this.slowWrite(linear, value, bytes, this.#segmentOf(which), tag),
-      () => this.#storeAt({ host: this.hostOf(linear, entry), offset: 0 }, bytes, value),
+      () => this.#storeAt({ host: tlbHost(this, linear, entry), offset: 0 }, bytes, value),
     )
   }
   /** Reads `bytes` (1..8: i64, 16: v128) that will be written: write permission is checked now. */
@@ -347,9 +347,9 @@ export abstract class SemanticsBuilder extends IrBuilder {
       return { host: this.get(host), offset: near.offset }
     }
     const entry = tlbEntry(this, linear)
-    const host = this.variable(this.hostOf(linear, entry), 'host')
-    const tag = this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64)
-    this.ifUnlikely(this.ne(tag, this.pageOfLastByte(linear, bytes)), () =>
+    const host = this.variable(tlbHost(this, linear, entry), 'host')
+    const tag = tlbTag(this, entry, access === 'read' ? 'read' : 'write')
+    this.ifUnlikely(this.ne(tag, pageOfLastByte(this, linear, bytes)), () =>
       this.assign(host, this.slowHost(access, linear, bytes, this.#segmentOf(which), tag)),
     )
     return { host: this.get(host), offset: 0 }
@@ -366,15 +366,8 @@ export abstract class SemanticsBuilder extends IrBuilder {
    */
   plainHost(linear: Value, access: 'read' | 'write'): { host: Value; plain: Value } {
     const entry = tlbEntry(this, linear)
-    const hit = this.eq(this.rawLoad('i64', entry, access === 'read' ? TLB.read : TLB.write, 64), this.and(linear, -4096))
-    return { host: this.hostOf(linear, entry), plain: hit }
-  }
-  /** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
-  protected pageOfLastByte(linear: Value, bytes: number): Value {
-    return this.and(bytes === 1 ? linear : this.add(linear, bytes - 1), -4096)
-  }
-  protected hostOf(linear: Value, entry: Value): Value {
-    return this.add(this.wrap(linear), this.rawLoad('i32', entry, TLB.addend, 32))
+    const hit = this.eq(tlbTag(this, entry, access === 'read' ? 'read' : 'write'), this.and(linear, -4096))
+    return { host: tlbHost(this, linear, entry), plain: hit }
   }
   #segmentOf(which: number | 'operand'): number {
     return which === 'operand' ? this.instruction.segment : which

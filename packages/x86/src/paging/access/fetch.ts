@@ -1,11 +1,12 @@
 /** Translation of instruction fetches for the block decoder. */
 import type { Core } from '../../state/core.ts'
-import { S } from '../../state/layout.ts'
+import { S, TLB } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { raisePageFault } from './slow-path.ts'
-import { currentAccess, fillExecute, probeExecute } from '../tlb/tlb.ts'
+import { currentAccess, fillExecute } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 import { VECTOR } from '../../state/register-bits.ts'
+import { lookUp } from '../tlb/entry.ts'
 
 
 /**
@@ -14,7 +15,7 @@ import { VECTOR } from '../../state/register-bits.ts'
  */
 export function fetchPage(core: Core, low: number, high: number): number {
   const p = core.paging
-  const known = probeExecute(core, core.get32(S.tlb), low, high)
+  const known = lookUp(core.i32, core.get32(S.tlb), low, high, TLB.execute)
   if (known >= 0) return known
   if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) {
     core.raise(VECTOR.GP, 0)

@@ -3,11 +3,12 @@
  * Addresses are pairs of 32-bit halves; the TLB's supervisor bank answers where it can.
  */
 import { GuestFault, Left, type Core } from '../../state/core.ts'
-import { S, TLB_BANK } from '../../state/layout.ts'
+import { S, TLB, TLB_BANK } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
-import { bankAddress, currentAccess, fillData, probe } from '../tlb/tlb.ts'
+import { bankAddress, currentAccess, fillData } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 import { CR4, EFER, FLAG, VECTOR } from '../../state/register-bits.ts'
+import { lookUp } from '../tlb/entry.ts'
 
 /** Access bits of an implicit supervisor-mode access: never a user page under SMAP. (SDM Vol. 3A, "Access Modes") */
 export function implicitAccess(core: Core): number {
@@ -28,7 +29,7 @@ function bankOf(core: Core, access: number): number {
 /** HPA of one byte. `device` accesses yield -1 with the frame in the paging state. */
 function locate(core: Core, low: number, high: number, access: number): number {
   const bank = bankOf(core, access)
-  const hit = probe(core, bank, low, high, (access & ACCESS.write) !== 0)
+  const hit = lookUp(core.i32, bank, low, high, access & ACCESS.write ? TLB.write : TLB.read)
   if (hit >= 0) return hit
   const p = core.paging
   if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(VECTOR.GP, 0)
@@ -60,7 +61,7 @@ export function wordsAt(core: Core, low: number, high: number, bytes: number, ac
 /** The same for writing, but only where the TLB knows the page already: -1 instead of a fault at the wrong end. */
 export function knownWords(core: Core, low: number, high: number, bytes: number, access: number): number {
   if (low & 3 || (low & 0xfff) + bytes > 4096) return -1
-  const hpa = probe(core, bankOf(core, access), low, high, true)
+  const hpa = lookUp(core.i32, bankOf(core, access), low, high, TLB.write)
   return hpa < 0 ? -1 : hpa >>> 2
 }
 

@@ -5,11 +5,12 @@
  */
 import type { Core } from '../../state/core.ts'
 import { watchHits } from './watch.ts'
-import { EXIT, ROOT_BANKS, S, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
+import { EXIT, ROOT_BANKS, S, SEGMENT, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
-import { currentAccess, fillData, forgetPage, probe } from '../tlb/tlb.ts'
+import { currentAccess, fillData, forgetPage } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 import { VECTOR } from '../../state/register-bits.ts'
+import { lookUp } from '../tlb/entry.ts'
 
 
 export function slowRead(core: Core, info: number): 0 | 1 {
@@ -100,7 +101,7 @@ function canonical(core: Core, low: number, high: number, bytes: number): boolea
 
 /** One page of an access that crosses: both may well be in the TLB, which was asked for neither. */
 function pageAt(core: Core, low: number, high: number, access: number): number {
-  const known = probe(core, core.get32(S.tlb), low & -4096, high, (access & ACCESS.write) !== 0)
+  const known = lookUp(core.i32, core.get32(S.tlb), low & -4096, high, access & ACCESS.write ? TLB.write : TLB.read)
   return known >= 0 ? known : walk(core, low, high, access)
 }
 

@@ -3,10 +3,11 @@
  * A tag is killed by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../../state/core.ts'
-import { JOURNAL_COUNT, JOURNAL_SIZE, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE, TLB_ENTRIES } from '../../state/layout.ts'
+import { JOURNAL_COUNT, JOURNAL_SIZE, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { ACCESS, PAGING, type PagingState } from '../../state/paging-state.ts'
 import { forgetGuestPages } from '../second-stage.ts'
 import type { SecondStage } from '../../state/paging-state.ts'
+import { entryAt } from './entry.ts'
 
 const READ = TLB.read >> 2
 const WRITE = TLB.write >> 2
@@ -15,7 +16,6 @@ const ADDEND = TLB.addend >> 2
 const GLOBAL = TLB.global >> 2
 const WORDS = TLB.entry >> 2
 const BANK_WORDS = TLB_BANK_SIZE >> 2
-const INDEX_MASK = TLB_ENTRIES - 1
 
 /** How an access made through each bank is checked. */
 const ACCESS_OF_BANK = [ACCESS.smap, 0, ACCESS.user] as const
@@ -29,9 +29,6 @@ const ROOT_WORDS = TLB_BANK.count * BANK_WORDS
 export function currentAccess(core: Core): number {
   return ACCESS_OF_BANK[((core.get32(S.tlb) - core.get32(S.banks)) / TLB_BANK_SIZE) | 0]!
 }
-
-/** Word index of the entry for a linear address. */
-const entryAt = (bank: number, low: number): number => (bank >>> 2) + ((low >>> 12) & INDEX_MASK) * WORDS
 
 /** Makes the entry one of this page; tags that it keeps stay valid. */
 function claim(core: Core, at: number, low: number, high: number, page: number): void {
@@ -77,22 +74,6 @@ export function fillExecute(core: Core, bank: number, low: number, high: number,
   i32[at + EXECUTE] = low & -4096
   i32[at + EXECUTE + 1] = high
   i32[(core.base + S.statistics + 16) >>> 2]!++
-}
-
-/** HPA of a byte that the bank lets through plainly, else -1. */
-export function probe(core: Core, bank: number, low: number, high: number, write: boolean): number {
-  const { i32 } = core
-  const at = entryAt(bank, low)
-  const tag = at + (write ? WRITE : READ)
-  if (i32[tag] !== (low & -4096) || i32[tag + 1] !== high) return -1
-  return (low + i32[at + ADDEND]!) >>> 0
-}
-
-export function probeExecute(core: Core, bank: number, low: number, high: number): number {
-  const { i32 } = core
-  const at = entryAt(bank, low)
-  if (i32[at + EXECUTE] !== (low & -4096) || i32[at + EXECUTE + 1] !== high) return -1
-  return (low + i32[at + ADDEND]!) >>> 0
 }
 
 /** From now on nothing counts on translations of before: paging-structure caches, jump cache, links from page to page. */
