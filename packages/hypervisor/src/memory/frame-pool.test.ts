@@ -62,6 +62,12 @@ describe('a pool of frames that lies in the memory', () => {
     expect([one.take(), one.freeFrames]).toEqual([-1, 0])
   })
 
+  it('gives adjoining frames one after the other, while fresh ones are left', () => {
+    const pool = FramePool.create(memoryOf(MIB_PAGES))
+    const frames = Array.from({ length: 100 }, () => pool.take())
+    expect(frames.map((frame, index) => frame - frames[0]! - index * FRAME_SIZE)).toEqual(frames.map(() => 0))
+  })
+
   it('zeroes what was used, whoever used it', () => {
     const one = FramePool.create(memoryOf(2))
     const other = FramePool.open(one.memory)

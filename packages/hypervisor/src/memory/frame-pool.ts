@@ -240,16 +240,16 @@ export class FramePool {
     return 0
   }
 
-  /** One entry for the caller, and a batch for its magazine. 0: the list is empty. */
+  /**
+   * One entry for the caller, and a batch for its empty magazine: the next one on top, so that frames that are taken one after the other adjoin, as
+   * long as fresh ones are left. 0: the list is empty.
+   */
   #refill(): number {
     this.#lock.acquire()
     const entry = this.#unlist()
     if (this.#magazine >= 0) {
-      for (let left = BATCH; left > 0 && entry !== 0; left--) {
-        const more = this.#unlist()
-        if (more === 0) break
-        Atomics.store(this.#words, this.#magazine + 1 + this.#top++, more)
-      }
+      this.#top = Math.min(BATCH, this.listedFrames)
+      for (let at = this.#top; at > 0; at--) Atomics.store(this.#words, this.#magazine + at, this.#unlist())
     }
     this.#lock.release()
     return entry
