@@ -4,6 +4,7 @@
  */
 import { Compiler } from './compiler/compiler.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
+import { formatSize, NonrootError } from '@nonroot/contracts'
 import type { Hpa } from '@nonroot/contracts'
 import { Core, GuestFault, type ProcessorHost } from './state/core.ts'
 import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
@@ -443,7 +444,13 @@ function fromCompiled(core: Core, access: (core: Core, info: number) => number, 
 /** Contiguous frames out of the host's pool. */
 function takeFrames(host: ProcessorHost, bytes: number): number {
   const frames = host.memory.allocateFrames(Math.ceil(bytes / FRAME), 1)
-  if (frames === undefined) throw new Error(`host memory has no ${bytes} contiguous bytes left for the processor`)
+  if (frames === undefined)
+    throw new NonrootError({
+      code: 'host.memory',
+      message: `host memory has no ${formatSize(bytes)} in one piece left for a processor`,
+      thing: 'host.memory',
+      remedy: 'make host.memory larger, or machine.memory or codeCacheMiB of stack.cpu smaller',
+    })
   return frames
 }
 
