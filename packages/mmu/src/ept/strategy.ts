@@ -130,15 +130,19 @@ export class EptPaging implements X86PagingStrategy {
     return true
   }
 
+  /** A page whose accessed flag is clear is in no TLB: the processor sets the flag before it caches the page. */
   onMemoryChange(ranges: readonly MemoryRange[], change: MemoryChange): void {
     let changed = false
+    let mayBeCached = false
     for (const { address, length } of ranges) {
-      if (this.tables.revoke(address, length, change === 'writeProtected')) changed = true
+      if (!this.tables.revoke(address, length, change === 'writeProtected')) continue
+      changed = true
+      mayBeCached ||= this.tables.mayBeCached
     }
     if (!changed) return
     this.revocations.value++
     this.tableFrames.value = this.tables.frames
-    for (const port of this.ports) port.flushGuestPhysical(ranges)
+    if (mayBeCached) for (const port of this.ports) port.flushGuestPhysical(ranges)
   }
 
   takeAccessed(address: Gpa): boolean | undefined {

@@ -2,7 +2,7 @@ import { gpa, RESUME, SecondStageAccess } from '@nonroot/contracts'
 import type { MemoryRange, PagingPort } from '@nonroot/contracts'
 import { createTestGuestMemory, createTestHostMemory, createTestMetrics } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { EPT_DIRTY, EPT_LARGE, EPT_WRITE } from './entry.ts'
+import { EPT_ACCESSED, EPT_DIRTY, EPT_LARGE, EPT_WRITE } from './entry.ts'
 import { EptPaging } from './strategy.ts'
 import { EptTables } from './tables.ts'
 
@@ -69,6 +69,25 @@ describe('2 MiB leaves', () => {
     strategy.onMemoryChange([{ address: gpa(0x1000), length: 0x1000 }], 'unmapped')
     expect(strategy.takeAccessed(gpa(0x1000))).toBe(undefined)
     expect(tables.leaf(0x2000)).toBeGreaterThan(0)
+  })
+
+  it('costs a flush for a whole list, and none for pages that no processor can have cached', () => {
+    const { strategy, port, flushed, host, tables } = bench(false)
+    const pages = [1, 2, 3].map((page) => gpa(page * 4096))
+    for (const page of pages) strategy.onSecondStageFault(port, page, SecondStageAccess.read)
+    strategy.onMemoryChange(
+      pages.map((address) => ({ address, length: 4096 })),
+      'writeProtected',
+    )
+    expect(flushed).toEqual([...pages])
+    for (const page of pages) strategy.takeAccessed(page)
+    flushed.length = 0
+    // The processor uses the second page again.
+    const used = tables.leaf(pages[1]!)
+    host.words[used] = host.words[used]! | EPT_ACCESSED
+    for (const address of pages) strategy.onMemoryChange([{ address, length: 4096 }], 'unmapped')
+    expect(flushed).toEqual([pages[1]])
+    expect(pages.map((page) => tables.leaf(page))).toEqual([-1, -1, -1])
   })
 
   it('is off by option', () => {

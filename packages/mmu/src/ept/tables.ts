@@ -23,6 +23,8 @@ export class EptTables {
   readonly root: Hpa
   /** Frames that hold tables, the root among them. */
   frames = 1
+  /** After `revoke`: a processor may have cached one of the leaves, because it was accessed. */
+  mayBeCached = false
   /** Level of the entry that `leaf` found. */
   level = 0
   private readonly host: HostMemory
@@ -111,6 +113,7 @@ export class EptTables {
   revoke(address: number, length: number, protect: boolean): boolean {
     const end = address + length
     let changed = false
+    this.mayBeCached = false
     for (let at = address - (address % FRAME_SIZE); at < end;) {
       const word = this.leaf(at)
       if (word < 0) {
@@ -119,6 +122,7 @@ export class EptTables {
       }
       const large = this.level === 2
       const entry = this.words[word]!
+      if ((entry & EPT_ACCESSED) !== 0) this.mayBeCached = true
       if (!protect) {
         this.words[word] = 0
         changed = true
