@@ -168,6 +168,12 @@ export class VmxGuest {
     this.yielded = true
     this.processor.yield()
   }
+  /**
+   * The event to be injected again was the processor's own, an exception or INT n: its delivery counts as an instruction, so that the count does not
+   * depend on whether a page was there.
+   */
+  owesInstruction = false
+
   /** Makes `run` return. */
   kick(): void {
     this.kicked = true

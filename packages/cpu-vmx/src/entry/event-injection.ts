@@ -56,6 +56,7 @@ export class EventInjection {
     this.interrupt = this.exception = undefined
     this.nmis = 0
     this.mtfPending = false
+    this.guest.owesInstruction = false
     this.guest.vmcs.write32('entryInterruptionInfo', 0)
   }
 
@@ -170,7 +171,11 @@ export class EventInjection {
     }
     // An injected event replaces pending debug exceptions, except those that the shadow of MOV SS holds back from INT n and similar.
     if (event.length === 0 || core.get32(S.shadow) !== SHADOW.movSs) core.pendingDebug = 0
+    const { owesInstruction } = guest
     const delivery = deliver(core, event)
+    // If its delivery was cut short again, it owes what it owed before.
+    guest.owesInstruction = delivery !== 'delivered' && owesInstruction
+    if (delivery === 'delivered' && owesInstruction) core.set32(S.budget, core.get32(S.budget) - 1)
     core.set32(S.exit, EXIT.lookup)
     if (delivery === 'shutdown') guest.activity = 'shutdown'
     else if (delivery === 'delivered')

@@ -135,7 +135,11 @@ export class VmExit implements Hooks {
   /** After an exit in the middle of an instruction or delivery, what every hypervisor does before it enters again. */
   private leftGuest(duringDelivery: boolean): void {
     const { core, vmcs } = this.guest
-    if (duringDelivery) reinjectOnEntry(vmcs, core)
+    if (duringDelivery) {
+      const { kind } = core.delivering!
+      this.guest.owesInstruction = kind !== EVENT.external && kind !== EVENT.nmi
+      reinjectOnEntry(vmcs, core)
+    }
     // IRET will run again: NMIs stay blocked until then.
     if (core.unblocksNmi) core.set32(S.nmiBlocked, 1)
   }
