@@ -44,6 +44,8 @@ const answer: { [R in RequestName]: (of: Vm) => Requests[R] } = {
   resume: (of) => (of.resume(), true),
   reset: (of) => (of.reset(), true),
   powerButton: (of) => of.powerButton(),
+  plug: (of) => of.plug(true),
+  unplug: (of) => of.plug(false),
 }
 
 port.on('message', (message: ToVm) => {

@@ -166,6 +166,8 @@ describe('the monitor', () => {
     expect(await type('re\r')).toContain('there is no "re"')
     expect(await type('help\r')).toContain('power button')
     expect(await type('power\r')).toContain('nobody listens')
+    expect(await type('unplug\r')).toContain('there is no network card')
+    expect(ports.vm.request).toHaveBeenLastCalledWith('unplug')
     expect(monitor.open).toBe(true)
     await type('continue\r')
     expect(monitor.open).toBe(false)

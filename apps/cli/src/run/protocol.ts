@@ -56,6 +56,9 @@ export interface Requests {
   resume: true
   reset: true
   powerButton: boolean
+  /** How many network cards there are. */
+  plug: number
+  unplug: number
 }
 export type RequestName = keyof Requests
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { FrameReturn, gpa } from '@nonroot/contracts'
+import { FrameReturn, gpa, NetworkCable } from '@nonroot/contracts'
 import type { ConsoleBackend, DeviceContext, HostBackends, Iommu } from '@nonroot/contracts'
 import { createHypervisor } from './hypervisor.ts'
 import { HALT, scriptedStack, SHUTDOWN } from '../testing/scripted-stack.ts'
@@ -448,6 +448,21 @@ describe('making a VM', () => {
     await expect(hypervisor.createVm()).rejects.toThrow(
       'clash: ports 0x1e..0x21 collide with io0, which has 0x20..0x20',
     )
+  })
+
+  it('plugs and pulls the cables of network cards, by name too', async () => {
+    const cables = { a: true, b: true }
+    const card = (name: 'a' | 'b') => () => ({
+      offers: new Map([[NetworkCable, { plugged: true, plug: (on: boolean) => void (cables[name] = on) }]]),
+    })
+    const stack = scriptedStack({
+      guest: (cpu) => void out(cpu, 0x20, 0),
+      devices: { a: card('a'), b: card('b'), c: () => ({}) },
+    })
+    const vm = await (await createHypervisor(stack, { backends })).createVm()
+    expect([vm.plug(false, 'a'), { ...cables }]).toEqual([1, { a: false, b: true }])
+    expect([vm.plug(false), { ...cables }]).toEqual([2, { a: false, b: false }])
+    expect([vm.plug(true, 'c'), vm.plug(true, 'b'), { ...cables }]).toEqual([0, 1, { a: false, b: true }])
   })
 
   it('is a console of web streams by default', async () => {

@@ -1,6 +1,6 @@
 /** A virtual machine: created, run once, disposed. */
 
-import { NonrootError } from '@nonroot/contracts'
+import { NetworkCable, NonrootError } from '@nonroot/contracts'
 import type { BootState, ConsoleBackend, Log, Metrics, MetricSample, Vcpu, VmEnd } from '@nonroot/contracts'
 import type { KernelIoBus, Platform } from '../bus/index.ts'
 import type { VmParts } from '../composition/compose.ts'
@@ -50,6 +50,8 @@ export interface Vm {
   /** Requests that the guest shuts down. False: it has no listener. */
   powerButton(): boolean
   reset(): void
+  /** Plug or pull the cables of all network cards, or of the device of that name; the guest sees its link go up or down. Gives how many there are. */
+  plug(on: boolean, device?: string): number
   info(): VmInfo
   /** Current values of all metrics. */
   samples(): MetricSample[]
@@ -208,6 +210,17 @@ export class KernelVm implements Vm {
 
   reset(): void {
     this.#assembly.power.reset()
+  }
+
+  plug(on: boolean, device?: string): number {
+    let found = 0
+    for (const [name, { offers }] of this.#assembly.parts.devices) {
+      const cable = offers?.get(NetworkCable) as NetworkCable | undefined
+      if (!cable || (device !== undefined && device !== name)) continue
+      cable.plug(on)
+      found++
+    }
+    return found
   }
 
   /** Requests the run loop's attention from outside the guest. */

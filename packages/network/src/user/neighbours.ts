@@ -25,8 +25,8 @@ const NdOption = { source: 1, target: 2, prefix: 3, mtu: 5, dns: 25 } as const
 const ROUTER_SECONDS = 1800
 /** Solicited, and ours overrides what the guest believed. */
 const ROUTER_SOLICITED_OVERRIDE = 0xe000_0000
-/** "Other configuration" by DHCPv6: name servers. Addresses the guest makes itself. */
-const OTHER_CONFIGURATION = 0x40
+/** "Managed address configuration" and "other configuration": DHCPv6 has an address and name servers to give. */
+const MANAGED_AND_OTHER = 0xc0
 const ON_LINK_AUTONOMOUS = 0xc0
 
 const OURS4 = [Address4.gateway, Address4.dns] as const
@@ -114,7 +114,7 @@ export function writeRouterAdvertisement(writer: FrameWriter, mtu: number): numb
   let at = writer.payload
   view.setUint32(at, Icmp6.routerAdvert << 24)
   bytes[at + 4] = 64
-  bytes[at + 5] = OTHER_CONFIGURATION
+  bytes[at + 5] = MANAGED_AND_OTHER
   view.setUint16(at + 6, ROUTER_SECONDS)
   view.setUint32(at + 8, 0)
   view.setUint32(at + 12, 0)

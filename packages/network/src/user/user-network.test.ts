@@ -1,7 +1,12 @@
+import { NO_WORK } from '@nonroot/contracts'
+import ipaddr from 'ipaddr.js'
 import { describe, expect, it } from 'vitest'
-import { Guest, ip } from '../testing/guest.ts'
+import { FakeStream, settle } from '../testing/fake-host.ts'
+import { Guest, GUEST_MAC, ip } from '../testing/guest.ts'
 import { Flag } from '../tcp/facts.ts'
 import { Address4, Address6, ALL_NODES_MAC } from './addresses.ts'
+import { parseForward } from './forwards.ts'
+import { Policy } from './policy.ts'
 
 const outside = ip('192.0.2.1')
 const SYN = Flag.syn
@@ -33,6 +38,227 @@ describe('neighbours', () => {
     expect(hex).toContain('030440c0') // prefix information: /64, on link, autonomous
     expect(hex).toContain('fd6e6f6e726f6f740000000000000000')
     expect(hex).toContain(`190300000000${'0708'}${Buffer.from(Address6.dns).toString('hex')}`)
+  })
+})
+
+describe('DHCP', () => {
+  const dhcp = (type: number, options: readonly number[] = [], client: Uint8Array = Address4.nobody): Uint8Array => {
+    const message = new Uint8Array(300)
+    message.set([1, 1, 6, 0, 0xca, 0xfe, 0xba, 0xbe])
+    message.set(client, 12)
+    message.set(GUEST_MAC, 28)
+    message.set([0x63, 0x82, 0x53, 0x63, 53, 1, type, ...options, 255], 236)
+    return message
+  }
+  const ask = (message: Uint8Array) => {
+    const guest = new Guest()
+    guest.network.receive(guest.udp(Address4.everyone, 67, message, 68), NO_WORK)
+    const [answer] = guest.card.take()
+    const at = 42 + 240
+    return (
+      answer && {
+        type: answer[at + 2],
+        address: [...answer.subarray(58, 62)].join('.'),
+        to: [...answer.subarray(30, 34)].join('.'),
+      }
+    )
+  }
+  const wants = (address: readonly number[]) => [50, 4, ...address]
+  const server = (address: readonly number[]) => [54, 4, ...address]
+
+  it.each([
+    { what: 'DISCOVER', message: dhcp(1), answer: { type: 2, address: '10.0.2.15', to: '255.255.255.255' } },
+    {
+      what: 'DISCOVER, in a hurry (RFC 4039)',
+      message: dhcp(1, [80, 0]),
+      answer: { type: 5, address: '10.0.2.15', to: '255.255.255.255' },
+    },
+    {
+      what: 'REQUEST',
+      message: dhcp(3, wants([10, 0, 2, 15])),
+      answer: { type: 5, address: '10.0.2.15', to: '255.255.255.255' },
+    },
+    {
+      what: 'REQUEST to renew',
+      message: dhcp(3, [], Address4.guest),
+      answer: { type: 5, address: '10.0.2.15', to: '10.0.2.15' },
+    },
+    {
+      what: 'REQUEST for an address of elsewhere',
+      message: dhcp(3, wants([192, 168, 0, 7])),
+      answer: { type: 6, address: '0.0.0.0', to: '255.255.255.255' },
+    },
+    {
+      what: 'REQUEST to another server',
+      message: dhcp(3, [...wants([10, 0, 2, 15]), ...server([10, 0, 2, 9])]),
+      answer: undefined,
+    },
+    { what: 'INFORM', message: dhcp(8, [], ip('10.0.2.20')), answer: { type: 5, address: '0.0.0.0', to: '10.0.2.20' } },
+    { what: 'RELEASE', message: dhcp(7), answer: undefined },
+    { what: 'what is cut off', message: dhcp(1).subarray(0, 238), answer: undefined },
+    { what: 'an option that is longer than the message', message: dhcp(1).fill(255, 239, 300), answer: undefined },
+  ])('$what', ({ message, answer }) => {
+    expect(ask(message)).toEqual(answer)
+  })
+
+  const id = [0, 3, 0, 1, ...GUEST_MAC]
+  const clientId = [0, 1, 0, id.length, ...id]
+  const association = [0, 3, 0, 12, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]
+  it.each([
+    { what: 'SOLICIT', message: [1, 9, 9, 9, ...clientId, ...association], type: 2, address: true },
+    {
+      what: 'SOLICIT, in a hurry',
+      message: [1, 9, 9, 9, ...clientId, ...association, 0, 14, 0, 0],
+      type: 7,
+      address: true,
+    },
+    { what: 'REQUEST', message: [3, 9, 9, 9, ...clientId, ...association], type: 7, address: true },
+    { what: 'INFORMATION-REQUEST', message: [11, 9, 9, 9], type: 7, address: false },
+    { what: 'SOLICIT of nobody', message: [1, 9, 9, 9, ...association], type: undefined, address: false },
+    {
+      what: 'REQUEST to another server',
+      message: [3, 9, 9, 9, ...clientId, 0, 2, 0, 1, 7],
+      type: undefined,
+      address: false,
+    },
+    { what: 'what is cut off', message: [1, 9, 9, 9, ...clientId.slice(0, 7)], type: undefined, address: false },
+  ])('of IPv6: $what', ({ message, type, address }) => {
+    const guest = new Guest()
+    const everyServer = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2)
+    guest.network.receive(guest.udp(everyServer, 547, Uint8Array.from(message), 546), NO_WORK)
+    const [answer] = guest.card.take()
+    expect(answer?.[62]).toBe(type)
+    expect(
+      Buffer.from(answer ?? [])
+        .subarray(62)
+        .includes(Buffer.from(Address6.guest)),
+    ).toBe(address)
+  })
+})
+
+describe('DNS', () => {
+  const query = (name: string, type: number): Uint8Array =>
+    Uint8Array.of(
+      7,
+      7,
+      1,
+      0,
+      0,
+      1,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      ...name.split('.').flatMap((label) => [label.length, ...Buffer.from(label)]),
+      0,
+      0,
+      type,
+      0,
+      1,
+    )
+
+  it.each([
+    {
+      name: 'two.test',
+      type: 1,
+      code: 0,
+      answers: [
+        [192, 0, 2, 1],
+        [192, 0, 2, 2],
+      ],
+    },
+    { name: 'two.test', type: 28, code: 0, answers: [] },
+    { name: 'none.test', type: 1, code: 3, answers: [] },
+  ])("asks the host's resolver for addresses: $name, type $type", async ({ name, type, code, answers }) => {
+    const guest = new Guest()
+    guest.host.names.set('two.test', ['192.0.2.1', '192.0.2.2'])
+    guest.network.receive(guest.udp(Address4.dns, 53, query(name, type)), NO_WORK)
+    await settle()
+    const answer = guest.card.take()[0]!.subarray(42)
+    expect([answer[0], answer[1], answer[2]! & 0x80, answer[3]! & 15, answer[7]]).toEqual([
+      7,
+      7,
+      0x80,
+      code,
+      answers.length,
+    ])
+    for (const [index, address] of answers.entries())
+      expect([
+        ...answer.subarray(query(name, type).length + 16 * index + 12, query(name, type).length + 16 * index + 16),
+      ]).toEqual(address)
+  })
+
+  it("asks the host's name server for anything else, and takes an answer from nobody else", async () => {
+    const guest = new Guest()
+    guest.network.receive(guest.udp(Address4.dns, 53, query('a.test', 15)), NO_WORK)
+    await settle()
+    const [sent] = guest.host.sent
+    expect([sent!.host, sent!.port]).toEqual(['192.0.2.53', 53])
+    const answer = Uint8Array.from(Buffer.from(sent!.text, 'latin1'))
+    const { handlers } = guest.host.sockets[0]!
+    handlers.datagram(answer, '192.0.2.99', 53)
+    handlers.datagram(
+      Uint8Array.from(answer, (byte, index) => (index === 13 ? byte ^ 1 : byte)),
+      '192.0.2.53',
+      53,
+    )
+    expect(guest.card.take()).toEqual([])
+    handlers.datagram(answer, '192.0.2.53', 53)
+    expect([...guest.card.take()[0]!.subarray(42, 44)]).toEqual([7, 7])
+  })
+})
+
+describe('policy', () => {
+  it.each([
+    { to: '192.0.2.1:80', goes: '192.0.2.1:80' },
+    { to: '127.0.0.1:80', goes: 'denied' },
+    { to: '127.9.9.9:80', goes: 'denied' },
+    { to: '0.0.0.0:80', goes: 'denied' },
+    { to: '0.1.2.3:80', goes: 'denied' },
+    { to: '224.0.0.1:80', goes: 'denied' },
+    { to: '255.255.255.255:80', goes: 'denied' },
+    { to: '10.0.2.99:80', goes: 'denied' },
+    { to: '10.0.2.2:80', goes: 'refused' },
+    { to: '10.0.2.2:81', loopback: [81], goes: '127.0.0.1:81' },
+    { to: '10.0.2.2:80', loopback: [81], goes: 'refused' },
+    { to: '10.0.2.2:80', loopback: 'open' as const, goes: '127.0.0.1:80' },
+    { to: '10.0.2.3:53', goes: '192.0.2.53:53' },
+    { to: '10.0.2.3:80', goes: 'refused' },
+    { to: '::1 80', goes: 'denied' },
+    { to: '::ffff:127.0.0.1 80', goes: 'denied' },
+    { to: '::127.0.0.1 80', goes: 'denied' },
+    { to: 'fe80::1 80', goes: 'denied' },
+    { to: 'fd6e:6f6e:726f:6f74::2 80', loopback: [80], goes: '::1:80' },
+    { to: '2001:db8::1 80', goes: '2001:db8::1:80' },
+    { to: '192.0.2.1:80', deny: ['192.0.2.0/24'], goes: 'denied' },
+    { to: '192.0.3.1:80', deny: ['192.0.2.0/24'], goes: '192.0.3.1:80' },
+    { to: '192.0.2.1:80', deny: ['192.0.2.1:443'], goes: '192.0.2.1:80' },
+    { to: '192.0.2.1:443', deny: ['192.0.2.1:400-500'], goes: 'denied' },
+    { to: '192.0.2.1:80', allow: ['192.0.2.0/24:80'], goes: '192.0.2.1:80' },
+    { to: '192.0.2.1:81', allow: ['192.0.2.0/24:80'], goes: 'denied' },
+    { to: '192.0.2.1:80', allow: ['192.0.2.0/24'], deny: ['192.0.2.1'], goes: 'denied' },
+    { to: '2001:db8::1 80', allow: ['[2001:db8::]/32:80'], goes: '2001:db8::1:80' },
+    { to: '2001:db9::1 80', allow: ['2001:db8::/32'], goes: 'denied' },
+  ])('$to leads to $goes', ({ to, goes, ...request }) => {
+    const [, host, port] = /^(.*)[ :](\d+)$/.exec(to)!
+    const verdict = new Policy(request, () => '192.0.2.53').decide(
+      Uint8Array.from(ipaddr.parse(host!).toByteArray()),
+      Number(port),
+    )
+    expect('to' in verdict ? `${verdict.to.host}:${verdict.to.port}` : verdict.refused).toBe(goes)
+  })
+
+  it.each(['', '300.0.0.1', '192.0.2.0/33', '192.0.2.1:70000', '192.0.2.1:9-1', 'example.org', '[::1'])(
+    'refuses the rule "%s"',
+    (rule) => {
+      expect(() => new Policy({ deny: [rule] }, () => undefined)).toThrow('is no address, network or port')
+    },
+  )
+
+  it.each(['80', ':80:80', '1:2:3:4', '70000:80', '80:0', 'tcp:80'])('refuses to forward "%s"', (text) => {
+    expect(() => parseForward(text)).toThrow('forwards no port')
   })
 })
 
@@ -150,12 +376,35 @@ describe('TCP', () => {
   it('is forwarded to the guest', async () => {
     const guest = new Guest({ forward: ['2222:22'] })
     await guest.network.listen()
-    const { FakeStream } = await import('../testing/fake-host.ts')
     const stream = new FakeStream()
     guest.host.listening.get(2222)!({ stream: stream.stream, host: '127.0.0.1', port: 50000 })
     expect(guest.shown()).toEqual(['tcp 10.0.2.2:50000 > 10.0.2.15:22 S'])
     guest.send(guest.tcp(Address4.gateway, 50000, Flag.rst | Flag.ack, { from: 22, ack: sequenceOf(guest) + 1 }))
     expect([stream.destroyed, guest.connections]).toEqual([true, 0])
+  })
+
+  it('1,000 connections at a time carry bytes both ways', async () => {
+    const guest = new Guest()
+    const streams = guest.host.serve('192.0.2.1:80')
+    const sequences = new Map<number, number>()
+    for (let from = 10_000; from < 11_000; from++) {
+      guest.network.receive(guest.tcp(outside, 80, SYN, { from, seq: from }), NO_WORK)
+      if (from % 100 === 99) await settle()
+      for (const frame of guest.card.take()) {
+        const view = new DataView(frame.buffer)
+        sequences.set(view.getUint16(36), view.getUint32(38))
+      }
+    }
+    await settle()
+    for (const frame of guest.card.take())
+      sequences.set(new DataView(frame.buffer).getUint16(36), new DataView(frame.buffer).getUint32(38))
+    expect([sequences.size, streams.length, guest.connections]).toEqual([1000, 1000, 1000])
+    for (const [from, sequence] of sequences)
+      guest.send(guest.tcp(outside, 80, Flag.ack, { from, seq: from + 1, ack: sequence + 1, data: `from ${from}` }))
+    expect(new Set(streams.map(({ text }) => text)).size).toBe(1000)
+    for (const stream of streams) stream.say(stream.text.replace('from', 'to'))
+    const answers = guest.shown()
+    expect(answers.filter((shown) => /:(\d+) AP to \1$/.test(shown))).toHaveLength(1000)
   })
 
   it('a flood of SYNs opens a bounded number of connections', async () => {

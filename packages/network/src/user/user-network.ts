@@ -30,6 +30,7 @@ import { FrameWriter } from '../wire/frame-writer.ts'
 import { Packet } from '../wire/packet.ts'
 import { Address4, Address6, GATEWAY_MAC, sameBytes } from './addresses.ts'
 import { answerDhcp, DHCP_CLIENT_PORT, DHCP_SERVER_PORT, dhcpDestination } from './dhcp.ts'
+import { answerDhcp6, DHCP6_CLIENT_PORT, DHCP6_SERVER_PORT } from './dhcp6.ts'
 import { DNS_PORT } from './dns.ts'
 import { DnsForwarder } from './dns-forwarder.ts'
 import { FlowTable } from './flow-table.ts'
@@ -320,6 +321,7 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
     const port = view.getUint16(payload + 2)
     const datagram = bytes.subarray(payload + UDP_HEADER, payload + length)
     if (packet.version === 4 && port === DHCP_SERVER_PORT && this.#isForServer()) return this.#dhcp(datagram)
+    if (packet.version === 6 && port === DHCP6_SERVER_PORT) return this.#dhcp6(datagram)
     if (this.#isMulticast() || packet.isFor(Address4.everyone) || packet.isFor(Address4.broadcast)) return this.#drop()
     const guest = packet.copy(packet.addresses)
     const mac = bytes.slice(6, 12)
@@ -343,6 +345,14 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
 
   #isForServer(): boolean {
     return this.#packet.isFor(Address4.everyone) || this.#packet.isFor(Address4.gateway)
+  }
+
+  #dhcp6(message: Uint8Array): void {
+    const answer = answerDhcp6(message)
+    if (!answer) return this.#drop()
+    const packet = this.#packet
+    const mac = packet.bytes.slice(6, 12)
+    this.#sendUdp(mac, Address6.router, DHCP6_SERVER_PORT, packet.copy(packet.addresses), DHCP6_CLIENT_PORT, answer)
   }
 
   #dhcp(message: Uint8Array): void {
