@@ -44,6 +44,7 @@ export * from './roles/paging.ts'
 export * from './roles/reclaim.ts'
 export * from './roles/scheduler.ts'
 export * from './roles/vcpu-exit.ts'
+export * from './roles/vcpu-kick.ts'
 
 export * from './paravirtual/event-channels.ts'
 export * from './paravirtual/pv-entry.ts'

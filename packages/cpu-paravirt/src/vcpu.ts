@@ -8,6 +8,7 @@ import type {
   Counter,
   GuestAbiVcpu,
   HostMemory,
+  KickAddress,
   Snapshot,
   TableCalls,
   X86Vcpu,
@@ -73,7 +74,6 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
   readonly #tableStore: TableStore
   #running = false
   #yielded = false
-  #kicked = false
   #sleep: Sleep = 'no'
   #repeats = false
   #failure: string | undefined
@@ -165,11 +165,13 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
   run(budget: number): VcpuExit {
     const end = this.instructionsRetired + budget
     this.#running = true
+    this.#processor.kicks.enter()
     if (this.#sleep === 'untilWoken') this.#sleep = 'woken'
     try {
       return this.#loop(end)
     } finally {
       this.#running = false
+      this.#processor.kicks.leave()
     }
   }
 
@@ -177,10 +179,7 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     const processor = this.#processor
     for (;;) {
       if (this.#failure !== undefined) return this.#fail()
-      if (this.#kicked) {
-        this.#kicked = false
-        return this.#budget
-      }
+      if (processor.kicks.take()) return this.#budget
       if (!this.isUp) return this.#halt
       this.#enter()
       if (this.#failure !== undefined) return this.#fail()
@@ -262,7 +261,8 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
       this.frames.systemCall(syscall)
     }
     if (this.#failure === undefined) this.#enter()
-    if (this.#failure !== undefined || this.#sleep !== 'no' || this.#kicked || !this.isUp) return this.#leave(EXIT.stop)
+    if (this.#failure !== undefined || this.#sleep !== 'no' || this.#processor.kicks.isRequested || !this.isUp)
+      return this.#leave(EXIT.stop)
     return core.get32(S.flags) & FLAG.TF || core.debugging ? this.#leave(EXIT.none) : JUMPED
   }
   #leave(exit: number): typeof LEFT {
@@ -346,8 +346,11 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     return this.#sleep === 'untilWoken' || (info !== 0 && this.core.u8[info + INFO.upcallMask] === 0)
   }
 
+  get kickAddress(): KickAddress {
+    return this.#processor.kicks.address
+  }
   kick(): void {
-    this.#kicked = true
+    this.#processor.kicks.request()
     this.#yield()
   }
   #yield(): void {

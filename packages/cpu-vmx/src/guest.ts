@@ -72,7 +72,6 @@ export class VmxGuest {
   running = false
   /** The current slice was ended by `yield`. */
   yielded = false
-  kicked = false
   /** Why this vCPU cannot go on. */
   failure: string | undefined
   /** The exit that a handler asked the vCPU to return. */
@@ -154,8 +153,14 @@ export class VmxGuest {
     if (this.timer.isActive) this.timer.start()
   }
 
+  /** @hot Ends the slice if another thread asked for it. Devices and VM exits take longer than the instructions that they are counted as. */
+  noticeKick(): void {
+    if (this.processor.kicks.isRequested) this.yield()
+  }
+
   /** @hot After an access that may have made an interrupt pending: ends the slice if the guest can take it. */
   private noticeInterrupts(): void {
+    this.noticeKick()
     const { interrupts } = this.ports
     if (!interrupts.hasPending(this.index) && interrupts.signals(this.index) === 0) return
     this.core.set32(S.attention, 1)
@@ -176,7 +181,7 @@ export class VmxGuest {
 
   /** Makes `run` return. */
   kick(): void {
-    this.kicked = true
+    this.processor.kicks.request()
     this.yield()
   }
 

@@ -5,6 +5,7 @@
 
 import type {
   HostMemory,
+  KickAddress,
   Snapshot,
   X86Vcpu,
   VcpuEvent,
@@ -53,6 +54,9 @@ export class VmxVcpu implements X86Vcpu {
     guest.applyControls()
   }
 
+  get kickAddress(): KickAddress {
+    return this.guest.processor.kicks.address
+  }
   get core(): Core {
     return this.guest.core
   }
@@ -82,11 +86,13 @@ export class VmxVcpu implements X86Vcpu {
     }
     const end = guest.processor.retired + budget
     guest.running = true
+    guest.processor.kicks.enter()
     if (guest.switchesState) guest.switchIn()
     try {
       return this.loop(end)
     } finally {
       guest.running = false
+      guest.processor.kicks.leave()
       if (guest.switchesState) guest.switchOut()
     }
   }
@@ -95,10 +101,7 @@ export class VmxVcpu implements X86Vcpu {
     const { guest } = this
     const { processor, timer } = guest
     for (;;) {
-      if (guest.kicked) {
-        guest.kicked = false
-        return guest.exits.budget
-      }
+      if (guest.processor.kicks.take()) return guest.exits.budget
       const outside = this.enter()
       if (outside) return outside
       // The delivery exited, or an exit is due before the first instruction: enter again.

@@ -4,7 +4,7 @@
  */
 import { Compiler } from './compiler/compiler.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
-import { formatSize, NonrootError } from '@nonroot/contracts'
+import { formatSize, KickInbox, NonrootError } from '@nonroot/contracts'
 import type { Hpa } from '@nonroot/contracts'
 import { Core, GuestFault, type ProcessorHost } from './state/core.ts'
 import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
@@ -24,11 +24,12 @@ import { EXIT, S, SEGMENT, VCPU_TOTAL } from './state/layout.ts'
 import { FLAG, VECTOR } from './state/register-bits.ts'
 import { MODE } from './state/mode.ts'
 import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
+import { isKicked, sliceIsOver, sliceLeft, startSlice } from './state/slice.ts'
 import { exitOf } from './rows/exits.ts'
 import { system, systemRoutineNumber } from './system/index.ts'
 
 /** Why `run` came back. */
-export type StopReason = 'budget' | 'halt' | 'shutdown' | 'stop' | 'attention'
+export type StopReason = 'budget' | 'kick' | 'halt' | 'shutdown' | 'stop' | 'attention'
 
 export interface ProcessorOptions {
   /** Bytes for decoded blocks; all of them are dropped when it is full. Default 128 MiB. */
@@ -59,6 +60,8 @@ export class Processor {
   readonly blocks: BlockCache
   readonly handlers: Handlers
   readonly compiler: Compiler
+  /** Requests of other threads that `run` ends. Whoever calls `run` enters and leaves, and takes them. */
+  readonly kicks: KickInbox
   /** How often wasm code came back, by why (EXIT): interpreted code, and compiled code in the midst of a region. */
   readonly left = new Float64Array(EXIT_KINDS)
   readonly leftCompiled = new Float64Array(EXIT_KINDS)
@@ -85,6 +88,7 @@ export class Processor {
     }
     const base = take(VCPU_TOTAL)
     const core = (this.core = new Core(host, base))
+    this.kicks = new KickInbox({ buffer: host.memory.memory.buffer, offset: base + S.kick })
     const table = take(BLOCK_TABLE_SIZE)
     const arena = take(codeCache)
     const codeMap = take(core.u8.length >>> 12)
@@ -137,7 +141,7 @@ export class Processor {
 
   /** Instructions retired since power-up, exact even in the middle of a system routine. */
   get retired(): number {
-    return this.#retired + this.#slice - this.core.get32(S.budget)
+    return this.#retired + this.#slice - sliceLeft(this.core)
   }
 
   /** Gives its frames back. Nothing of it may be used afterwards. */
@@ -153,15 +157,16 @@ export class Processor {
 
   /**
    * Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. In the midst of an access of compiled
-   * code it does nothing: a region has the budget in a register, which is what counts.
+   * code it ends with the chunk: a region has the budget in a register, which is what counts.
    */
   yield(): void {
-    if (this.core.compiled) return
-    this.#aside = Math.min(this.#aside, 0)
-    const left = this.core.get32(S.budget)
+    const { core } = this
+    if (!core.compiled) this.#aside = Math.min(this.#aside, 0)
+    const left = core.compiled ? core.get32(S.reserve) : sliceLeft(core)
     if (left <= 0) return
     this.#slice -= left
-    this.core.set32(S.budget, 0)
+    core.set32(S.reserve, 0)
+    if (!core.compiled) core.set32(S.budget, 0)
   }
 
   /** Runs about `budget` instructions, or less. */
@@ -170,25 +175,35 @@ export class Processor {
     if (core.paging.generation >= GENERATIONS) this.#restartGenerations()
     this.#retired = this.retired
     this.#slice = budget
-    core.set32(S.budget, budget)
+    startSlice(core, budget)
     for (;;) {
       if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#isNearLimit(LONGEST_BLOCK)) {
         const stop = this.#step()
         if (stop) return stop
-        if (core.get32(S.budget) <= 0) return 'budget'
+        if (sliceIsOver(core)) return this.#endSlice()
         continue
       }
       const block = this.#block(0)
       if (!block) {
         const stop = this.#fault()
         if (stop) return stop
-        if (core.get32(S.budget) <= 0) return 'budget'
+        if (sliceIsOver(core)) return this.#endSlice()
         continue
       }
       this.handlers.enter(core.base, block.first)
       const stop = this.#exit()
       if (stop) return stop
     }
+  }
+
+  /** What is left of the slice where a kick has ended it goes. */
+  #endSlice(): StopReason {
+    const { core } = this
+    const left = core.get32(S.reserve)
+    if (left <= 0) return isKicked(core) ? 'kick' : 'budget'
+    this.#slice -= left
+    core.set32(S.reserve, 0)
+    return 'kick'
   }
 
   /** All that carries a generation goes. */
@@ -220,9 +235,9 @@ export class Processor {
       return this.#fault()
     }
     // The budget lets the one instruction run; the next block's entry ends the slice. A block of its own takes the instruction off by itself.
-    this.#aside = core.get32(S.budget) - 1
+    this.#aside = sliceLeft(core) - 1
     this.#slice -= this.#aside
-    core.set32(S.budget, block ? 1 : 0)
+    startSlice(core, block ? 1 : 0)
     this.handlers.enter(core.base, block ? block.first : known)
     if (block) this.blocks.release(block)
     const exit = core.get32(S.exit)
@@ -242,7 +257,7 @@ export class Processor {
     if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
     core.set32(S.exit, EXIT.lookup)
     this.#slice += this.#aside
-    core.set32(S.budget, core.get32(S.budget) + this.#aside)
+    startSlice(core, sliceLeft(core) + this.#aside)
     return isDone ? this.#afterStep(stop, covered !== SHADOW.none) : stop
   }
 
@@ -337,7 +352,7 @@ export class Processor {
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
         this.compiler.tick()
-        return 'budget'
+        return this.#endSlice()
       case EXIT.exception:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())

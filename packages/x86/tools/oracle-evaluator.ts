@@ -8,6 +8,7 @@ import type { Signature } from '../src/ir/function.ts'
 import { parseArgs } from 'node:util'
 import { Core } from '../src/state/core.ts'
 import { disassemble } from '../src/decode/disassemble.ts'
+import { REFILL_TYPE, refillBody } from '../src/code/refill.ts'
 import { floatImports } from '../src/float/imports.ts'
 import { BlockCache } from '../src/code/blocks.ts'
 import { HandlerBuilder } from '../src/interpreter/handler-builder.ts'
@@ -24,6 +25,7 @@ import { exportedModule } from '../src/backend/function-module.ts'
 import { rows, type Row } from '../src/rows/index.ts'
 import { semantics } from '../src/semantics/index.ts'
 import { checkSegment } from '../src/state/segments.ts'
+import { CHUNK } from '../src/state/slice.ts'
 import { EXIT, S, SEGMENT, VCPU_SIZE, VCPU_TOTAL } from '../src/state/layout.ts'
 import { stackSizeOf } from '../src/state/mode.ts'
 import { resetProcessor } from '../src/control/reset.ts'
@@ -122,9 +124,11 @@ const TYPES: Readonly<Record<string, Signature>> = {
   dispatch: { params: ['i32', 'i32'], results: [] },
   settleFlags: { params: ['i32', 'i32'], results: [] },
   quickFill: QUICK_FILL_TYPE,
+  refill: REFILL_TYPE,
 }
 const signature = (name: string): Signature | undefined => TYPES[name] ?? imports[name]
 
+const refill = refillBody()
 let problems = 0
 function complain(what: string): void {
   if (++problems <= 20) console.error(what)
@@ -150,6 +154,10 @@ const block = () => core.u8.subarray(core.base, core.base + VCPU_SIZE)
 /** Calls an import as the evaluator does: bit patterns in and out. */
 function call(callee: string, args: readonly bigint[]): bigint | undefined {
   if (callee === 'quickFill') return 0n
+  if (callee === 'refill') {
+    const end = evaluate(refill.root, args.map(Number), { memory: memory.view, call })
+    return end.kind === 'return' ? end.value : undefined
+  }
   const { params, results, function: f } = imports[callee]!
   const given = args.map((arg, i) => (params[i] === 'i32' ? Number(BigInt.asIntN(32, arg)) : BigInt.asIntN(64, arg)))
   const result = (f as (...args: unknown[]) => number | bigint)(...given)
@@ -204,6 +212,7 @@ function compare({ encoded, body, index, flagsDead }: Shape, mode: Mode): void {
   core.set64(S.rip, 0n)
   core.set64(S.ripPage, BigInt(mode.codeSize === 16 ? 0 : CODE))
   core.set32(S.budget, 100)
+  core.set32(S.reserve, random.below(2) * CHUNK)
   core.set32(S.exit, EXIT.none)
   core.set64(MARK, 0n)
   core.u8.set(code, world.code + ip)

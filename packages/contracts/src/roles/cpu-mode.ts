@@ -14,6 +14,7 @@ import type { Saveable } from '../base/snapshot.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
+import type { KickAddress } from './vcpu-kick.ts'
 
 /** The roles with which a vCPU handles its own exits. Shared by the vCPUs of a VM. */
 export interface VcpuPorts {
@@ -44,7 +45,7 @@ export interface VcpuStatus {
 }
 
 /**
- * A virtual processor. Owned by the thread that runs it; only `kick` may be called from other threads.
+ * A virtual processor. Owned by the thread that runs it: other threads have `kickAddress`, and nothing else of it.
  *
  * Before each entry it takes pending interrupts from the controller. `State`: what its architecture has (`VcpuState` for x86).
  */
@@ -61,8 +62,10 @@ export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   readonly firstInstructionAt?: number | undefined
   /** Updates metrics that are not counted as they happen. Called before metrics are read. */
   sampleMetrics?(): void
-  /** Makes `run` return `budget` soon. From any thread, at any time; a kick between two runs ends the next one at once. */
+  /** Makes `run` return `budget` soon. At any time, even from within the run; a kick between two runs ends the next one at once. */
   kick(): void
+  /** For `VcpuKick`, by which any thread does the same: in the middle of compiled code, too. */
+  readonly kickAddress: KickAddress
 
   /** The complete state. Costs microseconds. */
   readState(): State
@@ -81,7 +84,10 @@ export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   dispose(): void
 }
 
-/** One per host. Created when the hypervisor starts. */
+/**
+ * One per host, created when the hypervisor starts. What its vCPUs may share (made-ahead code, a thread that compiles) is shared; each vCPU has
+ * its own cache of decoded and compiled code, and `dispose` of the vCPU gives it back.
+ */
 export interface CpuMode {
   /** Asynchronous, because a mode may compile modules or open devices. Called once for each vCPU of each VM, in order of index. */
   createVcpu(index: number, ports: VcpuPorts): Vcpu | Promise<Vcpu>

@@ -62,7 +62,7 @@ export interface ShutdownExit {
   readonly reason: 'shutdown'
 }
 
-/** The budget is used up, or `kick` was called. */
+/** The budget is used up, or the vCPU was kicked. */
 export interface BudgetExit {
   readonly reason: 'budget'
 }

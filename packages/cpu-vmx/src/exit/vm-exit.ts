@@ -129,6 +129,7 @@ export class VmExit implements Hooks {
     guest.accounting.end(reason)
     if (guest.switchesState) guest.switchIn()
     if (result === LEFT) this.leftGuest(delivering !== undefined)
+    guest.noticeKick()
     return result
   }
 

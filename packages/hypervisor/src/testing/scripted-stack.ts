@@ -1,6 +1,6 @@
 /** A stack of scripted parts for tests of the run loop: a vCPU whose guest is a function. Not in the published package. */
 
-import { noOptions, RESUME } from '@nonroot/contracts'
+import { createKickAddress, KickInbox, noOptions, RESUME } from '@nonroot/contracts'
 import type {
   AnyStrategyDefinition,
   CpuMode,
@@ -51,7 +51,8 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
   interruptsEnabled = true
   rip = 0n
   halted = false
-  kicked = false
+  readonly kicks = new KickInbox(createKickAddress())
+  readonly kickAddress = this.kicks.address
   readonly deferred = { data: 0 }
   readonly portExit = { reason: 'portIo' as const, write: false, port: 0, size: 1 as const, data: 0 }
 
@@ -71,17 +72,16 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
   run(budget: number): VcpuExit {
     if (this.halted && !(this.interruptsEnabled && this.ports.interrupts.hasPending(this.index))) return HALT
     this.halted = false
-    for (let left = budget; left > 0 && !this.kicked; left--) {
+    for (let left = budget; left > 0 && !this.kicks.take(); left--) {
       this.instructionsRetired++
       const exit = this.guest(this)
       if (exit?.reason === 'halt') this.halted = true
       if (exit) return exit
     }
-    this.kicked = false
     return BUDGET
   }
   kick(): void {
-    this.kicked = true
+    this.kicks.request()
   }
   readState(): VcpuStatus {
     return { rip: this.rip, activity: this.halted ? 'halted' : 'active' }

@@ -208,7 +208,7 @@ class Lowering {
         return this.#load(value.type, value.width, false, value.offset)
       case 'load':
         this.#value(value.address)
-        return this.#load(value.type, value.width, value.signed, value.offset)
+        return value.atomic ? this.#loadAtomic(value.offset) : this.#load(value.type, value.width, value.signed, value.offset)
       case 'select':
         for (const arg of value.args) this.#value(arg)
         code.byte(0x1b)
@@ -255,6 +255,15 @@ class Lowering {
       code.u32(LOAD_VECTOR[width]!)
     } else code.byte((signed ? LOAD_SIGNED : LOAD)[type]![width]!)
     code.byte(0)
+    code.u32(offset)
+  }
+
+  /** i32.atomic.load, which must state its natural alignment. (WebAssembly threads, "Atomic Memory Instructions") */
+  #loadAtomic(offset: number): void {
+    const { code } = this
+    code.byte(0xfe)
+    code.u32(0x10)
+    code.byte(2)
     code.u32(offset)
   }
 

@@ -8,6 +8,7 @@ import type { Semantics } from '../semantics/builder.ts'
 import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, S } from '../state/layout.ts'
 import { NOT_LINKED, TARGETS } from '../code/record.ts'
+import { refill } from '../code/refill.ts'
 import { RECORD } from '../state/record.ts'
 import { RegionOperands } from './region-operands.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
@@ -80,14 +81,19 @@ export class RegionBuilder extends RegionOperands {
     const count = block.instructions.length
     this.#condition = this.#target = undefined
     this.beginStraight(block.instructions)
-    const left = this.sub(this.get(this.budget), count)
+    const left = this.variable(this.sub(this.get(this.budget), count), 'left')
     if (block.isLoop || block.order === 0) {
-      this.ifUnlikely(this.ltS(left, 0), () => {
-        this.setSlot(S.exit, this.i32(EXIT.budget))
-        this.leaveAt(this.i32(block.start))
+      this.ifUnlikely(this.ltS(this.get(left), 0), () => {
+        const over = (): void => {
+          this.setSlot(S.exit, this.i32(EXIT.budget))
+          this.leaveAt(this.i32(block.start))
+        }
+        if (block.isLoop) return refill(this, this.cpu, left, over)
+        this.assign(left, this.call('i32', 'refill', this.cpu, this.get(left)))
+        this.ifUnlikely(this.ltS(this.get(left), 0), over)
       })
     }
-    this.assign(this.budget, left)
+    this.assign(this.budget, this.get(left))
     for (const [i, placed] of block.instructions.entries()) {
       this.remaining = count - i
       const dead = flagsAreDead(placed.instruction, following(block.instructions, i + 1))
@@ -145,7 +151,7 @@ export class RegionBuilder extends RegionOperands {
   #switch(region: Region, block: BasicBlock, targets: readonly number[]): void {
     this.beginStraight([])
     // The block that is gone to takes from the budget; where nothing is left, it is another region's.
-    if (block.isLoop) this.ifUnlikely(this.leS(this.get(this.budget), 0), () => this.#exitToGoal())
+    if (block.isLoop) this.ifUnlikely(this.leS(this.get(this.budget), 0), () => refill(this, this.cpu, this.budget, () => this.#exitToGoal()))
     const { known } = this
     const offset = this.get(this.variable(this.sub(this.get(this.#goal), this.useShared(this.ripPage)), 'offset'))
     const choose = (sorted: readonly BasicBlock[]): void => {

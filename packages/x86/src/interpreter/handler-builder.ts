@@ -218,14 +218,17 @@ export class HandlerBuilder extends SemanticsBuilder {
   }
   /** First record of a block: takes the block's instructions off the budget, and counts how often the block runs. */
   enterBlock(): void {
-    const left = this.sub(this.slot(S.budget, 'i32'), this.rawLoad('i32', this.record, RECORD.immediate, 32, { stable: true }))
-    this.ifUnlikely(this.ltS(left, 0), () => this.exit(EXIT.budget))
+    const left = this.variable(this.sub(this.slot(S.budget, 'i32'), this.rawLoad('i32', this.record, RECORD.immediate, 32, { stable: true })), 'left')
+    this.ifUnlikely(this.ltS(this.get(left), 0), () => {
+      this.assign(left, this.call('i32', 'refill', this.cpu, this.get(left)))
+      this.if(this.ltS(this.get(left), 0), () => this.exit(EXIT.budget))
+    })
     const heat = this.sub(this.rawLoad('i32', this.record, RECORD.heat, 32), 1)
     this.rawStore(this.record, RECORD.heat, 32, heat)
     this.ifUnlikely(this.eqz(heat), () => this.exit(EXIT.hot))
     // Compiled code may have left flags uncomputed.
     this.ifUnlikely(this.slot(S.lazyKind, 'i32'), () => this.run('settleFlags', this.cpu, this.i32(0)))
-    this.setSlot(S.budget, left)
+    this.setSlot(S.budget, this.get(left))
     this.next()
   }
 }

@@ -8,6 +8,7 @@ import { ACCESS } from '../state/paging-state.ts'
 import { tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
 import { QUICK_FILL_TYPE, quickFillBody } from '../paging/tlb/quick-fill.ts'
 import { LAZY_KINDS } from '../code/lazy-flags.ts'
+import { REFILL_TYPE, refillBody } from '../code/refill.ts'
 import { SLOW_ACCESSES, slowAccessBodies } from '../code/slow-access.ts'
 import { functionModule } from '../backend/function-module.ts'
 import { CODE_TYPE, type Built, type ModuleContext, type Signature } from '../ir/function.ts'
@@ -49,7 +50,7 @@ export interface HandlersOptions extends HandlerContext {
 
 /** Types alone, without functions: what may go to another thread. */
 export function moduleContext(imports: Readonly<Record<string, Signature>>): ModuleContext {
-  const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, quickFill: QUICK_FILL_TYPE, ...SLOW_ACCESSES, ...imports }
+  const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, quickFill: QUICK_FILL_TYPE, refill: REFILL_TYPE, ...SLOW_ACCESSES, ...imports }
   return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results, isRare }]) => [name, { params, results, isRare }])) }
 }
 
@@ -205,7 +206,7 @@ export function coreModules(options: HandlerContext, context: ModuleContext): Ui
   }
   const enter = body((b) => b.tail(b.rawLoad('i32', b.record, RECORD.handler, 32), b.cpu, b.record))
   return [
-    exporting([['quickFill', quickFillBody()]]),
+    exporting([['quickFill', quickFillBody()], ['refill', refillBody()]]),
     exporting([['find', body(find)], ['enter', enter], ['settleFlags', body(settleFlags)], ...slowAccessBodies()]),
     exporting([['dispatch', body(dispatch)]]),
   ]

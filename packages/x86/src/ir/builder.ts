@@ -128,9 +128,10 @@ export class IrBuilder {
 
   // --- raw memory ---
 
-  rawLoad(type: Type, address: Value, offset: number, width: Width, options: { signed?: boolean; stable?: boolean } = {}): Value {
+  rawLoad(type: Type, address: Value, offset: number, width: Width, options: { signed?: boolean; stable?: boolean; atomic?: boolean } = {}): Value {
     return this.append({
-      kind: 'load', type, address: this.use(address), offset, width, signed: options.signed ?? false, stable: options.stable ?? false, uses: 0, local: -1, depth: 0,
+      kind: 'load', type, address: this.use(address), offset, width, signed: options.signed ?? false, stable: options.stable ?? false, atomic: options.atomic ?? false,
+      uses: 0, local: -1, depth: 0,
     })
   }
   rawStore(address: Value, offset: number, width: Width, value: Value): void {

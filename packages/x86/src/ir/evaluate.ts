@@ -17,7 +17,7 @@ export interface Surroundings {
 
 /** How a body ended. */
 export type End =
-  | { readonly kind: 'return' }
+  | { readonly kind: 'return'; readonly value?: bigint }
   | { readonly kind: 'tail'; readonly target: number; readonly args: readonly number[] }
   | { readonly kind: 'tailCall'; readonly callee: string; readonly args: readonly number[] }
 
@@ -107,8 +107,9 @@ class Evaluator {
       }
       case 'break':
       case 'continue':
-      case 'return':
         return node
+      case 'return':
+        return node.value ? { kind: 'return', value: this.#of(node.value) } : { kind: 'return' }
       case 'tail':
         return { kind: 'tail', target: this.#address(node.target), args: this.#all(node.args).map(Number) }
       case 'tailCall':

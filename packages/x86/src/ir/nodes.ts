@@ -31,8 +31,8 @@ export type Value =
   | (Base & { kind: 'get'; type: Type; variable: Variable })
   /** A slot of the vCPU at a constant offset (see state/layout.ts): a wasm local where the lowering keeps it in one. */
   | (Base & { kind: 'slot'; type: Type; offset: number; width: Width })
-  /** Raw memory: `width` bits at address + offset, zero- or sign-extended to the type. `stable`: nothing in this function changes it. */
-  | (Base & { kind: 'load'; type: Type; address: Value; offset: number; width: Width; signed: boolean; stable: boolean })
+  /** Raw memory: `width` bits at address + offset, zero- or sign-extended to the type. `stable`: nothing in this function changes it. `atomic`: another thread may, at any time. */
+  | (Base & { kind: 'load'; type: Type; address: Value; offset: number; width: Width; signed: boolean; stable: boolean; atomic: boolean })
   | (Base & { kind: 'call'; type: Type; callee: string; args: readonly Value[] })
 
 export type Effect =

@@ -130,7 +130,7 @@ class Printer {
       case 'slot':
         return `${this.#slot(value.offset)}${sized(value.type, value.width)}`
       case 'load':
-        return `${this.#address(value.address, value.offset)}${sized(value.type, value.width, value.signed)}${value.stable ? ' stable' : ''}`
+        return `${this.#address(value.address, value.offset)}${sized(value.type, value.width, value.signed)}${value.stable ? ' stable' : ''}${value.atomic ? ' atomic' : ''}`
       case 'call':
         return `call ${value.callee}(${this.#uses(value.args)})`
     }

@@ -179,6 +179,7 @@ class Verifier {
       case 'load':
         this.#use(value.address, 'i32')
         this.#offset(value.offset)
+        if (value.atomic && (value.type !== 'i32' || value.width !== 32)) this.#problem(`an atomic load gives 32 bits as i32, not ${value.width} as ${value.type}`)
         if (value.signed && (value.type === 'v128' || value.type === 'f32' || value.type === 'f64')) this.#problem(`a load of ${value.type} cannot extend a sign`)
         return this.#width(LOADS, value.type, value.width)
       case 'call':

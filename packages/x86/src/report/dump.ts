@@ -14,6 +14,7 @@ import { decodeModeOf } from '../decode/decode-mode.ts'
 import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../rows/exits.ts'
 import { buildRegion } from '../compiler/build-region.ts'
+import { REFILL_TYPE } from '../code/refill.ts'
 import { SLOW_ACCESSES } from '../code/slow-access.ts'
 import type { RegionBuilder } from '../compiler/region-builder.ts'
 
@@ -88,7 +89,7 @@ const SLOW = { params: ['i32', 'i32'], results: ['i32'] } as const
 /** A module of the one function, as the processor would make it. */
 function moduleOf(body: RegionBuilder): Uint8Array<ArrayBuffer> {
   const float = floatImports(new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true }))
-  const signatures = Object.fromEntries([...body.callees].map((name) => [name, name === 'dispatch' || name === 'settleFlags' ? CODE_TYPE : (SLOW_ACCESSES[name] ?? float[name] ?? SLOW)]))
+  const signatures = Object.fromEntries([...body.callees].map((name) => [name, name === 'refill' ? REFILL_TYPE : name === 'dispatch' || name === 'settleFlags' ? CODE_TYPE : (SLOW_ACCESSES[name] ?? float[name] ?? SLOW)]))
   return exportedModule([body], { signatures })
 }
 

@@ -6,6 +6,7 @@
 import { gpr, RAX, RCX, RDI, RSI, S, SEGMENT, EXIT } from '../state/layout.ts'
 import { FLAG } from '../state/register-bits.ts'
 import { subtraction } from './integer.ts'
+import { ifSliceIsOver, sliceLeft } from './slice.ts'
 import type { Operand, Semantics, SemanticsBuilder, Value, Width } from './builder.ts'
 
 /** rSI, rDI and rCX have the width of the address size. */
@@ -44,7 +45,7 @@ function repeated(b: SemanticsBuilder, once: () => void, options: { bulk?: (coun
     b.setSlot(S.budget, left)
     if (options.until) b.if(options.until(), () => b.break())
     b.if(b.eqz(pointer(b, RCX)), () => b.break())
-    b.ifUnlikely(b.ltS(left, 1), () => {
+    ifSliceIsOver(b, left, () => {
       b.setSlot(S.exit, b.i32(EXIT.budget))
       b.leave()
     })
@@ -53,17 +54,17 @@ function repeated(b: SemanticsBuilder, once: () => void, options: { bulk?: (coun
 
 /** Elements of a bulk instruction that cost as much as an instruction: 8. */
 const BULK_SHIFT = 3
-/** Elements until the budget is used up: as many as one by one would come to. */
+/** Elements until the slice ends: as many as one by one would come to. */
 const affordable = (b: SemanticsBuilder, count: Value): Value =>
-  b.add(b.add(b.and(count, (1 << BULK_SHIFT) - 1), b.shl(b.extendU(b.sub(b.slot(S.budget, 'i32'), 1)), BULK_SHIFT)), 1)
+  b.add(b.add(b.and(count, (1 << BULK_SHIFT) - 1), b.shl(b.extendU(b.sub(sliceLeft(b), 1)), BULK_SHIFT)), 1)
 
 /** How many elements from `linear` on lie wholly on its page. */
 const elementsOnPage = (b: SemanticsBuilder, linear: Value, bytes: number): Value =>
   b.divU(b.sub(4096, b.and(linear, 4095)), bytes)
 const least = (b: SemanticsBuilder, x: Value, y: Value): Value => b.select(b.ltU(x, y), x, y)
-/** Forward, and not one by one: a single step (it has no budget beyond its instruction) ends behind each round. */
+/** Forward, and not one by one: a single step (its slice ends with its instruction) ends behind each round. */
 const inBulk = (b: SemanticsBuilder): Value =>
-  b.and(b.eqz(b.and(b.slot(S.flags, 'i32'), FLAG.DF)), b.gtS(b.slot(S.budget, 'i32'), 0))
+  b.and(b.eqz(b.and(b.slot(S.flags, 'i32'), FLAG.DF)), b.gtS(sliceLeft(b), 0))
 
 /** In 64-bit mode only: elsewhere each element is checked against its segment. */
 function bulkMove(b: SemanticsBuilder, bytes: number): ((count: Value) => Value) | undefined {

@@ -72,7 +72,7 @@ export const S = {
   tlb: 0xc4,
   /** i64: what is added to RIP to give the linear address: CS base, 0 in 64-bit mode. */
   csBase: 0xc8,
-  /** i32: instructions left in this slice. */
+  /** i32: instructions left in this chunk of the slice (state/slice.ts). */
   budget: 0xd0,
   /** i32: non-zero while the next instruction is shielded from interrupts: SHADOW (state/shadow.ts). */
   shadow: 0xd4,
@@ -140,6 +140,10 @@ export const S = {
   xss: 0x458,
   /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (code/code-pages.ts). */
   codeMap: 0x460,
+  /** i32: instructions of the slice beyond the chunk in `budget` (state/slice.ts). */
+  reserve: 0x464,
+  /** i32, written by any thread: non-zero requests that the slice ends. The era follows it. (`KickAddress` of the contracts) */
+  kick: 0x468,
 
   // x87, SSE
   /** 16 bytes each, eight of them. */

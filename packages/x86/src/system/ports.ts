@@ -1,4 +1,5 @@
 /** IN, OUT and their string forms: the I/O permission check, breakpoints, and the bus. (SDM Vol. 1, "Input/Output") */
+import { sliceIsOver } from '../state/slice.ts'
 import { GuestFault, LEFT, Left, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { watchPort } from '../paging/access/watch.ts'
 import { implicitAccess, readLinear } from '../paging/access/linear.ts'
@@ -100,10 +101,9 @@ const stringIo =
       if (!repeated) return NEXT
       advance(core, RCX, -1, size)
       // Elements are paid for as those of other strings (semantics/string.ts). A single step has no budget beyond its instruction.
-      const left = core.get32(S.budget) - 1
-      core.set32(S.budget, left)
+      core.set32(S.budget, core.get32(S.budget) - 1)
       if (countIsZero(core, size)) return NEXT
-      if (left < 1) {
+      if (sliceIsOver(core)) {
         core.set32(S.exit, EXIT.budget)
         return LEFT
       }
