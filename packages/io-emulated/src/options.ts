@@ -13,6 +13,8 @@ export const pcOptions = z.strictObject({
   keyboard: z.boolean().default(true),
   /** VGA text memory and registers. */
   vga: z.boolean().default(true),
+  /** High-precision event timers. Off: a guest has better clocks, and each access is an exit. */
+  hpet: z.boolean().default(false),
   /** What firmware (SeaBIOS) finds in fw_cfg. */
   firmware: z
     .strictObject({

@@ -1,6 +1,6 @@
 /** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
 
-import { FirmwareConfiguration, NumericErrors } from '@nonroot/contracts'
+import { FirmwareConfiguration, gpa, NumericErrors } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -18,6 +18,8 @@ import { DebugConsole } from './debug-console.ts'
 import { DebugExit } from './debug-exit.ts'
 import { Dma8237 } from './dma8237.ts'
 import { e820File, FwCfg, FwCfgKey } from './fw-cfg.ts'
+import { GatedLine } from './gated-line.ts'
+import { Hpet } from './hpet.ts'
 import { I8042 } from './i8042.ts'
 import type { PcOptions } from './options.ts'
 import { PciHost } from './pci/host-bridge.ts'
@@ -52,10 +54,16 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     return device
   }
 
-  const pit = add('pit', (child) => new Pit8254(child, line(Gsi.timer)))
+  const timerLine = new GatedLine(line(Gsi.timer))
+  const rtcLine = new GatedLine(line(Gsi.rtc))
+  const pit = add('pit', (child) => new Pit8254(child, timerLine))
   add('systemControl', (child) => new SystemControl(child, pit))
-  add('rtc', (child) => new CmosRtc(child, line(Gsi.rtc), context))
+  add('rtc', (child) => new CmosRtc(child, rtcLine, context))
   const coprocessorError = add('coprocessorError', (child) => new CoprocessorError(child, line(Gsi.coprocessor)))
+  if (options.hpet) {
+    const legacy = [line(Gsi.timer), line(Gsi.rtc)] as const
+    add('hpet', (child) => new Hpet(child, Place.hpet, { line, replaced: [timerLine, rtcLine], legacy }))
+  }
   const acpi = add('acpi', (child) => new AcpiPm(child, Place.acpiBlock, line(Gsi.sci)))
   const reset = new ResetControl(context.power)
   const pciBus = add(
@@ -90,6 +98,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
       pci: pciBus.describe(),
       i8042: options.keyboard,
       vga: options.vga,
+      ...(options.hpet ? { hpet: { address: gpa(Place.hpet) } } : {}),
       ...(options.serial ? { serial: [{ port: SERIAL_PORTS[0], gsi: Gsi.serial[0] }] } : {}),
     }),
     screen: () => vga?.screen() ?? [],

@@ -11,6 +11,7 @@ export const Place = {
   resetControl: 0xcf9,
   debugExit: 0xf4,
   ioApic: 0xfec0_0000,
+  hpet: 0xfed0_0000,
   ecam: 0xe000_0000,
   ecamLength: 0x1000_0000,
   pciWindow: 0xc000_0000,
