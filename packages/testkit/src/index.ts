@@ -1,4 +1,5 @@
 /** For authors of strategies and devices: fakes of what they are handed, and one conformance suite per role. Tests only. */
+export { default } from './plugin.ts'
 export * from './check.ts'
 export * from './clock-suite.ts'
 export * from './clock.ts'
@@ -10,4 +11,5 @@ export * from './host-memory.ts'
 export * from './memory-suite.ts'
 export * from './metrics.ts'
 export * from './paging/index.ts'
+export { PcTestdev } from './pc-testdev.ts'
 export * from './virtio/index.ts'
