@@ -7,15 +7,17 @@ import type { MemoryRegion } from '@nonroot/contracts'
 const LEGACY_HOLE = { start: 0xa0000, end: 0xc0000 } as const
 /** Upper limit of RAM below 4 GiB; from here to 4 GiB are PCI, APICs and firmware. */
 export const LOW_END = 0xc000_0000
+/** Under firmware it ends here if there is more: SeaBIOS and OVMF put ECAM at 0xB0000000, whatever is there. (SeaBIOS, "dev-q35.h") */
+const FIRMWARE_LOW_END = 0x8000_0000
 export const FOUR_GIB = 0x1_0000_0000
 export const MMIO_WINDOW = { start: gpa(LOW_END), length: FOUR_GIB - LOW_END } as const
 
 /**
- * RAM of `bytes`: up to 3 GiB from 0, the rest from 4 GiB; C0000 to FFFFF is RAM that firmware and boot protocols use as shadow of ROMs.
+ * RAM of `bytes`: up to 3 GiB (2 GiB under firmware) from 0, the rest from 4 GiB; C0000 to FFFFF is RAM that firmware and boot protocols use as shadow of ROMs.
  * `firmwareLength` bytes of ROM end at 4 GiB.
  */
 export function pcMemoryMap(bytes: number, firmwareLength = 0): MemoryRegion[] {
-  const lowEnd = Math.min(bytes, LOW_END)
+  const lowEnd = Math.min(bytes, firmwareLength > 0 ? FIRMWARE_LOW_END : LOW_END)
   const range = (start: number, end: number, kind: 'ram' | 'rom'): MemoryRegion => ({
     start: gpa(start),
     length: end - start,
