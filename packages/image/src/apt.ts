@@ -52,6 +52,8 @@ export class Apt {
   private readonly progress: OnProgress
   private options: readonly string[] = []
   private readonly known = new Map<string, DebianPackage | undefined>()
+  /** Versions that no archive has a file of, by name: put in by hand. */
+  private readonly fileless = new Map<string, string>()
 
   /** `folder` keeps downloads, and lists of our own where the system has none. */
   constructor(host: ImageHost, folder: string, progress: OnProgress) {
@@ -65,12 +67,10 @@ export class Apt {
     const unknown = names.filter((name) => !this.known.has(name))
     if (unknown.length > 0) {
       for (const name of unknown) this.known.set(name, undefined)
-      // Status 100 says that some names are unknown; the others are there all the same.
-      const { stdout } = await this.run('apt-cache', ['show', '--no-all-versions', ...unknown], [0, 100])
-      for (const fields of parseControl(stdout)) {
-        const found = toPackage(fields)
-        if (found && this.known.get(found.name) === undefined) this.known.set(found.name, found)
-      }
+      await this.ask(['--no-all-versions', ...unknown])
+      // The candidate is what is installed, if that is newest: an archive may have files of older versions, newest first.
+      const byHand = unknown.filter((name) => this.fileless.has(name))
+      if (byHand.length > 0) await this.ask(byHand)
     }
     const result = new Map<string, DebianPackage>()
     for (const name of names) {
@@ -78,6 +78,16 @@ export class Apt {
       if (found) result.set(name, found)
     }
     return result
+  }
+
+  private async ask(args: readonly string[]): Promise<void> {
+    // Status 100 says that some names are unknown; the others are there all the same.
+    const { stdout } = await this.run('apt-cache', ['show', ...args], [0, 100])
+    for (const fields of parseControl(stdout)) {
+      const found = toPackage(fields)
+      if (!found) this.fileless.set(fields.get('Package') ?? '', fields.get('Version') ?? '')
+      else if (this.known.get(found.name) === undefined) this.known.set(found.name, found)
+    }
   }
 
   /** Makes sure that there are package lists that know `name`: the system's, or else some of our own, fetched without privilege. */
@@ -126,8 +136,16 @@ export class Apt {
       const next: (readonly string[])[] = []
       for (const group of open) {
         if (group.some((name) => taken.has(name))) continue
-        const chosen =
-          group.map((name) => there.get(name)).find((found) => found) ?? (await this.provider(group, taken))
+        const real = group.map((name) => there.get(name)).find((found) => found)
+        const byHand = group.find((name) => this.fileless.has(name))
+        if (real === undefined && byHand !== undefined) {
+          throw new ImageError(
+            'packageNotFound',
+            `apt has no file of package ${byHand}, of which version ${this.fileless.get(byHand)} was installed by hand`,
+            'add an archive that has it to /etc/apt/sources.list, or leave it out of --include',
+          )
+        }
+        const chosen = real ?? (await this.provider(group, taken))
         if (chosen === undefined) {
           throw new ImageError(
             'packageNotFound',

@@ -109,6 +109,24 @@ describe('an image', () => {
   })
 
   it.each([
+    { what: 'a package', named: { name: 'tool2', byHand: '99.0-1local' }, taken: 'tool2' },
+    { what: 'a dependency', named: { name: 'libc6', byHand: '99.0-1local' }, taken: 'tool' },
+  ])("takes the archive's version of $what that is installed by hand in a newer one", async ({ named, taken }) => {
+    const provider = { name: 'another', provides: named.name }
+    const host = await createFakeHost([...PACKAGES.filter(({ name }) => name !== named.name), provider, named])
+    const image = await debianImage(host, { ...CACHE, include: [taken] })
+    expect(image.packages).toContainEqual({ name: named.name, version: '1:1.0-1' })
+    expect(image.packages.map(({ name }) => name)).not.toContain('another')
+  })
+
+  it('says of a package that only was installed by hand which version hides it', async () => {
+    const named = { name: 'mine', byHand: '99.0-1local', version: 'none' }
+    const host = await createFakeHost([...PACKAGES, { name: 'another', provides: 'mine' }, named])
+    const error = await rejection(debianImage(host, { ...CACHE, include: ['mine'] }))
+    expect(error!.message).toBe('apt has no file of package mine, of which version 99.0-1local was installed by hand')
+  })
+
+  it.each([
     { name: 'no apt', packages: 'no apt' as const, options: {}, reason: 'noPackageClient', says: '--kernel' },
     {
       name: 'no such flavour',

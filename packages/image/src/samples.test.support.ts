@@ -124,6 +124,8 @@ export interface ArchivePackage {
   readonly depends?: string
   readonly preDepends?: string
   readonly provides?: string
+  /** This version was installed by hand; the archive has the other, or none where that is `none`. */
+  readonly byHand?: string
   readonly files?: readonly TarSample[]
 }
 
@@ -139,15 +141,22 @@ export async function createFakeHost(
 ): Promise<FakeHost> {
   const files = new Map<string, Uint8Array>()
   const calls: string[] = []
-  const archive = new Map<string, { record: string; bytes: Uint8Array; provides: string }>()
-  for (const { name, version = '1:1.0-1', depends = '', preDepends = '', provides = '', files = [] } of packages ===
-  'no apt'
-    ? []
-    : packages) {
+  const archive = new Map<string, { record: string; byHand: string | undefined; bytes: Uint8Array; provides: string }>()
+  for (const {
+    name,
+    version = '1:1.0-1',
+    depends = '',
+    preDepends = '',
+    provides = '',
+    byHand,
+    files = [],
+  } of packages === 'no apt' ? [] : packages) {
     const control = `Package: ${name}\nVersion: ${version}\nArchitecture: amd64\n`
     const bytes = await deb(control, files)
     const record = `${control}${preDepends && `Pre-Depends: ${preDepends}\n`}${depends && `Depends: ${depends}\n`}Size: ${bytes.length}\nSHA256: ${await sha256(bytes)}\nDescription: x\n more\n`
-    archive.set(name, { record, bytes, provides })
+    const installed =
+      byHand && `Package: ${name}\nStatus: install ok installed\nVersion: ${byHand}\nArchitecture: amd64\n`
+    archive.set(name, { record: version === 'none' ? '' : record, byHand: installed, bytes, provides })
   }
   const run = (program: string, args: readonly string[], folder?: string): RunResult => {
     calls.push([program, ...args].join(' '))
@@ -164,7 +173,14 @@ export async function createFakeHost(
     })
     if (program === 'apt-cache' && verb === 'show') {
       return done(
-        names.flatMap((name) => archive.get(name)?.record ?? []).join('\n'),
+        // Of one version the candidate's, else all, newest first.
+        names
+          .flatMap((name) => archive.get(name) ?? [])
+          .flatMap(({ byHand, record }) =>
+            byHand && args.includes('--no-all-versions') ? byHand : [byHand ?? '', record],
+          )
+          .filter(Boolean)
+          .join('\n'),
         names.every((name) => archive.has(name)) ? 0 : 100,
       )
     }

@@ -11,6 +11,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { createMemoryDisk, createMemoryStore, createOverlay, createQcow2, qcow2 } from './index.ts'
 import type { MemoryStore } from './index.ts'
 import { checkImage } from './qcow2/check.test.support.ts'
+import { rejection } from '../samples.test.support.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB
@@ -336,4 +337,42 @@ describe.skipIf(!hasQemu)('qcow2 and QEMU', () => {
     writeFileSync(file, store.contents())
     expect(Buffer.compare(convertWithQemu(folder, file, 'qcow2', 4 * MIB), reference)).toBe(0)
   }, 60_000)
+})
+
+const hasQemuImg = spawnSync('qemu-img', ['--version']).status === 0
+
+describe.skipIf(!hasQemuImg)('the remedy for an image that cannot be used helps', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nonroot-qcow2-'))
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+  const openFile = async (file: string): Promise<BlockBackend> => {
+    const store = createMemoryStore()
+    await store.write(0, new Uint8Array(readFileSync(file)))
+    return open(store)
+  }
+
+  it.each([
+    { what: 'zstd', options: 'compression_type=zstd', says: 'compressed by zstd' },
+    { what: 'subclusters', options: 'extended_l2=on', says: 'subclusters' },
+    { what: 'a data file', options: `data_file=${join(folder, 'data.raw')}`, says: 'in another file' },
+    { what: 'marked as corrupt', options: 'compat=1.1', incompatible: 2, says: 'marked as corrupt' },
+    { what: 'reference counts of 1 bit', options: 'refcount_bits=1', says: 'reference counts of 1 bits' },
+  ])('$what', async ({ what, options, incompatible, says }) => {
+    const file = join(folder, `${what}.qcow2`)
+    const made = join(folder, `${what}-new.qcow2`)
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, file, '4M'])
+    if (incompatible !== undefined) {
+      const bytes = readFileSync(file)
+      bytes.writeUInt32BE(incompatible, 76)
+      writeFileSync(file, bytes)
+    }
+    const error = await rejection(openFile(file))
+    expect(error!.message).toContain(says)
+    const [, command] = /^(qemu-img .*?)( makes .*)?$/.exec(error!.remedy!)!
+    const words = command!.split(' ').map((word) => ({ IMAGE: file, NEW: made })[word] ?? word)
+    const ran = spawnSync(words[0]!, words.slice(1), { encoding: 'utf8' })
+    expect([ran.status, ran.stderr]).toEqual([0, ''])
+    const disk = await openFile(words.includes(made) ? made : file)
+    expect(disk.size).toBe(4 * MIB)
+    await disk.close()
+  })
 })

@@ -32,12 +32,15 @@ const MOST_CLUSTER_BITS = 21
 const LONGEST_BACKING_NAME = 1023
 /** 32 MiB of L1 table, as QEMU: 2 PiB with the usual clusters. */
 const MOST_L1_ENTRIES = 4 * 2 ** 20
-const INCOMPATIBLE: readonly string[] = [
-  'its reference counts were not written when it was last closed',
-  'it is marked as corrupt',
-  'its data is in another file',
-  'another compression than deflate',
-  'subclusters',
+const REPAIR = 'qemu-img check -r all IMAGE'
+const convert = (options: string): string => `qemu-img convert -O qcow2${options} IMAGE NEW makes one that can be used`
+/** By bit: what an image has, and what helps. */
+const INCOMPATIBLE: readonly (readonly [what: string, remedy: string])[] = [
+  ['its reference counts were not written when it was last closed', REPAIR],
+  ['it is marked as corrupt', REPAIR],
+  ['its data is in another file', convert('')],
+  ['its clusters are compressed by zstd', convert(' -o compression_type=zlib')],
+  ['subclusters', convert(' -o extended_l2=off')],
 ]
 
 export interface Qcow2Header {
@@ -111,8 +114,11 @@ function checkFeatures(view: DataView, version: number, name: string, readOnly: 
   // Reference counts are of no interest to whoever only reads.
   const refused = readOnly ? features & ~1 : features
   if (refused === 0 && view.getUint32(Offset.incompatible) === 0) return
-  const what = INCOMPATIBLE[31 - Math.clz32(refused & -refused)] ?? 'a feature that is not known'
-  throw bad(name, `the image cannot be used: ${what}`, 'qemu-img check -r all, or qemu-img convert, makes one that can')
+  const [what, remedy] = INCOMPATIBLE[31 - Math.clz32(refused & -refused)] ?? [
+    'a feature that is not known',
+    convert(''),
+  ]
+  throw bad(name, `the image cannot be used: ${what}`, remedy)
 }
 
 function checkLayout(header: Qcow2Header, store: ByteStore, name: string): void {
@@ -127,7 +133,11 @@ function checkLayout(header: Qcow2Header, store: ByteStore, name: string): void 
   if (!within(refcountTableOffset, refcountTableClusters * clusterSize) || refcountTableClusters === 0)
     throw corrupt(`its refcount table is at ${refcountTableOffset}`)
   if (refcountBits !== 16)
-    throw bad(name, `reference counts of ${refcountBits} bits; 16 are known`, 'qemu-img amend -o refcount_bits=16')
+    throw bad(
+      name,
+      `reference counts of ${refcountBits} bits; 16 are known`,
+      'qemu-img convert -O qcow2 -o refcount_bits=16 IMAGE NEW makes one that can be used',
+    )
 }
 
 async function readBacking(
