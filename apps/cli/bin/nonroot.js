@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Starts the command. On a Node that is too old (V8 before 13.6 compiles WebAssembly many times slower) it starts itself again on the
 // Node that came with this package. Plain JavaScript that Node 12 can still parse; what not every start needs is imported where it is needed.
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeSync } from 'node:fs'
 import module, { createRequire } from 'node:module'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -56,7 +56,13 @@ function keepCompiledCode() {
 const argv = process.argv.slice(2)
 if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
   // Scripts ask it often: nothing else is loaded for it.
-  console.log(JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version)
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  try {
+    writeSync(1, `${version}\n`)
+  } catch (error) {
+    console.error(`error: cannot write to standard output: ${error.message}`)
+    process.exitCode = 3
+  }
 } else if (recent) {
   keepCompiledCode()
   const { start } = await import(entry())

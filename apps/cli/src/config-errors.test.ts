@@ -239,6 +239,33 @@ const cases: Case[] = [
     at: '1:10',
     says: ['extends: cannot read', 'no such file'],
   },
+  {
+    name: 'extends a file of another kind',
+    text: `extends: ./base.toml\n${good()}`,
+    files: { 'base.toml': 'a = 1' },
+    at: '1:10',
+    says: [/extends: .*base\.toml is no stack file/],
+  },
+  {
+    name: 'extends a folder',
+    text: `extends: ./parts.yaml\n${good()}`,
+    files: { 'parts.yaml/x': '' },
+    at: '1:10',
+    says: [/extends: cannot read .*parts\.yaml: it is a folder/],
+  },
+  {
+    name: 'extends an empty file',
+    text: `extends: ./base.yaml\n${good()}`,
+    files: { 'base.yaml': '' },
+    at: '1:10',
+    says: [/extends: .*base\.yaml: the file is empty/, 'apiVersion: nonroot/v1'],
+  },
+  {
+    name: 'extends a file that extends nothing that is there',
+    text: `extends: ./b.yaml\n${good()}`,
+    files: { 'b.yaml': '# first line\nextends: ./c.yaml\n' },
+    says: [/b\.yaml:2:10: extends: cannot read .*c\.yaml/],
+  },
   { name: 'extends itself', text: `extends: ./stack.yaml\n${good()}`, at: '1:10', says: ['extends goes in a circle'] },
   {
     name: 'extends in a circle',

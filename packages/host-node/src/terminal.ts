@@ -19,8 +19,8 @@ export interface Terminal {
   onInputEnd(listener: () => void): void
   /** In order. Tells when the operating system has it. */
   write(bytes: Uint8Array, written: () => void): void
-  /** Output has no reader (a pipe was closed). */
-  onOutputClosed(listener: () => void): void
+  /** Output cannot be written: its reader has gone (EPIPE), or there is no room. */
+  onOutputClosed(listener: (error: NodeJS.ErrnoException) => void): void
   /** Resolves when all was written. */
   drain(): Promise<void>
   /** Cooked mode again, listeners gone. */
@@ -68,9 +68,9 @@ export function openTerminal(
       else output.write(bytes, () => written())
     },
     onOutputClosed(listener) {
-      on(output, 'error', () => {
+      on(output, 'error', (error: NodeJS.ErrnoException) => {
         closed = true
-        listener()
+        listener(error)
       })
     },
     drain: () => new Promise((resolve) => (closed ? resolve() : output.write('', () => resolve()))),

@@ -208,7 +208,9 @@ class Session {
     })
     if (!terminal.interactive) terminal.onInputEnd(() => this.#vm.inputEnd())
     terminal.onResize(({ columns, rows }) => this.#vm.resize(columns, rows))
-    terminal.onOutputClosed(() => this.#stop({ by: 'signal', number: constants.signals.SIGPIPE }))
+    terminal.onOutputClosed(({ code }) =>
+      this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
+    )
   }
 
   #output(bytes: Uint8Array, done: () => void): void {

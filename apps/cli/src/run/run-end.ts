@@ -9,6 +9,8 @@ export type StopReason =
   | { readonly by: 'timeout'; readonly text: string }
   | { readonly by: 'signal'; readonly number: number }
   | { readonly by: 'panic'; readonly message: string }
+  /** What the guest prints cannot be written. */
+  | { readonly by: 'output' }
 
 export interface RunEnd {
   readonly status: number
@@ -41,6 +43,9 @@ function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd 
       return { status: ExitCode.timeout, words: `the guest still ran after ${stop.text}${at(rip, undefined)}` }
     case 'signal':
       return { status: 128 + stop.number, words: undefined }
+    // Reported when the streams are settled.
+    case 'output':
+      return { status: ExitCode.host, words: undefined }
     case 'panic':
       return { status: ExitCode.guestCrashed, words: `the guest crashed: ${stop.message}` }
     default:

@@ -135,7 +135,7 @@ describe('what cannot be run', { timeout: 60_000 }, () => {
       says: `cannot read the kernel ${missing}: there is no such file`,
     },
     { name: 'a folder as kernel', args: ['--kernel', '/'], status: 3, says: 'it is a folder' },
-    { name: 'a kernel that is none', args: ['--kernel', fileURLToPath(import.meta.url)], status: 3, says: 'boot_flag' },
+    { name: 'a kernel that is none', args: ['--kernel', fileURLToPath(import.meta.url)], status: 2, says: 'boot_flag' },
     {
       name: 'no such initrd',
       args: ['--kernel', hello, '--initrd', missing],

@@ -11,12 +11,17 @@ const COUNTER_FIELDS = 3
 
 export class TraceFile {
   readonly #stream: WriteStream
+  readonly #path: string
+  /** The first error of a write, reported on closing. */
+  #failure: Error | undefined
   readonly #names: string[] = []
   readonly #tracks = new Set<number>()
   #first = true
 
-  private constructor(stream: WriteStream) {
+  private constructor(stream: WriteStream, path: string) {
     this.#stream = stream
+    this.#path = path
+    stream.on('error', (error) => (this.#failure ??= error))
     stream.write('{"displayTimeUnit":"ns","traceEvents":[')
     this.#event({ ph: 'M', pid: 1, name: 'process_name', args: { name: 'nonroot' } })
   }
@@ -26,10 +31,9 @@ export class TraceFile {
     try {
       await once(stream, 'open')
     } catch (error) {
-      const message = `cannot write the trace ${path}: ${(error as Error).message}`
-      throw new NonrootError({ code: 'host.file', message, thing: path, value: path, cause: error })
+      throw failed(path, error as Error)
     }
-    return new TraceFile(stream)
+    return new TraceFile(stream, path)
   }
 
   add({ names, slices, counters }: TraceEvents): void {
@@ -55,8 +59,20 @@ export class TraceFile {
     this.#first = false
   }
 
+  /** Throws if not all of it could be written. */
   async close(): Promise<void> {
+    const closed = this.#stream.closed ? undefined : once(this.#stream, 'close')
     this.#stream.end('\n]}\n')
-    await once(this.#stream, 'close')
+    await closed
+    if (this.#failure) throw failed(this.#path, this.#failure)
   }
 }
+
+const failed = (path: string, cause: Error): NonrootError =>
+  new NonrootError({
+    code: 'host.file',
+    message: `cannot write the trace ${path}: ${cause.message}`,
+    thing: path,
+    value: path,
+    cause,
+  })

@@ -9,7 +9,7 @@ describe('errors', () => {
     { code: 'stack.incompatible', exit: ExitCode.configuration },
     { code: 'usage', exit: ExitCode.configuration },
     { code: 'host.file', exit: ExitCode.host },
-    { code: 'boot.image', exit: ExitCode.host },
+    { code: 'boot.image', exit: ExitCode.configuration },
     { code: 'guest.crashed', exit: ExitCode.guestCrashed },
     { code: 'guest.timeout', exit: ExitCode.timeout },
     { code: 'internal', exit: ExitCode.internal },

@@ -57,7 +57,6 @@ export type ErrorCode =
   | 'internal'
 
 const EXIT_OF: Partial<Record<string, ExitCode>> = {
-  boot: ExitCode.host,
   host: ExitCode.host,
   internal: ExitCode.internal,
   snapshot: ExitCode.host,

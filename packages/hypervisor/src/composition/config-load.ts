@@ -55,12 +55,15 @@ async function readTree(file: string, source: ModuleSource, chain: readonly stri
   try {
     return merge(await readTree(base, source, seen), tree)
   } catch (error) {
-    if (error instanceof NonrootError && error.code === 'config.file' && error.value === base) {
+    // What has no line of its own has that of the line that extends.
+    if (error instanceof NonrootError && error.errors.length === 0 && error.location?.line === undefined) {
+      const named = error.message.includes(base) ? error.message : `${base}: ${error.message}`
       throw new NonrootError({
         code: 'config.extends',
-        message: `extends: ${error.message}`,
+        message: `extends: ${named}`,
         thing: 'extends',
         value: specifier,
+        ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
         location: extended.at,
         cause: error,
       })
