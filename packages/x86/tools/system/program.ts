@@ -166,6 +166,23 @@ function callAround(c: Context): Action {
     asm.movImmediate(R.rdi, linear), touch, asm.load(R.rax, R.r13, from), asm.movImmediate(R.rbx, address), asm.store(R.rax, R.rbx), [...invalidate], touch,
   )
 }
+/** A use that may fault, an entry on its way written without an invalidation, the same use: a page fault leaves nothing cached of its address. */
+function mapAfterFault(c: Context): Action {
+  const linear = snippet(c)
+  const level = (1 + c.random.below(4)) as 1 | 2 | 3 | 4
+  const address = entryAddress(c, BigInt.asUintN(64, linear & ~0xfffn), level)
+  const from = c.operand(() => randomEntry(c.random, level))
+  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+  const write = [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, address), ...asm.store(R.rax, R.rbx)]
+  return {
+    name: `use of ${show(linear)}, entry of level ${level} at ${show(address)}, use again`,
+    code: (start) => {
+      const on = start + BigInt(10 + use.length)
+      const tail = [...asm.movImmediate(R.rsp, KERNEL_STACK), ...write]
+      return [...asm.movImmediate(R.r15, on), ...use, ...tail, ...asm.movImmediate(R.r15, on + BigInt(tail.length + 10 + use.length)), ...use]
+    },
+  }
+}
 /** One page of code at two addresses: what lies behind it differs. */
 function callAliases(c: Context): Action {
   const { random } = c
@@ -318,7 +335,7 @@ function raise(c: Context): Action {
 }
 
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
-  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
   [4, flags], [3, raise],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
