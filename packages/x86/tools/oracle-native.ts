@@ -74,7 +74,7 @@ function print(oracle: Oracle, what: string, seconds: number): void {
     console.log(`${name.padEnd(28)} ${String(cases).padStart(9)} cases ${String(faults).padStart(8)} faults ${String(different).padStart(8)} different`)
   }
   if (oracle.machine.missing.size) console.log(`system routines asked for: ${[...oracle.machine.missing].join(' ')}`)
-  console.log(`${oracle.total} cases, ${oracle.rows.length} rows, ${oracle.different} differences, ${what}, ${seconds.toFixed(1)} s`)
+  console.log(`${oracle.total} cases, ${oracle.rows.length} rows, ${oracle.different} differences${oracle.unrepeated ? `, ${oracle.unrepeated} that did not repeat` : ''}, ${what}, ${seconds.toFixed(1)} s`)
 }
 
 function main(): number {

@@ -41,6 +41,8 @@ export class Oracle {
   readonly counts = new Map<string, Count>()
   total = 0
   different = 0
+  /** Cases that differed once, and not when they were run again. */
+  unrepeated = 0
   readonly machine: Machine
   readonly #ours: Batch
   readonly #options: OracleOptions
@@ -109,12 +111,17 @@ export class Oracle {
     count.cases++
     if (native.u32[(output + STATE.vector) >>> 2] !== 0xffff_ffff) count.faults++
     if (!differences(one, native, ours, input, output, flags, false).length) return
-    count.different++
-    this.different++
-    if (count.different > this.#options.show) return
-    const { codeSize, runNatively } = this.#options
+    const { codeSize, runNatively, show } = this.#options
     const asItCame = describe(one, native, ours, input, output, differences(one, native, ours, input, output, flags, true))
     const state = native.bytes.slice(input, input + STATE.size)
-    console.log((runNatively ? minimise(one, n, state, flags, codeSize, this.machine, runNatively) : asItCame) + '\n')
+    const least = runNatively ? minimise(one, n, state, flags, codeSize, this.machine, runNatively) : asItCame
+    if (least === undefined) {
+      this.unrepeated++
+      console.log(`did not repeat:\n${asItCame}\n`)
+      return
+    }
+    count.different++
+    this.different++
+    if (count.different <= show) console.log(`${least}\n`)
   }
 }
