@@ -82,8 +82,14 @@ if (image.status === 0) for (const [name, check] of Object.entries(DEBIAN)) awai
 else skip('Debian', tail(image.output))
 
 for (const [name, short, long] of ORACLES) await step(name, async () => gives(0, await script(name, '--seed', seed, ...(values.long ? long : short))))
-if ((await run('gcc', ['--version'], 10)).status === 0) for (const args of NATIVE) await step(`oracle:native ${args.slice(0, 2).join(' ')}`, async () => gives(0, await script('oracle:native', '--seed', seed, ...args)))
-else skip('oracle:native', 'there is no gcc')
+for (const args of NATIVE) {
+  const name = `oracle:native ${args.slice(0, 2).join(' ')}`
+  if (!name.includes(values.only)) continue
+  // It ends with 3 where the host has no compiler, or runs no 32-bit code.
+  const result = await script('oracle:native', '--seed', seed, ...args)
+  if (result.status === 3) skip(name, tail(result.output))
+  else await step(name, async () => gives(0, result))
+}
 
 console.log(`\n${passed} passed, ${failed} failed`)
 process.exitCode = failed ? 1 : 0
