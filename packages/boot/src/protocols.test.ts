@@ -166,7 +166,7 @@ describe('firmware', () => {
 })
 
 it('the plugin parses options and names files', async () => {
-  expect(plugin.strategies!.map(({ name }) => name)).toEqual(['linux', 'pvh', 'multiboot', 'firmware'])
+  expect(plugin.strategies!.map(({ name }) => name)).toEqual(['linux', 'pvh', 'xen-pv', 'multiboot', 'firmware'])
   const [linux] = plugin.strategies!
   const parsed = await linux!.options['~standard'].validate({ kernel: 'vmlinuz', cmdline: 'quiet' })
   expect(parsed).toEqual({ value: { kernel: 'vmlinuz', cmdline: 'quiet', entry: 'auto' } })
