@@ -9,12 +9,25 @@ import { spawnCli } from '../testing/cli.ts'
 const path = (name: string): string => fileURLToPath(new URL(`../../../../${name}`, import.meta.url))
 const stack = path('stacks/xen-like.yaml')
 const hello = path('guests/xen-hello/hello.elf')
+const hostile = path('guests/xen-hostile/hostile.elf')
 const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
 
 describe('xen-like', { timeout: 60_000 }, () => {
   it('runs the smallest paravirtual guest to its end', async () => {
     const result = await spawnCli(['run', stack, '--memory', '32M', '--kernel', hello])
     expect(result).toEqual({ status: 0, out: "hello from the hypervisor's console\nhello from the ring\n", err: '' })
+  })
+
+  it('refuses whatever a hostile kernel tries', async () => {
+    const { status, out, err } = await spawnCli(['run', stack, '--memory', '32M', '--kernel', hostile, '--stats=json'])
+    expect({ status, out }).toEqual({ status: 0, out: '51 attempts, 0 not refused\n' })
+    const { metrics } = JSON.parse(err) as { metrics: { name: string; value: number }[] }
+    const counted = Object.fromEntries(
+      metrics
+        .filter(({ name }) => name.startsWith('paging.refused.'))
+        .map(({ name, value }) => [name.slice(15), value]),
+    )
+    expect(counted).toEqual({ flags: 1, frame: 1, owner: 3, use: 12, slot: 1, descriptor: 1, range: 2, pin: 2, walk: 0 })
   })
 
   it.each([

@@ -40,6 +40,9 @@ const ROWS: readonly PvMsr[] = [
   ignored(0x174, 'IA32_SYSENTER_CS'),
   ignored(0x175, 'IA32_SYSENTER_ESP'),
   ignored(0x176, 'IA32_SYSENTER_EIP'),
+  // No banks, and never a machine check: a kernel that finds MCA must be able to look.
+  readable(0x179, 'IA32_MCG_CAP'),
+  { index: 0x17a, name: 'IA32_MCG_STATUS', read: () => 0n, write: same(0n) },
   { index: 0x1a0, name: 'IA32_MISC_ENABLE', read: own(0x1a0), write: (core, value) => value === readMsr(core, 0x1a0) },
   { index: 0x277, name: 'IA32_PAT', read: () => PAT, write: same(PAT) },
   { index: 0xc000_0080, name: 'IA32_EFER', read: () => BigInt(EFER.guest), write: same(BigInt(EFER.guest)) },

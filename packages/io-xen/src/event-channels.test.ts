@@ -1,0 +1,130 @@
+/** Event channels by what the guest finds in its shared page. */
+
+import { describe, expect, it } from 'vitest'
+import { bench, PENDING } from './io-xen.test.support.ts'
+import { PORTS } from './event-channels.ts'
+
+const SELF = 0x7ff0
+
+describe('an event', () => {
+  it('sets its bit, its word in the selector and the upcall, and wakes the vCPU', () => {
+    const { events, bit, upcall, woken } = bench()
+    const port = events.bindIpi(1) as number
+    events.send(port)
+    expect([bit(PENDING, port), upcall(1), upcall(0), woken]).toEqual([1, [1, 1n], [0, 0n], [1]])
+  })
+
+  it('does no more than its bit while it is masked, and all at unmask', () => {
+    const { events, bit, upcall, setMask } = bench()
+    const port = events.bindVirtual(0, 0) as number
+    setMask(port)
+    events.raiseVirtual(0, 0)
+    expect([bit(PENDING, port), upcall()]).toEqual([1, [0, 0n]])
+    expect(events.unmask(port)).toBeUndefined()
+    expect(upcall()).toEqual([1, 1n])
+  })
+
+  it('that is pending already changes nothing', () => {
+    const { events, upcall, take } = bench()
+    const port = events.bindIpi(0) as number
+    events.send(port)
+    take()
+    events.send(port)
+    expect(upcall()).toEqual([0, 0n])
+  })
+
+  it('is lost where nothing listens', () => {
+    const { events, woken } = bench()
+    const port = events.allocateUnbound(0) as number
+    expect(events.send(port)).toBeUndefined()
+    events.raiseVirtual(0, 0)
+    expect(woken).toEqual([])
+  })
+
+  it('reaches the other end of a pair', () => {
+    const { events, bit } = bench()
+    const one = events.allocateUnbound(SELF) as number
+    const other = events.bindInterdomain(SELF, one) as number
+    events.send(other)
+    expect(bit(PENDING, one)).toBe(1)
+    events.close(other)
+    expect(events.status(one)).toMatchObject({ state: 'unbound' })
+  })
+
+  it('uses the 64th word for the last ports', () => {
+    const { events, bit, upcall } = bench()
+    let port = 0
+    while (port < PORTS - 1) port = events.bindIpi(0) as number
+    events.send(port)
+    expect([port, bit(PENDING, port), upcall()]).toEqual([PORTS - 1, 1, [1, 1n << 63n]])
+  })
+})
+
+describe('refusals', () => {
+  it('XSA-317: no port beyond what the bits can say', () => {
+    const { events } = bench()
+    for (let port = 1; port < PORTS; port++) expect(events.bindIpi(0)).toBe(port)
+    expect([events.bindIpi(0), events.allocateUnbound(0), events.bindVirtual(0, 0)]).toEqual([
+      'noSpace',
+      'noSpace',
+      'noSpace',
+    ])
+    expect(events.close(17)).toBeUndefined()
+    expect(events.allocateUnbound(0)).toBe(17)
+  })
+
+  it.each([
+    ['port 0', 0],
+    ['a port never allocated', 9],
+    ['a port beyond all', 2 ** 31],
+  ])('%s', (_what, port) => {
+    const { events } = bench()
+    expect([
+      events.send(port),
+      events.close(port),
+      events.unmask(port),
+      events.status(port),
+      events.bindVcpu(port, 0),
+    ]).toEqual(Array(5).fill('badPort'))
+    expect(events.isOpen(port)).toBe(false)
+  })
+
+  it('XSA-496: a virtual interrupt bound twice keeps its first port', () => {
+    const { events, bit } = bench()
+    const port = events.bindVirtual(1, 0) as number
+    expect([
+      events.bindVirtual(1, 0),
+      events.bindVirtual(2, 0),
+      events.bindVirtual(0, 24),
+      events.bindVirtual(1, 2),
+    ]).toEqual(['exists', 'badVcpu', 'invalid', 'invalid'])
+    events.raiseVirtual(1, 0)
+    expect(bit(PENDING, port)).toBe(1)
+    // Closed, it may be bound anew.
+    events.close(port)
+    expect(bit(PENDING, port)).toBe(0)
+    expect(events.bindVirtual(1, 0)).toBe(port)
+  })
+
+  it('a port of another domain, of itself, or in use', () => {
+    const { events } = bench()
+    const theirs = events.allocateUnbound(0) as number
+    expect([
+      events.bindInterdomain(0, 1),
+      events.bindInterdomain(SELF, theirs),
+      events.bindInterdomain(SELF, 99),
+    ]).toEqual(['noDomain', 'badPort', 'badPort'])
+  })
+
+  it('the vCPU of a timer or an IPI is not changed', () => {
+    const { events } = bench()
+    const [timer, ipi, pair] = [events.bindVirtual(0, 0), events.bindIpi(0), events.allocateUnbound(0)] as number[]
+    expect([
+      events.bindVcpu(timer!, 1),
+      events.bindVcpu(ipi!, 1),
+      events.bindVcpu(pair!, 1),
+      events.bindVcpu(pair!, 2),
+    ]).toEqual(['invalid', 'invalid', undefined, 'badVcpu'])
+    expect(events.status(pair!)).toMatchObject({ vcpu: 1 })
+  })
+})
