@@ -1,4 +1,4 @@
-/** The software processor: what CPU modes build on. Nothing in it knows a hypervisor. */
+/** The software processor on which CPU modes are built. Independent of any hypervisor. */
 export { Processor, type ProcessorOptions, type StopReason } from './processor.ts'
 export { createThreadedRegionService, type ThreadedRegionService } from './compiler/compile-thread.ts'
 export { buildPrebuilt, exampleLine, PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'

@@ -1,6 +1,6 @@
 /**
- * The processor: runs guest code until something outside must act. Owns the run loop between wasm code and the cold parts.
- * What surrounds the chip comes in as a ProcessorHost. (SDM Vol. 3A throughout)
+ * The processor: runs guest code until something outside must act. Contains the run loop between wasm code and the cold parts. Its environment is
+ * passed in as a ProcessorHost. (SDM Vol. 3A throughout)
  */
 import { Compiler } from './compiler/compiler.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
@@ -28,29 +28,29 @@ import { isKicked, sliceIsOver, sliceLeft, startSlice } from './state/slice.ts'
 import { exitOf } from './rows/exits.ts'
 import { system, systemRoutineNumber } from './system/index.ts'
 
-/** Why `run` came back. */
+/** Why `run` returned. */
 export type StopReason = 'budget' | 'kick' | 'halt' | 'shutdown' | 'stop' | 'attention'
 
 export interface ProcessorOptions {
-  /** Bytes for decoded blocks; all of them are dropped when it is full. Default 128 MiB. */
+  /** Bytes for decoded blocks; all are dropped when it is full. Default 128 MiB. */
   readonly codeCache?: number
   /** Use the compiler tier. Default true. */
   readonly compile?: boolean
-  /** Handlers made ahead (interpreter/prebuilt.ts). */
+  /** Prebuilt handlers (interpreter/prebuilt.ts). */
   readonly prebuilt?: PrebuiltHandlers | undefined
-  /** Who makes regions. Default: the caller's own thread, at once. */
+  /** Compiles regions. Default: on the caller's own thread, at once. */
   readonly regions?: RegionService | undefined
 }
 
 const FRAME = 4096
-/** Before generations come to their end, they start anew: hours of nothing but changes of address space. */
+/** Generations restart before they overflow, which takes hours of nothing but address-space switches. */
 const GENERATIONS = 0x7fff_0000
 
 const EXIT_KINDS = Math.max(...Object.values(EXIT)) + 1
-/** Exits that compiled code makes by its own record; others leave the `record` slot alone. */
+/** Exits that compiled code makes with its own record; others do not change the `record` slot. */
 const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) => (exit === EXIT.exception || exit === EXIT.budget || exit === EXIT.interpret ? 1 : 0))
 
-/** Exits that leave an instruction that ran alone without its effects. */
+/** Exits after which a single-stepped instruction has had no effect. */
 const UNDONE = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
   ([EXIT.exception, EXIT.abandoned, EXIT.crossing, EXIT.interpret, EXIT.shutdown] as number[]).includes(exit) ? 1 : 0,
 )
@@ -62,21 +62,21 @@ export class Processor {
   readonly compiler: Compiler
   /** Requests of other threads that `run` ends. Whoever calls `run` enters and leaves, and takes them. */
   readonly kicks: KickInbox
-  /** How often wasm code came back, by why (EXIT): interpreted code, and compiled code in the midst of a region. */
+  /** How often wasm code returned, by reason (EXIT): interpreted code, and side exits of compiled code. */
   readonly left = new Float64Array(EXIT_KINDS)
   readonly leftCompiled = new Float64Array(EXIT_KINDS)
-  /** Instructions retired up to the start of the slice that runs now. */
+  /** Instructions retired before the current slice. */
   #retired = 0
   #slice = 0
-  /** Part of the slice that is set aside while an instruction runs alone. */
+  /** Part of the slice that is reserved while an instruction is single-stepped. */
   #aside = 0
-  /** Linear address of the code looked for, in halves. */
+  /** Linear address of the code to find, in halves. */
   #low = 0
   #high = 0
   /** Frames of the host that hold the vCPU block, its TLB and its code: [address, bytes]. */
   readonly #taken: [number, number][] = []
   readonly #unwatch: () => void
-  /** When the first block had been decoded and its handlers made, by `performance.now()`. Undefined before. */
+  /** Time at which the first block had been decoded and its handlers made, by `performance.now()`. Undefined before. */
   firstBlockAt: number | undefined
 
   constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
@@ -99,7 +99,7 @@ export class Processor {
         try {
           return f(core, info)
         } catch (fault) {
-          // The bus gave no answer (STALLED).
+          // The bus stalled (STALLED).
           if (!(fault instanceof GuestFault)) throw fault
           core.compiled = false
           core.raise(fault.vector, fault.errorCode)
@@ -144,7 +144,7 @@ export class Processor {
     return this.#retired + this.#slice - sliceLeft(this.core)
   }
 
-  /** Gives its frames back. Nothing of it may be used afterwards. */
+  /** Frees its frames. It must not be used afterwards. */
   dispose(): void {
     this.#unwatch()
     this.blocks.reset()
@@ -206,7 +206,7 @@ export class Processor {
     return 'kick'
   }
 
-  /** All that carries a generation goes. */
+  /** Drops everything that has a generation. */
   #restartGenerations(): void {
     this.blocks.reset()
     this.core.paging.generation = this.core.paging.root
@@ -215,8 +215,8 @@ export class Processor {
   }
 
   /**
-   * Runs one instruction alone, or delivers the trap of the one before: single steps, breakpoints, some of what a shadow covers. `known`: its record, where
-   * there is one.
+   * Single-steps one instruction, or delivers the trap of the previous one: single steps, breakpoints, some instructions in a shadow. `known`: its
+   * record, if there is one.
    */
   #step(known = 0): StopReason | undefined {
     const { core } = this
@@ -234,7 +234,7 @@ export class Processor {
       this.#cover(covered)
       return this.#fault()
     }
-    // The budget lets the one instruction run; the next block's entry ends the slice. A block of its own takes the instruction off by itself.
+    // The budget allows one instruction; the next block's entry ends the slice. A private block subtracts the instruction itself.
     this.#aside = sliceLeft(core) - 1
     this.#slice -= this.#aside
     startSlice(core, block ? 1 : 0)
@@ -244,12 +244,12 @@ export class Processor {
     const isDone = this.#isDone(exit)
     if (!isDone) {
       this.#cover(covered)
-      // What an instruction met that did not complete is forgotten.
+      // Breakpoints matched by an instruction that did not complete are discarded.
       if (exit === EXIT.exception && core.get32(S.vector) !== VECTOR.DB) core.pendingDebug = held
     }
     let stop: StopReason | undefined
     if (exit === EXIT.budget) {
-      // The next instruction's block, or a repeated instruction that is not done: it is not counted yet.
+      // The next instruction's block, or a repeated instruction that has not finished and is not counted yet.
       this.#giveBack(0)
       core.set64(S.rip, core.recordRip())
     } else stop = this.#exit()
@@ -261,11 +261,11 @@ export class Processor {
     return isDone ? this.#afterStep(stop, covered !== SHADOW.none) : stop
   }
 
-  /** Behind an instruction that completed: its traps come first, then what waits. */
+  /** After a completed instruction: its traps are delivered first, then pending events. */
   #afterStep(stop: StopReason | undefined, wasCovered: boolean): StopReason | undefined {
     const { core } = this
     afterInstruction(core)
-    // A trap is pending then: it ends a halt, and comes first where the hypervisor goes on.
+    // A trap is pending: it ends a halt and is delivered first when the hypervisor continues.
     if (stop === 'halt' || stop === 'stop') return stop
     if (trapIsDue(core)) {
       core.raise(VECTOR.DB)
@@ -275,25 +275,25 @@ export class Processor {
     return stop ?? (isOpen && core.get32(S.attention) ? 'attention' : undefined)
   }
 
-  /** Whether the instruction that ran alone is done. */
+  /** Whether the single-stepped instruction has completed. */
   #isDone(exit: number): boolean {
     if (UNDONE[exit]) return false
     // Waiting for FERR# halts before the instruction.
     return exit !== EXIT.halt || this.core.get64(S.rip) !== this.core.recordRip()
   }
 
-  /** The instruction will run again: what lay over it does once more. A handler may have ended that. */
+  /** The instruction will run again, in the same shadow, unless a handler has ended it. */
   #cover(shadow: Shadow): void {
     if (this.core.covered) setShadow(this.core, shadow)
     this.core.covered = SHADOW.none
   }
 
-  /** One instruction, however many its block has: for budgets smaller than a block. */
+  /** Runs one instruction of a block: for budgets smaller than a block. */
   step(): StopReason | undefined {
     return this.#step()
   }
 
-  /** The block at RIP, decoded if need be; undefined when fetching it raised a fault. */
+  /** The block at RIP, decoded if necessary; undefined if fetching it raised a fault. */
   #block(limit: number): Block | undefined {
     const { core } = this
     if (this.#isNearLimit(1)) {
@@ -307,7 +307,7 @@ export class Processor {
     core.set32(S.ripPage + 4, core.get32(S.rip + 4) - (low >>> 0 < offset ? 1 : 0))
     const host = fetchPage(core, this.#low, this.#high)
     if (host < 0) return undefined
-    // What code of this page leads on to is looked up again, where the limit may lie on it.
+    // If the limit of CS may be on the page, targets of its jumps are looked up each time.
     const mode = core.get32(S.mode) | (this.#isNearLimit(PAGE_REACH - offset) ? MODE.csLimited : 0)
     if (!limit) {
       const known = this.blocks.find(host, mode)
@@ -327,7 +327,7 @@ export class Processor {
     return block
   }
 
-  /** Whether so many bytes of code from RIP on reach over the limit of CS. (SDM Vol. 3A, "Limit Checking") */
+  /** Whether so many bytes of code from RIP exceed the limit of CS. (SDM Vol. 3A, "Limit Checking") */
   #isNearLimit(bytes: number): boolean {
     const { core } = this
     if ((core.get32(S.mode) & MODE.codeSize) === 2) return false
@@ -335,7 +335,7 @@ export class Processor {
     return limit !== 0xffff_ffff && (core.get32(S.rip) >>> 0) + bytes - 1 > limit
   }
 
-  /** Acts on why wasm code came back. A stop reason ends the run. */
+  /** Handles the exit of wasm code. A stop reason ends the run. */
   #exit(): StopReason | undefined {
     const { core } = this
     const exit = core.get32(S.exit)
@@ -366,7 +366,7 @@ export class Processor {
       case EXIT.interpret:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
-        // In a shadow the instruction's record is the next one.
+        // In a shadow the instruction's own record is the next one.
         return this.#step(inRegion ? 0 : (core.get32(S.record) >>> 0) + RECORD.size)
       case EXIT.crossing: {
         this.#giveBack(0)
@@ -380,7 +380,7 @@ export class Processor {
         if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
         return undefined
       }
-      // The instruction is done, and with it the shadow over it.
+      // The instruction has completed, and its shadow ends.
       case EXIT.halt:
         this.#giveBack(1)
         setShadow(core, SHADOW.none)
@@ -412,14 +412,14 @@ export class Processor {
     this.#low = long ? low : (low + core.get32(S.csBase)) | 0
     this.#high = long ? core.get32(S.rip + 4) : 0
   }
-  /** HPA of the page behind the one located, or -1 with the fault raised. */
+  /** HPA of the page after the located one, or -1 with the fault raised. */
   #fetchNextPage(): number {
     const low = ((this.#low | 0xfff) + 1) | 0
     const carry = low === 0 && (this.core.get32(S.mode) & MODE.codeSize) === 2 ? 1 : 0
     return fetchPage(this.core, low, (this.#high + carry) | 0)
   }
 
-  /** Returns to the budget what the block took for instructions from `record` on, less those `done`. */
+  /** Returns to the budget the instructions of the block from `record` on, except those `done`. */
   #giveBack(done: number): void {
     const { core } = this
     const record = core.get32(S.record) >>> 0
@@ -428,7 +428,7 @@ export class Processor {
     if (record !== core.base + S.compiledRecord) this.blocks.givenBack += back
   }
 
-  /** Delivers the fault that fetching or stepping raised, at RIP; a fetch may also have left to the hypervisor. */
+  /** Delivers a fault raised by fetching or stepping, at RIP; a fetch may also have exited to the hypervisor. */
   #fault(): StopReason | undefined {
     const { core } = this
     const exit = core.get32(S.exit)
@@ -437,18 +437,18 @@ export class Processor {
     return this.#deliver(deliverException(core, core.get32(S.vector), core.get32(S.errorCode)))
   }
   #deliver(delivery: Delivery): StopReason | undefined {
-    // An exception costs an instruction: a handler that faults at once must not hold the slice for ever.
+    // An exception counts as an instruction, so that a handler that faults at once cannot block the slice.
     if (delivery === 'delivered') this.core.set32(S.budget, this.core.get32(S.budget) - 1)
     return delivery === 'delivered' ? undefined : delivery
   }
 
-  /** Delivers an external interrupt or NMI at RIP; the caller has checked that it may come in. */
+  /** Delivers an external interrupt or NMI at RIP; the caller has checked that it may be delivered. */
   interrupt(vector: number, kind: 'external' | 'nmi' = 'external'): StopReason | undefined {
     return this.#deliver(deliverInterrupt(this.core, vector, kind))
   }
 }
 
-/** An access that compiled code asks for: a write must not change code, perhaps its own, so such a write is left to the interpreter. */
+/** An access of compiled code. A write must not change code, perhaps its own, so such a write is left to the interpreter. */
 function fromCompiled(core: Core, access: (core: Core, info: number) => number, info: number): number {
   core.compiled = true
   const left = access(core, info)
@@ -456,7 +456,7 @@ function fromCompiled(core: Core, access: (core: Core, info: number) => number, 
   return left
 }
 
-/** Contiguous frames out of the host's pool. */
+/** Contiguous frames of the host's pool. */
 function takeFrames(host: ProcessorHost, bytes: number): number {
   const frames = host.memory.allocateFrames(Math.ceil(bytes / FRAME), 1)
   if (frames === undefined)

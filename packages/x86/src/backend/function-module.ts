@@ -1,12 +1,15 @@
-/** Function bodies → the bytes of one WebAssembly module that imports memory, table and whatever the bodies call. Knows no instruction. */
+/**
+ * Function bodies → the bytes of one WebAssembly module that imports memory, table and the functions that the bodies call. Independent of
+ * instructions.
+ */
 import { Bytes, ModuleBuilder } from '@nonroot/wasm-encoder'
 import { CODE_TYPE, type Built, type ModuleContext } from '../ir/function.ts'
 import { lower } from './lower.ts'
 
-/** Pages of 64 KiB: any memory will do. */
+/** Pages of 64 KiB: any memory is accepted. */
 const MOST_PAGES = 65536
 
-/** The functions are neither exported nor in the table yet: that is the caller's. */
+/** The functions are neither exported nor in the table yet: the caller does that. */
 export function functionModule(bodies: readonly Built[], { signatures }: ModuleContext): { module: ModuleBuilder; functions: number[] } {
   const module = new ModuleBuilder()
   module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: MOST_PAGES, shared: true })
@@ -30,7 +33,7 @@ export function functionModule(bodies: readonly Built[], { signatures }: ModuleC
   return { module, functions }
 }
 
-/** Code that does nothing but call a function in its own place. */
+/** Code that only tail-calls a function. */
 function handOn(callee: number, params: number): Bytes {
   const code = new Bytes(16)
   for (let n = 0; n < params; n++) {

@@ -11,7 +11,7 @@ export interface Lowered {
 }
 
 export interface LowerOptions {
-  /** How many parameters the function has. */
+  /** Number of the function's parameters. */
   readonly params: number
   /** Function index of an import. */
   readonly callee: (name: string) => number
@@ -166,7 +166,7 @@ class Lowering {
     this.code.u32(this.#open.length - 1 - this.#open.findLastIndex((b) => b.label === label && b.loop === (kind === 'continue')))
   }
 
-  /** Evaluates a value now and keeps it in a local. */
+  /** Evaluates a value here and keeps it in a local. */
   #keep(value: Value): void {
     this.#compute(value)
     value.local = this.#free[value.type].pop() ?? this.#newLocal(value.type)
@@ -179,12 +179,12 @@ class Lowering {
     return this.#options.params + this.locals.push(type) - 1
   }
 
-  /** Pushes a value on the wasm stack: from its local if it has one, computed here otherwise. */
+  /** Pushes a value on the wasm stack: from its local if it has one, otherwise computed here. */
   #value(value: Value): void {
     if (value.local < 0) return this.#compute(value)
     this.code.byte(0x20)
     this.code.u32(value.local)
-    // A local is free again after its last use, but not inside a loop that will come round to that use again.
+    // A local is free after its last use, but not inside a loop that repeats that use.
     if (--value.uses === 0 && value.depth === this.#loopDepth) this.#free[value.type].push(value.local)
   }
 

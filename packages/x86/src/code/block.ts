@@ -3,7 +3,7 @@
 export interface Block {
   readonly host: number
   readonly mode: number
-  /** Address of the first record, and of the byte behind the last. */
+  /** Address of the first record, and the address after the last. */
   readonly first: number
   readonly end: number
   /** Bytes of code, from `host` on its page; an instruction may reach into `nextPage`. */

@@ -1,6 +1,6 @@
 /**
- * The cache of decoded blocks: records in shared memory, found by host-physical address and mode key, dropped when their page
- * is written. Links between blocks may point at dropped ones, whose records all say `stale`; the arena is only reused as a whole.
+ * The cache of decoded blocks: records in shared memory, found by host-physical address and mode key, and invalidated when their bytes are written.
+ * Links may still point to invalidated blocks, whose records are all marked `stale`; the arena is only reused as a whole.
  */
 import { BASE_RIP, createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode, type DecodeResult } from '../decode/decoder.ts'
@@ -28,26 +28,26 @@ const BUSY = 3 / 4
 
 const NO_ROWS: ReadonlySet<number> = new Set()
 
-/** Room left for one block, or for a region's ways out and its page's targets. */
+/** Space reserved for one block, or for a region's exit records and its page's target table. */
 const ARENA_RESERVE = 1 << 16
 
-/** A region that stands in for a block. */
+/** A region installed in place of a block. */
 interface Compiled {
   readonly block: Block
   readonly page: number
-  /** Offsets in the page of the bytes it was made from. */
+  /** Offsets in the page of the bytes that it was compiled from. */
   readonly extents: readonly { readonly start: number; readonly end: number }[]
   readonly handler: number
 }
 
-/** What stands before an instruction in an interrupt shadow that does not go on behind itself (interpreter/handlers.ts). */
+/** The record before an instruction in an interrupt shadow that does not continue with its successor (interpreter/handlers.ts). */
 function inShadow({ row: { attributes } }: Instruction, asksFirst: boolean): 'underShadow' | 'alone' | undefined {
   if (asksFirst) return 'alone'
   if (attributes.flow === undefined) return undefined
   return attributes.flow === 'conditional' || attributes.flow === 'jump' ? 'underShadow' : 'alone'
 }
 
-/** Translates the page after the current one for fetching: its HPA, or -1 with the fault raised. */
+/** Translates the next page for fetching: its HPA, or -1 with the fault raised. */
 export type FetchNextPage = () => number
 
 export class BlockCache implements CodeTracker {
@@ -71,7 +71,7 @@ export class BlockCache implements CodeTracker {
   #before: ReadonlySet<number> | undefined
   readonly #trappedRows = new Map<number, ReadonlySet<number>>()
   readonly #joined = new Uint8Array(32)
-  /** The last writer of flags in the block being decoded, while nothing behind it depends on them. */
+  /** The last writer of flags in the block being decoded, while no later instruction depends on them. */
   #candidate: { record: number; instruction: Instruction } | undefined
   /** Runs after which a block is reported hot; 0: never. */
   hotness = HOT
@@ -79,9 +79,9 @@ export class BlockCache implements CodeTracker {
   decoded = 0
   dropped = 0
   resets = 0
-  /** Instructions that blocks had taken and gave back, as a fault cut them short. */
+  /** Instructions that blocks had counted in advance and returned because a fault interrupted them. */
   givenBack = 0
-  /** Instructions of runs that no heat tells of any more. */
+  /** Instructions of runs that no counter of heat includes any more. */
   #interpreted = 0
 
   /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes; `codeMap`: one for each frame of the host. */
@@ -115,7 +115,7 @@ export class BlockCache implements CodeTracker {
     return this.#pages.all()
   }
 
-  /** Bytes at [host, host + length) were or will be written: what was decoded from them is gone. */
+  /** Bytes at [host, host + length) were or will be written: invalidates the code decoded from them. */
   invalidate(host: number, length: number): void {
     const last = (host + length - 1) >>> 12
     for (let page = host >>> 12; page <= last; page++) {
@@ -133,22 +133,22 @@ export class BlockCache implements CodeTracker {
   }
 
   /**
-   * Instructions interpreted so far: every block counts its runs anyway, by its heat. What a block that was written over in its midst
-   * gives back is not taken off.
+   * Instructions interpreted so far, derived from the heat of blocks, which counts their runs. Instructions returned by a block that was overwritten
+   * while it ran are not subtracted.
    */
   get interpreted(): number {
     let sum = this.#interpreted - this.givenBack
     for (const { first } of this.#pages.all()) sum += this.#ran(first)
     return sum
   }
-  /** Instructions of a block's runs since its heat was set. The run that found it hot has not begun. */
+  /** Instructions of a block's runs since its heat was set. The run in which it was found hot has not begun. */
   #ran(first: number): number {
     const { i32 } = this.#core
     const heat = i32[(first + RECORD.heat) >>> 2]!
     const runs = i32[(first + RECORD.heatAtStart) >>> 2]! - heat - (heat === 0 ? 1 : 0)
     return runs * i32[(first + RECORD.immediate) >>> 2]!
   }
-  /** Runs before a new block is worth compiling: the more regions there are, the less they stay in the processor's caches. */
+  /** Runs before a new block is worth compiling: the more regions there are, the less they remain in the processor's caches. */
   #heat(): number {
     return this.hotness ? this.hotness * (1 + Math.floor(this.#regions / CROWD)) : NEVER_HOT
   }
@@ -157,7 +157,7 @@ export class BlockCache implements CodeTracker {
     i32[(first + RECORD.heat) >>> 2] = i32[(first + RECORD.heatAtStart) >>> 2] = heat
   }
 
-  /** Blocks that may still run, the regions in place of some of them, and bytes of the arena that are taken. */
+  /** Blocks that may still run, the regions in place of some of them, and bytes used in the arena. */
   get size(): number {
     return this.#pages.size
   }
@@ -187,8 +187,8 @@ export class BlockCache implements CodeTracker {
   }
 
   /**
-   * Decodes the block that starts at `host` and makes it known. With a `limit` it holds at most so many instructions, is kept
-   * from `find` and from links, and is to be given back by `release`. Undefined: a fetch fault was raised.
+   * Decodes the block that starts at `host` and publishes it. With a `limit` it has at most so many instructions, is not found by `find` nor linked,
+   * and must be returned by `release`. Undefined: a fetch fault was raised.
    */
   decode(host: number, mode: number, nextPage: FetchNextPage, limit = 0): Block | undefined {
     if (!this.hasRoom) this.reset()
@@ -209,7 +209,7 @@ export class BlockCache implements CodeTracker {
       let result = decode(u8, page + ip, 0x1000 - ip, decodeMode, instruction)
       if (result === 'truncated') {
         if (count) break
-        // The first instruction crosses: decode it from both pages joined.
+        // The first instruction crosses pages: decode it from the bytes of both.
         const next = nextPage()
         if (next < 0) return undefined
         crossing = next
@@ -262,13 +262,13 @@ export class BlockCache implements CodeTracker {
     return block
   }
 
-  /** Puts a block where `dispatch` finds it. */
+  /** Enters a block where `dispatch` finds it. */
   publish(block: Block): void {
     if (block.mode & MODE.csLimited) return
     this.#table.add(block)
   }
 
-  /** Gives back the room of a private block, the last one decoded. */
+  /** Frees the space of a private block, the last one decoded. */
   release(block: Block): void {
     this.#interpreted += this.#ran(block.first)
     if (this.#free === block.end) this.#free = block.first
@@ -292,13 +292,13 @@ export class BlockCache implements CodeTracker {
   isCompiled({ host, first }: Block): boolean {
     return [...(this.#compiled.get(host >>> 12) ?? [])].some(({ block }) => block.first === first)
   }
-  /** Offsets in its page at which compiled code stands in for a block of this mode. */
+  /** Offsets in its page at which compiled code has replaced a block of this mode. */
   entriesOn(host: number, mode: number): number[] {
     const offsets: number[] = []
     for (const { block } of this.#compiled.get(host >>> 12) ?? []) if (block.mode === mode) offsets.push(block.host & 0xfff)
     return offsets
   }
-  /** Offsets in its page of blocks of this mode that are among the hot ones, or soon will be; those behind `host` first, as a switch's cases are. */
+  /** Offsets in its page of blocks of this mode that are hot, or soon will be; those after `host` first, where the cases of a switch are. */
   busyOn(host: number, mode: number, hot: ReadonlySet<Block>): number[] {
     const { i32 } = this.#core
     const isBusy = (block: Block): boolean =>
@@ -314,9 +314,7 @@ export class BlockCache implements CodeTracker {
     this.#interpreted += this.#ran(block.first)
     this.#startHeat(block.first, heat)
   }
-  /**
-   * From now on compiled code runs in the block's place. `extents`: what it was made from, `waysOut`: where it leaves for, as offsets in the page.
-   */
+  /** Installs compiled code in place of the block. `extents`: the bytes it was compiled from; `waysOut`: its exits; both as offsets in the page. */
   replace(block: Block, handler: number, { extents, waysOut, usesTargets }: CompiledRegion): void {
     const page = block.host >>> 12
     const word = block.first >>> 2
@@ -330,7 +328,7 @@ export class BlockCache implements CodeTracker {
     this.#regions++
     for (const { start, end } of extents) this.#pages.mark(page * 0x1000 + start, end - start)
   }
-  /** Records that go on at offsets of a page, one after the other: what compiled code leaves by. */
+  /** Writes consecutive records that continue at offsets of a page: the exit records of compiled code. */
   #waysOut(offsets: readonly number[], mode: number): number {
     const first = this.#free
     for (const ip of offsets) {
@@ -344,7 +342,7 @@ export class BlockCache implements CodeTracker {
     this.#handlers.flush()
     return first
   }
-  /** The table by which compiled code on a page finds computed targets on it. */
+  /** The table in which compiled code on a page looks up targets of indirect jumps on that page. */
   #targetsOf(page: number, mode: number): number {
     const at = `${page}/${mode}`
     let table = this.#targets.get(at)
@@ -377,7 +375,7 @@ export class BlockCache implements CodeTracker {
     return this.#candidate?.instruction === first ? second : first
   }
 
-  /** What asks the hooks before an instruction. They may look at any flag, and go on elsewhere: the block ends with it. */
+  /** The record that calls the hooks before an instruction. They may read any flag and continue elsewhere, so the block ends here. */
   #trapped(record: number, { row, length }: Instruction, ip: number): void {
     this.#candidate = undefined
     this.#special(record, 'trapped', ip)
@@ -385,7 +383,7 @@ export class BlockCache implements CodeTracker {
     this.#core.i32[(record + RECORD.immediate) >>> 2] = row.id
   }
 
-  /** Writes one record; true when the block can go on behind it. */
+  /** Writes one record; true if the block can continue after it. */
   #append(record: number, result: DecodeResult, mode: number, ip: number, limit: number): boolean {
     const instruction = this.#instruction
     if (result !== 'ok') {
@@ -414,8 +412,8 @@ export class BlockCache implements CodeTracker {
   }
 
   /**
-   * Flags that the next writer overwrites, with nothing in between that reads them or could show them (by a fault or an exit),
-   * need not be computed: the earlier instruction gets the handler without them.
+   * Flags that the next writer overwrites, with nothing in between that reads them or could show them (by a fault or an exit), need not be computed:
+   * the earlier instruction gets the handler that omits them.
    */
   #findDeadFlags(record: number, instruction: Instruction, mode: number): void {
     const { reads, writes } = instruction.row.flags
@@ -463,7 +461,7 @@ export class BlockCache implements CodeTracker {
     }
   }
 
-  /** A same-page target may be linked: the page's mapping was checked when it was entered. */
+  /** A target on the same page may be linked: the page's mapping was checked when the page was entered. */
   #linkFor(ip: number, mode: number, limit: number): number {
     return ip >= 0 && ip < 0x1000 && !(mode & MODE.csLimited) && !limit ? NOT_LINKED : NEVER_LINKED
   }
@@ -487,12 +485,12 @@ export class BlockCache implements CodeTracker {
     i32[word + 1] = Math.floor(value / 0x1_0000_0000)
   }
 
-  /** Handlers of records that stand before an instruction's. */
+  /** Handlers of records that precede an instruction's own. */
   #specialsBefore(): ReadonlySet<number> {
     return (this.#before ??= new Set((['checkNextPage', 'trapped', 'underShadow', 'alone'] as const).map((name) => this.#handlers.special(name))))
   }
 
-  /** Fills `remaining`: records after the entry, counted by instructions. What stands before an instruction has the same. */
+  /** Fills `remaining`: records after the entry, counted by instructions. A record that precedes an instruction has the same value. */
   #count(first: number, end: number, count: number): void {
     const { u8, i32 } = this.#core
     u8[first + RECORD.remaining] = 0 // it takes them off when it is past

@@ -1,11 +1,11 @@
-/** Which decoded blocks have bytes on which page of the host. Knows nothing of records. @hot: asked for every block and every write near code. */
+/** Which decoded blocks have bytes on which page of the host. Independent of records. @hot: called for every block and every write near code. */
 import { MODE_BITS } from '../state/mode.ts'
 import type { Block } from './block.ts'
 
-/** Bytes of code that a page's map tells apart. */
+/** Granularity of a page's code map, in bytes. */
 const GRANULE_BITS = 3
 
-/** So many writes to a page's code, and none of it decoded meanwhile: the page now holds something else. */
+/** After so many writes to a page's code without new decoding, the page is assumed to contain data. */
 const REUSED = 32
 
 interface Page {
@@ -13,7 +13,7 @@ interface Page {
   readonly blocks: Map<number, Block>
   /** Blocks whose last instruction reaches into the page. */
   readonly reaching: Set<Block>
-  /** For each granule 1 where code was decoded from it; it may be gone since. */
+  /** For each granule, 1 if code was decoded from it; the code may have been invalidated since. */
   readonly granules: Uint8Array
   /** Writes to its code since code was last decoded from it. */
   hits: number
@@ -57,7 +57,7 @@ export class CodePages {
     this.#page(nextPage >>> 12).reaching.add(block)
     this.mark(nextPage, reach(block))
   }
-  /** Notes that something was made from these bytes, of a page that has code. */
+  /** Records that code was made from these bytes of a page that has code. */
   mark(host: number, length: number): void {
     const { granules } = this.#pages.get(host >>> 12)!
     granules.fill(1, (host & 0xfff) >>> GRANULE_BITS, (((host & 0xfff) + length - 1) >>> GRANULE_BITS) + 1)
@@ -88,7 +88,7 @@ export class CodePages {
     for (let n = from >>> GRANULE_BITS; n <= last; n++) if (granules[n]) return true
     return false
   }
-  /** Code of a frame was written over. True: all of it may go, as the page seems to have become data. */
+  /** Code of a frame was overwritten. True: all of it may be dropped, because the page seems to contain data now. */
   hit(frame: number): boolean {
     return ++this.#pages.get(frame)!.hits > REUSED
   }

@@ -1,6 +1,6 @@
 /**
- * Flags that compiled code leaves behind uncomputed: an operation, its operands and its result. What they amount to is worked out
- * only when somebody looks, by the same formulas as everywhere (SemanticsBuilder.arithmeticFlags).
+ * Lazy flags that compiled code leaves: an operation, its operands and its result. The flags are computed only when they are read, by the same
+ * formulas as everywhere (SemanticsBuilder.arithmeticFlags).
  */
 import type { ArithmeticKind } from '../semantics/builder.ts'
 import type { Width } from '../ir/nodes.ts'

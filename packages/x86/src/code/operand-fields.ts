@@ -1,4 +1,4 @@
-/** Where the registers that ModRM names lie in the vCPU block, by row: worked out once a row, as blocks are decoded by the thousand. */
+/** Where in the vCPU block the registers are that ModRM selects, by row: computed once for each row, because blocks are decoded by the thousand. */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Row } from '../rows/index.ts'
 import { fpr, gpr, segment, xmm } from '../state/layout.ts'

@@ -1,7 +1,7 @@
-/** In the low bit of what `dispatch` is told of a link: it is one to another page. */
+/** The low bit of the link that `dispatch` receives: it is a link to another page. */
 export const FAR = 1
 
-/** Long enough for any straight run that pays off, short enough that `remaining` fits its byte. */
+/** Long enough for straight-line code, and short enough that `remaining` fits in a byte. */
 export const MAX_INSTRUCTIONS = 64
 /** Bytes that a block may have; bytes from a page's start that the blocks on it may have. */
 export const LONGEST_BLOCK = MAX_INSTRUCTIONS * 15
@@ -10,18 +10,18 @@ export const PAGE_REACH = 0x1000 + 14
 export const NEVER_LINKED = 0
 export const NOT_LINKED = 1
 
-/** Entries of eight bytes in a page's table of computed targets: i32 offset in the page, i32 link. */
+/** Entries of eight bytes in a page's table of indirect-jump targets: i32 offset in the page, i32 link. */
 export const TARGETS = 256
 
 /**
- * Runs after which a block is compiled; and a count that never comes down to 0 in practice. Debian's boot takes least time near 4000: below,
- * compiling what runs little costs more than it saves, on processors that the guest runs on as well (docs/performance.md).
+ * Runs after which a block is compiled; and a count that never reaches 0 in practice. Debian boots fastest near 4000: with lower values, compiling
+ * code that runs little costs more than it saves, on processors that also run the guest (docs/performance.md).
  */
 export const HOT = 4000
 export const NEVER_HOT = 0x7fff_ffff
-/** So many regions are some 10 MiB of machine code: with each such crowd blocks must run HOT times more. gcc -O2 makes 26,000 otherwise. */
+/** So many regions are about 10 MiB of machine code: for each such group, blocks must run HOT times more. Otherwise gcc -O2 makes 26,000 regions. */
 export const CROWD = 4096
-/** With so many all code is dropped and made anew: what bounds the machine code of a process that never rests. */
+/** With so many regions all code is dropped and compiled again, which bounds the machine code of a process that runs continuously. */
 export const MOST_REGIONS = 8 * CROWD
 
 /** An x87 instruction's opcode as the `escape` field has it: the eleven bits that FSTENV shows. (SDM Vol. 1, "Last Instruction Opcode") */

@@ -1,4 +1,4 @@
-/** The running instruction once more, decoded: for exits that tell of its operands, which compiled and interpreted code no longer know. Cold. */
+/** Decodes the running instruction again, for exits that report its operands, which compiled and interpreted code no longer have. Cold. */
 import type { Core } from '../state/core.ts'
 import { fetchPage } from '../paging/access/fetch.ts'
 import { rows } from '../rows/index.ts'
@@ -10,7 +10,7 @@ import { createInstruction, type Instruction } from '../decode/instruction.ts'
 const LONGEST = 15
 const PAGE = 4096
 
-/** Undefined where its bytes are no longer what ran. */
+/** Undefined if its bytes have changed since. */
 export function runningInstruction(core: Core): Instruction | undefined {
   const mode = core.get32(S.mode)
   const codeSize = codeSizeOf(mode)

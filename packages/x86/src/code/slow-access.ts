@@ -1,6 +1,6 @@
 /**
- * How compiled code makes an access that the TLB does not answer: one call that takes the linear address, the access and the instruction's position
- * in one number, so that the code around every access stays small. The work is in paging/access/slow-path.ts.
+ * Accesses of compiled code that miss the TLB: one call that takes the linear address, and the access and the instruction's position in one number,
+ * so that the code at every access stays small. The work is in paging/access/slow-path.ts.
  */
 import { IrBuilder } from '../ir/builder.ts'
 import type { Value } from '../ir/nodes.ts'
@@ -15,7 +15,7 @@ interface SlowAccess extends Signature {
   readonly build: (b: IrBuilder, cpu: Value) => void
 }
 
-/** Where the fields of the number lie: offset in the page, length and remaining as in RECORD; log2 of the bytes; segment. */
+/** Bit positions of the number's fields: offset in the page, length and remaining as in RECORD; log2 of the bytes; segment. */
 const LENGTH = 12, REMAINING = 16, BYTES = 24, SEGMENT_NUMBER = 27
 
 export function packAccess(bytes: number, segmentNumber: number, ip: number, length: number, remaining: number): number {
@@ -24,7 +24,7 @@ export function packAccess(bytes: number, segmentNumber: number, ip: number, len
 
 const field = (b: IrBuilder, packed: Value, at: number, bits: number): Value => b.and(b.shrU(packed, at), (1 << bits) - 1)
 
-/** Does the access by the import; where that left, notes the position and gives what says so. */
+/** Makes the access by the import. If that left, stores the position and returns `left`. */
 function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: number): void {
   const info = b.or(b.shl(b.i32(1), field(b, packed, BYTES, 3)), b.mul(field(b, packed, SEGMENT_NUMBER, 3), accessInfo(0, 1)))
   b.ifUnlikely(b.call('i32', callee, cpu, info), () => {
@@ -36,8 +36,8 @@ function access(b: IrBuilder, cpu: Value, callee: string, packed: Value, left: n
 }
 
 /**
- * What the TLB does answer for these bytes alone: code asks for whole neighbourhoods, which may be on two pages (region-operands.ts). Or what it answers
- * once it is filled.
+ * Uses a TLB hit for these bytes alone, since a shared lookup covers a range that may span two pages (region-operands.ts); otherwise tries a quick
+ * fill.
  */
 function ifKnown(b: IrBuilder, cpu: Value, tag: 'read' | 'write', linear: Value, packed: Value, use: (host: Value) => void): void {
   const entry = tlbEntry(b, linear)
@@ -49,8 +49,8 @@ function ifKnown(b: IrBuilder, cpu: Value, tag: 'read' | 'write', linear: Value,
 }
 
 /**
- * By name. They give a host address or 0 (see SemanticsBuilder), or, the writes, whether they left. Each ends with the tag of the TLB that did not fit, which
- * nobody looks at: V8 loads a value twice that only a comparison uses, and this is a second use off the way.
+ * By name. They return a host address or 0 (see SemanticsBuilder); writes return whether they left. Each takes the TLB tag that did not match as its
+ * last parameter, without using it: V8 loads a value twice if only a comparison uses it, and this is a second use on the rare path.
  */
 export const SLOW_ACCESSES: Readonly<Record<string, SlowAccess>> = {
   /** (cpu, linear, access, tag) */

@@ -1,4 +1,4 @@
-/** From bytes to a region's IR: which instructions compiled code can hold, and another try without one that turns out not to compile. */
+/** From bytes to a region's IR: decides which instructions can be compiled, and retries without an instruction that turns out not to compile. */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Flow, Row } from '../rows/index.ts'
 import { semantics } from '../semantics/index.ts'
@@ -8,9 +8,9 @@ import { NotCompilable, RegionBuilder } from './region-builder.ts'
 import { findRegion, type Region, type RegionSource } from './region.ts'
 
 export interface BuildSource extends Omit<RegionSource, 'compilable' | 'decodeMode'> {
-  /** Rows whose semantics were found not to compile; grows. */
+  /** Rows whose semantics were found not to compile. Grows. */
   readonly refused: Set<Row>
-  /** Ids of rows that are left to the interpreter. */
+  /** Ids of rows that only the interpreter executes. */
   readonly trapped: readonly number[]
 }
 
@@ -19,7 +19,7 @@ export interface BuiltRegion {
   readonly body: RegionBuilder
 }
 
-/** The region around offset `entry` of the page; undefined where even its first instruction is not for compiled code. */
+/** Builds the region around offset `entry` of the page; undefined if its first instruction cannot be compiled. */
 export function buildRegion(source: BuildSource, entry: number): BuiltRegion | undefined {
   const { mode, refused, trapped } = source
   const decodeMode = decodeModeOf(mode)
@@ -27,7 +27,7 @@ export function buildRegion(source: BuildSource, entry: number): BuiltRegion | u
     const { row } = instruction
     return !refused.has(row) && !trapped.includes(row.id) && !isUnavailable(row, mode) && isCompilable(instruction, mode)
   }
-  // An instruction that turns out not to compile is left out, and the region is built again without it.
+  // An instruction that turns out not to compile is excluded, and the region is built again.
   for (;;) {
     const region = findRegion({ ...source, decodeMode, compilable }, entry)
     if (!region) return undefined
@@ -43,15 +43,15 @@ export function buildRegion(source: BuildSource, entry: number): BuiltRegion | u
   }
 }
 
-/** Ways to go on that a region knows; the rest is the interpreter's. */
+/** Kinds of control flow that a region supports; the interpreter handles the rest. */
 const FLOWS: ReadonlySet<Flow | undefined> = new Set([undefined, 'conditional', 'jump', 'call', 'indirectJump', 'indirectCall', 'return'])
 
 function isCompilable(instruction: Instruction, mode: number): boolean {
   const { row } = instruction
   if (!semantics[row.semantics] || row.attributes.shadow) return false
   if (row.attributes.cpl === 0 && mode & MODE.user) return false
-  // Whether it is there at all the interpreter finds out.
+  // The interpreter checks whether the instruction exists.
   if (row.attributes.exit || row.attributes.enabledBy || !FLOWS.has(row.attributes.flow)) return false
-  // A region counts on branches that do not cut RIP below the code size, or reach beyond it.
+  // A region assumes that branches neither truncate RIP below the code size nor exceed it.
   return row.operands[0]?.kind !== 'J' || instruction.operandSize === instruction.codeSize
 }

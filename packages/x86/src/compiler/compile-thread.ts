@@ -1,4 +1,4 @@
-/** The compiler tier on a thread of its own: what is served there, and the service that asks it. */
+/** The compiler tier on its own thread: the server, and the service that sends it requests. */
 import type { HostThread, ServeThread, ThreadBackend } from '@nonroot/contracts'
 import type { ModuleContext } from '../ir/function.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
@@ -6,7 +6,7 @@ import { createRegionCompiler, type RegionModule, type RegionRequest, type Regio
 interface Order {
   readonly id: number
   readonly requests: readonly RegionRequest[]
-  /** Number of the processor's module context, and, the first time, what it is. */
+  /** Number of the processor's module context, with the context itself the first time. */
   readonly contextId: number
   readonly context: ModuleContext | undefined
 }
@@ -15,7 +15,7 @@ interface Delivery {
   readonly result: RegionModule
 }
 
-/** Runs on the thread. */
+/** Runs on the compiling thread. */
 export const serve: ServeThread = (port) => {
   const compiler = createRegionCompiler()
   const contexts: ModuleContext[] = []
@@ -30,7 +30,7 @@ export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
-/** Regions from a thread. What is asked for while it starts waits; should it end, the caller's own makes them. */
+/** Compiles regions on a thread. Requests made while it starts are queued; if it ends, the caller's thread compiles them. */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
   const waiting = new Map<number, { requests: readonly RegionRequest[]; context: ModuleContext; done: (result: RegionModule) => void }>()

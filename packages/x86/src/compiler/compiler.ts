@@ -1,6 +1,6 @@
 /**
- * The compiler tier as the run loop sees it: hot blocks are gathered, sent to be compiled in batches, and regions put in the blocks' place
- * when they come back, unless the code has changed meanwhile. Knows no instruction, nor which thread compiles.
+ * The compiler tier as the run loop sees it: collects hot blocks, sends them to be compiled in batches, and installs the resulting regions in place
+ * of the blocks unless the code has changed meanwhile. Independent of instructions and of which thread compiles.
  */
 import type { BlockCache } from '../code/blocks.ts'
 import type { Block } from '../code/block.ts'
@@ -9,11 +9,11 @@ import { NEVER_HOT } from '../code/record.ts'
 import { MODE } from '../state/mode.ts'
 import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 
-/** Regions that are sent off at once: fewer modules keep code together, waiting for more delays what is ready. */
+/** Regions per batch: fewer modules keep code together, but waiting for more delays what is ready. */
 const BATCH = 8
-/** Slices that a region waits for others to fill its module. */
+/** Slices for which a region waits for others to fill its module. */
 const PATIENCE = 2
-/** Runs after which a block has waited too long for another thread: some milliseconds' worth. What the vCPU's own thread compiles stops the guest. */
+/** Runs after which a block has waited too long for another thread: a few milliseconds' worth. Compiling on the vCPU's own thread stops the guest. */
 const LATE = 50_000
 
 export interface CompilerStatistics {
@@ -27,7 +27,7 @@ export interface CompilerStatistics {
 
 interface Candidate {
   readonly block: Block
-  /** Of the page, when its bytes were read. */
+  /** The page's generation when its bytes were read. */
   readonly generation: number
 }
 
@@ -39,10 +39,10 @@ export class Compiler {
   readonly #service: RegionService
   readonly #here = createRegionCompiler()
   #queue: Block[] = []
-  /** Blocks that were sent off or will be. */
+  /** Blocks that have been sent to be compiled, or will be. */
   readonly #waiting = new Set<Block>()
   #waited = 0
-  /** One batch is away at a time: what becomes hot meanwhile makes the next one. */
+  /** Only one batch is being compiled at a time; blocks that become hot meanwhile form the next one. */
   #away = false
 
   constructor(blocks: BlockCache, handlers: HandlerTable, bytes: Uint8Array, service: RegionService) {
@@ -52,7 +52,7 @@ export class Compiler {
     this.#service = service
   }
 
-  /** A block has become hot. It is compiled with the next batch, or at once where it has run on and on while it waited for that. */
+  /** A block has become hot. It is compiled with the next batch, or at once if it has kept running while it waited. */
   add(block: Block): void {
     if (block.mode & MODE.csLimited || block.nextPage >= 0) return this.#blocks.setHeat(block, NEVER_HOT)
     const late = this.#waiting.has(block)
@@ -63,20 +63,20 @@ export class Compiler {
     if (this.#queue.length >= BATCH) this.flush()
   }
 
-  /** A slice has ended: what has waited for company long enough is compiled. */
+  /** A slice has ended: compiles blocks that have waited long enough for a full batch. */
   tick(): void {
     this.#service.prepare?.()
     if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
   }
 
-  /** Sends off what waits. Not while wasm code is running. */
+  /** Sends waiting blocks to be compiled. Not while wasm code is running. */
   flush(): void {
     if (!this.#queue.length || this.#away) return
     this.#waited = 0
     const blocks: Block[] = []
     for (const block of this.#queue) {
       if (this.#isWanted(block)) blocks.push(block)
-      // What was dropped meanwhile comes back to nobody.
+      // The block was dropped while it was queued: no result will arrive for it, so stop waiting.
       else this.#waiting.delete(block)
     }
     this.#queue = []
@@ -93,7 +93,7 @@ export class Compiler {
       for (const { block } of candidates) this.#waiting.delete(block)
     })
   }
-  /** It is still there and nothing stands in for it yet. */
+  /** The block still exists and no region has replaced it yet. */
   #isWanted(block: Block): boolean {
     return this.#blocks.isCurrent(block) && !this.#blocks.isCompiled(block)
   }
@@ -101,7 +101,7 @@ export class Compiler {
   #requests(candidates: readonly Candidate[]): RegionRequest[] {
     return candidates.map(({ block: { host, mode } }, n) => {
       const page = host - (host & 0xfff)
-      // A region ends where another begins, be it one of the same batch.
+      // A region ends where another begins, including those of the same batch.
       const earlier = candidates.slice(0, n).filter(({ block }) => block.mode === mode && block.host >>> 12 === host >>> 12)
       return {
         bytes: this.#bytes.slice(page, page + 0x1000),
@@ -124,7 +124,7 @@ export class Compiler {
     statistics.modules++
     statistics.bytes += bytes
     for (const [n, { block, generation, region }] of there.entries()) {
-      // What changed while it was compiled is not put in place.
+      // A region whose code changed while it was compiled is not installed.
       if (!this.#isWanted(block) || this.#blocks.generation(block.host) !== generation || !this.#blocks.hasRoom) {
         this.#handlers.release(indices[n]!)
         continue

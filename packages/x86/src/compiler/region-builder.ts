@@ -1,6 +1,6 @@
 /**
- * The compiler's side of the semantics builder: operands are constants, general registers are wasm locals, flags stay symbolic as
- * long as they can (region-operands.ts, region-registers.ts, region-flags.ts). One builder makes one region: a function with structured control flow.
+ * The compiler's side of the semantics builder: operands are constants, general registers are wasm locals, flags stay symbolic as long as possible
+ * (region-operands.ts, region-registers.ts, region-flags.ts). One builder builds one region: a function with structured control flow.
  */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Value, Variable } from '../ir/nodes.ts'
@@ -13,23 +13,23 @@ import { RECORD } from '../state/record.ts'
 import { RegionOperands } from './region-operands.ts'
 import type { BasicBlock, Placed, Region } from './region.ts'
 
-/** A semantics that cannot be compiled: it calls the system unconditionally. */
+/** Semantics that cannot be compiled: they call a system routine unconditionally. */
 export class NotCompilable extends Error {}
 
 export class RegionBuilder extends RegionOperands {
   readonly #meaningOf: (instruction: Instruction) => Semantics
-  /** The entry record of the block that the region stands in for: there are the addresses that a region cannot know when it is built. */
+  /** The entry record of the block that the region replaces: it contains the addresses that are not known when a region is built. */
   readonly #entry: Value
-  /** Offsets of the page, or relative to it, that the region leaves for: the order of its records of ways out. */
+  /** Offsets in the page, or relative to it, at which the region exits, in the order of its exit records. */
   readonly waysOut: number[] = []
-  /** It goes on at computed targets. */
+  /** The region has indirect jumps. */
   usesTargets = false
-  /** Record to go on at, and RIP to go on at, of the exits that share one end. */
+  /** Record and RIP at which execution continues, for the exits that share one tail. */
   readonly #next: Variable
   readonly #goal: Variable
   readonly #onward = {}
   readonly #computed = {}
-  /** How the current basic block's last instruction goes on. */
+  /** The control flow of the current basic block's last instruction. */
   #condition: Value | undefined
   #target: Value | undefined
 
@@ -44,7 +44,7 @@ export class RegionBuilder extends RegionOperands {
   // ------------------------------------------------------------------ the region as a whole
 
   build(region: Region): void {
-    // Exits of a kind share one end: it is as long as all of a small region's instructions.
+    // Exits of one kind share one tail, which is as long as all instructions of a small region.
     this.block(() => {
       this.withFaults(() => {
         this.block(() => {
@@ -54,26 +54,26 @@ export class RegionBuilder extends RegionOperands {
         if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
       })
     }, this.common)
-    // The common way out for whatever leaves in the middle: the record says where.
+    // The common tail of side exits: the record says where the region was left.
     this.storeBudget()
     this.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
     this.return()
     this.fillPlaces()
   }
 
-  /** The block and all that it dominates. (Ramsey: "Beyond Relooper", 2022) */
+  /** Emits the block and all that it dominates. (Ramsey: "Beyond Relooper", 2022) */
   #tree(region: Region, block: BasicBlock): void {
     if (block.isMerge) this.meet(block)
     const merges = region.blocks.filter((b) => b.isMerge && b !== block && b.dominator === block).toSorted((a, b) => b.order - a.order)
     if (!block.isLoop) return this.#within(region, block, merges)
     this.inLoop(() => this.loop(() => this.#within(region, block, merges), loopLabel(block)))
   }
-  /** The block, inside wasm blocks that end where its merge nodes begin; the last of them outermost. */
+  /** Emits the block inside wasm blocks that end where its merge nodes begin, the last of them outermost. */
   #within(region: Region, block: BasicBlock, merges: readonly BasicBlock[]): void {
     const [last, ...rest] = merges
     if (!last) return this.#straight(region, block)
     this.block(() => this.#within(region, block, rest), last)
-    // Where conditions turn out constant, no way may lead there.
+    // If conditions turn out to be constant, a block may be unreachable.
     if (this.hasEdgeTo(last)) this.#tree(region, last)
   }
   #straight(region: Region, block: BasicBlock): void {
@@ -106,7 +106,7 @@ export class RegionBuilder extends RegionOperands {
     this.placed = placed
     this.begin(placed.instruction, flagsDead)
     this.inInstruction(() => {
-      // Flags that change only under a condition are changed in their slots.
+      // Flags that are changed conditionally are changed in their slots.
       const { row } = placed.instruction
       if (this.codeSize === 16 && row.operands[0]?.kind === 'J') this.#leaveIfCut(placed)
       if (!flagsDead && row.flags.count && row.operands.at(-1)!.kind === 'gpr') this.settle()
@@ -125,7 +125,7 @@ export class RegionBuilder extends RegionOperands {
     }
     switch (ending.kind) {
       case 'conditional':
-        // XBEGIN, which always raises, has no condition, and has left.
+        // XBEGIN always raises: it has no condition, and the region has already been left.
         if (!this.#condition) return
         this.if(this.#condition, () => to(ending.taken))
         return to(ending.next)
@@ -134,7 +134,7 @@ export class RegionBuilder extends RegionOperands {
       case 'leave':
         return this.#exitTo(ending.at)
       case 'indirect':
-        // An instruction that always raises has no target, and has left.
+        // An instruction that always raises has no target, and the region has already been left.
         if (!this.#target) return
         this.assign(this.#goal, this.#target)
         return ending.isJump && region.switch ? this.#goTo(region, block, region.switch) : this.#exitToGoal()
@@ -147,16 +147,16 @@ export class RegionBuilder extends RegionOperands {
     this.break(target)
   }
 
-  /** The goal's block, if the region has it: found by halves, as there are few. */
+  /** The target's block, if it is in the region: found by bisection, as there are few. */
   #switch(region: Region, block: BasicBlock, targets: readonly number[]): void {
     this.beginStraight([])
-    // The block that is gone to takes from the budget; where nothing is left, it is another region's.
+    // The target block consumes budget; if none is left, leaves the region for it instead.
     if (block.isLoop) this.ifUnlikely(this.leS(this.get(this.budget), 0), () => refill(this, this.cpu, this.budget, () => this.#exitToGoal()))
     const { known } = this
     const offset = this.get(this.variable(this.sub(this.get(this.#goal), this.useShared(this.ripPage)), 'offset'))
     const choose = (sorted: readonly BasicBlock[]): void => {
       const [target] = sorted
-      // All may have been given up for the structure's sake.
+      // All targets may have been dropped to keep the graph reducible.
       if (!target) return
       if (sorted.length === 1) {
         return this.if(this.eq(offset, target.start), () => {
@@ -173,8 +173,8 @@ export class RegionBuilder extends RegionOperands {
   }
 
   /**
-   * Goes on at a computed RIP. On the page that the region is on, whose mapping needs no second look, a small table remembers the blocks;
-   * elsewhere, and where it does not know, `dispatch` finds them and fills the table.
+   * Continues at a computed RIP. For targets on the region's own page, whose mapping need not be checked, a small table caches the blocks; for other
+   * targets, and on a miss, `dispatch` finds the block and fills the table.
    */
   #goComputed(): void {
     const target = this.get(this.#goal)
@@ -199,7 +199,7 @@ export class RegionBuilder extends RegionOperands {
     this.tailCall('dispatch', this.cpu, this.add(this.cpu, S.zero))
   }
 
-  /** Leaves by a record: for what it is linked to, or by itself. */
+  /** Leaves by an exit record: to the code it is linked to, or to the run loop. */
   #goOnward(): void {
     const record = this.add(this.rawLoad('i32', this.#entry, RECORD.waysOut, 32), this.get(this.#next))
     this.storeBudget()
@@ -207,7 +207,7 @@ export class RegionBuilder extends RegionOperands {
     const next = this.select(this.gtU(linked, NOT_LINKED), linked, record)
     this.tail(this.rawLoad('i32', next, RECORD.handler, 32), this.cpu, next)
   }
-  /** Leaves the region for an offset of its page, or relative to it. */
+  /** Leaves the region for an offset in its page, or relative to it. */
   #exitTo(ip: number): void {
     let number = this.waysOut.indexOf(ip)
     if (number < 0) number = this.waysOut.push(ip) - 1
@@ -216,7 +216,7 @@ export class RegionBuilder extends RegionOperands {
     this.break(this.#onward)
   }
 
-  /** Leaves the region for the goal. */
+  /** Leaves the region for the target. */
   #exitToGoal(): void {
     this.writeBack()
     this.break(this.#computed)
@@ -236,7 +236,7 @@ export class RegionBuilder extends RegionOperands {
   branch(condition?: Value): void {
     this.#condition = condition
   }
-  /** A target that is cut to IP lies elsewhere than its offset says: the interpreter goes there. */
+  /** A target truncated to IP differs from its offset: the interpreter continues there. */
   #leaveIfCut({ instruction, ip }: Placed): void {
     const target = this.add(this.useShared(this.ripPage), ip + instruction.length + instruction.immediate)
     this.ifUnlikely(this.gtU(target, 0xffff), () => {
@@ -244,7 +244,7 @@ export class RegionBuilder extends RegionOperands {
       this.leave()
     })
   }
-  /** Not from compiled code: the whole instruction is left to the interpreter, if it has done nothing yet. */
+  /** Not from compiled code: the interpreter executes the whole instruction, provided that it has had no effect yet. */
   system(): void {
     if (this.depth === this.instructionDepth) throw new NotCompilable(this.instruction.row.mnemonic)
     this.setSlot(S.exit, this.i32(EXIT.interpret))

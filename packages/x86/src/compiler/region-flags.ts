@@ -1,40 +1,40 @@
 /**
- * Status flags in compiled code: they stay what they were computed from as long as they can, in values known here or in the variables that the lazy flags'
- * slots become, and are worked out when somebody looks.
+ * Status flags in compiled code. They are represented by the operands that they depend on as long as possible, in values known to the builder or in
+ * the variables of the lazy-flags slots, and computed when they are read.
  */
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import { SemanticsBuilder, type ArithmeticKind, type StatusFlag } from '../semantics/builder.ts'
 import { S } from '../state/layout.ts'
 import { lazyKindNumber } from '../code/lazy-flags.ts'
 
-/** What is known, at a point of the code, of where the status flags are. */
+/** Where the status flags are at one point of the code. */
 export type FlagState =
-  /** In memory as the region found them. */
+  /** In memory, unchanged since the region was entered. */
   | { readonly state: 'untouched' }
-  /** Computed from these values when asked for; the lazy variables say the same. */
+  /** Computed from these values when needed; the lazy variables hold the same. */
   | { readonly state: 'symbolic'; readonly kind: ArithmeticKind; readonly width: Width; readonly left: Value; readonly right: Value; readonly result: Value; readonly carry: Value | undefined }
   /** In their slots; lazyKind is 0. */
   | { readonly state: 'stored' }
-  /** The lazy variables say. */
+  /** Determined by the lazy variables. */
   | { readonly state: 'unknown' }
 
 export const UNTOUCHED: FlagState = { state: 'untouched' }
 export const UNKNOWN: FlagState = { state: 'unknown' }
 export const STORED: FlagState = { state: 'stored' }
 
-/** The others clear AF. */
+/** The other kinds clear AF. */
 const HAVE_ADJUST: ReadonlySet<ArithmeticKind> = new Set(['add', 'adc', 'sub', 'sbb', 'inc', 'dec'])
 
 export abstract class RegionFlags extends SemanticsBuilder {
   protected flagState: FlagState = UNTOUCHED
-  /** How deep in the code the current instruction stands: what is deeper is done on some ways only. */
+  /** Nesting depth of the current instruction's code: anything deeper is executed conditionally. */
   protected instructionDepth = 0
   readonly #lazyKind = this.bareVariable(this.i32(0), 'lazyKind')
   readonly #lazyLeft = this.bareVariable(this.const(0), 'lazyLeft')
   readonly #lazyRight = this.bareVariable(this.const(0), 'lazyRight')
   readonly #lazyResult = this.bareVariable(this.const(0), 'lazyResult')
 
-  /** A variable that wasm's zero initialises. */
+  /** A variable initialised with wasm's zero. */
   protected bareVariable(like: Value, name: string): Variable {
     const variable: Variable = { type: like.type, name, local: -1 }
     this.variables.push(variable)
@@ -47,7 +47,7 @@ export abstract class RegionFlags extends SemanticsBuilder {
       this.settle()
       return super.arithmeticFlags(kind, width, left, right, result, carry)
     }
-    // INC and DEC keep CF: it travels where `right` would, which is 1.
+    // INC and DEC preserve CF: it is kept in place of `right`, which is 1.
     const keepsCarry = kind === 'inc' || kind === 'dec'
     const carried = keepsCarry ? this.flag('cf') : carry
     this.assign(this.#lazyKind, lazyKindNumber(kind, width))
@@ -95,7 +95,7 @@ export abstract class RegionFlags extends SemanticsBuilder {
     }
   }
 
-  /** Compare and branch in one where the comparison is known. */
+  /** Fuses compare and branch if the comparison is known. */
   override condition(code: number): Value {
     const f = this.flagState
     if (f.state !== 'symbolic') return super.condition(code)
@@ -128,12 +128,12 @@ export abstract class RegionFlags extends SemanticsBuilder {
     }
   }
 
-  /** Makes the slots hold the flags, because somebody reads or changes one of them by itself. */
+  /** Stores the flags to their slots, because a single one is read or changed. */
   protected settle(): void {
     if (this.flagState.state === 'stored') return
     const f = this.flagState
     if (this.depth > this.instructionDepth) {
-      // Inside a branch of the semantics: the other way must find the same, so the settling is repeated where it is needed.
+      // Inside a branch of the semantics: the other path must see the same state, so the flags are stored again where needed.
       return this.#settleHere(f)
     }
     this.#settleHere(f)
@@ -158,10 +158,10 @@ export abstract class RegionFlags extends SemanticsBuilder {
     })
     this.assign(this.#lazyKind, 0)
   }
-  /** The same, unless the instruction overwrites every flag anyway. */
+  /** The same, unless the instruction overwrites all flags. */
   protected settleForWrite(): void {
     if (this.flagState.state === 'stored') return
-    // Of the undefined ones some stay as they were.
+    // Some of the undefined flags are left unchanged.
     const { writes, undefined: left, count } = this.instruction.row.flags
     const replacesAll = !count && this.depth === this.instructionDepth && [...'OSZAPC'].every((letter) => writes.includes(letter) && !left.includes(letter))
     if (!replacesAll) return this.settle()

@@ -1,6 +1,6 @@
 /**
- * Operands in compiled code: constants, registers and memory. What straight code reaches by one register is looked up in the TLB once; what the TLB does not
- * answer is one call.
+ * Operands in compiled code: constants, registers and memory. Accesses of straight-line code through one register share one TLB lookup; a TLB miss is
+ * one call.
  */
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
@@ -14,9 +14,9 @@ import { RegionRegisters } from './region-registers.ts'
 import { packAccess } from '../code/slow-access.ts'
 import type { Placed } from './region.ts'
 
-/** Bytes around a value that lie on one page. */
+/** Bytes around a value that are on one page. */
 interface Neighbourhood {
-  /** Host address of the first, or 0 where the TLB does not answer for all of them. */
+  /** Host address of the first, or 0 if the TLB does not have all of them. */
   readonly host: Variable
   /** Offsets from the value. */
   readonly min: number
@@ -27,7 +27,7 @@ interface Neighbourhood {
 export abstract class RegionOperands extends RegionRegisters {
   readonly stackSize: 16 | 32 | 64
   readonly #codeSize: 16 | 32 | 64
-  /** Of the straight line being built. */
+  /** Of the straight-line code being built. */
   readonly #neighbourhoods = new Map<Value, Neighbourhood>()
   #instructions: readonly Placed[] = []
   protected placed!: Placed
@@ -135,7 +135,7 @@ export abstract class RegionOperands extends RegionRegisters {
     if (!near || offset < near.min || offset + bytes > near.max || (access === 'write' && !near.writes)) return undefined
     return { host: this.get(near.host), offset: offset - near.min }
   }
-  /** Looks up what the instructions from here on reach by the register whose value is the root. */
+  /** Emits one TLB lookup for the accesses that the following instructions make through a register. `root` is its value. */
   #neighbourhoodOf(root: Value): Neighbourhood | undefined {
     for (const register of [this.instruction.base, RSP]) {
       const value = this.latest.get(register)
@@ -156,12 +156,12 @@ export abstract class RegionOperands extends RegionRegisters {
     }
     return undefined
   }
-  /** What a device may have changed meanwhile is looked up anew. */
+  /** A device access may have changed the mapping: look it up again. */
   #forgetNeighbourhoods(): void {
     for (const { host } of this.#neighbourhoods.values()) this.assign(host, 0)
   }
 
-  /** In one call: this stands at every access. (code/slow-access.ts) */
+  /** One call, because it is emitted for every access. (code/slow-access.ts) */
   protected slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value {
     const host = this.call('i32', access === 'read' ? 'compiledRead' : 'compiledModify', this.cpu, linear, this.#access(bytes, segmentNumber), tag)
     this.ifUnlikely(this.eqz(host), () => this.leaveSilently())
@@ -192,7 +192,7 @@ function partsOf(sum: Value): { root: Value; offset: number } {
   while (root.kind === 'op' && (root.op.name === 'i64.add' || root.op.name === 'i64.sub')) {
     const [value, by] = root.args
     if (by!.kind !== 'const') break
-    // A displacement is sign-extended; beyond it numbers are not exact any more.
+    // A displacement is sign-extended; larger numbers would not be exact.
     const constant = by!.value <= 0x7fff_ffffn ? Number(by!.value) : Number(BigInt.asIntN(64, by!.value))
     if (Math.abs(constant) > 2 ** 32) break
     offset += root.op.name === 'i64.add' ? constant : -constant

@@ -1,6 +1,7 @@
 /**
- * General registers in compiled code: wasm locals, loaded where they are first used, and written back where they are newer than memory. What is valid and
- * dirty is known at every point; where ways meet they are brought to agree, and what a loop changes is known behind it.
+ * General registers in compiled code: cached in wasm locals, loaded at their first use, and written back where they are dirty. Tracks at each program
+ * point which registers are cached and which are dirty. At merges the incoming states are reconciled on the edges; the set of registers that a loop
+ * modifies is known only after its body has been built.
  */
 import type { Body, Value, Variable, Width } from '../ir/nodes.ts'
 import { gpr, S } from '../state/layout.ts'
@@ -8,36 +9,39 @@ import { RECORD } from '../state/record.ts'
 import { RegionFlags, STORED, UNKNOWN, UNTOUCHED, type FlagState } from './region-flags.ts'
 import type { BasicBlock } from './region.ts'
 
-/** What is known of registers and flags at a point of the code. Registers are bits. */
+/** The state of registers and flags at one program point. Registers are bits. */
 interface Known {
-  /** Their variable holds them. */
+  /** Cached in their variable. */
   readonly valid: number
-  /** Their variable is newer than memory. */
+  /** Dirty: the variable is newer than memory. */
   readonly dirty: number
   readonly flags: FlagState
 }
 
-/** An outermost loop of the region. What is used in it or behind it is loaded before it. */
+/** An outermost loop of the region. Registers used in it or after it are loaded before it. */
 interface Loop {
   readonly loads: Body
   valid: number
-  /** Changed somewhere in it: dirty everywhere, as far as anybody knows who has not seen all of it. */
+  /** Modified somewhere in the loop: must be treated as dirty everywhere until all of its body has been built. */
   changed: number
 }
 
-/** A way to a block where several meet: what is missing there is put into the place. */
+/**
+ * An incoming edge of a merge block. `place` is an empty body on the edge, filled later with the loads and write-backs that the merged state
+ * requires.
+ */
 interface Edge extends Known {
   readonly place: Body
   readonly loop: Loop | undefined
 }
 
-/** Registers that go back to memory, when it is known which: loops have their end behind the place. */
+/** Registers to write back, determined later: a loop ends after this place. */
 interface WriteBack {
   readonly dirty: number
   readonly loop: Loop | undefined
   readonly round: { readonly changed: number } | undefined
 }
-/** A way out in the middle, shared by the places where the same has to go back. */
+/** A side exit, shared by all points that must write back the same registers. */
 interface Fault extends WriteBack {
   readonly flags: FlagState
   readonly label: object
@@ -50,27 +54,27 @@ export abstract class RegionRegisters extends RegionFlags {
   readonly #registers: (Variable | undefined)[] = Array.from({ length: REGISTERS })
   #valid = 0
   #dirty = 0
-  /** The latest value of a register on the straight line being built, to save reading it back. */
+  /** The latest value of a register in the straight-line code being built, which saves reading the variable. */
   protected readonly latest = new Map<number, Value>()
-  /** The outermost loop around what is being built, or that it lies behind. */
+  /** The outermost loop that contains, or precedes, the code being built. */
   #outermost: Loop | undefined
   readonly #edges = new Map<BasicBlock, Edge[]>()
   readonly #writeBacks: (WriteBack & { readonly place: Body })[] = []
   readonly #faults: Fault[] = []
-  /** Where variables are loaded that the whole region shares, once it is known that it uses them. */
+  /** The place where variables shared by the whole region are loaded, filled when it is known which are used. */
   readonly #loads: Body
   protected readonly ripPage: Variable
   readonly #tlb: Variable
   readonly #shared = new Set<Variable>()
   protected readonly budget: Variable
-  /** The end that all ways out in the middle share. */
+  /** The common tail of all side exits. */
   protected readonly common = {}
   #isInstruction = false
-  /** Where the current instruction's code begins. */
+  /** The place before the current instruction's code. */
   #start!: { readonly body: Body; at: number }
-  /** Registers that the current instruction has changed. */
+  /** Registers that the current instruction has modified. */
   #written = 0
-  /** Registers that the loop of a repeated instruction changes. */
+  /** Registers that the loop of a repeated instruction modifies. */
   #round: { changed: number } | undefined
 
   constructor() {
@@ -83,7 +87,7 @@ export abstract class RegionRegisters extends RegionFlags {
 
   // ------------------------------------------------------------------ instructions, loops, ways that meet
 
-  /** An instruction's code. */
+  /** Emits an instruction's code. */
   protected inInstruction(build: () => void): void {
     this.instructionDepth = this.depth
     this.#start = { body: this.body, at: this.body.length }
@@ -92,9 +96,9 @@ export abstract class RegionRegisters extends RegionFlags {
     build()
     this.#isInstruction = false
   }
-  /** A loop of the region: its blocks and all that they dominate. */
+  /** Emits a loop of the region: its blocks and all that they dominate. */
   protected inLoop(build: () => void): void {
-    // Ways that come round find flags in the variables.
+    // Back edges leave the flags in the variables.
     if (this.flagState.state === 'untouched') this.loadLazyFlags()
     this.flagState = UNKNOWN
     const isOutermost = !this.#outermost
@@ -102,7 +106,7 @@ export abstract class RegionRegisters extends RegionFlags {
     build()
     if (isOutermost) this.#outermost = undefined
   }
-  /** What is known here, to go on with when something else was built. */
+  /** Saves the current state, to be restored after building other code. */
   protected get known(): Known {
     return { valid: this.#valid, dirty: this.#dirty, flags: this.flagState }
   }
@@ -111,7 +115,7 @@ export abstract class RegionRegisters extends RegionFlags {
     this.#dirty = dirty
     this.flagState = flags
   }
-  /** A way leads from here to the block, where others will meet it. */
+  /** Adds an edge from here to a merge block. */
   protected edgeTo(block: BasicBlock): void {
     const edges = this.#edges.get(block) ?? []
     this.#edges.set(block, edges)
@@ -120,7 +124,7 @@ export abstract class RegionRegisters extends RegionFlags {
   protected hasEdgeTo(block: BasicBlock): boolean {
     return this.#edges.has(block)
   }
-  /** What holds whichever way led to the block; what holds on some ways only is made to. */
+  /** The state that holds on all incoming edges of the merge; on edges where it does not, code is added so that it does. */
   protected meet(block: BasicBlock): void {
     const loop = this.#outermost
     const edges = this.#edges.get(block)!.map((edge) => {
@@ -175,7 +179,7 @@ export abstract class RegionRegisters extends RegionFlags {
     if (this.depth === this.instructionDepth) this.latest.set(n, whole)
     else this.latest.delete(n)
   }
-  /** The register's variable, loaded. */
+  /** Reads a register: its variable, loaded if needed. */
   #register(n: number): Variable {
     const bit = 1 << n
     const register = (this.#registers[n] ??= this.bareVariable(this.const(0), `r${n}`))
@@ -190,7 +194,7 @@ export abstract class RegionRegisters extends RegionFlags {
     this.#valid |= bit
     if (this.depth === this.instructionDepth) load()
     else {
-      // Whatever way the instruction takes, it is there behind it.
+      // The load is placed before the instruction, so that it holds on all of its paths.
       this.#atStart(load)
     }
     return register
@@ -201,10 +205,10 @@ export abstract class RegionRegisters extends RegionFlags {
     this.#start.body.splice(this.#start.at, 0, ...nodes)
     this.#start.at += nodes.length
   }
-  /** The register's variable, about to be written. */
+  /** The variable of a register that will be written. */
   #toWrite(n: number): Variable {
     const bit = 1 << n
-    // What is written on one way only, or in one round, must be there on the others.
+    // A register written on one path or iteration only must be loaded for the others.
     if (this.#outermost || this.depth > this.instructionDepth) this.#register(n)
     this.#valid |= bit
     this.#dirty |= bit
@@ -213,11 +217,11 @@ export abstract class RegionRegisters extends RegionFlags {
     if (this.#round) this.#round.changed |= bit
     return (this.#registers[n] ??= this.bareVariable(this.const(0), `r${n}`))
   }
-  /** A later round of the loop may find registers and flags changed. */
+  /** In a later iteration of the loop, registers and flags may have changed. */
   override loop(body: () => void, label: object = {}): void {
     this.latest.clear()
     const outer = this.#round
-    // The region's own loops are no instruction's.
+    // Loops of the region do not belong to an instruction.
     if (this.#isInstruction) {
       this.#round ??= { changed: 0 }
       if (this.flagState.state !== 'untouched') this.flagState = UNKNOWN
@@ -234,7 +238,7 @@ export abstract class RegionRegisters extends RegionFlags {
 
   // ------------------------------------------------------------------ back to memory
 
-  /** Registers and flags to memory, as far as it does not have them. */
+  /** Writes dirty registers and flags back to memory. */
   protected writeBack(): void {
     this.#writeBacks.push({ place: this.#openPlace(), dirty: this.#dirty, loop: this.#outermost, round: this.#round })
     this.storeFlags(this.flagState)
@@ -245,16 +249,16 @@ export abstract class RegionRegisters extends RegionFlags {
   #store(registers: number): void {
     for (const [n, register] of this.#registers.entries()) if (registers & (1 << n)) super.setSlot(gpr(n), this.get(register!))
   }
-  /** Leaves in the middle; `position` as RECORD has it: ip, length, remaining. */
+  /** A side exit; `position` as in RECORD: ip, length, remaining. */
   protected leaveAt(position: Value): void {
     super.setSlot(S.compiledRecord + RECORD.ip, position)
     this.leaveSilently()
   }
-  /** The position is known already. */
+  /** The position has already been stored. */
   protected leaveSilently(): void {
     const early = this.#dirty & ~this.#written
     if (!this.#outermost && early) {
-      // Without a loop one store is all that this costs, and there is less to do for every place that may leave.
+      // Without a loop this costs only one store, and saves code at each side exit.
       this.#atStart(() => this.#store(early))
       this.#dirty &= ~early
     }
@@ -270,7 +274,7 @@ export abstract class RegionRegisters extends RegionFlags {
     if (!fault) this.#faults.push((fault = { flags, dirty, loop, round, label: {} }))
     return fault.label
   }
-  /** The code of a region's body, and behind it, being rare, the ways out in the middle; these end at `common`. */
+  /** The code of a region's body, followed by the side exits, which are rare and end at `common`. */
   protected withFaults(build: () => void): void {
     let inner = this.#apart(build)
     for (const fault of this.#faults)
@@ -285,7 +289,7 @@ export abstract class RegionRegisters extends RegionFlags {
   protected storeBudget(): void {
     super.setSlot(S.budget, this.get(this.budget))
   }
-  /** Once all is built. */
+  /** Called when everything has been built. */
   protected fillPlaces(): void {
     this.#fill(this.#loads, () => {
       if (this.#shared.has(this.ripPage)) this.assign(this.ripPage, super.slot(S.ripPage))
@@ -296,7 +300,7 @@ export abstract class RegionRegisters extends RegionFlags {
 
   // ------------------------------------------------------------------ places
 
-  /** A place in the code to be filled later. */
+  /** A place in the code that is filled later. */
   #openPlace(): Body {
     const body: Body = []
     this.effect({ kind: 'block', label: {}, body })

@@ -1,6 +1,6 @@
 /**
- * Regions as they are asked for and as they come back: plain data and a compiled module, so that the work may be done on another thread
- * (compile-thread.ts). What comes back holds no address: the entry record of the block it stands in for has them.
+ * Requests for regions and their results: plain data and a compiled module, so that another thread can do the work (compile-thread.ts). Results
+ * contain no addresses; these are in the entry record of the block that a region replaces.
  */
 import type { Row } from '../rows/index.ts'
 import { exportedModule } from '../backend/function-module.ts'
@@ -14,26 +14,26 @@ export interface RegionRequest {
   /** Offset of the block that became hot. */
   readonly entry: number
   readonly mode: number
-  /** Offsets at which other regions begin: they are gone to, not compiled once more. */
+  /** Entry offsets of existing regions. Jumps to them are linked; their code is not duplicated. */
   readonly entries: readonly number[]
-  /** Offsets at which computed jumps may arrive: taken in where the region has such jumps. */
+  /** Possible targets of indirect jumps: included if the region has such jumps. */
   readonly targets: readonly number[]
-  /** Ids of rows that the hooks are asked about before they run: the interpreter does so. */
+  /** Ids of rows whose instructions call a hook before they run, which the interpreter does. */
   readonly trapped: readonly number[]
 }
 
 export interface RegionModule {
-  /** Its exports are numbered: one for each region that is there, in order. Undefined: there is none. */
+  /** Its exports are numbered, one for each region that was built, in order. Undefined if there is none. */
   readonly module: WebAssembly.Module | undefined
   readonly bytes: number
-  /** What it took. */
+  /** The time it took. */
   readonly milliseconds: number
-  /** By request. Undefined: even its first instruction is not for compiled code. */
+  /** By request. Undefined: the first instruction cannot be compiled. */
   readonly regions: readonly (CompiledRegion | undefined)[]
 }
 
 export interface RegionService {
-  /** The guest runs: there will be something to compile. Called after every slice. */
+  /** The guest is running: there will be something to compile. Called after every slice. */
   prepare?(): void
   /** Calls back at once or later, never while guest code runs. */
   compile(requests: readonly RegionRequest[], context: ModuleContext, done: (result: RegionModule) => void): void

@@ -1,35 +1,35 @@
 /**
- * A region: the basic blocks on one page that are reachable from a hot block, by direct jumps or by computed ones through the region's switch,
- * as a graph that has structure. Knows instructions' flow, nothing of what they do.
+ * A region: the basic blocks on one page that are reachable from a hot block, by direct jumps or by indirect jumps through the region's switch, as a
+ * reducible graph. Uses only the control flow of instructions.
  */
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { decode, type DecodeMode } from '../decode/decoder.ts'
 import { rows } from '../rows/index.ts'
 
-/** Where control goes behind a basic block. Offsets are from the page's start; those outside it are exits. */
+/** Where control continues after a basic block. Offsets are from the page's start; those outside it are exits. */
 export type Ending =
   | { readonly kind: 'conditional'; readonly taken: number; readonly next: number }
   | { readonly kind: 'jump'; readonly to: number }
-  /** The last instruction sets RIP itself. A jump, no call or return, looks first whether the region's switch leads there. */
+  /** The last instruction sets RIP itself. A jump, but not a call or return, first tries the region's switch. */
   | { readonly kind: 'indirect'; readonly isJump: boolean }
-  /** To whichever of these was computed, else out of the region. */
+  /** To the computed one of these targets, otherwise out of the region. */
   | { readonly kind: 'switch'; readonly targets: readonly number[] }
-  /** The next instruction is the interpreter's. */
+  /** The interpreter executes the next instruction. */
   | { readonly kind: 'leave'; readonly at: number }
 
 export interface BasicBlock {
   readonly start: number
   readonly instructions: readonly Placed[]
   readonly ending: Ending
-  /** Byte behind the last instruction. */
+  /** Offset after the last instruction. */
   readonly end: number
   // Filled by `structure`:
-  /** Place in reverse postorder. */
+  /** Index in reverse postorder. */
   order: number
   dominator: BasicBlock | undefined
   readonly predecessors: BasicBlock[]
   isLoop: boolean
-  /** More than one way leads here going forward. */
+  /** Has more than one forward edge. */
   isMerge: boolean
 }
 
@@ -45,39 +45,39 @@ export interface Region {
   /** In reverse postorder; the first is the entry. */
   readonly blocks: readonly BasicBlock[]
   readonly byStart: ReadonlyMap<number, BasicBlock>
-  /** Where computed jumps lead, of a region that has some and knows targets of theirs: a block without instructions. */
+  /** The switch of a region with indirect jumps whose targets are known: a block without instructions. */
   readonly switch: BasicBlock | undefined
 }
 
-/** Beyond this a function takes long to compile for little more gain. */
+/** Larger functions take long to compile for little gain. */
 const MAX_INSTRUCTIONS = 200 // `remaining` of a record is a byte
 const MAX_BLOCKS = 60
-/** Targets of computed jumps that a region takes in: the opcodes of a small interpreter, the cases of a switch. */
+/** Maximum number of indirect-jump targets in a region: the opcodes of a small interpreter, the cases of a switch. */
 const MAX_TARGETS = 16
 
 export interface RegionSource {
   readonly bytes: Uint8Array
   /** HPA of the page. */
   readonly page: number
-  /** Bytes of the page that are code. Default: all. */
+  /** Number of bytes of the page that are code. Default: all. */
   readonly end?: number
   readonly mode: number
   readonly decodeMode: DecodeMode
-  /** Whether compiled code can hold the instruction. */
+  /** Whether the instruction can be compiled. */
   readonly compilable: (instruction: Instruction) => boolean
-  /** Whether another region begins at this offset: it is not compiled once more, but gone to. */
+  /** Whether another region begins at this offset: jumps to it are linked, and its code is not duplicated. */
   readonly isEntry: (ip: number) => boolean
-  /** Where computed jumps may lead: code of this mode that runs often. */
+  /** Possible targets of indirect jumps: code of this mode that runs often. */
   readonly targets: readonly number[]
 }
 
-/** Finds the region around the block at offset `entry`; undefined where even its first instruction is not for compiled code. */
+/** Finds the region around the block at offset `entry`; undefined if its first instruction cannot be compiled. */
 export function findRegion(source: RegionSource, entry: number): Region | undefined {
   const at = new Map<number, Placed>()
   const leaders = new Set<number>([entry])
   const open = [entry]
   let count = 0
-  // First all instructions that direct flow reaches, noting where blocks begin, then what computed jumps may reach from there.
+  // First finds all instructions that are reachable by direct flow, marking block starts; then those reachable by indirect jumps from there.
   const follow = (): void => {
     while (open.length && count < MAX_INSTRUCTIONS && leaders.size < MAX_BLOCKS) {
       let ip = open.shift()!
@@ -115,7 +115,7 @@ export function findRegion(source: RegionSource, entry: number): Region | undefi
     open.push(ip)
   }
   follow()
-  // Where targets jump on by themselves, as an interpreter's opcodes do, the entry is likely one of them.
+  // If the targets themselves end in indirect jumps, as an interpreter's opcodes do, the entry is probably one of them.
   if (jumps() > before) targets.push(entry)
   const byStart = new Map<number, BasicBlock>()
   for (const start of leaders) if (at.has(start)) byStart.set(start, blockAt(start, at, leaders))
@@ -184,8 +184,8 @@ function targetsOf(ending: Ending): readonly number[] {
 }
 
 /**
- * Orders the graph and finds dominators, loops and merges. (Cooper, Harvey, Kennedy: "A Simple, Fast Dominance Algorithm".) A loop
- * with a second way in has no structure: the offending block is left out, and its edges become exits.
+ * Orders the graph and finds dominators, loops and merges. (Cooper, Harvey, Kennedy: "A Simple, Fast Dominance Algorithm".) A loop with a second
+ * entry is irreducible: the offending block is removed, and its edges become exits.
  */
 function structure(region: { page: number; mode: number; byStart: Map<number, BasicBlock>; switch: BasicBlock | undefined }, entry: BasicBlock): Region {
   for (;;) {
@@ -209,7 +209,7 @@ function structure(region: { page: number; mode: number; byStart: Map<number, Ba
     findDominators(blocks)
     const wrong = blocks.find((block) => block.predecessors.some((p) => p.order >= block.order && !dominates(block, p)))
     if (wrong) {
-      // Its other ways in stay within the region only if they are the first ones: give the block up.
+      // Its other incoming edges would make the graph irreducible: drop the block.
       if (wrong === region.switch) region.switch = undefined
       else region.byStart.delete(wrong.start)
       continue

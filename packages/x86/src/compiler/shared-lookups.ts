@@ -1,29 +1,29 @@
 /**
- * What straight code reaches through one register: the stack's slots, the fields of a structure. They mostly lie on one page, which then
- * needs one look at the TLB. An estimate: what is wrong here costs time alone.
+ * Accesses of straight-line code through one register: stack slots, fields of a structure. They are mostly on one page, and then need one TLB lookup.
+ * An estimate: a wrong one only costs time.
  */
 import { FS, type Instruction } from '../decode/instruction.ts'
 import { widthOf } from '../semantics/builder.ts'
 import { RSP } from '../state/layout.ts'
 import type { Placed } from './region.ts'
 
-/** Bytes as offsets from the register's value before the first instruction. */
+/** Range of bytes, as offsets from the register's value before the first instruction. */
 export interface Reach {
   readonly min: number
   readonly max: number
   readonly writes: boolean
 }
 
-/** Farther apart than this the bytes would often be on two pages. */
+/** A larger range would often span two pages. */
 const FARTHEST = 1024
 
 const MEMORY: ReadonlySet<string> = new Set(['E', 'M', 'W', 'Q'])
-/** They have a memory operand and do not access it. */
+/** Instructions with a memory operand that do not access it. */
 const NO_ACCESS: ReadonlySet<string> = new Set(['lea', 'nop'])
-/** Their first operand is not written. */
+/** Instructions whose first operand is not written. */
 const READS_ONLY: ReadonlySet<string> = new Set(['cmp', 'test', 'bt', 'push', 'callIndirect', 'jmpIndirect'])
 
-/** From instruction number `from` to where the register gets a value that has nothing to do with this one. Undefined: there is but one access. */
+/** From instruction number `from` to the point where the register gets an unrelated value. Undefined if there is only one access. */
 export function reachOf(instructions: readonly Placed[], from: number, register: number): Reach | undefined {
   let [min, max, count, writes] = [Infinity, -Infinity, 0, false]
   let value = 0
@@ -56,7 +56,7 @@ export function reachOf(instructions: readonly Placed[], from: number, register:
   return count > 1 ? { min, max, writes } : undefined
 }
 
-/** [register + displacement], in a segment that begins at 0. */
+/** [register + displacement], in a segment with base 0. */
 function isPlainly({ base, index, segment, addressSize }: Instruction, register: number): boolean {
   return base === register && index < 0 && segment < FS && addressSize === 64
 }
@@ -74,7 +74,7 @@ function writesRegister(instruction: Instruction, register: number): boolean {
   }
 }
 
-/** By how much it changes the register. Undefined: that is not known. */
+/** By how much an instruction changes the register. Undefined if not known. */
 function movement(instruction: Instruction, register: number): number | undefined {
   const { row: { semantics, operands }, immediate, base, index, displacement, operandSize } = instruction
   if (operandSize !== 64) return undefined

@@ -10,7 +10,7 @@ import { MODE } from '../state/mode.ts'
 import { FAR, NEVER_LINKED, NOT_LINKED } from '../code/record.ts'
 import { RECORD } from '../state/record.ts'
 
-/** What the handlers share with the processor that runs them. */
+/** What handlers share with the processor that runs them. */
 export interface HandlerContext {
   /** Number of a system routine, by name. */
   readonly systemRoutine: (name: string) => number
@@ -18,7 +18,7 @@ export interface HandlerContext {
   readonly exitOf: (instruction: Instruction) => number
 }
 
-/** Where the record holds a register field. */
+/** Where the record has a register field. */
 const FIELD = { reg: RECORD.reg, rm: RECORD.rm, base: RECORD.rm, index: RECORD.index, vvvv: RECORD.vvvv } as const
 
 export class HandlerBuilder extends SemanticsBuilder {
@@ -86,11 +86,11 @@ export class HandlerBuilder extends SemanticsBuilder {
   nextRip(): Value {
     return this.#cutRip(this.add(this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true })), this.rawLoad('i64', this.record, RECORD.length, 8, { stable: true })))
   }
-  /** For records that stand in blocks of every mode. */
+  /** For records that occur in blocks of every mode. */
   currentRipOfAnyMode(): Value {
     return this.#cutByMode(this.add(this.slot(S.ripPage), this.rawLoad('i64', this.record, RECORD.ip, 16, { stable: true })))
   }
-  /** Goes on where the record's immediate says, in any mode. */
+  /** Continues at the record's immediate, in any mode. */
   goOn(): void {
     this.#followFar(() => this.#cutByMode(this.add(this.slot(S.ripPage), this.immediate())))
   }
@@ -166,21 +166,21 @@ export class HandlerBuilder extends SemanticsBuilder {
       this.raiseIf(this.gtU(this.relativeTarget(), limit), VECTOR.GP)
     }
     if (this.codeSize === 64) return this.#followFar(() => this.relativeTarget())
-    // A target that is cut to IP lies elsewhere than the link says.
+    // A target truncated to IP differs from the link.
     if (this.operandSize === 16) {
       const target = this.relativeTarget()
       this.ifUnlikely(this.ne(target, this.add(this.slot(S.ripPage), this.immediate())), () => this.jump(target))
     }
     this.#follow(RECORD.link, () => this.relativeTarget())
   }
-  /** Goes to the linked block, or finds it and links. */
+  /** Jumps to the linked block, or finds it and links it. */
   #follow(link: number, rip: () => Value): void {
     const block = this.rawLoad('i32', this.record, link, 32)
     this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
     this.setSlot(S.rip, rip())
     this.tailCall('dispatch', this.cpu, this.add(this.record, link))
   }
-  /** The same for a target that may lie on another page. */
+  /** The same for a target that may be on another page. */
   #followFar(rip: () => Value): void {
     const block = this.rawLoad('i32', this.record, RECORD.link, 32)
     this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
@@ -207,7 +207,7 @@ export class HandlerBuilder extends SemanticsBuilder {
       this.return()
     })
   }
-  /** On to the next record. */
+  /** Continues with the next record. */
   next(): void {
     this.tail(this.rawLoad('i32', this.record, RECORD.size + RECORD.handler, 32, { stable: true }), this.cpu, this.add(this.record, RECORD.size))
   }
@@ -216,7 +216,7 @@ export class HandlerBuilder extends SemanticsBuilder {
     this.setSlot(S.exit, this.i32(reason))
     this.leave()
   }
-  /** First record of a block: takes the block's instructions off the budget, and counts how often the block runs. */
+  /** First record of a block: subtracts the block's instructions from the budget and counts the block's runs. */
   enterBlock(): void {
     const left = this.variable(this.sub(this.slot(S.budget, 'i32'), this.rawLoad('i32', this.record, RECORD.immediate, 32, { stable: true })), 'left')
     this.ifUnlikely(this.ltS(this.get(left), 0), () => {

@@ -1,6 +1,6 @@
 /**
- * The interpreter's handlers: one wasm function for each shape of instruction that was met, made on demand and in batches.
- * A shape is what a handler is specialised on (row, sizes, kind of address); everything else it reads from the record.
+ * The interpreter's handlers: one wasm function for each shape of instruction, made on demand and in batches. A shape is what a handler is
+ * specialised for (row, sizes, kind of address); it reads everything else from the record.
  */
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
@@ -32,7 +32,7 @@ export interface HandlerImport extends Signature {
 /** A handler's name in the list: row and shape, or that of a special one. */
 export type HandlerName = readonly [row: number, shape: number] | Special
 
-/** Handlers made ahead of a run (prebuilt.ts). */
+/** Handlers generated at build time (prebuilt.ts). */
 export interface PrebuiltHandlers {
   /** `coreModules` */
   readonly core: readonly WebAssembly.Module[]
@@ -44,19 +44,19 @@ export interface PrebuiltHandlers {
 export interface HandlersOptions extends HandlerContext {
   readonly memory: WebAssembly.Memory
   readonly imports: Readonly<Record<string, HandlerImport>>
-  /** Made by this very code for this very context. */
+  /** Made by this version of the code for this context. */
   readonly prebuilt?: PrebuiltHandlers | undefined
 }
 
-/** Types alone, without functions: what may go to another thread. */
+/** Types without functions, which can be sent to another thread. */
 export function moduleContext(imports: Readonly<Record<string, Signature>>): ModuleContext {
   const all: Record<string, Signature> = { dispatch: CODE_TYPE, find: CODE_TYPE, settleFlags: CODE_TYPE, quickFill: QUICK_FILL_TYPE, refill: REFILL_TYPE, ...SLOW_ACCESSES, ...imports }
   return { signatures: Object.fromEntries(Object.entries(all).map(([name, { params, results, isRare }]) => [name, { params, results, isRare }])) }
 }
 
 /**
- * Code strewn over many small modules runs slower (by a fifth, with some hundred of them): once so many handlers stand alone, and they
- * are half of all, all are compiled anew as one module.
+ * Code in many small modules runs slower (by a fifth with about a hundred): when so many handlers are in small modules, and they are half of all, all
+ * are compiled again as one module.
  */
 const GATHER = 256
 
@@ -69,26 +69,26 @@ interface Pending {
 
 export class Handlers implements HandlerTable {
   readonly table = new WebAssembly.Table({ initial: TABLE_INITIAL, element: 'anyfunc' })
-  /** Works out flags that compiled code left uncomputed: (cpu, anything). */
+  /** Computes lazy flags that compiled code left: (cpu, unused). */
   readonly settleFlags: (cpu: number, unused: number) => void
   /** Enters a block: (cpu, address of its first record). */
   readonly enter: (cpu: number, block: number) => void
-  /** What modules of code are made against. Plain data: it may go to another thread. */
+  /** The context for which modules of code are made. Plain data that can be sent to another thread. */
   readonly moduleContext: ModuleContext
   readonly #options: HandlersOptions
-  /** By row and the rest of the shape: numbers that stay small, which maps hash fast. */
+  /** By row and the rest of the shape: small integers, which maps hash fast. */
   readonly #known: (Map<number, number> | undefined)[] = []
   readonly #special = new Map<Special, number>()
   #pending: Pending[] = []
-  /** All handlers that there are, and how many of them stand in small modules of their own. */
+  /** All handlers, and how many of them are in small modules. */
   readonly #compiled: Pending[] = []
   #scattered = 0
-  /** Index 0 stays empty: a record that was never written traps. */
+  /** Index 0 stays empty, so that a record that was never written traps. */
   #next = 1
-  /** What modules import: memory, table, the options' functions, and those that the first modules export. */
+  /** Imports of modules: memory, table, the functions in the options, and those exported by the first modules. */
   readonly #imports: Record<string, WebAssembly.ImportValue>
   readonly #released: number[] = []
-  /** Modules of compiled functions that the garbage collector has taken, as none of their functions was in the table any more. */
+  /** Modules of compiled functions that have been garbage-collected, because none of their functions was in the table any more. */
   modulesCollected = 0
   readonly #modules = new FinalizationRegistry<undefined>(() => this.modulesCollected++)
 
@@ -139,7 +139,7 @@ export class Handlers implements HandlerTable {
     return index
   }
 
-  /** Puts handlers in the table that were made ahead. Before any is asked for. */
+  /** Enters prebuilt handlers in the table. Before any is requested. */
   #take({ module, names }: PrebuiltHandlers): void {
     const exported = this.#instantiate(module)
     for (const [n, name] of names.entries()) {
@@ -150,7 +150,7 @@ export class Handlers implements HandlerTable {
     }
   }
 
-  /** Compiles what was asked for since the last time, as one module; now and then everything. */
+  /** Compiles the handlers requested since the last call as one module; occasionally all of them. */
   flush(): void {
     if (!this.#pending.length) return
     let pending = this.#pending
@@ -178,7 +178,7 @@ export class Handlers implements HandlerTable {
       return index
     })
   }
-  /** The compiled function at this index is no longer entered; its place may be used again. */
+  /** The compiled function at this index is no longer entered; its index may be reused. */
   release(index: number): void {
     this.table.set(index, null)
     this.#released.push(index)
@@ -190,8 +190,8 @@ export class Handlers implements HandlerTable {
 }
 
 /**
- * What every other handler relies on, as modules that import what those before them export. `find` calls `quickFill`, and `dispatch` calls `find`: each in a
- * module of its own.
+ * The functions that all handlers use, as modules that import the exports of those before them. `find` calls `quickFill`, and `dispatch` calls
+ * `find`: each in a module of its own.
  */
 export function coreModules(options: HandlerContext, context: ModuleContext): Uint8Array<ArrayBuffer>[] {
   const body = (build: (b: HandlerBuilder) => void) => {
@@ -212,20 +212,20 @@ export function coreModules(options: HandlerContext, context: ModuleContext): Ui
   ]
 }
 
-/** A code address as the mode cuts it (it wraps at 4 GiB outside 64-bit mode), and its entry in the TLB. */
+/** A code address truncated for the mode (it wraps at 4 GiB outside 64-bit mode), and its TLB entry. */
 function fetchAddress(b: HandlerBuilder, sum: Value): { linear: Value; entry: Value } {
   const linear = b.select(b.eq(b.and(b.slot(S.mode, 'i32'), MODE.codeSize), 2), sum, b.and(sum, 0xffff_ffff))
   return { linear, entry: tlbEntry(b, linear) }
 }
 
-/** RIP's entry of the jump cache. Pages of a program differ in low bits of their number, functions begin at multiples of 16. */
+/** RIP's entry in the jump cache. Pages of a program differ in the low bits of their number, and functions begin at multiples of 16. */
 function jumpEntry(b: HandlerBuilder, rip: Value): Value {
   const low = b.wrap(rip)
   const index = b.and(b.xor(low, b.shrU(low, JUMP_BITS)), JUMP_ENTRIES - 1)
   return b.add(b.cpu, b.shl(index, 4))
 }
 
-/** Fills the link that led to dispatch, and enters the block. The second parameter is the link's address; see FAR. */
+/** Fills the link that called `dispatch`, and enters the block. The second parameter is the link's address; see FAR. */
 function enterFound(b: HandlerBuilder, block: Value): void {
   const link = b.record
   b.if(
@@ -240,7 +240,7 @@ function enterFound(b: HandlerBuilder, block: Value): void {
   b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block)
 }
 
-/** Goes on at the RIP slot: by the jump cache, else by `find`. */
+/** Continues at the RIP slot, by the jump cache or else by `find`. */
 function dispatch(b: HandlerBuilder): void {
   const rip = b.slot(S.rip)
   const entry = jumpEntry(b, rip)
@@ -258,10 +258,10 @@ function dispatch(b: HandlerBuilder): void {
   b.tailCall('find', b.cpu, b.record)
 }
 
-/** Goes on at the RIP slot: instruction TLB, then the hash table of blocks; leaves to the run loop where either does not know. */
+/** Continues at the RIP slot: instruction TLB, then the hash table of blocks; returns to the run loop on a miss of either. */
 function find(b: HandlerBuilder): void {
   const rip = b.slot(S.rip)
-  // RIP is cut to its width already.
+  // RIP is already truncated to its width.
   const sum = b.add(rip, b.slot(S.csBase))
   const { linear, entry } = fetchAddress(b, sum)
   const lookup = () => {
@@ -295,7 +295,7 @@ function find(b: HandlerBuilder): void {
       enterFound(b, block)
     },
     () => {
-      // Where the limit of CS may lie on the page, the run loop looks at it.
+      // If the limit of CS may be on the page, the run loop checks it.
       const limit = b.rawLoad('i64', b.add(b.cpu, segment(SEGMENT.cs)), SEG.limit, 32)
       b.ifUnlikely(b.and(b.ne(limit, 0xffff_ffff), b.gtS(b.add(b.slot(S.ripPage), PAGE_REACH - 1), limit)), lookup)
       // Links to other pages are for 64-bit code, where linear addresses are RIPs.
@@ -316,7 +316,7 @@ function settleFlags(b: HandlerBuilder): void {
       const right = b.slot(S.lazyRight)
       const result = b.slot(S.lazyResult)
       const keepsCarry = kind === 'inc' || kind === 'dec'
-      // The carry that came in is looked at only where result = left (ADC), left = right (SBB), and there it shows.
+      // The incoming carry matters only if result = left (ADC) or left = right (SBB), and is known from the result there.
       const carry = kind === 'adc' ? b.ne(right, 0) : b.ne(result, 0)
       b.arithmeticFlags(kind, width, left, keepsCarry ? b.const(1) : right, result, carry)
       if (keepsCarry) b.setFlag('cf', b.wrap(right))
@@ -333,18 +333,18 @@ function endShadow(b: HandlerBuilder): void {
 
 const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
   enterBlock: (b) => b.enterBlock(),
-  // Behind a block's last instruction, where it does not end by a branch. The record's link leads on.
+  // After the last instruction of a block that does not end with a branch. Follows the record's link.
   goOn: (b) => b.goOn(),
   undefinedOpcode: (b) => b.raise(VECTOR.UD),
   generalProtection: (b) => b.raise(VECTOR.GP),
-  // The code here was written over: give back what the block had taken for the rest, and find it anew.
+  // The code here was overwritten: returns the block's unused budget, and looks the code up again.
   stale: (b) => {
     b.setSlot(S.budget, b.add(b.slot(S.budget, 'i32'), b.rawLoad('i32', b.record, RECORD.remaining, 8)))
-    // The jump cache may still lead here.
+    // The jump cache may still have this block.
     b.setSlot(S.rip, b.currentRipOfAnyMode())
     b.tailCall('find', b.cpu, b.add(b.cpu, S.zero))
   },
-  // Behind the instruction that an interrupt shadow covers: what waits can come in.
+  // After the instruction in an interrupt shadow: pending interrupts can be delivered.
   endShadow: (b) => {
     endShadow(b)
     b.ifUnlikely(b.slot(S.attention, 'i32'), () => {
@@ -355,15 +355,16 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
     })
     b.next()
   },
-  // Before a branch in a shadow that can do nothing but branch: unless something waits, nobody can tell whether the shadow ends before or behind it.
+  // Before a branch in a shadow that has no other effect: unless an interrupt is pending, it makes no difference whether the shadow ends before or
+  // after it.
   underShadow: (b) => {
     b.ifUnlikely(b.slot(S.attention, 'i32'), () => b.exit(EXIT.interpret))
     endShadow(b)
     b.next()
   },
-  // In place of any other instruction in a shadow that goes on elsewhere: the run loop ends the shadow behind it.
+  // In place of any other instruction in a shadow that continues elsewhere: the run loop ends the shadow after it.
   alone: (b) => b.exit(EXIT.interpret),
-  // Before an instruction that crosses into the next page: is that still the page it was decoded from?
+  // Before an instruction that crosses into the next page: checks that this is still the page it was decoded from.
   checkNextPage: (b) => {
     const next = b.add(b.add(b.slot(S.ripPage), b.slot(S.csBase)), 4096)
     const { linear, entry } = fetchAddress(b, next)
@@ -375,7 +376,7 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
     b.next()
   },
   fpuUnavailable: (b) => b.system('fpuUnavailable'),
-  // Before an instruction that the hooks trap; its own record follows.
+  // Before an instruction that the hooks trap, whose own record follows.
   trapped: (b) => b.system('trapped', b.rawLoad('i32', b.record, RECORD.immediate, 32)),
 }
 
@@ -398,12 +399,12 @@ export function handlerOf(instruction: Instruction, mode: number, flagsDead: boo
   return b
 }
 
-/** Numbers the shapes of a row. Two instructions with the same number run the same handler. */
+/** Numbers the shapes of a row. Instructions with the same number have the same handler. */
 export function shapeKey(i: Instruction, mode: number, flagsDead: boolean): number {
   const { row } = i
   const operands = (i.operandSize >> 5) | ((i.addressSize >> 5) << 2) // 16, 32, 64 → 0, 1, 2
   const address = !i.isMemory ? 0 : i.base === BASE_RIP ? 1 : 2 + (i.base >= 0 ? 1 : 0) + (i.index >= 0 ? 2 : 0)
-  const fromStack = i.isMemory && i.base === 4 ? 1 : 0 // POP's address depends on it
+  const fromStack = i.isMemory && i.base === 4 ? 1 : 0 // POP's address depends on this
   const segment = i.segment === SS ? 1 : i.segment === FS || i.segment === GS ? 2 : 0
   const repeat = row.attributes.rep && i.rep ? (i.rep === 0xf3 ? 1 : 2) : 0
   const size = mode & (MODE.codeSize | MODE.stack32)

@@ -1,6 +1,6 @@
 /**
- * Handlers made ahead of a run: those of the shapes that operating systems use anyway, in one module with a list of what is in it. Valid
- * only for the very code it was made by. What is missing is made on demand (handlers.ts).
+ * Prebuilt handlers: those of the shapes that operating systems use, in one module with a list of its contents. Valid only for the version of the
+ * code that generated it. Missing handlers are made on demand (handlers.ts).
  */
 import { decode } from '../decode/decoder.ts'
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
@@ -14,12 +14,10 @@ import { systemRoutineNumber } from '../system/index.ts'
 import { exitOf } from '../rows/exits.ts'
 import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type HandlerName, type PrebuiltHandlers } from './handlers.ts'
 
-/**
- * Which build this is. Empty where nobody can tell; a bundle puts a digest of the code here (tools/bundle.js), and files say the same.
- */
+/** Identifies the build. Empty if unknown; a bundle has a digest of the code here (tools/bundle.js), and files contain the same. */
 const BUILD: string = ''
 
-/** What a host keeps the file under. */
+/** The name under which a host keeps the file. */
 export const PREBUILT_HANDLERS = 'x86-handlers.bin'
 
 interface Head {
@@ -29,11 +27,11 @@ interface Head {
   readonly sizes: readonly number[]
 }
 
-/** One line of the list: `mode bytes`, both hexadecimal: an instruction and the mode key it was met in. */
+/** One line of the list: `mode bytes`, both hexadecimal: an instruction and its mode key. */
 export const exampleLine = (mode: number, bytes: Uint8Array): string =>
   `${mode.toString(16)} ${[...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
 
-/** Makes the handlers of a list of examples, for this code of this build. The result goes to a file, and comes back by `readPrebuilt`. */
+/** Makes the handlers of a list of examples, for this build. The result is stored in a file and read by `readPrebuilt`. */
 export function buildPrebuilt(list: string, build: string): Uint8Array<ArrayBuffer> {
   const names: HandlerName[] = [...SPECIAL_NAMES]
   const bodies = SPECIAL_NAMES.map((name) => specialHandler(name, CONTEXT))

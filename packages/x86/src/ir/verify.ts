@@ -9,7 +9,7 @@ export interface Signature {
 }
 
 export interface VerifyOptions {
-  /** How many parameters the function has. */
+  /** Number of the function's parameters. */
   readonly params: number
   /** The type of an import; undefined: there is none of that name. Absent: calls are not checked. */
   readonly signature?: (callee: string) => Signature | undefined

@@ -7,14 +7,14 @@ import { guestPage } from './second-stage.ts'
 const RESERVED_LOW = 0x1e6
 const RESERVED_HIGH = ABOVE_PHYSICAL | 0xfff0_0000
 
-/** Loads them from the table at CR3. False, with nothing changed, where a present one has reserved bits set: #GP(0). */
+/** Loads them from the table at CR3. False, with nothing changed, if a present one has reserved bits set: #GP(0). */
 export function loadPdptes(core: Core): boolean {
   const p = core.paging
   if (p.kind !== PAGING.pae) return true
   const cr3 = core.get32(S.cr3)
   const entries = new Int32Array(8)
   if (p.hardwareRoot) {
-    // The registers hold the hypervisor's; the guest's are only judged.
+    // The registers hold the hypervisor's PDPTEs; the guest's are only checked.
     core.hooks!.readTable!(cr3 & -32, entries)
     return valid(entries)
   }

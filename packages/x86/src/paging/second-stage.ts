@@ -1,6 +1,6 @@
 /**
- * @hot Guest-physical to host-physical: the EPT walk, or the host's own map where no second stage is set, behind a cache.
- * (SDM Vol. 3C, "The Extended Page Table Mechanism")
+ * @hot Guest-physical to host-physical: the EPT walk, or the host's own map if there is no second stage; both cached. (SDM Vol. 3C, "The Extended
+ * Page Table Mechanism")
  */
 import type { Core } from '../state/core.ts'
 import { SECOND_STAGE } from '../state/hooks.ts'
@@ -115,7 +115,7 @@ function violation(core: Core, frame: number, wanted: number, rights: number, ta
 /** (SDM Vol. 3C, "EPT Misconfigurations") */
 function misconfigured(core: Core, low: number, high: number, level: number, leaf: boolean): boolean {
   if ((low & 3) === EPT.write) return true
-  // Host memory lies below 4 GiB: any address bit above is outside the machine, which counts as reserved.
+  // Host memory is below 4 GiB: any higher address bit is outside the machine, and treated as reserved.
   if (high & 0x000fffff || (low & -4096) >>> 0 >= core.u8.length) return true
   if (level === 4) return (low & 0xf8) !== 0
   if (!leaf) return (low & 0x78) !== 0
@@ -124,7 +124,7 @@ function misconfigured(core: Core, low: number, high: number, level: number, lea
   return level > 1 && (low & ((1 << (12 + (level - 1) * 9)) - 1) & -4096) !== 0
 }
 
-/** After any change of the second stage or of the host's map. The TLB must be flushed as well. */
+/** Call after any change of the second stage or of the host's map. The TLB must be flushed as well. */
 export function forgetGuestPages(core: Core): void {
   core.paging.cache.fill(-1)
 }

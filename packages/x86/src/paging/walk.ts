@@ -1,6 +1,6 @@
 /**
- * @hot The hardware page walker: linear to host-physical by the paging mode in force, with permissions, reserved bits,
- * accessed and dirty flags. On 32-bit halves: no BigInt, no allocation. Does not know the TLB. (SDM Vol. 3A, "Paging")
+ * @hot The hardware page walker: linear to host-physical by the paging mode in force, with permissions, reserved bits, accessed and dirty flags. On
+ * 32-bit halves: no BigInt, no allocation. Independent of the TLB. (SDM Vol. 3A, "Paging")
  */
 import type { Core } from '../state/core.ts'
 import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
@@ -24,8 +24,8 @@ import { markLarge } from './tlb/tlb.ts'
 import { CR0, CR4, EFER } from '../state/register-bits.ts'
 
 /**
- * Page-aligned HPA behind a linear address, or a status. `access` is a sum of ACCESS. Leaves frame, writable, isGlobal and level
- * in the paging state; of a fault the error code.
+ * Page-aligned HPA of a linear address, or a status. `access` is a sum of ACCESS. Sets frame, writable, isGlobal and level in the paging state; on a
+ * fault, the error code.
  */
 export function walk(core: Core, low: number, high: number, access: number): number {
   const p = core.paging
@@ -34,7 +34,7 @@ export function walk(core: Core, low: number, high: number, access: number): num
   return p.asksFaults ? walkAsking(core, p, low, high, access) : walkTables(core, p, low, high, access)
 }
 
-/** A page fault is for the hooks to settle first; the guest sees only those that are its own. */
+/** The hooks handle page faults first; the guest gets only its own. */
 function walkAsking(core: Core, p: PagingState, low: number, high: number, access: number): number {
   const allowed = p.hardwareRoot && p.pagingOff ? access & ~ACCESS.smap : access
   for (;;) {
@@ -68,7 +68,7 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
       return walk64(core, p, low, high, access, frameOf(entry, p.pdptes[pdpte + 1]!), 2)
     }
     case PAGING.level4: {
-      // The paging-structure cache: where the page table of this 2 MiB region is, and the rights on the way to it, or the large page it is in.
+      // The paging-structure cache: the page table of this 2 MiB region and the combined rights above it, or the large page it is in.
       const key = regionKey(low, high)
       const slot = regionSlot(key)
       const { regions } = p
@@ -79,7 +79,8 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
             : walkLeaf(core, p, low, access, regions[slot + FRAME]!, regions[slot + TABLE]!, regions[slot + RIGHTS]!)
         if (page !== FAULT) return page
       }
-      // A page fault is one by the tables in memory, and leaves nothing cached for its address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
+      // A page fault must be due to the tables in memory, and discards what is cached for its address. (SDM Vol. 3A, "Operations that Invalidate TLBs
+      // and Paging-Structure Caches")
       const page = walk64(core, p, low, high, access, p.rootFrame, 4)
       if (page === FAULT) regions[slot + 1] = NO_GENERATION
       return page
@@ -89,13 +90,13 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
   }
 }
 
-/** In place of a generation: the entry holds nothing. */
+/** In place of a generation: the entry is empty. */
 const NO_GENERATION = -1
 const [FRAME, TABLE, RIGHTS, LEAF, LEVEL] = [REGION.frame >> 2, REGION.table >> 2, REGION.rights >> 2, REGION.leaf >> 2, REGION.level >> 2]
 const regionKey = (low: number, high: number): number => (high << 11) | (low >>> 21)
 const regionSlot = (key: number): number => ((key ^ (key >>> 9)) & REGION_MASK) << 3
 
-/** The last step in a page table found in the cache. `rights`: bits 1 and 2 of all levels above, bit 31 their execute-disable. */
+/** The last step of a walk whose page table is in the cache. `rights`: bits 1 and 2 of all levels above, bit 31 their execute-disable. */
 function walkLeaf(core: Core, p: PagingState, low: number, access: number, tableFrame: number, table: number, above: number): number {
   const at = table + (((low >>> 12) & 0x1ff) << 1)
   const entryLow = core.i32[at]!
@@ -115,7 +116,7 @@ function walkLeaf(core: Core, p: PagingState, low: number, access: number, table
   return finish(core, p, frameOf(entryLow, entryHigh), access, dirty && writableBy(p, rights, access))
 }
 
-/** A large page found in the cache. What is still to be written into its entry is done from the root. */
+/** A large page found in the cache. If a flag must still be set in its entry, the walk is done from the root. */
 function walkLarge(core: Core, p: PagingState, low: number, high: number, access: number, slot: number): number {
   const { regions } = p
   const rights = regions[slot + RIGHTS]!
@@ -127,7 +128,7 @@ function walkLarge(core: Core, p: PagingState, low: number, high: number, access
   return finish(core, p, regions[slot + FRAME]! | ((low >>> 12) & 0x1ff), access, (leaf & ENTRY.dirty) !== 0 && writableBy(p, rights, access))
 }
 
-/** Into the paging-structure cache. */
+/** Enters the paging-structure cache. */
 function remember(p: PagingState, low: number, high: number, frame: number, table: number, rights: number, noExecute: number, leaf: number, level: number): void {
   const key = regionKey(low, high)
   const slot = regionSlot(key)
@@ -159,7 +160,7 @@ function walk64(
     const table = guestPage(core, frame, 0, true)
     if (table & STATUS && table !== DEVICE) return table
     const at = ((table & -4096) >>> 2) + indexAt(low, high, level)
-    // Nothing answers where there is no memory: all ones, which has reserved bits set.
+    // Addresses without memory read as all ones, which has reserved bits set.
     const entryLow = table === DEVICE ? -1 : i32[at]!
     const entryHigh = table === DEVICE ? -1 : i32[at + 1]!
     if (level === 1 && levels === 4 && table !== DEVICE) remember(p, low, high, frame, (table & -4096) >>> 2, rights, noExecute, 0, 1)
@@ -190,7 +191,7 @@ function walk64(
     const page = (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner)
     if (level > 1 && levels === 4) {
       remember(p, low, high, page & ~0x1ff, -1, rights, noExecute, entryLow | need, level)
-      // Pieces may come into the TLB without being walked for.
+      // Parts of the page may enter the TLB without a walk.
       markLarge(p, low, high, level)
     }
     const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
@@ -278,7 +279,7 @@ function fault(p: PagingState, access: number, cause: number): number {
   return FAULT
 }
 
-/** Sets accessed or dirty flags in a guest's entry: a write that the second stage must allow. 0, or a status. */
+/** Sets accessed or dirty flags in a guest's entry, a write that the second stage must allow. Returns 0 or a status. */
 function setBits(core: Core, tableFrame: number, at: number, bits: number): number {
   const page = guestPage(core, tableFrame, ACCESS.write, true)
   if (page & STATUS) return page === DEVICE ? 0 : page
@@ -294,14 +295,14 @@ function finish(core: Core, p: PagingState, frame: number, access: number, writa
   return page & -4096
 }
 
-/** Refreshes what the walker derives from CR0, CR3, CR4 and EFER, and tells the hooks. Does not flush. */
+/** Updates what the walker derives from CR0, CR3, CR4 and EFER, and notifies the hooks. Does not flush. */
 export function updatePaging(core: Core): void {
   derivePaging(core)
-  // The owner of a hardware root follows at once: what comes next may translate.
+  // The owner of a hardware root must follow at once, because the next access may be translated.
   core.hooks?.pagingChanged?.()
 }
 
-/** The same where the owner of the hooks changed them itself. */
+/** The same if the owner of the hooks changed them itself. */
 export function derivePaging(core: Core): void {
   const p = core.paging
   const cr0 = core.get32(S.cr0)

@@ -9,10 +9,7 @@ import { VECTOR } from '../../state/register-bits.ts'
 import { lookUp } from '../tlb/entry.ts'
 
 
-/**
- * HPA (unsigned) of the code byte at a linear address, or -1: the exit slot is then set, and a fault is that of the instruction
- * at the `rip` slot.
- */
+/** HPA (unsigned) of the code byte at a linear address. -1: the exit slot is set; a fault belongs to the instruction at the `rip` slot. */
 export function fetchPage(core: Core, low: number, high: number): number {
   const p = core.paging
   const known = lookUp(core.i32, core.get32(S.tlb), low, high, TLB.execute)
@@ -24,7 +21,7 @@ export function fetchPage(core: Core, low: number, high: number): number {
   const page = walk(core, low, high, (currentAccess(core) & ACCESS.user) | ACCESS.fetch)
   if (page & STATUS) {
     if (page === FAULT) raisePageFault(core, low, high)
-    // Code in a device: the bus answers ones, FF FF, which is no instruction.
+    // Code in a device: the bus returns ones, FF FF, which is not an instruction.
     else if (page === DEVICE) core.raise(VECTOR.UD, 0)
     return -1
   }

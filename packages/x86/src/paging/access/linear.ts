@@ -1,6 +1,6 @@
 /**
- * Guest memory at linear addresses for the processor's own use: descriptor tables, TSS, stacks. Faults are thrown as GuestFault.
- * Addresses are pairs of 32-bit halves; the TLB's supervisor bank answers where it can.
+ * Guest memory at linear addresses for the processor's own use: descriptor tables, TSS, stacks. Faults are thrown as GuestFault. Addresses are pairs
+ * of 32-bit halves; the TLB's supervisor bank is used on a hit.
  */
 import { GuestFault, Left, type Core } from '../../state/core.ts'
 import { S, TLB, TLB_BANK } from '../../state/layout.ts'
@@ -48,8 +48,8 @@ function locate(core: Core, low: number, high: number, access: number): number {
 }
 
 /**
- * Index into 32-bit words of `bytes` bytes that lie aligned, on one page, in plain memory without code; or -1, and they must be
- * accessed one by one. What is longer than a word costs one translation so.
+ * Index into 32-bit words of `bytes` bytes that are aligned, on one page, in plain memory without code; or -1 if they must be accessed one by one.
+ * Objects longer than a word thus need one translation.
  */
 export function wordsAt(core: Core, low: number, high: number, bytes: number, access: number): number {
   if (low & 3 || (low & 0xfff) + bytes > 4096) return -1
@@ -58,7 +58,7 @@ export function wordsAt(core: Core, low: number, high: number, bytes: number, ac
   return hpa >>> 2
 }
 
-/** The same for writing, but only where the TLB knows the page already: -1 instead of a fault at the wrong end. */
+/** Like `wordsAt` for writes, but only on a TLB hit. Returns -1 on a miss, so that the caller can fault on the lowest byte first. */
 export function knownWords(core: Core, low: number, high: number, bytes: number, access: number): number {
   if (low & 3 || (low & 0xfff) + bytes > 4096) return -1
   const hpa = lookUp(core.i32, bankOf(core, access), low, high, TLB.write)
@@ -98,7 +98,7 @@ function readBytes(core: Core, low: number, high: number, bytes: number, access:
   return value
 }
 
-/** Both pages are checked before the first byte changes. */
+/** Both pages are checked before the first byte is written. */
 function writeBytes(core: Core, low: number, high: number, bytes: number, value: number, access: number): void {
   locate(core, low, high, access | ACCESS.write)
   locate(core, (low + bytes - 1) | 0, carry(core, low, high, bytes - 1), access | ACCESS.write)
@@ -110,7 +110,7 @@ function carry(core: Core, low: number, high: number, offset: number): number {
   return (low >>> 0) + offset > 0xffff_ffff && core.get32(S.efer) & EFER.lma ? (high + 1) | 0 : high
 }
 
-/** Throws unless `bytes` (at most a page) from here may be written: for frames that must be written whole or not at all. */
+/** Throws unless `bytes` (at most a page) from here may be written: for stack frames that must be written completely or not at all. */
 export function checkWritable(core: Core, low: number, high: number, bytes: number, access: number): void {
   locate(core, low, high, access | ACCESS.write)
   const last = (low + bytes - 1) | 0
@@ -127,7 +127,7 @@ export function readLinear64(core: Core, linear: bigint, access: number): bigint
 }
 export { carry as carryInto }
 
-/** Bytes of guest memory into `into` at `at`: whole or, by a fault, not at all. At most a page long. */
+/** Copies guest memory into `into` at `at`: completely or, on a fault, not at all. At most a page. */
 export function readRange(
   core: Core,
   low: number,
@@ -138,7 +138,7 @@ export function readRange(
   at = 0,
 ): void {
   const head = Math.min(length, 4096 - (low & 0xfff))
-  // A device's address is what the walk says, so each page's frame is taken with it.
+  // The walk determines a device's address, so each page's frame is kept with it.
   const first = locate(core, low, high, access)
   const firstFrame = core.paging.frame
   const second = head < length ? locate(core, (low + head) | 0, carry(core, low, high, head), access) : 0
@@ -152,7 +152,7 @@ export function readRange(
   if (head < length) part(second, secondFrame, head, length - head)
 }
 
-/** Bytes [start, end) of `from` to guest memory: whole or, by a fault, not at all. At most a page long. */
+/** Copies bytes [start, end) of `from` to guest memory: completely or, on a fault, not at all. At most a page. */
 export function writeRange(
   core: Core,
   low: number,

@@ -1,7 +1,7 @@
 /**
- * @hot What wasm code calls when the TLB does not answer: translate, check, fill the TLB, and do the access itself: pages that
- * are crossed, devices, pages with code, watched pages. Faults are recorded in the vCPU block, 1 is returned.
- * `info` is bytes | segment number << 8.
+ * @hot Slow path of guest memory accesses, called from wasm on a TLB miss: translates, checks, fills the TLB and makes the access itself, for page
+ * crossings, devices, pages with code and watched pages. On a fault, records it in the vCPU block and returns 1. `info` is bytes | segment number <<
+ * 8.
  */
 import type { Core } from '../../state/core.ts'
 import { watchHits } from './watch.ts'
@@ -42,7 +42,7 @@ export function slowWrite(core: Core, info: number): 0 | 1 {
   return 0
 }
 
-/** Reads what will be written: every byte is checked for writing. */
+/** Reads a value that will be written: every byte is checked for writing. */
 export function slowModify(core: Core, info: number): 0 | 1 {
   const bytes = info & 0xff
   const low = core.get32(S.address)
@@ -68,7 +68,7 @@ export function raisePageFault(core: Core, low: number, high: number): void {
   core.raise(VECTOR.PF, core.paging.errorCode)
 }
 
-/** Translates the first byte, checks alignment and what lies around the access, and fills the TLB where that may be. */
+/** Translates the first byte, checks alignment and breakpoints, and fills the TLB if allowed. */
 function translateData(core: Core, low: number, high: number, info: number, access: number): number {
   const p = core.paging
   const bytes = info & 0xff
@@ -99,7 +99,7 @@ function canonical(core: Core, low: number, high: number, bytes: number): boolea
   return (high << shift) >> shift === high && ((lastHigh << shift) >> shift === lastHigh || last === 0)
 }
 
-/** One page of an access that crosses: both may well be in the TLB, which was asked for neither. */
+/** One page of an access that crosses pages: it may be in the TLB, which has not been looked up for it. */
 function pageAt(core: Core, low: number, high: number, access: number): number {
   const known = lookUp(core.i32, core.get32(S.tlb), low & -4096, high, access & ACCESS.write ? TLB.write : TLB.read)
   return known >= 0 ? known : walk(core, low, high, access)
@@ -139,7 +139,7 @@ function writeAcross(core: Core, low: number, high: number, bytes: number, first
   return 0
 }
 
-/** What an access has on one of its two pages, to or from the value slot at `at`. A device, whose page `frame` is, sees bytes. */
+/** The part of an access on one of its two pages, to or from the value slot at `at`. A device, at page `frame`, gets byte accesses. */
 function readPart(core: Core, page: number, frame: number, offset: number, bytes: number, at: number): void {
   const value = core.base + S.value + at
   for (let i = 0; i < bytes; i++)
@@ -151,12 +151,12 @@ function writePart(core: Core, page: number, frame: number, offset: number, byte
   for (let i = 0; i < bytes; i++) core.host.writeDevice(frame * 4096 + offset + i, 1, core.u8[value + i]!)
 }
 
-/** Compiled code would write over code, perhaps its own. */
+/** Compiled code would overwrite code, perhaps its own. */
 function writesOverOwnCode(core: Core, page: number, offset: number, bytes: number): boolean {
   return core.compiled && page !== DEVICE && core.code.isCode((page + offset) >>> 0, bytes)
 }
 
-/** Memory to the value slot. */
+/** Copies memory to the value slot. */
 function loadValue(core: Core, hpa: number, bytes: number, at: number): void {
   const { view } = core
   const value = core.base + S.value + at
@@ -175,7 +175,7 @@ function loadValue(core: Core, hpa: number, bytes: number, at: number): void {
   }
 }
 
-/** Value slot to memory; code decoded from there is dropped. */
+/** Copies the value slot to memory; code decoded from there is invalidated. */
 function storeValue(core: Core, page: number, offset: number, bytes: number, at: number): void {
   const { view } = core
   const value = core.base + S.value + at
@@ -200,7 +200,7 @@ function storeValue(core: Core, page: number, offset: number, bytes: number, at:
   if (core.code.hasCode(page)) core.code.invalidate(hpa, bytes)
 }
 
-/** Device accesses are of 1, 2 or 4 bytes; wider ones are made of these, low half first. */
+/** Device accesses have 1, 2 or 4 bytes; wider ones are split, low half first. */
 function readDevice(core: Core, low: number, bytes: number): 0 | 1 {
   const physical = core.paging.frame * 4096 + (low & 0xfff)
   const value = core.base + S.value
@@ -230,7 +230,7 @@ function writeDevice(core: Core, low: number, bytes: number): 0 | 1 {
   return 0
 }
 
-/** Compiled code is about to write over code, perhaps its own: it stops before this instruction, which the interpreter does. */
+/** Compiled code is about to overwrite code, perhaps its own: it stops before this instruction, which the interpreter executes. */
 function interpretInstead(core: Core): 1 {
   core.set32(S.exit, EXIT.interpret)
   return 1
@@ -240,7 +240,7 @@ function count(core: Core, which: 0 | 8): void {
   core.i32[(core.base + S.statistics + which) >>> 2]!++
 }
 
-/** After the alignment check or watches were switched on: their pages must come here. */
+/** Call after the alignment check or watches were enabled: accesses to their pages must take the slow path. */
 export function forgetUserBank(core: Core): void {
   for (let root = 0; root < core.paging.roots; root++) {
     const banks = core.base + ROOT_BANKS[root]!

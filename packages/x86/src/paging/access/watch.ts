@@ -1,9 +1,9 @@
-/** @hot Data and I/O breakpoints: which accesses meet one, and which pages must therefore stay out of the TLB. (SDM Vol. 3B, "Debug Registers") */
+/** @hot Data and I/O breakpoints: which accesses match, and which pages must therefore stay out of the TLB. (SDM Vol. 3B, "Debug Registers") */
 import type { Core } from '../../state/core.ts'
 import { S } from '../../state/layout.ts'
 import { CR4 } from '../../state/register-bits.ts'
 
-/** R/W field of DR7: what a breakpoint waits for. */
+/** R/W field of DR7: the kind of access that a breakpoint matches. */
 export const BREAK_ON = { execute: 0, write: 1, io: 2, readWrite: 3 } as const
 
 export const breakpointKind = (dr7: number, n: number): number => (dr7 >>> (16 + n * 4)) & 3
@@ -12,8 +12,8 @@ export const breakpointEnabled = (dr7: number, n: number): boolean => ((dr7 >>> 
 export const breakpointLength = (dr7: number, n: number): number => [1, 2, 8, 4][(dr7 >>> (18 + n * 4)) & 3]!
 
 /**
- * Records the data breakpoints that an access meets, for delivery after the instruction. True when the page (or the next, for an
- * access that crosses) holds a watched byte: it must not enter the TLB.
+ * Records the data breakpoints that an access matches, for delivery after the instruction. True if the page (or the next, for an access that crosses)
+ * has a watched byte: it must not enter the TLB.
  */
 export function watchHits(core: Core, low: number, high: number, bytes: number, write: boolean): boolean {
   const dr7 = core.get32(S.dr7)
@@ -31,7 +31,7 @@ export function watchHits(core: Core, low: number, high: number, bytes: number, 
   return onPage
 }
 
-/** Records the I/O breakpoints that a port access meets (CR4.DE). */
+/** Records the I/O breakpoints that a port access matches (CR4.DE). */
 export function watchPort(core: Core, port: number, bytes: number): void {
   if (!(core.get32(S.cr4) & CR4.de)) return
   const dr7 = core.get32(S.dr7)

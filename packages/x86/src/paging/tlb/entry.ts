@@ -30,7 +30,7 @@ export const tlbHost = (b: IrBuilder, linear: Value, entry: Value): Value =>
 export const entryAt = (bank: number, low: number): number =>
   (bank >>> 2) + ((low >>> PAGE_BITS) & (TLB_ENTRIES - 1)) * (TLB.entry >> 2)
 
-/** HPA of a byte that the bank lets through plainly, else -1. `tagAt`: TLB.read, write or execute. */
+/** HPA of a byte on a TLB hit, else -1. `tagAt`: TLB.read, write or execute. */
 export function lookUp(i32: Int32Array, bank: number, low: number, high: number, tagAt: number): number {
   const at = entryAt(bank, low)
   const tag = at + (tagAt >> 2)

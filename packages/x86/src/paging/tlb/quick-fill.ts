@@ -1,6 +1,6 @@
 /**
- * Fills of the TLB without JavaScript: what most misses need, a present entry with its flags set on a page that the second stage's cache knows, is done
- * in wasm. The same as walk.ts and tlb.ts do for it; whatever else there is to do, they do.
+ * TLB fills without JavaScript. Most misses need only a present entry with its flags set, on a page that the second stage's cache has: these are
+ * filled in wasm, exactly as walk.ts and tlb.ts would. All others are left to them.
  */
 import type { Core } from '../../state/core.ts'
 import { IrBuilder } from '../../ir/builder.ts'
@@ -16,14 +16,14 @@ import { tlbEntry } from './entry.ts'
 /** Bits of the QUICK_FILL word. */
 const QUICK = { on: 1, global: 2 } as const
 
-/** What the word must say: 4-level paging, nothing that looks at single accesses, and somebody who tells where code is. */
+/** The conditions for quick fills: 4-level paging, no feature that checks single accesses, and a map of the pages with code. */
 export function quickFillOf(core: Core): number {
   const { kind, watches, alignmentCheck, global, hardwareRoot, pagingOff } = core.paging
   if (kind !== PAGING.level4 || watches || alignmentCheck || (hardwareRoot && pagingOff) || !core.get32(S.codeMap)) return 0
   return QUICK.on | (global ? QUICK.global : 0)
 }
 
-/** (cpu, linear, access: one of read, write, fetch, bytes) gives the HPA, or 0: nothing was done. */
+/** (cpu, linear, access: one of read, write, fetch, bytes) returns the HPA, or 0 if nothing was done. */
 export const QUICK_FILL_TYPE: Signature = { params: ['i32', 'i64', 'i32', 'i32'], results: ['i32'], isRare: true }
 
 export function quickFillBody(): Built {
@@ -61,7 +61,7 @@ export function quickFillBody(): Built {
   const need = b.or(ENTRY.present | ENTRY.accessed, b.mul(writes, ENTRY.dirty))
   unless(b.eq(b.and(b.get(entry), need), need))
 
-  // Rights: those of a bank of the TLB. Where CR0.WP is 0, supervisor writes to what is read-only are left.
+  // Rights: those of the TLB bank. If CR0.WP is 0, supervisor writes to read-only pages are not filled here.
   const tlb = b.slot(S.tlb, 'i32')
   const bank = b.sub(tlb, b.slot(S.banks, 'i32'))
   const isUser = b.eq(bank, TLB_BANK.user * TLB_BANK_SIZE)

@@ -1,7 +1,7 @@
 /**
- * Two address spaces between which the owner of deprivileged code switches without a flush: a paravirtual guest's kernel and its user programs both run
- * at CPL 3, but not under the same tables. Each root has its own TLB banks, and its own generations (jump cache, links between pages,
- * paging-structure cache); flushes and INVLPG reach both. Not CR3 as guests write it, and no PCIDs.
+ * Two address spaces between which the owner of deprivileged code switches without a flush: a paravirtual guest's kernel and its user programs both
+ * run at CPL 3, but not under the same tables. Each root has its own TLB banks, and its own generations (jump cache, links between pages,
+ * paging-structure cache); flushes and INVLPG reach both. Independent of CR3 as guests write it, and of PCIDs.
  */
 import type { Core } from '../../state/core.ts'
 import { ROOT_BANKS, S } from '../../state/layout.ts'
@@ -12,14 +12,14 @@ import { loadPdptes } from '../pae.ts'
 import { flushAll, flushNonGlobal } from './tlb.ts'
 
 /**
- * Gives root 0 or 1 its tables: CR3, and tables of the hypervisor's to be walked instead (`hardwareRoot`). Flushes what is not global. The root in
- * use may be set, too; until `switchRoot` has been called that is root 0.
+ * Sets the tables of root 0 or 1: CR3, and tables of the hypervisor to be walked instead (`hardwareRoot`). Flushes non-global translations. May be
+ * called for the current root, which is root 0 until `switchRoot` has been called.
  */
 export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: HardwareRoot): void {
   const { paging } = core
   if (paging.roots === 1) {
     paging.roots = 2
-    // The second one's banks hold anything yet.
+    // The second root's banks are in use.
     flushAll(core)
   }
   if (which === paging.root) {
@@ -35,8 +35,8 @@ export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: Ha
 }
 
 /**
- * Makes root 0 or 1 the one in use; `setRoot` must have been called for it. CR3 then reads as that root's. For hooks (`trapped`, `exception`) and
- * whoever runs the processor, between instructions; `pagingChanged` is not called.
+ * Makes root 0 or 1 the current one; `setRoot` must have been called for it. CR3 then reads as that root's. For hooks (`trapped`, `exception`) and
+ * the caller of the processor, between instructions; `pagingChanged` is not called.
  */
 export function switchRoot(core: Core, which: 0 | 1): void {
   const { paging } = core

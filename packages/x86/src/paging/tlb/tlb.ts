@@ -1,6 +1,6 @@
 /**
- * @hot The software TLB's filling and flushing. Entries are read by wasm code (state/layout.ts, TLB); translation is in walk.ts.
- * A tag is killed by its low word alone: a page address never has all its low bits set.
+ * @hot The software TLB's filling and flushing. Entries are read by wasm code (state/layout.ts, TLB); translation is in walk.ts. A tag is invalidated
+ * by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../../state/core.ts'
 import { JOURNAL_COUNT, JOURNAL_SIZE, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
@@ -20,17 +20,17 @@ const BANK_WORDS = TLB_BANK_SIZE >> 2
 /** How an access made through each bank is checked. */
 const ACCESS_OF_BANK = [ACCESS.smap, 0, ACCESS.user] as const
 
-/** Of the root in use. */
+/** Of the current root. */
 export const bankAddress = (core: Core, bank: number): number => core.get32(S.banks) + bank * TLB_BANK_SIZE
 /** Word index of the first entry of a root. */
 const rootStart = (core: Core, root: number): number => (core.base + ROOT_BANKS[root]!) >>> 2
 const ROOT_WORDS = TLB_BANK.count * BANK_WORDS
-/** ACCESS bits of the bank in use. */
+/** ACCESS bits of the current bank. */
 export function currentAccess(core: Core): number {
   return ACCESS_OF_BANK[((core.get32(S.tlb) - core.get32(S.banks)) / TLB_BANK_SIZE) | 0]!
 }
 
-/** Makes the entry one of this page; tags that it keeps stay valid. */
+/** Assigns the entry to this page; tags that it keeps stay valid. */
 function claim(core: Core, at: number, low: number, high: number, page: number): void {
   const { i32, paging } = core
   const tag = low & -4096
@@ -76,7 +76,7 @@ export function fillExecute(core: Core, bank: number, low: number, high: number,
   i32[(core.base + S.statistics + 16) >>> 2]!++
 }
 
-/** From now on nothing counts on translations of before: paging-structure caches, jump cache, links from page to page. */
+/** Discards everything that depends on earlier translations: paging-structure caches, jump cache, links between pages. */
 function nextGeneration(core: Core): void {
   core.paging.generation += 2
   core.set32(S.generation, core.paging.generation)
@@ -91,7 +91,7 @@ export function flushAll(core: Core): void {
   paging.huge.fill(0)
 }
 
-/** All but global pages: a write to CR3. Costs what was filled since the last time. */
+/** Flushes all but global pages: a write to CR3. The cost is proportional to the fills since the last time. */
 export function flushNonGlobal(core: Core): void {
   const { i32, paging } = core
   const count = core.get32(JOURNAL_COUNT)
@@ -117,7 +117,7 @@ function kill(i32: Int32Array, at: number): void {
   i32[at + EXECUTE] = -1
 }
 
-/** INVLPG: one page, global or not; all of it when it is large. */
+/** INVLPG: flushes one page, global or not, including all parts of a large page. */
 export function flushPage(core: Core, low: number, high: number): void {
   const { paging } = core
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
@@ -146,7 +146,7 @@ function flushEntries(core: Core, low: number, count: number): void {
   }
 }
 
-/** A page fault leaves no translation of its page. Links to code go only where code was fetched from there. */
+/** A page fault discards the translation of its page. Links to code are discarded only if code was fetched from there. */
 export function forgetPage(core: Core, low: number): void {
   const { i32 } = core
   let wasFetched = false
@@ -160,10 +160,10 @@ export function forgetPage(core: Core, low: number): void {
 }
 
 const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high * 0x9d)) & 0xfff
-/** Odd, so that 0 is no region and SEVERAL more than one. */
+/** Odd, so that 0 means no region and SEVERAL more than one. */
 const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
 const SEVERAL = 2
-/** Pieces of a page of this level may be in the TLB from now on: INVLPG drops them all. */
+/** Parts of a page of this level may be in the TLB from now on: INVLPG flushes them all. */
 export function markLarge({ large, huge }: PagingState, low: number, high: number, level: number): void {
   if (level === 1) return
   if (level > 2) huge[hugeHash(low, high)] = 1
@@ -173,7 +173,7 @@ export function markLarge({ large, huge }: PagingState, low: number, high: numbe
 }
 const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high << 2)) & 0x3ff
 
-/** Code was decoded from the host page: writes to it must come to the slow path from now on. */
+/** Code was decoded from the host page: writes to it must take the slow path from now on. */
 export function dropWriteTags(core: Core, page: number): void {
   const { i32 } = core
   for (let root = 0; root < core.paging.roots; root++) {
@@ -185,12 +185,12 @@ export function dropWriteTags(core: Core, page: number): void {
   }
 }
 
-/** Sets or changes EPT; undefined: guest-physical addresses are the host's to map. */
+/** Sets or changes EPT. Undefined: the host maps guest-physical addresses. */
 export function setSecondStage(core: Core, secondStage: SecondStage | undefined): void {
   core.secondStage = secondStage
   forgetSecondStage(core)
 }
-/** The tables of the second stage, or the host's map, changed (INVEPT and the like). */
+/** Call after a change of the second stage's tables or of the host's map (INVEPT and similar). */
 export function forgetSecondStage(core: Core): void {
   forgetGuestPages(core)
   flushAll(core)
