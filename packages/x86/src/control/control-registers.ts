@@ -57,7 +57,7 @@ export function writeCr0(core: Core, value: bigint): void {
   fail()
 }
 
-/** CR3. Bit 63 with CR4.PCIDE keeps the TLB's entries; ours are of the current space only, so they go whenever it changes. */
+/** CR3. Bit 63 with CR4.PCIDE keeps TLB entries; ours belong to the current address space only, so they are flushed whenever it changes. */
 export function writeCr3(core: Core, value: bigint): void {
   const old = core.get64(S.cr3)
   const keep = (core.get32(S.cr4) & CR4.pcide) !== 0 && value >> 63n === 1n
@@ -114,7 +114,7 @@ function movToControl(core: Core): Outcome {
       break
     case 8:
       if (value > 15n) fail()
-      // A lower priority may let an interrupt in, or exit behind this instruction.
+      // A lower priority may allow an interrupt, or exit after this instruction.
       if (core.host.writeTaskPriority(Number(value))) return leaveAfter(core, EXIT.attention)
       if (core.get32(S.flags) & FLAG.IF && core.get32(S.attention)) return leaveAfter(core, EXIT.attention)
       break
@@ -170,7 +170,7 @@ function movToDebug(core: Core): Outcome {
   return core.debugging ? leaveAfter(core, EXIT.none) : NEXT
 }
 
-/** What comes before the routines and the exits of their instructions. */
+/** Checks that precede the routines and the exits of their instructions. */
 export const controlRegisterConditions: Record<string, (core: Core) => void> = {
   movFromDebug: debugRegisterExists,
   movToDebug: debugRegisterExists,

@@ -1,6 +1,6 @@
 /**
- * The CPUID model: x86-64-v2 and what lies beside it, of a processor that does not speculate. Only what works is advertised.
- * The host adds what it owns: APIC identity, hypervisor leaves. (SDM Vol. 2A, "CPUID")
+ * The CPUID model: x86-64-v2 with further features, of a processor that does not speculate. Only what works is advertised. The host adds APIC
+ * identity and hypervisor leaves. (SDM Vol. 2A, "CPUID")
  */
 import type { Core } from '../state/core.ts'
 import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
@@ -9,12 +9,12 @@ import { S } from '../state/layout.ts'
 import { CR4 } from '../state/register-bits.ts'
 
 /**
- * Family 6, model 36H, stepping 1: an in-order Atom. Of such processors kernels know that nothing runs speculatively, so
- * that they need neither page-table isolation nor retpolines; that is the truth here.
+ * Family 6, model 36H, stepping 1: an in-order Atom. Kernels know that such processors do not speculate, so they use neither page-table isolation nor
+ * retpolines. This is true here.
  */
 export const SIGNATURE = 0x0003_0661
 
-/** Features with rows of their own. */
+/** Features that have rows. */
 const ADVERTISED: readonly Feature[] = [
   'fpu',
   'sep',
@@ -122,7 +122,7 @@ const ascii = (text: string, at: number): number => {
   return word
 }
 
-/** Fills `result` with EAX, EBX, ECX, EDX of a leaf. Leaves above the highest are those of the highest basic one, as on the chip. */
+/** Fills `result` with EAX, EBX, ECX, EDX of a leaf. Leaves above the highest return the highest basic leaf, as on real processors. */
 export function cpuid(core: Core, leaf: number, subleaf: number, result: Uint32Array): void {
   const basic = leaf <= HIGHEST || (leaf >= 0x8000_0000 && leaf <= HIGHEST_EXTENDED) ? leaf : HIGHEST
   result.fill(0)

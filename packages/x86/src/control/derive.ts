@@ -1,4 +1,4 @@
-/** What follows from a change of CR0, CR3, CR4 or EFER: the walker's switches, PDPTEs, segment bounds, flushes, the mode key. */
+/** The consequences of changes to CR0, CR3, CR4 or EFER: the walker's switches, PDPTEs, segment bounds, flushes, the mode key. */
 import type { Core } from '../state/core.ts'
 import { loadPdptes } from '../paging/pae.ts'
 import { flushAll, flushNonGlobal } from '../paging/tlb/tlb.ts'
@@ -13,11 +13,11 @@ export interface ChangedControls {
   readonly cr0?: number
   readonly cr4?: number
   readonly efer?: number
-  /** `load`: written, perhaps with what it held. `keep`: the same, and translations stay. `unchecked`: PDPTEs are taken as they are. */
+  /** `load`: written, perhaps unchanged. `keep`: the same, and translations are kept. `unchecked`: PDPTEs are not checked. */
   readonly cr3?: 'load' | 'keep' | 'unchecked'
 }
 
-/** After a whole state was put in place. */
+/** After a complete state has been loaded. */
 export const ALL_CONTROLS: ChangedControls = { cr0: -1, cr4: -1, efer: -1, cr3: 'unchecked' }
 
 /** (SDM Vol. 3A, "PDPTE Registers") */

@@ -1,4 +1,4 @@
-/** How a system routine goes back to the run loop. */
+/** How a system routine returns to the run loop. */
 import { LEFT, type Core, type Outcome } from '../state/core.ts'
 import { S } from '../state/layout.ts'
 

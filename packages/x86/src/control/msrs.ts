@@ -1,6 +1,6 @@
 /**
- * Model-specific registers as rows: where each is kept and what may be written. What is in no row is the host's to answer.
- * (SDM Vol. 4, "Model-Specific Registers")
+ * Model-specific registers as rows: where each is kept and what may be written. The host handles those without a row. (SDM Vol. 4, "Model-Specific
+ * Registers")
  */
 import type { Core } from '../state/core.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
@@ -24,7 +24,7 @@ export interface Msr {
 const EFER_BITS = 0xd01n
 const LMA = 0x400n
 
-/** What speculation cannot do here: nothing leaks, for nothing is speculated. (SDM Vol. 4, IA32_ARCH_CAPABILITIES) */
+/** Vulnerabilities that the processor does not have, because it does not speculate. (SDM Vol. 4, IA32_ARCH_CAPABILITIES) */
 const ARCH_CAPABILITIES = [0, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62].reduce(
   (all, bit) => all | (1n << BigInt(bit)),
   0n,
@@ -161,7 +161,7 @@ export function readMsr(core: Core, index: number): bigint | undefined {
   return row.slot !== undefined ? core.get64(row.slot) : (core.msrs.get(index) ?? row.reset ?? 0n)
 }
 
-/** False: no such register, or a value it does not take (#GP). */
+/** False: no such register, or an invalid value (#GP). */
 export function writeMsr(core: Core, index: number, value: bigint): boolean {
   const row = MSRS.get(index)
   if (!row) return core.host.writeMsr(index, value)

@@ -16,7 +16,7 @@ import { privilegeOf } from '../state/segments.ts'
 import { updateBreakpoints } from './update-mode.ts'
 import { ALL_CONTROLS, applyControls } from './derive.ts'
 
-/** What of VcpuState the processor holds itself: whether it is halted is its owner's to know. */
+/** The part of VcpuState that the processor has itself. Its owner knows whether it is halted. */
 export type ProcessorState = Omit<VcpuState, 'activity'>
 
 const SEGMENT_REGISTERS = ['cs', 'ss', 'ds', 'es', 'fs', 'gs', 'ldtr', 'tr'] as const
@@ -78,8 +78,8 @@ export function readRegisters(core: Core): ProcessorState {
 }
 
 /**
- * Changes what is given and brings everything derived up to date. No checks: the values are taken as a processor's own.
- * CPL is that of SS, as VM entry takes it (3 in virtual-8086 mode, 0 in real-address mode).
+ * Changes the given state and updates everything derived from it. No checks: the values must be those of a processor. CPL is that of SS, as VM entry
+ * takes it (3 in virtual-8086 mode, 0 in real-address mode).
  */
 export function writeRegisters(core: Core, patch: VcpuStatePatch): void {
   GENERAL_REGISTERS.forEach((name, n) => given(patch[name], (value) => core.setRegister(n, value)))
@@ -100,7 +100,7 @@ export function writeRegisters(core: Core, patch: VcpuStatePatch): void {
   derive(core)
 }
 
-/** Straight into its place: what a snapshot holds was judged when the guest wrote it. The TSC runs on from the value. */
+/** Stored without checks: values in a snapshot were checked when the guest wrote them. The TSC continues from the value. */
 function putMsr(core: Core, index: number, value: bigint): void {
   const row = MSRS.get(index)
   if (!row || index === TSC) writeMsr(core, index, value)

@@ -1,4 +1,4 @@
-/** FXSAVE, XSAVE and their kin: x87 and SSE state as memory images. (SDM Vol. 1, "Managing State Using the XSAVE Feature Set") */
+/** FXSAVE, XSAVE and related instructions: x87 and SSE state as memory images. (SDM Vol. 1, "Managing State Using the XSAVE Feature Set") */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { currentAccess, readRange, writeRange } from '../paging/access/linear.ts'
 import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
@@ -12,7 +12,7 @@ const X87 = 1
 const SSE = 2
 const MXCSR_VALID = 0xffff
 export const MXCSR_INITIAL = 0x1f80
-/** x87 control word: bits that are there, and the reserved one that reads 1; status word: ES and B. (SDM Vol. 1, "x87 FPU Control Word") */
+/** x87 control word: implemented bits, and the reserved one that reads as 1; status word: ES and B. (SDM Vol. 1, "x87 FPU Control Word") */
 const CONTROL_BITS = 0x1f3f
 const CONTROL_FIXED = 0x40
 const STATUS_PENDING = 0x8080
@@ -31,7 +31,7 @@ const AT = {
   xmm: 160,
 } as const
 
-/** One image, header included, on its way to or from memory. */
+/** Buffer for one image, with header. */
 const image = new Uint8Array(LEGACY + HEADER)
 const view = new DataView(image.buffer)
 
@@ -170,14 +170,14 @@ const save =
       view.setInt32(LEGACY + 8, wanted, true)
       view.setInt32(LEGACY + 12, 0x8000_0000 | 0, true)
     }
-    // The header first: it shares a fault with nothing written yet, and is the far end.
+    // The header first: it is at the far end, so a fault occurs before anything has been written.
     writeRange(core, header.low, header.high, image, LEGACY, LEGACY + (compact ? HEADER : 8), access)
     if (parts & X87) {
       packX87(core, core.arg32(1) === 64)
       writeRange(core, low, high, image, 0, AT.mxcsr, access)
       writeRange(core, (low + AT.st) | 0, high, image, AT.st, AT.xmm, access)
     }
-    // Standard form: MXCSR goes with the request; compact form: with the component.
+    // MXCSR is stored as requested in the standard form, and with the component in the compact form.
     if ((compact ? parts : wanted) & SSE) {
       packMxcsr(core)
       writeRange(core, (low + AT.mxcsr) | 0, high, image, AT.mxcsr, AT.st, access)

@@ -1,4 +1,4 @@
-/** Recomputes what follows from the mode: mode key, TLB bank, code base, alignment check. */
+/** Updates what is derived from the mode: mode key, TLB bank, code base, alignment check. */
 import type { Core } from '../state/core.ts'
 import { bankAddress, flushAll } from '../paging/tlb/tlb.ts'
 import { quickFillOf } from '../paging/tlb/quick-fill.ts'

@@ -1,6 +1,6 @@
 /**
- * @hot Bytes to `Instruction`: prefixes, opcode, ModRM, displacement, immediate. (SDM Vol. 2A, "Instruction Format".)
- * Knows encodings only: privilege, features of CR4 and the like are for whoever executes.
+ * @hot Bytes to `Instruction`: prefixes, opcode, ModRM, displacement, immediate. (SDM Vol. 2A, "Instruction Format".) Only encodings: privilege, CR4
+ * features and similar are checked at execution.
  */
 import { BASE_RIP, DS, SS, type CodeSize, type Instruction } from './instruction.ts'
 import { type DecodeTables, EVERY_ROW, IMMEDIATE, topIndex, TRAIT, UNSETTLED, VEX_L1 } from './tables.ts'
@@ -14,8 +14,8 @@ export interface DecodeMode {
 }
 
 /**
- * `ok`; `ud`: no such instruction, `into.length` bytes were looked at; `truncated`: more bytes than `available` are
- * needed; `tooLong`: more than 15 bytes are (#GP).
+ * `ok`; `ud`: no such instruction, `into.length` bytes were examined; `truncated`: more bytes than `available` are needed; `tooLong`: more than 15
+ * bytes are (#GP).
  */
 export type DecodeResult = 'ok' | 'ud' | 'truncated' | 'tooLong'
 
@@ -34,7 +34,7 @@ for (let byte = 0x40; byte < 0x50; byte++) prefixKind[byte] = PREFIX.rex
 const BASE_16 = Int8Array.of(3, 3, 5, 5, 6, 7, 5, 3)
 const INDEX_16 = Int8Array.of(6, 7, 6, 7, -1, -1, -1, -1)
 
-// The cursor: decoding never nests, so one suffices and nothing is allocated.
+// The cursor: decoding never nests, so one is enough and nothing is allocated.
 let code: Uint8Array = new Uint8Array(0)
 let at = 0
 let end = 0
@@ -61,7 +61,7 @@ const finish = (into: Instruction, start: number, result: DecodeResult): DecodeR
 const exhausted = (into: Instruction, start: number): DecodeResult =>
   finish(into, start, end - start >= MAX_LENGTH ? 'tooLong' : 'truncated')
 
-/** `available` bytes at `offset` may be read. Fills `into`; its `row` is meaningful only when the result is `ok`. */
+/** Decodes up to `available` bytes at `offset` into `into`, whose `row` is valid only if the result is `ok`. */
 export function decode(
   bytes: Uint8Array,
   offset: number,
@@ -180,7 +180,7 @@ function prefixes(into: Instruction, long: boolean): boolean {
   return false
 }
 
-/** C4 or C5 has been read. Gives map × 4 + pp, or -1 (#UD). (SDM Vol. 2A, "The VEX Prefix".) */
+/** C4 or C5 has been read. Returns map × 4 + pp, or -1 (#UD). (SDM Vol. 2A, "The VEX Prefix".) */
 function vexPrefix(opcode: number, into: Instruction, long: boolean): number {
   if (into.rexPresent || into.lock || into.operandSizePrefix || into.rep !== 0) return -1
   const first = code[at++]!

@@ -1,4 +1,4 @@
-/** `Instruction` to text in Intel syntax, spelled as GNU objdump's `-M intel` spells it. Knows nothing of symbols. */
+/** `Instruction` to text in Intel syntax, as GNU objdump prints with `-M intel`, without symbols. */
 import { BASE_RIP, type Instruction } from './instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
 import { operandBits } from './width.ts'
@@ -146,7 +146,7 @@ function operandText(spec: OperandSpec, instruction: Instruction, address: bigin
   }
 }
 
-/** The manual's mnemonic in lower case, by operand or address size where the manual names the sizes apart. */
+/** The manual's mnemonic in lower case; by operand or address size where the manual has separate names. */
 export function mnemonicOf(instruction: Instruction): string {
   const { row, operandSize, addressSize } = instruction
   const { names, namesBy } = row.attributes
@@ -163,7 +163,7 @@ function prefixText({ lock, rep, row }: Instruction): string {
   return rep === 0xf3 ? 'repz ' : 'repnz '
 }
 
-/** `address`: where the instruction is, for the targets of relative branches. */
+/** `address`: of the instruction, for the targets of relative branches. */
 export function disassemble(instruction: Instruction, address = 0n): string {
   const operands = instruction.row.operands.map((spec) => operandText(spec, instruction, address)).join(',')
   return `${prefixText(instruction)}${mnemonicOf(instruction)}${operands === '' ? '' : ` ${operands}`}`

@@ -1,4 +1,4 @@
-/** The decoded form of one instruction, as the decoder fills it. Operand values are not here, only where they are. */
+/** The decoded form of one instruction. It contains the location of operands, not their values. */
 import type { Row } from '../rows/row.ts'
 
 export type CodeSize = 16 | 32 | 64

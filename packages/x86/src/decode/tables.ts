@@ -1,14 +1,13 @@
 /**
- * Dispatch tables of the decoder, made from the rows: opcode map × opcode × mandatory prefix × W, then ModRM. A cell is worked out when the
- * first instruction falls into it: most never see one, and all of them took longer than anything else at start. Throws when two rows claim
- * one encoding.
+ * Dispatch tables of the decoder, made from the rows: opcode map × opcode × mandatory prefix × W, then ModRM. A cell is computed when an instruction
+ * first uses it: most are never used, and computing all dominated the start-up time. Throws if two rows claim one encoding.
  */
 import { rows } from '../rows/index.ts'
 import type { Feature, OperandSpec, Row } from '../rows/row.ts'
 
 /** Legacy maps, the three VEX maps with L = 0 and with L = 1. */
 const MAPS = 10
-/** In a cell that nothing fell into yet. */
+/** In a cell that has not been used yet. */
 export const UNSETTLED = -0x8000
 /** From a VEX map with L = 0 to the same with L = 1. */
 export const VEX_L1 = 3
@@ -95,7 +94,7 @@ function traits(row: Row): number {
   return bits
 }
 
-/** Which of two rows that claim an encoding has it: the higher; equals are an error in the rows. */
+/** Precedence of rows that claim the same encoding: the higher wins; equal ones are an error in the rows. */
 function precedence({ attributes, form }: Row): number {
   return (
     (attributes.reserved ? 0 : 4) +
@@ -107,14 +106,14 @@ function precedence({ attributes, form }: Row): number {
 const modrmMatters = ({ form }: Row): boolean =>
   form.mod === 'memory' || form.mod === 'register' || form.reg >= 0 || form.rm >= 0
 
-/** The loser of an encoding that both claim has a lower precedence. */
+/** The row with lower precedence loses an encoding that both claim. */
 function checkOverlap(winner: Row, loser: Row): void {
   if (precedence(winner) > precedence(loser)) return
   const name = ({ mnemonic, encoding }: Row): string => `'${mnemonic}' (${encoding})`
   throw new Error(`${name(loser)} and ${name(winner)} overlap`)
 }
 
-/** By ModRM byte, 0 or row + 1, for the rows of one cell. They come in order of precedence: who is first has the byte. */
+/** By ModRM byte, 0 or row + 1, for the rows of one cell. They are in order of precedence: the first one gets the byte. */
 function modrmTable(candidates: readonly Row[]): Int16Array {
   const table = new Int16Array(256)
   for (const row of candidates) {
@@ -157,21 +156,21 @@ export class DecodeTables {
   /** By the ModRM byte: 0 or row + 1. */
   readonly byModrm: Int16Array[] = []
   readonly rows: readonly Row[] = rows
-  // By row, of those in cells that are settled.
+  // By row, for rows in computed cells.
   readonly traits = new Uint16Array(rows.length)
   readonly immediates = new Uint8Array(rows.length)
   /** Legal values of ModRM.reg (with REX.R) of `regRestricted` rows, as bits. */
   readonly legalReg = new Uint16Array(rows.length)
-  /** The row that takes this one's place when REX.B is set; -1 none. (90: NOP and PAUSE become XCHG.) */
+  /** The row that replaces this one if REX.B is set; -1 none. (90: NOP and PAUSE become XCHG.) */
   readonly withRexB = new Int16Array(rows.length).fill(-1)
   readonly #has: (feature: Feature) => boolean
 
-  /** Tables of a processor that has the features for which `has` answers true; rows of others do not exist for it. */
+  /** Tables of a processor with the features for which `has` returns true; rows of other features are excluded. */
   constructor(has: (feature: Feature) => boolean) {
     this.#has = has
   }
 
-  /** Works out a cell of the top table, and gives what is in it from now on. */
+  /** Computes and returns a cell of the top table. */
   settle(index: number): number {
     const list = rowsOf(index).filter(({ attributes }) => attributes.cpuid === undefined || this.#has(attributes.cpuid))
     for (const row of list) {
@@ -188,7 +187,7 @@ export class DecodeTables {
     if (!row) return 0
     if (next) checkOverlap(row, next)
     const register = candidates.find(({ form }) => form.plusRegister)
-    // F3 90 with REX.B too: F3 is then a prefix without meaning, as silicon shows.
+    // F3 90 with REX.B too: F3 is then ignored, as on real processors.
     if (register && row !== register) this.withRexB[row.id] = register.id
     return row.id + 1
   }

@@ -1,4 +1,4 @@
-/** How wide an operand is in one decoded instruction. */
+/** The width of an operand in a decoded instruction. */
 import type { OperandSize, OperandSpec } from '../rows/row.ts'
 import type { Instruction } from './instruction.ts'
 

@@ -6,7 +6,7 @@ import { SHADOW } from '../state/shadow.ts'
 import { BREAK_ON, breakpointEnabled, breakpointKind } from '../paging/access/watch.ts'
 
 
-/** True when the instruction at RIP meets an instruction breakpoint; RF and the shadow of MOV SS shield one instruction. */
+/** Whether the instruction at RIP matches an instruction breakpoint; RF and the shadow of MOV SS suppress it for one instruction. */
 export function beforeInstruction(core: Core): boolean {
   const flags = core.get32(S.flags)
   core.stepping = (flags & FLAG.TF) !== 0
@@ -29,15 +29,18 @@ export function beforeInstruction(core: Core): boolean {
   return true
 }
 
-/** Behind an instruction that completed. MOV SS and POP SS hold back what they met, and lose their own single step. */
+/** Called after a completed instruction. MOV SS and POP SS delay breakpoints that they matched, and suppress their own single step. */
 export function afterInstruction(core: Core): void {
   if (core.stepping && core.get32(S.shadow) !== SHADOW.movSs) core.pendingDebug |= DR6.singleStep
 }
 
-/** True when a trap of the last instruction comes before the next one: before interrupts, too. (SDM Vol. 3A, "Priority Among Concurrent Events") */
+/**
+ * Whether a trap of the last instruction must be delivered before the next one, and before interrupts. (SDM Vol. 3A, "Priority Among Concurrent
+ * Events")
+ */
 export const trapIsDue = (core: Core): boolean => core.pendingDebug !== 0 && core.get32(S.shadow) !== SHADOW.movSs
 
-/** Moves what was met into DR6, as the exception is delivered. GD is cleared so that the handler can reach the registers. */
+/** Copies matched conditions to DR6 when the exception is delivered. GD is cleared so that the handler can access the registers. */
 export function enterDebugHandler(core: Core): void {
   const pending = core.pendingDebug
   core.pendingDebug = 0

@@ -1,6 +1,6 @@
 /**
- * Delivery of exceptions and interrupts: hooks of non-root operation, double and triple faults. What one delivery does is in
- * gate.ts. RIP (the `rip` slot) is what gets saved. (SDM Vol. 3A, "Interrupt and Exception Handling")
+ * Delivery of exceptions and interrupts: hooks, double and triple faults. A single delivery is in gate.ts. The saved RIP is the `rip` slot. (SDM Vol.
+ * 3A, "Interrupt and Exception Handling")
  */
 import { GuestFault, Left, type Core } from '../state/core.ts'
 import { S } from '../state/layout.ts'
@@ -17,12 +17,12 @@ export type Delivery = 'delivered' | 'shutdown' | 'stop'
 
 /** An exception that the instruction at RIP raised (or, for traps, the one before). */
 export function deliverException(core: Core, vector: number, errorCode: number): Delivery {
-  // The delivery of INT n and its like may have raised it: `core.delivering` is then still that event, for the hook to see.
+  // It may have been raised by the delivery of INT n or similar: `core.delivering` is then still that event, for the hook.
   const left = core.hooks?.exception(vector, errorCode) === true
   core.delivering = undefined
   core.unblocksNmi = false
   if (left) {
-    // The exit has told what was met.
+    // The exit has reported the matched conditions.
     if (vector === VECTOR.DB) core.pendingDebug = 0
     return 'stop'
   }
@@ -30,7 +30,7 @@ export function deliverException(core: Core, vector: number, errorCode: number):
   return deliver(core, { kind: EVENT.exception, vector, errorCode, hasErrorCode: hasErrorCode(vector), length: 0 })
 }
 
-/** An interrupt from outside; the caller has seen to IF, blocking and the interrupt shadow. */
+/** An external interrupt; the caller has checked IF, blocking and the interrupt shadow. */
 export function deliverInterrupt(core: Core, vector: number, kind: 'external' | 'nmi' = 'external'): Delivery {
   if (kind === 'nmi') return deliver(core, { kind: EVENT.nmi, vector: 2, errorCode: 0, hasErrorCode: false, length: 0 })
   return deliver(core, { kind: EVENT.external, vector, errorCode: 0, hasErrorCode: false, length: 0 })
@@ -42,18 +42,18 @@ function noteException(core: Core, vector: number): void {
     core.set32(S.cr2, core.paging.faultLow)
     core.set32(S.cr2 + 4, core.paging.faultHigh)
   } else if (vector === VECTOR.DB) {
-    // General detect is a fault like any other; breakpoints push RF as it is.
+    // General detect is an ordinary fault; breakpoints push RF unchanged.
     if (core.pendingDebug & DR6.generalDetect) core.set32(S.flags, core.get32(S.flags) | FLAG.RF)
     enterDebugHandler(core)
   }
 }
 
-/** Delivers any event, and whatever faults come of it. VM entry's event injection comes in here. */
+/** Delivers any event, and the faults that its delivery raises. Used by VM entry's event injection. */
 export function deliver(core: Core, event: DeliveredEvent): Delivery {
   let current = event
   for (;;) {
     core.delivering = current
-    // Whatever becomes of its delivery, an NMI blocks the next. (SDM Vol. 3A, "Handling Multiple NMIs")
+    // An NMI blocks the next one, whether or not its delivery completes. (SDM Vol. 3A, "Handling Multiple NMIs")
     if (current.kind === EVENT.nmi) core.set32(S.nmiBlocked, 1)
     try {
       const left = current.length ? deliverBehind(core, current) : deliverThroughTable(core, current)
@@ -78,8 +78,8 @@ export function deliver(core: Core, event: DeliveredEvent): Delivery {
 }
 
 /**
- * INT n and its like, injected: what is saved is the RIP behind the instruction, and a fault on the way is one of the instruction.
- * (SDM Vol. 3C, "Event Injection", "Details of Vectored-Event Injection")
+ * INT n and similar, injected: the saved RIP is that after the instruction, and a fault during delivery belongs to the instruction. (SDM Vol. 3C,
+ * "Event Injection", "Details of Vectored-Event Injection")
  */
 function deliverBehind(core: Core, event: DeliveredEvent): boolean {
   const rip = core.get64(S.rip)
@@ -95,7 +95,7 @@ function deliverBehind(core: Core, event: DeliveredEvent): boolean {
   return left
 }
 
-/** What a fault during the delivery of `current` leads to. */
+/** The consequence of a fault during the delivery of `current`. */
 function after(core: Core, current: DeliveredEvent, fault: GuestFault): DeliveredEvent | 'shutdown' | 'stop' {
   const { vector, errorCode } = fault
   const exception = current.kind === EVENT.exception

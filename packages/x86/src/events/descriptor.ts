@@ -1,4 +1,4 @@
-/** Segment descriptors: finding them in the GDT and LDT, taking them apart, loading registers from them. (SDM Vol. 3A, "Segment Descriptors") */
+/** Segment descriptors: finding them in the GDT and LDT, decoding them, loading registers from them. (SDM Vol. 3A, "Segment Descriptors") */
 import { GuestFault, type Core } from '../state/core.ts'
 import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
@@ -82,7 +82,7 @@ export class Descriptor {
 
 export const isNull = (selector: number): boolean => (selector & 0xfffc) === 0
 
-/** Linear low half of a selector's descriptor, or -1 beyond the table's limit. The high half is left in `descriptorHigh`. */
+/** Low half of the linear address of a selector's descriptor, or -1 beyond the table's limit. The high half is left in `descriptorHigh`. */
 let descriptorHigh = 0
 function locateDescriptor(core: Core, selector: number, bytes: number): number {
   const table = segment(selector & 4 ? SEGMENT.ldtr : SEGMENT.gdtr)
@@ -94,7 +94,7 @@ function locateDescriptor(core: Core, selector: number, bytes: number): number {
   return (low + index) | 0
 }
 
-/** The descriptor, or undefined where the selector lies outside its table. */
+/** The descriptor, or undefined if the selector is outside its table. */
 export function findDescriptor(core: Core, selector: number): Descriptor | undefined {
   const low = locateDescriptor(core, selector, 8)
   if (Number.isNaN(low)) return undefined
@@ -106,7 +106,7 @@ export function findDescriptor(core: Core, selector: number): Descriptor | undef
   return new Descriptor(readLinear(core, low, high, 4, access), upper, low, high)
 }
 
-/** The descriptor; outside its table the fault given (`external`: the EXT bit of its error code). */
+/** The descriptor; outside its table, raises the given fault (`external`: the EXT bit of its error code). */
 export function readDescriptor(core: Core, selector: number, vector: number = VECTOR.GP, external = 0): Descriptor {
   const found = findDescriptor(core, selector)
   if (!found) throw new GuestFault(vector, (selector & 0xfffc) | external)
@@ -154,8 +154,8 @@ export function loadSegment(core: Core, n: number, selector: number, d: Descript
 }
 
 /**
- * What MOV, POP and LDS and their kin do with a selector for a data segment register. Throws before anything changes.
- * (SDM Vol. 2B, "MOV", "Loading a segment register under protected mode")
+ * Loads a selector into a data segment register, for MOV, POP, LDS and similar. Throws before anything changes. (SDM Vol. 2B, "MOV", "Loading a
+ * segment register under protected mode")
  */
 export function loadDataSegment(core: Core, n: number, selector: number): void {
   if (!isProtected(core)) return setRealSegment(core, n, selector)
@@ -179,12 +179,12 @@ function loadStackSegment(core: Core, selector: number, cpl: number): void {
   loadSegment(core, SEGMENT.ss, selector, checkStackSegment(core, selector, cpl, VECTOR.GP, code))
 }
 
-/** SS null, as 64-bit mode allows. It keeps a DPL: that of the CPL. */
+/** A null SS, as 64-bit mode allows. Its DPL is the CPL. */
 export function setNullStack(core: Core, selector: number, cpl: number): void {
   setSegment(core, SEGMENT.ss, selector, 0, 0, 0, RIGHTS.unusable | (cpl << 5))
 }
 
-/** The descriptor of a stack segment for privilege `cpl`; `vector` for all faults but an absent segment. */
+/** The descriptor of a stack segment for privilege `cpl`; `vector` is raised for all faults except an absent segment. */
 export function checkStackSegment(core: Core, selector: number, cpl: number, vector: number, code: number): Descriptor {
   const d = findDescriptor(core, selector)
   if (!d || (selector & 3) !== cpl || !d.isWritableData || d.privilege !== cpl) throw new GuestFault(vector, code)
@@ -192,7 +192,7 @@ export function checkStackSegment(core: Core, selector: number, cpl: number, vec
   return d
 }
 
-/** After a return to an outer level: data segments that it may not use become null. (SDM Vol. 2B, "RET") */
+/** After a return to an outer level: data segments that it must not use become null. (SDM Vol. 2B, "RET") */
 export function dropInnerSegments(core: Core, cpl: number): void {
   for (const n of [SEGMENT.es, SEGMENT.ds, SEGMENT.fs, SEGMENT.gs]) {
     const rights = core.segmentAttributes(n)

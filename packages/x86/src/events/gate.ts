@@ -19,13 +19,13 @@ const IDTR = segment(SEGMENT.idtr)
 const TR = segment(SEGMENT.tr)
 const RSP_AT = gpr(RSP)
 
-/** RFLAGS as they are saved for this event. */
+/** RFLAGS as saved for this event. */
 function flagsImage(core: Core, event: DeliveredEvent): number {
   const flags = readFlags(core)
   return event.kind === EVENT.exception && isFault(event.vector) ? flags | FLAG.RF : flags
 }
 
-/** True when a task switch left to the hypervisor. */
+/** True if a task switch exited to the hypervisor. */
 export function deliverThroughTable(core: Core, event: DeliveredEvent): boolean {
   if (!(core.get32(S.cr0) & CR0.pe)) deliverReal(core, event)
   else if (isLong(core)) deliverLong(core, event)
@@ -119,7 +119,7 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
 const gateWord = (core: Core, low: number, high: number, n: number): number =>
   readLinear(core, (low + n) | 0, carryInto(core, low, high, n), 4, implicitAccess(core))
 
-/** SS, RSP, RFLAGS, CS, RIP and the error code on a 64-bit stack; all at once where that is plain memory. */
+/** Pushes SS, RSP, RFLAGS, CS, RIP and the error code on a 64-bit stack; all at once if it is plain memory. */
 function pushFrame(core: Core, event: DeliveredEvent, low: number, high: number, cpl: number, ext: number): Stack {
   const bytes = event.hasErrorCode ? 48 : 40
   const stack = Stack.flat(core, low, high, cpl, ext)
@@ -151,7 +151,7 @@ function put64(i32: Int32Array, at: number, low: number, high: number): number {
   return at + 2
 }
 
-/** Clears the flags that a gate clears, and brings the mode up to date. */
+/** Clears the flags that a gate clears, and updates the mode. */
 function enterHandler(core: Core, type: number): void {
   const cleared = FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM | (type & 1 ? 0 : FLAG.IF)
   core.set32(S.flags, core.get32(S.flags) & ~cleared)
@@ -231,7 +231,7 @@ function throughGate(
   enterHandler(core, type)
 }
 
-/** SS:ESP for a privilege level out of a 16- or 32-bit TSS. */
+/** SS:ESP of a privilege level from a 16- or 32-bit TSS. */
 export function innerStack(core: Core, cpl: number, ext: number): { selector: number; pointer: number } {
   const wide = (core.get32(TR + SEG.attributes) & 8) !== 0
   const slot = wide ? 4 + 8 * cpl : 2 + 4 * cpl

@@ -1,4 +1,4 @@
-/** A stack as event delivery and far transfers use it: pushed to or popped from first, put into SS:RSP when all has gone well. */
+/** A stack for event delivery and far transfers: pushed to or popped from first, and stored to SS:RSP when everything has succeeded. */
 import { GuestFault, type Core } from '../state/core.ts'
 import { accessAt, carryInto, readLinear, wordsAt, writeLinear } from '../paging/access/linear.ts'
 import { ACCESS } from '../state/paging-state.ts'
@@ -15,7 +15,7 @@ export class Stack {
   readonly base: number
   readonly limit: number
   readonly rights: number
-  /** Paging access bits of whoever owns the stack. */
+  /** Paging access bits of the stack's privilege level. */
   readonly access: number
   /** Error code of its stack faults. */
   readonly code: number
@@ -44,7 +44,7 @@ export class Stack {
     this.code = code
   }
 
-  /** SS:RSP as they are. */
+  /** The current SS:RSP. */
   static current(core: Core, code = 0): Stack {
     const at = segment(SEGMENT.ss)
     const rights = core.get32(at + SEG.attributes)
@@ -85,7 +85,7 @@ export class Stack {
     this.move(bytes)
     return value
   }
-  /** Pops `count` values into pairs of halves, in one go where they lie in plain memory. */
+  /** Pops `count` values into pairs of halves, at once if they are in plain memory. */
   read(bytes: 2 | 4 | 8, into: Int32Array, count: number): void {
     const { core } = this
     if (bytes === 8 && this.size === 64) {
@@ -126,7 +126,7 @@ export class Stack {
       else this.high = 0
     }
   }
-  /** Makes it the stack pointer; the upper bits that the width leaves alone stay. */
+  /** Stores it to the stack pointer; upper bits beyond the width are unchanged. */
   commit(): void {
     const { core, size } = this
     if (size === 16) return void core.view.setUint16(core.base + RSP_AT, this.low & 0xffff, true)
@@ -134,7 +134,7 @@ export class Stack {
     core.set32(RSP_AT + 4, size === 64 ? this.high : 0)
   }
 
-  /** #SS where a 64-bit pointer is not canonical. */
+  /** #SS if a 64-bit pointer is not canonical. */
   checkCanonical(): void {
     const shift = this.core.paging.canonicalShift
     if ((this.high << shift) >> shift !== this.high) throw new GuestFault(VECTOR.SS, this.code)

@@ -59,7 +59,7 @@ class TaskState {
   }
 }
 
-/** True when it left to the hypervisor instead. On return RIP, flags and mode are the new task's. */
+/** True if it exited to the hypervisor instead. On return RIP, flags and mode are the new task's. */
 export function switchTask(
   core: Core,
   selector: number,
@@ -150,7 +150,7 @@ function readTask(task: TaskState): NewState {
   }
 }
 
-/** From here on faults are those of the new task. */
+/** From here on faults belong to the new task. */
 function loadTask(core: Core, state: NewState, ext: number): void {
   if (state.wide && core.get32(S.cr0) < 0) {
     core.set32(S.cr3, state.cr3)
@@ -164,7 +164,7 @@ function loadTask(core: Core, state: NewState, ext: number): void {
     core.set32(gpr(n), state.wide ? value : value | UPPER_HALF)
     core.set32(gpr(n) + 4, 0)
   })
-  // Selectors first, as not present: a fault on the way shows them so.
+  // Selectors first, marked not present: a fault during loading leaves them so.
   for (let n = 0; n < 6; n++) setSegment(core, n, state.segments[n]!, 0, 0, 0, RIGHTS.unusable)
   setSegment(core, SEGMENT.ldtr, state.ldt, 0, 0, 0, RIGHTS.unusable)
   if (state.flags & FLAG.VM && state.wide) {

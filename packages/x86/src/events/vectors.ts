@@ -4,7 +4,7 @@ import { EVENT, type EventKind } from '../state/hooks.ts'
 const bit = (...vectors: number[]): number => vectors.reduce((all, v) => all | (1 << v), 0)
 /** Exceptions that push an error code. */
 const WITH_ERROR_CODE = bit(8, 10, 11, 12, 13, 14, 17, 21)
-/** Those that turn into a double fault when they meet each other. (SDM Vol. 3A, "Conditions for Generating a Double Fault") */
+/** Exceptions that combine to a double fault. (SDM Vol. 3A, "Conditions for Generating a Double Fault") */
 const CONTRIBUTORY = bit(0, 10, 11, 12, 13)
 /** Fault-class exceptions: the saved image has RF set. */
 const FAULTS = bit(0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19)

@@ -1,4 +1,4 @@
-/** The exact arithmetic as functions that handlers call straight from wasm: each export with its type, read out of the binary. */
+/** The exact arithmetic as functions that handlers call directly from wasm: each export with its type, read from the binary. */
 import type { ValueType } from '@nonroot/wasm-encoder'
 import { floatBinary } from './module.ts'
 

@@ -1,2 +1,2 @@
-/** Exact floating point: what the rest of the package may use. */
+/** Exact floating point: the interface for the rest of the package. */
 export * from './library.ts'

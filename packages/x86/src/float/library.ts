@@ -1,9 +1,9 @@
 /**
- * Exact x87 and SSE arithmetic over a vCPU's block in shared memory. The functions are wasm (float-library/): this file knows their types
- * and how to bring them to life on a thread, nothing of their work.
+ * Exact x87 and SSE arithmetic over a vCPU's block in shared memory. The functions are wasm (float-library/); this file has their types and
+ * instantiates them on a thread.
  *
- * Conventions: `cpu` is the byte address of the vCPU's block; booleans are 0 or 1; single-precision values travel as i32 bits,
- * double-precision values and integers as i64. All functions make exceptions sticky in MXCSR or the x87 status word.
+ * Conventions: `cpu` is the byte address of the vCPU's block; booleans are 0 or 1; single-precision values are passed as i32 bits, double-precision
+ * values and integers as i64. All functions make exceptions sticky in MXCSR or the x87 status word.
  */
 import { floatBinary } from './module.ts'
 
@@ -116,14 +116,14 @@ export interface X87Arithmetic {
   x87_compare_f64(cpu: I32, bits: I64, pops: I32): I32
   x87_compare_integer(cpu: I32, value: I64, pops: I32): I32
   x87_test(cpu: I32): I32
-  /** FCOMI and its kin: leaves ZF, PF and CF as in EFLAGS in the block's `value` slot (i32). */
+  /** FCOMI and similar: stores ZF, PF and CF as in EFLAGS in the block's `value` slot (i32). */
   x87_order(cpu: I32, index: I32, signalling: I32, pops: I32): I32
   x87_examine(cpu: I32): void
 }
 
-/** x87 instructions good to a unit in the last place, as the processor's own are. They return 1 when an exception is pending. */
+/** x87 instructions accurate to a unit in the last place, as on real processors. They return 1 when an exception is pending. */
 export interface X87Transcendental {
-  /** FSIN, FCOS, FSINCOS, FPTAN: C2 says the angle is too large. */
+  /** FSIN, FCOS, FSINCOS, FPTAN: C2 reports that the angle is too large. */
   x87_sine(cpu: I32): I32
   x87_cosine(cpu: I32): I32
   x87_sine_cosine(cpu: I32): I32

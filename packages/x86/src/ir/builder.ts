@@ -1,4 +1,4 @@
-/** Builds IR: appends nodes in order of evaluation and folds constants. Knows WebAssembly's operations, nothing of x86. */
+/** Builds IR: appends nodes in order of evaluation and folds constants. Has WebAssembly's operations; independent of x86. */
 import { EVALUATE } from './evaluate-op.ts'
 import type { Body, Node, Value, Variable, Width } from './nodes.ts'
 import { OPS, OPS_OF, type Op, type Type } from './ops.ts'
@@ -6,11 +6,11 @@ import { OPS, OPS_OF, type Op, type Type } from './ops.ts'
 /** A value, or a number that becomes a constant of the type that fits. */
 export type Operandish = Value | number | bigint
 
-/** Of the constants most are offsets, widths and the like: making a bigint takes longer than all else of a node. */
+/** Most constants are offsets and widths: creating a bigint takes longer than the rest of a node. */
 const SMALL: readonly bigint[] = Array.from({ length: 4096 }, (_, n) => BigInt(n))
 
 export class IrBuilder {
-  /** The finished list, and the list that grows now (they differ inside `if` and `loop`). */
+  /** The function's list, and the list being built (different inside `if` and `loop`). */
   readonly root: Body = []
   protected body: Body = this.root
   readonly variables: Variable[] = []
@@ -31,7 +31,7 @@ export class IrBuilder {
   param(index: number, type: Type = 'i32'): Value {
     return this.append({ kind: 'param', type, index, uses: 0, local: -1, depth: 0 })
   }
-  /** A mutable variable, living to the end of the function. */
+  /** A mutable variable, live to the end of the function. */
   variable(initial: Value, name = ''): Variable {
     const variable: Variable = { type: initial.type, name, local: -1 }
     this.variables.push(variable)
@@ -110,7 +110,7 @@ export class IrBuilder {
   /** i32 → i64, sign-extended. */
   extendS(a: Value): Value { return a.type === 'i64' ? a : this.op('i64.extend_i32_s', a) }
 
-  /** An i64 cut to its low `width` bits, zero-extended: how guest integers are kept. */
+  /** An i64 truncated to its low `width` bits, zero-extended: the representation of guest integers. */
   truncate(value: Value, width: Width): Value {
     return width >= 64 ? value : this.and(value, (1n << BigInt(width)) - 1n)
   }
@@ -170,7 +170,7 @@ export class IrBuilder {
   if(condition: Value, then: () => void, otherwise?: () => void): void {
     this.#if(condition, then, otherwise, false)
   }
-  /** An `if` whose body seldom runs: slow paths and faults. */
+  /** An `if` whose body runs rarely: slow paths and faults. */
   ifUnlikely(condition: Value, then: () => void, otherwise?: () => void): void {
     this.#if(condition, then, otherwise, true)
   }
@@ -181,7 +181,7 @@ export class IrBuilder {
     this.#breaks.pop()
     this.effect({ kind: 'loop', label, body: list })
   }
-  /** A body that `break(label)` leaves. */
+  /** A body that can be left by `break(label)`. */
   block(body: () => void, label: object): void {
     this.effect({ kind: 'block', label, body: this.#nested(body) })
   }
@@ -189,7 +189,7 @@ export class IrBuilder {
   break(label: object = this.#innermost()): void {
     this.effect({ kind: 'break', label })
   }
-  /** Starts the next round of the innermost loop, or of that label's. */
+  /** Starts the next iteration of the innermost loop, or of the loop with that label. */
   continue(label: object = this.#innermost()): void {
     this.effect({ kind: 'continue', label })
   }
@@ -233,7 +233,7 @@ export class IrBuilder {
     if (!op) throw new Error(`no IR operation ${type}.${name}`)
     return this.#apply(op, [this.as(a, op.params[0]!), this.as(b, op.params[1]!)], undefined)
   }
-  /** How deep in `if`, `loop` and `block` the builder stands. */
+  /** Current nesting depth in `if`, `loop` and `block`. */
   protected depth = 0
   #nested(build: () => void): Body {
     const outer = this.body
@@ -264,7 +264,7 @@ export class IrBuilder {
 
 const KEEPS_LEFT_OF_ZERO: ReadonlySet<string> = new Set(['i32', 'i64'].flatMap((type) => ['add', 'sub', 'or', 'xor', 'shl', 'shr_u', 'shr_s', 'rotl', 'rotr'].map((name) => `${type}.${name}`)))
 
-/** Identities that come up because operands are constants in compiled code: x+0, x&-1, x<<0, ... */
+/** Identities that occur because operands are constants in compiled code: x+0, x&-1, x<<0, ... */
 function simplify(name: string, a: Value | undefined, b: Value | undefined): Value | undefined {
   if (name === 'i32.wrap_i64' && a?.kind === 'op' && (a.op.name === 'i64.extend_i32_u' || a.op.name === 'i64.extend_i32_s')) return a.args[0]
   if (b?.kind !== 'const' || !a) return undefined
@@ -272,15 +272,15 @@ function simplify(name: string, a: Value | undefined, b: Value | undefined): Val
   if (name !== 'i64.and' && name !== 'i32.and') return undefined
   const ones = a.type === 'i32' ? 0xffff_ffffn : 0xffff_ffff_ffff_ffffn
   if (b.value === ones) return a
-  // A mask of low bits only, over a value that has no others: guest integers are cut again and again.
+  // A mask of low bits over a value that has no others: guest integers are truncated repeatedly.
   if (((b.value + 1n) & b.value) === 0n && bitsOf(a) <= bitLength(b.value)) return a
   return undefined
 }
 
-/** How deep to look for what is known of a value: enough for what one instruction does with another's result. */
+/** How deep to analyse a value: enough for the use of one instruction's result by another. */
 const DEEP = 6
 
-/** Bits of a scalar integer that may be other than 0, counted from the lowest. */
+/** Number of low bits of a scalar integer that may be non-zero. */
 function bitsOf(value: Value, deep = DEEP): number {
   const all = value.type === 'i32' ? 32 : 64
   switch (value.kind) {

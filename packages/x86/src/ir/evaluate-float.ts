@@ -1,8 +1,8 @@
-/** What each scalar floating-point operation means, on bit patterns. NaNs that arithmetic makes are whatever the host's are. For evaluate.ts. */
+/** The meaning of each scalar floating-point operation, on bit patterns. NaNs produced by arithmetic are those of the host. For evaluate.ts. */
 
 type Meaning = (a: bigint, b: bigint) => bigint
 
-/** One format: its numbers as JavaScript's and back. Rounding a sum, product, quotient or root of two singles twice does no harm. */
+/** Conversion of one format to JavaScript numbers and back. Rounding a sum, product, quotient or root of two singles twice is harmless. */
 interface Format {
   readonly bits: number
   readonly number: (bits: bigint) => number
@@ -46,7 +46,7 @@ function saturate(x: number, bits: number): bigint {
   const whole = Number.isFinite(x) ? BigInt(Math.trunc(x)) : x < 0 ? -limit : limit
   return BigInt.asUintN(bits, whole < -limit ? -limit : whole >= limit ? limit - 1n : whole)
 }
-/** A 64-bit integer to single, rounded once: what falls off the end of a double is kept as a sticky bit. */
+/** A 64-bit integer to single, rounded once: bits beyond a double are kept as a sticky bit. */
 function single64(bits: bigint): bigint {
   const value = BigInt.asIntN(64, bits)
   const magnitude = value < 0n ? -value : value

@@ -1,4 +1,4 @@
-/** What each scalar operation means, on BigInt bit patterns. Serves constant folding and the slow evaluator; never the hot path. */
+/** The meaning of each scalar operation, on BigInt bit patterns. For constant folding and the slow evaluator, not for hot paths. */
 
 const u = (bits: number) => (value: bigint) => BigInt.asUintN(bits, value)
 const s = (bits: number) => (value: bigint) => BigInt.asIntN(bits, value)

@@ -1,4 +1,4 @@
-/** What each v128 operation means, lane by lane on BigInt. For evaluate.ts. (WebAssembly Core Specification, "Vector Instructions") */
+/** The meaning of each v128 operation, lane by lane on BigInt. For evaluate.ts. (WebAssembly Core Specification, "Vector Instructions") */
 import { EVALUATE } from './evaluate-op.ts'
 import { FLOAT } from './evaluate-float.ts'
 

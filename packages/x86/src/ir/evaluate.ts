@@ -1,6 +1,6 @@
 /**
- * Runs IR plainly and slowly over shared memory: the test oracle for the lowering and for what WebAssembly makes of it. Every value
- * is a bit pattern in a BigInt. Never on a hot path.
+ * A simple and slow evaluator of IR over shared memory: the test oracle for the lowering and for WebAssembly engines. Every value is a bit pattern in
+ * a BigInt. Never on a hot path.
  */
 import { EVALUATE } from './evaluate-op.ts'
 import { FLOAT } from './evaluate-float.ts'
@@ -8,7 +8,7 @@ import { VECTOR } from './evaluate-vector.ts'
 import type { Body, Node, Value, Variable } from './nodes.ts'
 import type { Type } from './ops.ts'
 
-/** What surrounds the function: memory, and the functions it calls. */
+/** Environment of the function: memory, and the functions that it calls. */
 export interface Surroundings {
   readonly memory: DataView
   /** Calls an import with bit patterns; its result is one too. */
@@ -31,7 +31,7 @@ export function evaluate(body: Body, params: readonly number[], surroundings: Su
   return leave
 }
 
-/** One operation on bit patterns. Where WebAssembly traps, it throws: division by zero, a quotient that does not fit. */
+/** One operation on bit patterns. Throws where WebAssembly traps: division by zero, a quotient that does not fit. */
 export function evaluateOp(name: string, args: readonly bigint[], lanes: readonly number[] = []): bigint {
   const integer = EVALUATE[name]
   if (name.endsWith('.div_s') && args[0] === LEAST[name] && args[1] === LEAST[name]! * 2n - 1n) throw new RangeError(`${name} overflows`)
@@ -44,7 +44,7 @@ export function evaluateOp(name: string, args: readonly bigint[], lanes: readonl
 /** The operand whose quotient by -1 does not fit. */
 const LEAST: Readonly<Record<string, bigint>> = { 'i32.div_s': 1n << 31n, 'i64.div_s': 1n << 63n }
 
-/** A value that could not be worked out. The lowering computes values where they are used, which may be nowhere. */
+/** A value that could not be evaluated. The lowering computes values only where they are used. */
 class Trap {
   readonly error: unknown
   constructor(error: unknown) {
@@ -52,7 +52,7 @@ class Trap {
   }
 }
 
-/** Rounds of one loop after which it is taken to hang. */
+/** Iterations after which a loop is assumed to hang. */
 const MOST_ROUNDS = 1 << 20
 
 class Evaluator {
@@ -164,7 +164,7 @@ class Evaluator {
     const known = this.#values.get(value)
     if (known instanceof Trap) throw known.error
     if (known !== undefined) return known
-    // Constants and parameters need no place in the code.
+    // Constants and parameters need no position in the code.
     if (value.kind !== 'const' && value.kind !== 'param') throw new Error(`IR: a ${value.kind} is used before its place in the code`)
     return this.#compute(value) as bigint
   }

@@ -1,11 +1,11 @@
-/** A function of IR: its body and its type. What the back end makes modules of. */
+/** A function of IR: its body and its type. The back end makes modules of these. */
 import type { ValueType } from '@nonroot/wasm-encoder'
 import type { IrBuilder } from './builder.ts'
 
 export interface Signature {
   readonly params: readonly ValueType[]
   readonly results: readonly ValueType[]
-  /** Called seldom, from many places: by way of a function of the module's own, because a call of an import is long. */
+  /** Called rarely, from many places: through a function in the same module, because calls of imports are long. */
   readonly isRare?: boolean | undefined
 }
 
@@ -17,5 +17,5 @@ export interface ModuleContext {
   readonly signatures: Readonly<Record<string, Signature>>
 }
 
-/** Every handler and region is one of these: (cpu, record). A body that says nothing else is of this type. */
+/** The type of every handler and region: (cpu, record). The default for bodies. */
 export const CODE_TYPE: Signature = { params: ['i32', 'i32'], results: [] }

@@ -1,6 +1,6 @@
 /**
- * What a piece of IR is made of. A function body is a list of nodes in order of evaluation, with structured control flow inside.
- * A node that yields a value may be used by later nodes; its value is the one it had where it stands in the list.
+ * The nodes of IR. A function body is a list of nodes in order of evaluation, with structured control flow inside. Later nodes may use a node's
+ * value, which is the one at the node's position in the list.
  */
 import type { Op, Type } from './ops.ts'
 
@@ -26,10 +26,10 @@ export type Value =
   | (Base & { kind: 'const'; type: Type; value: bigint })
   | (Base & { kind: 'op'; type: Type; op: Op; args: readonly Value[]; lanes: readonly number[] | undefined })
   | (Base & { kind: 'select'; type: Type; args: readonly [Value, Value, Value] })
-  /** Parameter of the function: the vCPU base, the pre-decoded record, or what a helper is given. */
+  /** Parameter of the function: the vCPU base, the pre-decoded record, or a helper's argument. */
   | (Base & { kind: 'param'; type: Type; index: number })
   | (Base & { kind: 'get'; type: Type; variable: Variable })
-  /** A slot of the vCPU at a constant offset (see state/layout.ts): a wasm local where the lowering keeps it in one. */
+  /** A slot of the vCPU at a constant offset (see state/layout.ts): a wasm local if the lowering keeps it in one. */
   | (Base & { kind: 'slot'; type: Type; offset: number; width: Width })
   /** Raw memory: `width` bits at address + offset, zero- or sign-extended to the type. `stable`: nothing in this function changes it. `atomic`: another thread may, at any time. */
   | (Base & { kind: 'load'; type: Type; address: Value; offset: number; width: Width; signed: boolean; stable: boolean; atomic: boolean })
@@ -43,7 +43,7 @@ export type Effect =
   | { kind: 'if'; condition: Value; then: Node[]; else: Node[]; unlikely: boolean }
   /** Repeats until a `break` with its label. */
   | { kind: 'loop'; label: object; body: Node[] }
-  /** A `break` with its label goes behind it. */
+  /** A `break` with its label continues after it. */
   | { kind: 'block'; label: object; body: Node[] }
   | { kind: 'break' | 'continue'; label: object }
   /** Copies or fills raw memory: wasm's bulk instructions. */
@@ -51,7 +51,7 @@ export type Effect =
   | { kind: 'fill'; to: Value; byte: Value; count: Value }
   /** Ends the function. */
   | { kind: 'return'; value?: Value }
-  /** Ends the function by calling another one: by its place in the table, or by name. */
+  /** Ends the function with a tail call: by table index, or by name. */
   | { kind: 'tail'; target: Value; args: readonly Value[] }
   | { kind: 'tailCall'; callee: string; args: readonly Value[] }
 

@@ -1,4 +1,4 @@
-/** The pure operations of the IR: WebAssembly's own numeric instructions, as facts. What each means is in evaluate.ts. */
+/** The pure operations of the IR: WebAssembly's own numeric instructions, as facts. Their meaning is in evaluate.ts. */
 import type { ValueType } from '@nonroot/wasm-encoder'
 
 export type Type = ValueType

@@ -1,4 +1,4 @@
-/** IR as text for people: one line a node that has a place in time, pure operations inside the line that uses them. Not for machines. */
+/** IR as readable text: one line for each node with a position in time, pure operations inside the line that uses them. Cannot be parsed. */
 import type { Body, Effect, Node, Value, Variable, Width } from './nodes.ts'
 import type { Type } from './ops.ts'
 
@@ -16,7 +16,7 @@ export function print(body: Body, options: PrintOptions = {}): string {
   return printer.lines.join('\n')
 }
 
-/** Width that an access has where the text does not say. */
+/** Default width of an access. */
 const NATURAL: Readonly<Record<Type, Width>> = { i32: 32, i64: 64, f32: 32, f64: 64, v128: 128 }
 
 class Printer {
@@ -31,7 +31,7 @@ class Printer {
     this.#options = options
   }
 
-  /** Only labels that somebody goes to get a name: the other blocks are plain sequences. */
+  /** Only labels that are targets get a name: other blocks are plain sequences. */
   findLabels(body: Body): void {
     for (const node of body) {
       if (node.kind === 'break' || node.kind === 'continue') {
@@ -49,7 +49,7 @@ class Printer {
 
   #node(node: Node, indent: string): void {
     if (!('uses' in node)) return this.#effect(node, indent)
-    // What is pure stands where it is used, unless that is more than once.
+    // Pure values are printed where they are used, unless used more than once.
     const pure = node.kind === 'op' || node.kind === 'select' || (node.kind === 'load' && node.stable)
     if (node.kind === 'param' || node.kind === 'const' || (pure && node.uses < 2)) return
     if (node.uses === 0 && (node.kind === 'get' || node.kind === 'slot')) return
@@ -155,19 +155,19 @@ class Printer {
   }
 }
 
-/** A read whose value the next node puts elsewhere: the two are one line. */
+/** A read whose value the next node stores: both are printed as one line. */
 const isMove = (node: Node, next: Node | undefined): boolean =>
   (node.kind === 'get' || node.kind === 'slot' || node.kind === 'load') &&
   node.uses === 1 &&
   (next?.kind === 'set' || next?.kind === 'setSlot' || (next?.kind === 'store' && next.address !== node)) &&
   next.value === node
 
-/** `:i32`, `:i64/8s`: the type, and what of it is in memory where that is less. */
+/** `:i32`, `:i64/8s`: the type, and the width in memory if it is less. */
 function sized(type: Type, width: Width, signed = false): string {
   return `:${type}${width === NATURAL[type] ? '' : `/${width}${signed ? 's' : ''}`}`
 }
 
-/** Small numbers as people write them, others in hexadecimal. */
+/** Small numbers in decimal, others in hexadecimal. */
 function constant(type: Type, value: bigint): string {
   const bits = NATURAL[type]
   const signed = BigInt.asIntN(bits, value)

@@ -1,4 +1,4 @@
-/** Checks a function body against the rules of the IR: what the lowering takes for granted. For tests; says nothing of x86. */
+/** Checks a function body against the rules of the IR that the lowering relies on. For tests; independent of x86. */
 import { isValue, type Body, type Node, type Value, type Variable } from './nodes.ts'
 import { OPS, type Type } from './ops.ts'
 
@@ -13,15 +13,15 @@ export interface VerifyOptions {
   readonly params: number
   /** The type of an import; undefined: there is none of that name. Absent: calls are not checked. */
   readonly signature?: (callee: string) => Signature | undefined
-  /** Functions that a tail call through the table reaches take so many parameters. Default: `params`. */
+  /** Number of parameters of functions called by a tail call through the table. Default: `params`. */
   readonly tailParams?: number
-  /** Code that is never reached is no mistake: behind an instruction that always raises others may stand. */
+  /** Unreachable code is not an error: instructions may follow one that always raises. */
   readonly deadCode?: boolean
-  /** Variables that may be read before they are set: they are zero then. */
+  /** Variables that may be read before they are set, as zero. */
   readonly mayBeUnset?: (variable: Variable) => boolean
 }
 
-/** What is wrong, one line each, with the place as a path of list indices; empty when all is well. */
+/** The errors, one line each, with the position as a path of list indices; empty if there are none. */
 export function verify(body: Body, options: VerifyOptions): string[] {
   const verifier = new Verifier(options)
   verifier.root(body)
@@ -33,13 +33,13 @@ const LOADS: Readonly<Record<Type, readonly number[]>> = { i32: [8, 16, 32], i64
 const STORES: Readonly<Record<Type, readonly number[]>> = { ...LOADS, v128: [128] }
 const BITS: Readonly<Record<Type, number>> = { i32: 32, i64: 64, f32: 32, f64: 64, v128: 128 }
 
-/** Variables known to be set; undefined where control does not come to. */
+/** Variables known to be set; undefined where code is unreachable. */
 type Assigned = ReadonlySet<Variable> | undefined
 
 interface Open {
   readonly label: object
   readonly loop: boolean
-  /** What is set on every way that leaves by a break. */
+  /** Variables set on every path that leaves by a break. */
   atBreak: Assigned
 }
 
@@ -47,10 +47,10 @@ class Verifier {
   readonly problems: string[] = []
   readonly #options: VerifyOptions
   readonly #open: Open[] = []
-  /** Values that may be used here: those of this list so far and of the lists around it. */
+  /** Values that may be used here: those before it in this list and in the enclosing lists. */
   readonly #visible = new Set<Value>()
   readonly #known = new Set<Value>()
-  /** Uses met, to be compared with what the nodes say. */
+  /** Uses found, to be compared with the nodes' counts. */
   readonly #uses = new Map<Value, number>()
   #assigned: Assigned = new Set()
   #path: (number | string)[] = []
@@ -63,7 +63,7 @@ class Verifier {
     this.#list(body)
     if (this.#assigned) this.#problem('control comes to the end of the function without a return or a tail call')
     for (const [value, uses] of this.#uses) {
-      // Too few, and the lowering gives its local away before the last use.
+      // If too few, the lowering frees its local before the last use.
       if (uses > value.uses) this.problems.push(`${describe(value)} says ${value.uses} uses and has ${uses}`)
     }
   }
@@ -198,10 +198,10 @@ class Verifier {
     for (const lane of lanes ?? []) if (!Number.isInteger(lane) || lane < 0 || lane >= limit) this.#problem(`${op.name} has no lane ${lane}`)
   }
 
-  /** A use of a value by the node at hand. */
+  /** A use of a value by the current node. */
   #use(value: Value, type?: Type): void {
     if (type) this.#type(describe(value), value.type, type)
-    // Constants and parameters are the same everywhere: they need no place in the code.
+    // Constants and parameters are the same everywhere: they need no position in the code.
     if (value.kind === 'const' || value.kind === 'param') return this.#value(value)
     this.#uses.set(value, (this.#uses.get(value) ?? 0) + 1)
     if (!this.#visible.has(value)) this.#problem(`${describe(value)} is used ${this.#known.has(value) ? 'outside the list it stands in' : 'before its place in the code'}`)
@@ -223,7 +223,7 @@ class Verifier {
     this.#open.push(open)
     this.#nested(node.kind, node.body)
     this.#open.pop()
-    // Past a loop's end lies its next round; out of it leads only a break.
+    // The end of a loop continues with its next iteration; only a break leaves it.
     this.#assigned = open.loop ? open.atBreak : meet(open.atBreak, this.#assigned)
   }
 
@@ -261,7 +261,7 @@ class Verifier {
 
 const meet = (a: Assigned, b: Assigned): Assigned => (a && b ? new Set([...a].filter((v) => b.has(v))) : (a ?? b))
 
-/** Whether it is a mistake for this node to be unreachable. Builders may end a body that has ended already. */
+/** Whether it is an error that this node is unreachable. Builders may end a body that has already ended. */
 const matters = (node: Node): boolean => !isValue(node) && node.kind !== 'return' && node.kind !== 'tail' && node.kind !== 'tailCall'
 
 function describe(value: Value): string {

@@ -1,4 +1,4 @@
-/** What becomes of guest code, for people: its disassembly, the IR of its region and of its handlers, the region's WebAssembly. */
+/** How guest code is compiled, as text: its disassembly, the IR of its region and of its handlers, the region's WebAssembly. */
 import { decode } from '../decode/decoder.ts'
 import { disassemble, registerName } from '../decode/disassemble.ts'
 import { createInstruction, type CodeSize, type Instruction } from '../decode/instruction.ts'
@@ -18,7 +18,7 @@ import { REFILL_TYPE } from '../code/refill.ts'
 import { SLOW_ACCESSES } from '../code/slow-access.ts'
 import type { RegionBuilder } from '../compiler/region-builder.ts'
 
-/** Kernel code of an operating system, as plain as it is. */
+/** Code of an operating system's kernel. */
 export const DUMP_MODES: Readonly<Record<CodeSize, number>> = {
   16: 0,
   32: 1 | MODE.stack32 | MODE.protectedMode,
@@ -26,7 +26,7 @@ export const DUMP_MODES: Readonly<Record<CodeSize, number>> = {
 }
 
 export interface CodeDump {
-  /** The region's instructions by offset in the code, or the straight run where there is no region. */
+  /** The region's instructions by offset in the code, or the straight-line code if there is no region. */
   readonly guest: readonly { readonly address: number; readonly bytes: Uint8Array; readonly text: string }[]
   /** Undefined: the interpreter runs this code. */
   readonly region: { readonly ir: string; readonly wasm: Uint8Array<ArrayBuffer>; readonly blocks: number } | undefined
@@ -36,7 +36,7 @@ export interface CodeDump {
 
 const PAGE = 4096
 
-/** The code at offset `at`, in a region with what it reaches on its page. `code` begins at a page boundary, and at `base` when it runs. */
+/** The code at offset `at`, in a region with the code that it reaches on its page. `code` begins at a page boundary, and at `base` when it runs. */
 export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n): CodeDump {
   const page = at - (at % PAGE)
   const bytes = code.subarray(page, page + PAGE)
@@ -73,7 +73,7 @@ export function dumpCode(code: Uint8Array, at: number, mode: number, base = 0n):
   }
 }
 
-/** Instructions one after the other, to the first that goes elsewhere. */
+/** Consecutive instructions up to the first that transfers control. */
 function* straight(bytes: Uint8Array, from: number, mode: { codeSize: CodeSize; protectedMode: boolean }) {
   for (let ip = from; ip < bytes.length; ) {
     const instruction = createInstruction(rows[0]!)

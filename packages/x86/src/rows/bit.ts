@@ -15,7 +15,7 @@ const SHIFTS: readonly (readonly [string, RowFlags, RowFlags])[] = [
 ]
 
 const SHIFT_GROUP = SHIFTS.flatMap(([mnemonic, byOne, byCount], n) => {
-  // /6 is SHL once more.
+  // /6 is another SHL.
   const alias = mnemonic === 'SAL' ? { semantics: 'shl', undocumented: true } : {}
   return [
     row(mnemonic, 'Eb,Ib', `C0 /${n}`, { flags: byCount, ...alias }),

@@ -1,6 +1,6 @@
 /**
- * The encoding column of a row, parsed: `F3 0F B8 /r`, `0F 01 F8`, `VEX.L0.F2.0F38.W1 F7 /r`. (SDM Vol. 2A,
- * "Instruction Format".) Knows nothing of immediates: the operands say those.
+ * The encoding column of a row, parsed: `F3 0F B8 /r`, `0F 01 F8`, `VEX.L0.F2.0F38.W1 F7 /r`. (SDM Vol. 2A, "Instruction Format".) Immediates are
+ * described by the operands.
  */
 import type { OperandSpec } from './operand.ts'
 

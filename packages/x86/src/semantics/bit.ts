@@ -103,7 +103,7 @@ const rcr = rotate((b, width, left, masked) => {
   return { result, cf: bitOf(b, turned, b.const(width)), of: b.xor(result, b.shl(result, 1)) }
 })
 
-/** SHLD and SHRD. With 16-bit operands counts above 16 are undefined; here the bits of the destination follow once more. */
+/** SHLD and SHRD. With 16-bit operands counts above 16 are undefined; here the bits of the destination are repeated. */
 const doubleShift =
   (direction: 'left' | 'right'): Semantics =>
   (b, dst, filler, source) => {

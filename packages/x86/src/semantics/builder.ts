@@ -26,7 +26,7 @@ export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
  */
 export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar' | 'mul' | 'imul'
 
-/** An access as slow paths are told of it: bytes and segment number. */
+/** An access as passed to slow paths: bytes and segment number. */
 export const accessInfo = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)
 
 /** Bytes beside others whose page was looked up: at `offset` from `host` (i32), which is 0 where that did not help. */
@@ -331,12 +331,12 @@ export abstract class SemanticsBuilder extends IrBuilder {
     const place = this.#translate('modify', linear, bytes, which)
     const write = (value: Value): void => {
       this.#storeAt(place, bytes, value)
-      // Not memory as it stands: what was read lies in the value slot, and is written the long way.
+      // Not plain memory: the value that was read is in the value slot, and is written by the slow path.
       this.ifUnlikely(this.eq(place.host, this.add(this.cpu, S.value - place.offset)), () => this.slowWrite(linear, value, bytes, this.#segmentOf(which)))
     }
     return { value: this.#loadAt(place, bytes), write }
   }
-  /** Host address of what is accessed; of the value slot, holding what was read, where it is not plain memory. Leaves on a fault. */
+  /** Host address of the access; if it is not plain memory, that of the value slot, which has the value read. Leaves on a fault. */
   #translate(access: 'read' | 'modify', linear: Value, bytes: number, which: number | 'operand'): Near {
     const near = this.near(linear, bytes, access === 'read' ? 'read' : 'write')
     if (near) {
@@ -360,10 +360,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
   #storeAt({ host, offset }: Near, bytes: number, value: Value): void {
     this.rawStore(host, offset, (bytes * 8) as Width, value)
   }
-  /**
-   * HPA (i32) behind a linear address, and how many bytes from there lie on the same page and are plainly accessible; 0 bytes
-   * where only the slow path can tell. For bulk string operations.
-   */
+  /** HPA (i32) of a linear address, and whether the page is a TLB hit, so that bytes on it can be accessed directly. For bulk string operations. */
   plainHost(linear: Value, access: 'read' | 'write'): { host: Value; plain: Value } {
     const entry = tlbEntry(this, linear)
     const hit = this.eq(tlbTag(this, entry, access === 'read' ? 'read' : 'write'), this.and(linear, -4096))

@@ -1,4 +1,4 @@
-/** Which flag results nobody can see: overwritten by a later instruction, with nothing in between that reads them or could show them. */
+/** Dead flags: flag results that a later instruction overwrites, with nothing in between that reads them or could expose them. */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Row } from '../rows/row.ts'
 

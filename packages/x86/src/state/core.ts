@@ -1,6 +1,6 @@
 /**
- * One processor core as its cold parts see it: typed access to the vCPU block and to guest memory, and how a fault is raised.
- * Everything architectural that wasm code does not do itself is written against this class. Not the run loop (processor.ts).
+ * One processor core for the cold parts: typed access to the vCPU block and to guest memory, and raising faults. All architectural behaviour that
+ * wasm code does not implement itself uses this class. Not the run loop (processor.ts).
  */
 import type { HostMemory } from '@nonroot/contracts'
 import { EXIT, gpr, ROOT_BANKS, S, SEG, segment } from './layout.ts'
@@ -10,14 +10,14 @@ import { LEFT, type DeliveredEvent, type Hooks, type Outcome } from './hooks.ts'
 
 export { JUMPED, LEFT, NEXT, type Outcome } from './hooks.ts'
 
-/** A routine of the processor that is written in TypeScript. Arguments lie in the `args` slots. */
+/** A routine of the processor written in TypeScript. Its arguments are in the `args` slots. */
 export type SystemRoutine = (core: Core) => Outcome
 
-/** A guest exception on its way out of nested calls. Thrown only inside this package, and caught where wasm called in. */
+/** A guest exception that unwinds nested calls. Thrown only inside this package, and caught where wasm calls TypeScript. */
 export class GuestFault {
   readonly vector: number
   readonly errorCode: number
-  /** It is one of the instruction at the `rip` slot, which a task switch has changed already, not of the running one. */
+  /** The fault belongs to the instruction at the `rip` slot, which a task switch has already changed, not to the running one. */
   atNewTask = false
   constructor(vector: number, errorCode = 0) {
     this.vector = vector
@@ -25,16 +25,16 @@ export class GuestFault {
   }
 }
 
-/** Thrown where a nested access left to the hypervisor: the exit slot is set, nothing is to be raised. */
+/** Thrown when a nested access exited to the hypervisor: the exit slot is set, and no exception must be raised. */
 export class Left {}
 
 /**
- * What the processor finds around it: the pins and buses of the chip. In VMX non-root operation the same calls reach the
- * hypervisor's side of the exit. Implemented by the CPU mode, or by a test.
+ * The processor's environment: pins and buses of the chip. In VMX non-root operation these calls reach the hypervisor. Implemented by the CPU mode,
+ * or by a test.
  */
 export interface ProcessorHost {
   readonly memory: HostMemory
-  /** HPA behind a physical address that no second stage translates, or -1 where there is no memory (it is then MMIO). */
+  /** HPA of a physical address without a second stage, or -1 if there is no memory (it is then MMIO). */
   hostAddress(physical: number): number
   readPort(port: number, size: number): number
   writePort(port: number, size: number, value: number): void
@@ -43,12 +43,12 @@ export interface ProcessorHost {
   writeDevice(physical: number, size: number, value: number): void
   /** Time stamp counter in guest ticks, now. */
   readTsc(): bigint
-  /** Its frequency in Hz, for CPUID. Absent: not told. */
+  /** Its frequency in Hz, for CPUID. Absent: not reported. */
   readonly tscFrequency?: number
-  /** MSRs the processor does not hold itself (x2APIC, paravirtual): undefined = unknown (#GP). */
+  /** MSRs that the processor does not implement itself (x2APIC, paravirtual): undefined = unknown (#GP). */
   readMsr(index: number): bigint | undefined
   writeMsr(index: number, value: bigint): boolean
-  /** Fills `result` (eax, ebx, ecx, edx) after the processor's own model has. */
+  /** Modifies `result` (eax, ebx, ecx, edx) of the processor's own model. */
   cpuid?(leaf: number, subleaf: number, result: Uint32Array): void
   /**
    * FERR#: an instruction waits for a pending x87 exception with CR0.NE clear; PCs wire it to IRQ 13. `isNew`: it is the first that waits for this
@@ -57,19 +57,19 @@ export interface ProcessorHost {
   assertFerr?(isNew: boolean): boolean
   /** Random bits for RDRAND and RDSEED. */
   random64(): bigint
-  /** CR8 lives in the interrupt controller. */
+  /** CR8 is in the interrupt controller. */
   readTaskPriority(): number
-  /** True: the run loop is to look behind this instruction, interrupts open or not. */
+  /** True: the run loop must check for events after this instruction, whether or not interrupts are enabled. */
   writeTaskPriority(value: number): boolean | void
 }
 
-/** The decoded and compiled code of host pages, as memory accesses must know it. Implemented by the block cache. */
+/** What memory accesses need to know of decoded and compiled code. Implemented by the block cache. */
 export interface CodeTracker {
-  /** Code was decoded from the page at this (page-aligned) HPA. The cache calls `dropWriteTags` when that becomes so. */
+  /** Whether code was decoded from the page at this (page-aligned) HPA. The cache calls `dropWriteTags` when this becomes true. */
   hasCode(page: number): boolean
-  /** Whether code may have been decoded from these bytes, which lie on one page. */
+  /** Whether code may have been decoded from these bytes, which are on one page. */
   isCode(hpa: number, length: number): boolean
-  /** Bytes of a page with code were written: drop what was decoded from them. */
+  /** Bytes of a page with code were written: invalidates code decoded from them. */
   invalidate(hpa: number, length: number): void
 }
 const NO_CODE: CodeTracker = { hasCode: () => false, isCode: () => false, invalidate: () => {} }
@@ -77,29 +77,29 @@ const NO_CODE: CodeTracker = { hasCode: () => false, isCode: () => false, invali
 export class Core {
   readonly host: ProcessorHost
   readonly paging: PagingState
-  /** Set by whoever decodes code. */
+  /** Set by the block cache. */
   code: CodeTracker = NO_CODE
-  /** The access under way is compiled code's: see `CodeTracker` and paging/access/slow-path.ts. */
+  /** The current access is made by compiled code: see `CodeTracker` and paging/access/slow-path.ts. */
   compiled = false
-  /** Asked where deprivileged code runs. */
+  /** Called if deprivileged code runs. */
   hooks: Hooks | undefined
   /** EPT. Change it with `setSecondStage`. */
   secondStage: SecondStage | undefined
-  /** The event whose delivery is under way, for double faults and IDT-vectoring information. */
+  /** The event being delivered, for double faults and IDT-vectoring information. */
   delivering: DeliveredEvent | undefined
-  /** The IRET that runs has ended the blocking of NMIs: an exit that its fault causes says so. */
+  /** The running IRET has ended the blocking of NMIs: an exit caused by its fault reports it. */
   unblocksNmi = false
   /** Breakpoints are armed (DR7): the run loop runs one instruction at a time, as it does while TF is set. */
   debugging = false
-  /** MONITOR has armed the hardware, and MWAIT has not used it yet. */
+  /** MONITOR has armed the monitor, and MWAIT has not used it yet. */
   monitors = false
-  /** The shadow (state/shadow.ts) that lies over the running instruction, where the run loop runs it alone. */
+  /** The shadow (state/shadow.ts) of the running instruction, if the run loop single-steps it. */
   covered = 0
   /** The running instruction began under TF, and ends in a trap. */
   stepping = false
-  /** DR6 bits of debug exceptions met and not delivered yet. */
+  /** DR6 bits of debug exceptions that were matched but not delivered yet. */
   pendingDebug = 0
-  /** MSRs that are kept but mean nothing to the processor itself (MTRRs and the like), by index. */
+  /** MSRs that are stored without effect on the processor (MTRRs and others), by index. */
   readonly msrs = new Map<number, bigint>()
   /** Instructions retired, exact even in the middle of a system routine. */
   retired: () => number = () => 0
@@ -174,7 +174,7 @@ export class Core {
     const code = this.get32(S.mode) & 3
     const ip = this.view.getUint16((this.get32(S.record) >>> 0) + RECORD.ip, true)
     const low = this.get32(S.ripPage) + ip
-    // A page of 64-bit code begins at a multiple of its size, and nothing carries.
+    // A page of 64-bit code begins at a multiple of its size, so there is no carry.
     this.set32(S.rip, low)
     this.set32(S.rip + 4, code === 2 ? this.get32(S.ripPage + 4) : 0)
   }
@@ -188,7 +188,7 @@ export class Core {
   ripBehind(length: number): bigint {
     return this.#cut(this.get64(S.rip) + BigInt(length))
   }
-  /** EIP outside 64-bit code, whatever the code's size: only branches with 16-bit operands cut it to IP. */
+  /** EIP outside 64-bit code, whatever the code size: only branches with 16-bit operands truncate it to IP. */
   #cut(rip: bigint): bigint {
     return BigInt.asUintN((this.get32(S.mode) & 3) === 2 ? 64 : 32, rip)
   }

@@ -1,9 +1,9 @@
-/** RFLAGS as one number: gathered from, and spread over, the slots in which each status flag lives. No BigInt. */
+/** RFLAGS as one number: gathered from, and stored to, the slots of the status flags. No BigInt. */
 import type { Core } from './core.ts'
 import { S } from './layout.ts'
 import { FLAG } from './register-bits.ts'
 
-/** The status flags' bits, and all that can be set at all. */
+/** The bits of the status flags, and of all flags that can be set. */
 export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF
 export const OTHER_FLAGS =
   FLAG.TF | FLAG.IF | FLAG.DF | FLAG.IOPL | FLAG.NT | FLAG.RF | FLAG.VM | FLAG.AC | FLAG.VIF | FLAG.VIP | FLAG.ID

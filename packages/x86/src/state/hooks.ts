@@ -1,35 +1,35 @@
 /**
- * What the processor asks whoever runs deprivileged code on it: VMX non-root operation, paravirtual guests, trap and emulate. Types and constants
- * only; imports nothing. The implementer holds the core itself. Without hooks the processor runs as it does on its own.
+ * Hooks by which the processor asks the owner of deprivileged code: VMX non-root operation, paravirtual guests, trap and emulate. Types and constants
+ * only; imports nothing. The implementer has the core itself. Without hooks the processor runs on its own.
  */
 
-/** What a system routine answers: on with the next instruction, left (the exit slot says why), or go on at the RIP it set. */
+/** Result of a system routine: continue with the next instruction, left (the exit slot says why), or continue at the RIP that it set. */
 export const NEXT = 0
 export const LEFT = 1
 export const JUMPED = 2
 export type Outcome = 0 | 1 | 2
 
-/** The hook does not take the instruction: it runs as usual. */
+/** The hook does not handle the instruction, which runs as usual. */
 export const PROCEED = -1
 
 /**
- * No exception has this vector. A bus access that cannot be answered now throws a GuestFault with it: `exception` is asked, says that it exits, and
- * the processor stops before the instruction, of which nothing is done.
+ * Not the vector of an exception. A bus access that cannot be completed now throws a GuestFault with it: the hook `exception` answers that it exits,
+ * and the processor stops before the instruction, which has no effect.
  */
 export const STALLED = 0xff
 
-/** What the second stage's owner answers to a violation. */
+/** Answers of the second stage's owner to a violation. */
 export const SECOND_STAGE = {
   /** The tables were changed: walk again. */
   retry: 0,
   /** There is no memory: the access goes to a device. */
   device: 1,
-  /** The exit slot is set: nothing more of this instruction is done. */
+  /** The exit slot is set: the instruction is abandoned. */
   left: 2,
 } as const
 export type SecondStageAnswer = (typeof SECOND_STAGE)[keyof typeof SECOND_STAGE]
 
-/** What the owner of a hardware root answers to a page fault under it: as above, or that the fault is the guest's (`errorCode` is set). */
+/** Answers of a hardware root's owner to a page fault: as above, or that the fault is the guest's (`errorCode` is set). */
 export const WALK_FAULT = { ...SECOND_STAGE, guest: 3 } as const
 export type WalkFaultAnswer = (typeof WALK_FAULT)[keyof typeof WALK_FAULT]
 
@@ -69,7 +69,7 @@ export interface SwitchOptions {
   readonly emulated?: boolean
 }
 
-/** What a policy is asked about: a row of rows/, as far as it matters to it. */
+/** What a policy may use of a row of rows/. */
 export interface HookRow {
   readonly id: number
   readonly mnemonic: string
@@ -78,41 +78,42 @@ export interface HookRow {
 
 export interface Hooks {
   /**
-   * Whether an instruction runs as it is, or `trapped` is asked each time before it runs: SYSCALL, INT n, sensitive and privileged instructions.
-   * Asked once for each row and mode key (state/mode.ts) while code is decoded; `processor.blocks.reset()` asks anew. What runs costs nothing.
+   * Whether an instruction runs unchanged, or `trapped` is called each time before it runs: SYSCALL, INT n, sensitive and privileged instructions.
+   * Called once for each row and mode key (state/mode.ts) while code is decoded, and again after `processor.blocks.reset()`. Instructions that run
+   * cost nothing.
    */
   policy?(row: HookRow, mode: number): 'run' | 'trap'
   /**
-   * Before an instruction that the policy traps, ahead of its checks of privilege; RIP is in its slot. Operands: `runningInstruction`. NEXT: it is
-   * emulated, on with the one after it; JUMPED: on at the RIP that was set; LEFT: the exit slot is set; PROCEED: it runs as usual.
-   * May throw a GuestFault.
+   * Called before an instruction that the policy traps, and before its privilege checks; RIP is in its slot. Operands: `runningInstruction`. NEXT: it
+   * has been emulated, continue after it; JUMPED: continue at the RIP that was set; LEFT: the exit slot is set; PROCEED: it runs as usual. May throw
+   * a GuestFault.
    */
   trapped?(row: number): Outcome | typeof PROCEED
-  /** Whether a control leaves instructions undefined (rows' `enabledBy`). Asked while decoding: code must be dropped when it changes. */
+  /** Whether a control leaves instructions undefined (rows' `enabledBy`). Called while decoding: code must be dropped when it changes. */
   isUndefined?(control: string): boolean
-  /** Before an instruction whose row has an exit. `exit` is `exitOf(row)`; arguments lie in the `args` slots. */
+  /** Called before an instruction whose row has an exit. `exit` is `exitOf(row)`; arguments are in the `args` slots. */
   intercept(exit: number): Outcome | typeof PROCEED
   /**
-   * Before an exception is delivered: true when the hook takes it (the exit slot is then set). CR2 and DR6 are not changed yet. `kind` and `length`
-   * are given for those that an instruction asks for (INT1, INT3, INTO).
+   * Called before an exception is delivered: true if the hook handles it (the exit slot is then set). CR2 and DR6 have not been changed yet. `kind`
+   * and `length` are given for software exceptions (INT1, INT3, INTO).
    */
   exception(vector: number, errorCode: number, kind?: EventKind, length?: number): boolean
   /** The second stage does not allow an access. `qualification`: SDM Vol. 3C, "Exit Qualification for EPT Violations". */
   secondStageViolation(physical: number, qualification: number): SecondStageAnswer
   /** An entry of the second stage is malformed. */
   secondStageMisconfiguration(physical: number): SecondStageAnswer
-  /** Before a dirty flag of the second stage is set (page-modification log): false when it left instead. */
+  /** Called before a dirty flag of the second stage is set (page-modification log): false if it left instead. */
   pageModified?(physical: number): boolean
   /**
-   * Page fault in a walk under a hardware root, or with `paging.hooksFaults` set, in the midst of any access, implicit ones too; its code in `paging.errorCode`; `access` is a sum of ACCESS. For `device` the answer's physical
-   * page goes into `paging.frame`.
+   * A page fault in a walk under a hardware root, or with `paging.hooksFaults` set, during any access, including implicit ones. Its code is in
+   * `paging.errorCode`; `access` is a sum of ACCESS. For `device` the hook stores the physical page in `paging.frame`.
    */
   walkFault?(low: number, high: number, access: number): WalkFaultAnswer
-  /** With a hardware root: words at a guest-physical address, all ones where there is no memory. */
+  /** With a hardware root: reads words at a guest-physical address, all ones where there is no memory. */
   readTable?(physical: number, into: Int32Array): void
-  /** CR0, CR3, CR4 or EFER were written (they may hold what they held). The TLB is flushed afterwards as the write asks for. */
+  /** CR0, CR3, CR4 or EFER were written, perhaps unchanged. The TLB is flushed afterwards as the write requires. */
   pagingChanged?(): void
-  /** Task switches exit without condition. Other than LEFT: the hypervisor has done it (`switchTask` with `emulated`). */
+  /** Task switches exit unconditionally. Results other than LEFT: the hypervisor has done it (`switchTask` with `emulated`). */
   taskSwitch(selector: number, source: TaskSwitchSource, options: SwitchOptions): Outcome
   tripleFault(): void
 }

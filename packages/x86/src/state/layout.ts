@@ -1,6 +1,6 @@
 /**
- * Where a vCPU's state lies in the shared memory: byte offsets from the vCPU's base, `cpu`.
- * Facts only. Wasm code and TypeScript both read this table; nothing else knows an offset.
+ * Layout of a vCPU's state in the shared memory: byte offsets from the vCPU's base, `cpu`. Facts only. The only table of offsets, for wasm code and
+ * TypeScript.
  */
 
 /** Size of one vCPU's block in bytes; the TLB banks follow it. */
@@ -14,7 +14,7 @@ export type SegmentName = keyof typeof SEGMENT
 export const SEG = {
   /** i64 linear base. */
   base: 0,
-  /** i64: reads of [offset, offset + size) are plainly allowed when offset + size <= readBound; 0 sends every access to the slow check. */
+  /** i64: reads of [offset, offset + size) are allowed without further checks if offset + size <= readBound; 0 sends every access to the slow check. */
   readBound: 8,
   /** i64: the same for writes. */
   writeBound: 16,
@@ -44,14 +44,14 @@ export const RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI 
 /** Scalar slots. i64 unless the name's comment says i32. */
 export const S = {
   gpr: GPR,
-  /** Always zero: what "no base", "no index" and a flat segment read. */
+  /** Always zero: read as "no base", "no index" and the base of a flat segment. */
   zero: 0x80,
-  /** RIP of the instruction to run next; inside a block it is stale except where code says it stores it. */
+  /** RIP of the next instruction; out of date inside a block, except where code stores it. */
   rip: 0x88,
-  /** RIP minus page offset of the linear address, for the page the running block lies on. */
+  /** RIP minus page offset of the linear address, for the page of the running block. */
   ripPage: 0x90,
 
-  // Status flags, each on its own so that each can be dead on its own.
+  // Status flags, in separate slots so that each can be dead separately.
   /** i32 0 or 1. */
   cf: 0x98,
   /** i32: AF is bit 4. */
@@ -66,17 +66,17 @@ export const S = {
   flags: 0xb8,
   /** i32: CPL. */
   cpl: 0xbc,
-  /** i32: mode key of the code that runs now (see state/mode.ts). */
+  /** i32: mode key of the running code (see state/mode.ts). */
   mode: 0xc0,
-  /** i32: address of the TLB bank in use, one of those at `banks`. */
+  /** i32: address of the current TLB bank, one of those at `banks`. */
   tlb: 0xc4,
-  /** i64: what is added to RIP to give the linear address: CS base, 0 in 64-bit mode. */
+  /** i64: added to RIP to form the linear address: CS base, 0 in 64-bit mode. */
   csBase: 0xc8,
   /** i32: instructions left in this chunk of the slice (state/slice.ts). */
   budget: 0xd0,
-  /** i32: non-zero while the next instruction is shielded from interrupts: SHADOW (state/shadow.ts). */
+  /** i32: non-zero while the next instruction is in an interrupt shadow: SHADOW (state/shadow.ts). */
   shadow: 0xd4,
-  /** i32: non-zero when something waits that the run loop must look at as soon as interrupts are open. */
+  /** i32: non-zero if an event is pending that the run loop must check as soon as interrupts are enabled. */
   attention: 0xd8,
   /** i32: why wasm code returned to the run loop (see EXIT). */
   exit: 0xdc,
@@ -86,24 +86,24 @@ export const S = {
   errorCode: 0xe4,
   /** i32: length of the instruction that called a system routine. */
   length: 0xe8,
-  /** i32: record at which wasm code was left (RIP = ripPage + its ip), for the exits that say so. */
+  /** i32: record at which wasm code was left (RIP = ripPage + its ip), for exits that have one. */
   record: 0xec,
-  /** i32: HPA that `slowModify` found for the write to come; the value slot's where it must go through `slowWrite`. */
+  /** i32: HPA found by `slowModify` for the following write; that of the value slot if it must use `slowWrite`. */
   modify: 0xf0,
   /** i32: NMI blocking by an NMI in service. */
   nmiBlocked: 0xf4,
-  /** i32: PAUSE may exit: it asks. */
+  /** i32: PAUSE may exit, and calls the intercept hook. */
   pauseExits: 0xf8,
-  /** i32: address of the TLB banks of the root in use (paging/tlb/roots.ts). */
+  /** i32: address of the current root's TLB banks (paging/tlb/roots.ts). */
   banks: 0xfc,
 
-  /** Linear address handed to slow paths. */
+  /** Linear address passed to slow paths. */
   address: 0x300,
-  /** 16 bytes: value handed to or from slow paths. */
+  /** 16 bytes: value passed to or from slow paths. */
   value: 0x310,
   /** Eight i64 arguments of system routines. */
   args: 0x320,
-  /** 32 bytes a semantics may use inside one instruction. */
+  /** 32 bytes of scratch space inside one instruction. */
   temp: 0x360,
 
   cr0: 0x380,
@@ -168,7 +168,7 @@ export const S = {
   xmm: 0x600,
   /** Upper halves of YMM, for AVX later. */
   ymmHigh: 0x700,
-  /** i32: how the status flags are to be computed from the three slots below; 0: they stand in cf .. sp. (code/lazy-flags.ts) */
+  /** i32: how to compute the status flags from the three slots below; 0: they are in cf .. sp. (code/lazy-flags.ts) */
   lazyKind: 0x5ac,
   lazyLeft: 0x5b0,
   lazyRight: 0x5b8,
@@ -181,7 +181,7 @@ export const S = {
 
 /** Why a wasm function returned to the run loop. */
 export const EXIT = {
-  /** Keep going at RIP (the mode may have changed). */
+  /** Continue at RIP (the mode may have changed). */
   none: 0,
   /** No block is known for RIP: find or decode one. */
   lookup: 1,
@@ -191,17 +191,17 @@ export const EXIT = {
   exception: 3,
   /** HLT. RIP is after it. */
   halt: 4,
-  /** A system routine asks the run loop to stop with what it left in the processor object. */
+  /** A system routine stops the run loop, with its reason in the processor object. */
   stop: 5,
-  /** Interrupts may have become open: look at what waits. */
+  /** Interrupts may have been enabled: check for pending events. */
   attention: 6,
-  /** An access of the instruction at `record` left to the hypervisor: nothing of the instruction is done. */
+  /** An access of the instruction at `record` exited to the hypervisor: the instruction has had no effect. */
   abandoned: 7,
-  /** The instruction at `record` crosses into a page that must be looked at again. */
+  /** The instruction at `record` crosses into a page that must be checked again. */
   crossing: 8,
-  /** The block at `record` has run often: compile it. It is entered again either way. */
+  /** The block at `record` is hot: compile it. It is entered again in any case. */
   hot: 9,
-  /** Compiled code meets something at `record` that the interpreter must do: one instruction, nothing of which is done yet. */
+  /** Compiled code reached an instruction at `record` that the interpreter must execute. It has had no effect yet. */
   interpret: 10,
   /** A triple fault inside a system routine. */
   shutdown: 11,
@@ -211,7 +211,7 @@ export const EXIT = {
 export const TLB_BITS = 11
 export const TLB_ENTRIES = 1 << TLB_BITS
 export const TLB = {
-  /** i64 tags: linear page address when the access is plainly allowed, else -1. */
+  /** i64 tags: linear page address if the access is allowed without further checks, else -1. */
   read: 0,
   write: 8,
   execute: 16,
@@ -226,8 +226,8 @@ export const TLB_BANK = { supervisor: 0, supervisorUserAllowed: 1, user: 2, coun
 export const TLB_BANK_SIZE = TLB_ENTRIES * TLB.entry
 
 /**
- * Jump cache: blocks by RIP, for 64-bit code; JUMP_ENTRIES entries of 16 bytes behind the TLB banks. An entry holds for its generation, in
- * which the mapping under which the block was found is still the one in force, and for the block's own mode.
+ * Jump cache: blocks by RIP, for 64-bit code; JUMP_ENTRIES entries of 16 bytes after the TLB banks. An entry is valid for its generation, during
+ * which the mapping of the block has not changed, and for the block's own mode.
  */
 export const JUMP_CACHE = VCPU_SIZE + TLB_BANK.count * TLB_BANK_SIZE
 export const JUMP_BITS = 12
@@ -236,13 +236,13 @@ export const JUMP_ENTRIES = 1 << JUMP_BITS
 export const JUMP = { rip: 0, generation: 8, block: 12, entry: 16 } as const
 
 /**
- * The walker's caches, behind the jump cache. Regions: a paging-structure cache of 4-level paging, by 2 MiB of linear addresses. Frames: the second
+ * The walker's caches, after the jump cache. Regions: a paging-structure cache of 4-level paging, by 2 MiB of linear addresses. Frames: the second
  * stage's, by frame number of the guest. Both are directly mapped.
  */
 export const REGIONS = JUMP_CACHE + JUMP_ENTRIES * JUMP.entry
 export const REGION_BITS = 8
 export const REGION = {
-  /** i32s: bits of the address above 21, and the generation that this holds for. */
+  /** i32s: bits of the address above 21, and the generation for which the entry is valid. */
   key: 0, generation: 4,
   /** i32: frame of the page table, or of the 2 MiB that a large page maps here. */
   frame: 8,
@@ -258,7 +258,7 @@ export const FRAMES = REGIONS + (REGION.entry << REGION_BITS)
 export const FRAME_BITS = 14
 /** i32 frame, i32 HPA of the page | rights. */
 export const FRAME = { frame: 0, page: 4, entry: 8 } as const
-/** What the walker in wasm needs of PagingState, i32 each: how it may fill the TLB (paging/tlb/quick-fill.ts), reserved bits in upper halves of entries. */
+/** PagingState for the walker in wasm, i32 each: how it may fill the TLB (paging/tlb/quick-fill.ts), reserved bits in upper halves of entries. */
 export const QUICK_FILL = FRAMES + (FRAME.entry << FRAME_BITS)
 export const RESERVED_HIGH = QUICK_FILL + 4
 /** i32 each: how many TLB entries were filled since the last flush, and their word indices; beyond JOURNAL_SIZE not all are known. */
@@ -269,5 +269,5 @@ export const JOURNAL_SIZE = 4096
 /** TLB banks of the first root and of the second. */
 export const ROOT_BANKS = [VCPU_SIZE, JOURNAL + JOURNAL_SIZE * 4] as const
 
-/** Bytes one vCPU takes in all. */
+/** Total bytes of one vCPU. */
 export const VCPU_TOTAL = ROOT_BANKS[1] + TLB_BANK.count * TLB_BANK_SIZE

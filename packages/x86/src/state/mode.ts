@@ -1,4 +1,4 @@
-/** The mode key: everything about the processor's mode that decides what bytes decode to. Blocks are cached by it. */
+/** The mode key: all of the processor's mode on which decoding depends. Blocks are cached by it. */
 
 /** Bits of the mode key. */
 export const MODE = {
@@ -18,11 +18,11 @@ export const MODE = {
   noX87: 1 << 7,
   /** CR0.EM, CR0.TS, or CR4.OSFXSR clear: SSE instructions raise. */
   noSse: 1 << 8,
-  /** The CS limit is short of what the code size can reach: blocks are looked up, and checked, one by one. */
+  /** The CS limit is lower than the code size allows: blocks are looked up, and checked, one by one. */
   csLimited: 1 << 9,
-  /** An interrupt shadow covers the next instruction (state/shadow.ts): it has a block of its own. */
+  /** The next instruction is in an interrupt shadow (state/shadow.ts), and has a separate block. */
   shadow: 1 << 10,
-  /** The second root is in use (paging/tlb/roots.ts). */
+  /** The second root is the current one (paging/tlb/roots.ts). */
   secondRoot: 1 << 11,
 } as const
 export const MODE_BITS = 12

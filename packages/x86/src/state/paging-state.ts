@@ -1,18 +1,18 @@
-/** What the paging hardware keeps beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
+/** State of the paging hardware beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
 import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from './layout.ts'
 import { MAX_PHYSICAL_BITS } from './paging-entry.ts'
 
-/** How an access is made. The bits are those of the page-fault error code, and `smap`: user pages are forbidden to it. */
+/** Kind of an access. The bits are those of the page-fault error code, and `smap`: user pages must not be accessed. */
 export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32 } as const
 
 /** Page-fault error code. (SDM Vol. 3A, "Page-Fault Error Code") */
 export const PAGE_FAULT = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } as const
 
-/** A translation yields a page-aligned HPA, or one of these: bit 11 tells them apart. */
+/** The result of a translation is a page-aligned HPA or one of these, distinguished by bit 11. */
 export const STATUS = 0x800
 /** A page fault; `errorCode` holds its code. */
 export const FAULT = STATUS | 1
-/** The second stage left to the hypervisor: the exit slot is set. */
+/** The second stage exited to the hypervisor: the exit slot is set. */
 export const ABANDONED = STATUS | 2
 /** Not memory: `frame` holds the physical page. */
 export const DEVICE = STATUS | 4
@@ -23,7 +23,7 @@ export const PAGING = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as co
 export const CACHE_MASK = (1 << FRAME_BITS) - 1
 export const REGION_MASK = (1 << REGION_BITS) - 1
 
-/** Extended-page-table pointer, taken apart. */
+/** Extended-page-table pointer, decoded. */
 export interface SecondStage {
   /** HPA of the EPT PML4 table. */
   readonly root: number
@@ -39,7 +39,7 @@ export interface HardwareRoot {
   readonly kind: number
 }
 
-/** What a walk starts from. */
+/** The root of a walk. */
 export interface Root {
   cr3: bigint
   hardwareRoot: HardwareRoot | undefined
@@ -48,13 +48,13 @@ export interface Root {
 export class PagingState {
   /** Set by the hypervisor; `updatePaging` must follow a change. */
   hardwareRoot: HardwareRoot | undefined
-  /** Set by the owner of the hooks: `walkFault` is asked of the guest's own tables, too. `updatePaging` must follow a change. */
+  /** Set by the owner of the hooks: `walkFault` is also called for the guest's own tables. `updatePaging` must follow a change. */
   hooksFaults = false
-  /** Derived: a page fault goes to `walkFault` before it is one of the guest's. */
+  /** Derived: page faults call `walkFault` before the guest gets them. */
   asksFaults = false
   /** With a hardware root: the guest has paging off. */
   pagingOff = false
-  /** Which of the two roots is in use, and the other one's translation. Changed by paging/tlb/roots.ts alone. */
+  /** Which of the two roots is current, and the translation state of the other. Changed only by paging/tlb/roots.ts. */
   root: 0 | 1 = 0
   readonly otherRoot: Root = { cr3: 0n, hardwareRoot: undefined }
   /** Roots that may have entries in the TLB. */
@@ -68,7 +68,7 @@ export class PagingState {
   largePages32 = false
   /** Reserved bits in the upper half of every 64-bit entry. */
   reservedHigh = 0
-  /** PAGE_FAULT.fetch where instruction fetches are told apart, else 0. */
+  /** PAGE_FAULT.fetch if instruction fetches are distinguished, else 0. */
   fetchBit = 0
   /** Non-canonical addresses fault: sign bits that a linear address must repeat, as a shift count of its upper half. */
   canonicalShift = 16
@@ -98,16 +98,16 @@ export class PagingState {
   readonly cache: Int32Array
   /** Paging-structure cache (layout.ts, REGIONS). */
   readonly regions: Int32Array
-  /** Entries of another generation are dead. Its lowest bit is the root in use, so that each root has generations of its own. */
+  /** Entries of another generation are invalid. Its lowest bit is the current root, so that each root has its own generations. */
   generation = 0
   /** Word indices of TLB entries filled since the last flush (layout.ts, JOURNAL). */
   readonly journal: Int32Array
-  /** By hash of linear bits 63:21: the 2 MiB region of which pieces may be in the TLB, as a key of tlb.ts. */
+  /** By hash of linear bits 63:21: the 2 MiB region of which parts may be in the TLB, as a key of tlb.ts. */
   readonly large = new Int32Array(4096)
-  /** By hash of linear bits 63:30: pieces of a 1 GiB page may be in the TLB. */
+  /** By hash of linear bits 63:30: parts of a 1 GiB page may be in the TLB. */
   readonly huge = new Uint8Array(1024)
 
-  /** The vCPU's block in host memory, which holds what quick-fill.ts reads as well. */
+  /** The vCPU's block in host memory, which also has the state that quick-fill.ts reads. */
   constructor(memory: ArrayBufferLike, base: number) {
     this.cache = new Int32Array(memory, base + FRAMES, (FRAME.entry << FRAME_BITS) >> 2).fill(-1)
     this.regions = new Int32Array(memory, base + REGIONS, (REGION.entry << REGION_BITS) >> 2).fill(-1)

@@ -1,4 +1,4 @@
-/** Segment registers' hidden parts: setting them, and the bounds inside which accesses need no slow check. */
+/** The hidden parts of segment registers: setting them, and the bounds within which accesses need no slow check. */
 import type { Core } from './core.ts'
 import { S, SEG, segment, SEGMENT } from './layout.ts'
 import { CR0, EFER, FLAG, RIGHTS } from './register-bits.ts'
@@ -29,7 +29,7 @@ export function setSegment(
   if (n <= SEGMENT.gs) setBounds(core, n)
 }
 
-/** Real-address and virtual-8086 mode: the base follows from the selector, all else stays or is fixed. */
+/** Real-address and virtual-8086 mode: the base follows from the selector; the rest is unchanged or fixed. */
 export function setRealSegment(core: Core, n: number, selector: number): void {
   const v86 = isV86(core)
   const limit = v86 ? 0xffff : core.segmentLimit(n)
@@ -49,7 +49,7 @@ export function setNullSegment(core: Core, n: number, selector: number): void {
   setSegment(core, n, selector, 0, 0, 0, RIGHTS.unusable)
 }
 
-/** Makes a register null as a change of privilege does: selector and validity change, base and limit stay. (SDM Vol. 2, "IRET", "RET") */
+/** Makes a register null as a change of privilege does: selector and validity change, base and limit do not. (SDM Vol. 2, "IRET", "RET") */
 export function invalidateSegment(core: Core, n: number): void {
   const at = segment(n)
   core.set32(at + SEG.selector, 0)
@@ -86,8 +86,8 @@ export function setAllBounds(core: Core): void {
 }
 
 /**
- * Slow limit and type check of an access in a mode with segments: offset in the `address` slot, `info` bytes | segment number << 16 |
- * write << 24. 0 when it is allowed after all. (SDM Vol. 3A, "Limit Checking", "Type Checking")
+ * Slow limit and type check of an access in a mode with segments: offset in the `address` slot, `info` bytes | segment number << 16 | write << 24. 0
+ * if it is allowed. (SDM Vol. 3A, "Limit Checking", "Type Checking")
  */
 export function checkSegment(core: Core, info: number): 0 | 1 {
   const n = (info >>> 16) & 0xff
@@ -117,6 +117,6 @@ function segmentAllows(
       return offset > limit && last <= (rights & RIGHTS.big ? 0xffff_ffff : 0xffff)
     }
   }
-  // At a limit of 4 GiB the access wraps; the manual leaves it to the model.
+  // At a limit of 4 GiB the access wraps; this is model-specific.
   return last <= limit || limit === 0xffff_ffff
 }

@@ -1,7 +1,7 @@
 /**
- * The interrupt shadow: what STI, MOV SS and POP SS hold off until the instruction behind them is done. It is part of the mode key, so that this one
- * instruction has a block of its own, and no other code looks for it. (SDM Vol. 3A, "Masking Maskable Hardware Interrupts", "Masking Exceptions and
- * Interrupts When Switching Stacks")
+ * The interrupt shadow: STI, MOV SS and POP SS block interrupts until the next instruction is done. It is part of the mode key, so that this
+ * instruction has a separate block and no other code needs to check for a shadow. (SDM Vol. 3A, "Masking Maskable Hardware Interrupts", "Masking
+ * Exceptions and Interrupts When Switching Stacks")
  */
 import type { Core } from './core.ts'
 import { S } from './layout.ts'
@@ -11,12 +11,12 @@ import { MODE } from './mode.ts'
 export const SHADOW = { none: 0, sti: 1, movSs: 2 } as const
 export type Shadow = (typeof SHADOW)[keyof typeof SHADOW]
 
-/** Shields the next instruction, or ends that. */
+/** Starts or ends the shadow of the next instruction. */
 export function setShadow(core: Core, shadow: Shadow): void {
   const mode = core.get32(S.mode)
   core.set32(S.shadow, shadow)
   core.set32(S.mode, shadow ? mode | MODE.shadow : mode & ~MODE.shadow)
 }
 
-/** That of the next instruction, or of the running one where it is the processor's loop that runs it. */
+/** The shadow of the next instruction, or of the running one if the run loop single-steps it. */
 export const shadowOf = (core: Core): Shadow => (core.get32(S.shadow) || core.covered) as Shadow

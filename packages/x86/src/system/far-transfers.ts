@@ -1,4 +1,4 @@
-/** Far JMP, CALL and RET, IRET, INT n and their kin, with gates and task switches. (SDM Vol. 2A "CALL", "INT n", "IRET", "JMP"; Vol. 2B "RET") */
+/** Far JMP, CALL and RET, IRET, INT n and similar, with gates and task switches. (SDM Vol. 2A "CALL", "INT n", "IRET", "JMP"; Vol. 2B "RET") */
 import { GuestFault, JUMPED, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { deliverThroughTable, innerStack } from '../events/gate.ts'
 import { enterDebugHandler } from '../events/debug.ts'
@@ -21,7 +21,7 @@ const fault = (vector: number, code = 0): never => {
 }
 const errorOf = (selector: number): number => selector & 0xfffc
 
-/** Where a far transfer goes: kept as halves, for RIP has 64 bits in 64-bit mode. */
+/** Target of a far transfer, in halves because RIP has 64 bits in 64-bit mode. */
 interface Target {
   readonly low: number
   readonly high: number
@@ -29,7 +29,7 @@ interface Target {
 const cut = (low: number, high: number, bytes: Bytes): Target =>
   bytes === 8 ? { low, high } : { low: bytes === 2 ? low & 0xffff : low, high: 0 }
 
-/** RIP must lie inside the new code segment, or be canonical where that is 64-bit code. */
+/** RIP must be inside the new code segment, or canonical for 64-bit code. */
 function checkTarget(core: Core, d: Descriptor, { low, high }: Target): void {
   if (isLong(core) && d.rights & RIGHTS.long) {
     const shift = core.paging.canonicalShift
@@ -146,7 +146,7 @@ function throughCallGate(core: Core, selector: number, gate: Descriptor, call: b
   const newCpl = call && !d.isConforming ? d.privilege : cpl
   if (newCpl < cpl) return callInner(core, d, cs, target, newCpl, bytes, gate.high & 0x1f)
   if (call) {
-    // On a 64-bit stack where the target is 64-bit code.
+    // On a 64-bit stack if the target is 64-bit code.
     const stack = pushReturn(
       core,
       long ? Stack.flat(core, core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4), cpl) : Stack.current(core),
@@ -233,7 +233,7 @@ function retf(core: Core): Outcome {
   return goOnAt(core, target.low, target.high)
 }
 
-/** The code segment that RET or IRET goes back to. */
+/** The code segment to which RET or IRET returns. */
 function returnCode(core: Core, cs: number, cpl: number): Descriptor {
   if (isNull(cs)) fault(VECTOR.GP)
   const code = errorOf(cs)
@@ -278,7 +278,7 @@ function returnOuter(
   const size = to64 ? 64 : core.segmentAttributes(SEGMENT.ss) & RIGHTS.big ? 32 : 16
   const top = new Stack(core, size, low, bytes === 8 ? high : 0, cpl, { base: 0, limit: -1, rights: 0 })
   top.move(release)
-  // A 16-bit stack leaves the rest of RSP alone, which is then what was popped from.
+  // A 16-bit stack does not change the rest of RSP, which keeps the value of the popped stack.
   if (size === 16) stack.commit()
   top.commit()
   if (outer) dropInnerSegments(core, cpl)
@@ -291,7 +291,7 @@ function returnFlags(core: Core, image: number, bytes: Bytes, cpl: number): void
   if (cpl <= ioPrivilege(old)) mask |= FLAG.IF
   if (cpl === 0) mask |= FLAG.IOPL
   if (bytes !== 2) mask |= FLAG.RF | FLAG.AC | FLAG.ID | (cpl === 0 ? FLAG.VIF | FLAG.VIP : 0)
-  // RF matters to instruction breakpoints alone.
+  // RF affects only instruction breakpoints.
   const image_ = core.debugging ? image : image & ~FLAG.RF
   writeFlags(core, (old & ~mask) | (image_ & mask))
 }
@@ -301,7 +301,7 @@ function iret(core: Core): Outcome {
   return returnFromInterrupt(core)
 }
 
-/** Ends the blocking of NMIs, even where it faults. One that waits comes in behind this instruction. (SDM Vol. 3A, "Handling Multiple NMIs") */
+/** Ends the blocking of NMIs, even if it faults. A pending NMI is delivered after this instruction. (SDM Vol. 3A, "Handling Multiple NMIs") */
 function unblocking(core: Core): Outcome {
   core.set32(S.nmiBlocked, 0)
   core.unblocksNmi = true
@@ -384,7 +384,7 @@ function iretToV86(core: Core, stack: Stack, target: Target, cs: number, image: 
 
 // ------------------------------------------------------------------ software interrupts
 
-/** Delivered with the next instruction's RIP; a fault on the way is one of this instruction. */
+/** Delivered with the next instruction's RIP; a fault during delivery belongs to this instruction. */
 function softwareInterrupt(core: Core, kind: EventKind, vector: number): Outcome {
   const length = core.recordLength()
   core.settleRip()
@@ -403,7 +403,7 @@ function softwareInterrupt(core: Core, kind: EventKind, vector: number): Outcome
     core.settleRip()
     return LEFT
   }
-  // TF is cleared, and nothing is stepped. What MOV SS held back comes with INT1, or before the handler's first instruction.
+  // TF is cleared, and there is no single step. Breakpoints delayed by MOV SS are delivered with INT1, or before the handler's first instruction.
   core.stepping = false
   if (kind === EVENT.privilegedSoftware && core.pendingDebug) enterDebugHandler(core)
   return goOn(core)

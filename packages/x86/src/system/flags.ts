@@ -1,4 +1,4 @@
-/** What changes of RFLAGS lead to, where it is more than the bits: TF, AC, newly open interrupts. */
+/** Consequences of changes to RFLAGS: TF, AC, newly enabled interrupts. */
 import type { Core, Outcome, SystemRoutine } from '../state/core.ts'
 import { S } from '../state/layout.ts'
 import { updateMode } from '../control/update-mode.ts'

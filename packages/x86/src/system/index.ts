@@ -1,4 +1,4 @@
-/** System routines: what instructions do that is too long or too seldom for wasm. Dispatched by number. */
+/** System routines: behaviour of instructions that is too long or too rare for wasm. Dispatched by number. */
 import { GuestFault, Left, LEFT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { deliverException } from '../events/deliver.ts'
 import { EXIT, S } from '../state/layout.ts'
@@ -32,7 +32,7 @@ const conditions: Readonly<Record<string, (core: Core) => void>> = {
 const names = Object.keys(ROUTINES)
 export const SYSTEM_ROUTINES: readonly SystemRoutine[] = Object.values(ROUTINES)
 /**
- * What comes before the VM exit of an instruction: what makes it undefined, privilege, the I/O permission bitmap. By routine. (SDM Vol. 3C,
+ * Checks that precede an instruction's VM exit: conditions that make it undefined, privilege, the I/O permission bitmap. By routine. (SDM Vol. 3C,
  * "Relative Priority of Faults and VM Exits")
  */
 const CONDITIONS: readonly (((core: Core) => void) | undefined)[] = names.map((name) =>

@@ -1,4 +1,4 @@
-/** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions that exist to exit. (SDM Vol. 2, their own pages) */
+/** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions whose only effect is an exit. (SDM Vol. 2, their own pages) */
 import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { currentAccess, readLinear, readLinear64 } from '../paging/access/linear.ts'
 import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb/tlb.ts'
@@ -77,13 +77,13 @@ function random(core: Core): Outcome {
   return NEXT
 }
 
-/** (linear address). Non-canonical addresses are no operation. */
+/** (linear address). Non-canonical addresses have no effect. */
 function invlpg(core: Core): Outcome {
   flushPage(core, core.get32(S.args), core.get32(S.args + 4))
   return NEXT
 }
 
-/** (type, linear address of the descriptor). The TLB holds one address space only, so that any other's is empty. */
+/** (type, linear address of the descriptor). The TLB has only the current address space. */
 function invpcid(core: Core): Outcome {
   const type = core.arg(0)
   const linear = core.arg(1)
@@ -135,22 +135,22 @@ function mwait(core: Core): Outcome {
   return leaveAfter(core, EXIT.halt)
 }
 
-/** There is nothing to do but to ask whether it exits. */
+/** Only calls the intercept hook. */
 const nothing = (): Outcome => NEXT
 
-/** VMX is not advertised: outside non-root operation, where the intercept takes them, its instructions are undefined. */
+/** VMX is not advertised: its instructions are undefined outside non-root operation, where they are intercepted. */
 const undefinedOpcode = (): Outcome => {
   throw new GuestFault(VECTOR.UD)
 }
 
-/** An x87, MMX or SSE instruction that CR0 or CR4 turns off: which exception depends on the opcode. (SDM Vol. 3A, "CR0.EM", "CR0.TS") */
+/** An x87, MMX or SSE instruction disabled by CR0 or CR4: the exception depends on the opcode. (SDM Vol. 3A, "CR0.EM", "CR0.TS") */
 function fpuUnavailable(core: Core): Outcome {
   const cr0 = core.get32(S.cr0)
   if (isX87(core)) return core.raise(VECTOR.NM)
   return core.raise(cr0 & CR0.ts && !(cr0 & CR0.em) ? VECTOR.NM : VECTOR.UD)
 }
 
-/** The running instruction's opcode, behind its prefixes, is WAIT or D8 to DF. */
+/** The running instruction's opcode, after its prefixes, is WAIT or D8 to DF. */
 function isX87(core: Core): boolean {
   const rip = core.recordRip() + core.get64(S.csBase)
   for (let i = 0n; i < 15n; i++) {
@@ -172,8 +172,8 @@ const PREFIXES = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 
 /** FERR# is asserted. In the status word's slot, above its 16 bits: what clears the exception clears it. */
 const FERR = 0x10000
 /**
- * Pending x87 exception with CR0.NE clear: FERR# is asserted, and the processor waits for the interrupt it brings, unless IGNNE# is asserted.
- * (SDM Vol. 1, "MS-DOS Compatibility Sub-mode")
+ * Pending x87 exception with CR0.NE clear: FERR# is asserted, and the processor waits for the resulting interrupt, unless IGNNE# is asserted. (SDM
+ * Vol. 1, "MS-DOS Compatibility Sub-mode")
  */
 function x87Pending(core: Core): Outcome {
   const status = core.get32(S.fpuStatus)
@@ -188,7 +188,7 @@ function notInCompatibilityMode(core: Core): void {
   if (isLong(core) && !in64BitCode(core)) throw new GuestFault(VECTOR.UD)
 }
 
-/** What comes before the routines and the exits of their instructions. */
+/** Checks that precede the routines and the exits of their instructions. */
 export const machineConditions: Record<string, (core: Core) => void> = {
   rdtsc: timeAllowed,
   rdtscp: timeAllowed,

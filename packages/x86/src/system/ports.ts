@@ -12,7 +12,7 @@ import { leaveAfter } from '../control/leave.ts'
 
 const TR = segment(SEGMENT.tr)
 
-/** #GP(0) unless IOPL or the TSS's bitmap lets the access through. */
+/** #GP(0) unless IOPL or the TSS's bitmap allows the access. */
 export function checkPort(core: Core, port: number, bytes: number): void {
   const flags = core.get32(S.flags)
   if (!(core.get32(S.cr0) & CR0.pe)) return
@@ -52,7 +52,7 @@ function output(core: Core): Outcome {
   return core.get32(S.attention) ? leaveAfter(core, EXIT.attention) : NEXT
 }
 
-/** Sets the `address` slot to the linear address of an offset. Throws where the segment forbids it. */
+/** Sets the `address` slot to the linear address of an offset. Throws if the segment does not allow it. */
 function locate(core: Core, n: number, low: number, high: number, bytes: number, write: boolean): void {
   core.set32(S.address, low)
   core.set32(S.address + 4, high)
@@ -100,7 +100,7 @@ const stringIo =
       advance(core, write ? RSI : RDI, step, size)
       if (!repeated) return NEXT
       advance(core, RCX, -1, size)
-      // Elements are paid for as those of other strings (semantics/string.ts). A single step has no budget beyond its instruction.
+      // Elements count against the budget as those of other strings (semantics/string.ts). A single step has a budget of one instruction.
       core.set32(S.budget, core.get32(S.budget) - 1)
       if (countIsZero(core, size)) return NEXT
       if (sliceIsOver(core)) {
@@ -110,7 +110,7 @@ const stringIo =
     }
   }
 
-/** Write permission is found out before the port is read. */
+/** Write permission is checked before the port is read. */
 function inputElement(core: Core, port: number, bytes: number, size: number): boolean {
   locate(core, SEGMENT.es, offsetOf(core, RDI, size), upperOf(core, RDI, size), bytes, true)
   if (slowModify(core, bytes)) return false

@@ -1,4 +1,4 @@
-/** Descriptor-table registers, segment loads, and what asks about descriptors: LAR, LSL, VERR, VERW. (SDM Vol. 2, their own pages) */
+/** Descriptor-table registers, segment loads, and queries of descriptors: LAR, LSL, VERR, VERW. (SDM Vol. 2, their own pages) */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
@@ -33,7 +33,7 @@ function storeTable(core: Core): Outcome {
   const access = currentAccess(core)
   const write = (offset: number, bytes: 2 | 4, value: number) =>
     writeLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, value, access)
-  // The far end first: a fault leaves nothing half written.
+  // The far end first, so that a fault leaves nothing partly written.
   if (in64BitCode(core)) write(6, 4, core.get32(at + SEG.base + 4))
   write(2, 4, core.get32(at + SEG.base))
   write(0, 2, core.get32(at + SEG.limit) & 0xffff)
@@ -98,7 +98,7 @@ const setZero = (core: Core, zero: boolean): void => {
   core.set32(S.zr + 4, 0)
 }
 
-/** The descriptor if the selector names one that CPL and RPL may know of. */
+/** The descriptor, if CPL and RPL allow access to it. */
 function visible(core: Core, selector: number): Descriptor | undefined {
   const d = isNull(selector) ? undefined : findDescriptor(core, selector)
   if (!d) return undefined
@@ -108,7 +108,7 @@ function visible(core: Core, selector: number): Descriptor | undefined {
 
 const bitSet = (...types: number[]): number => types.reduce((all, type) => all | (1 << type), 0)
 const T = SYSTEM_TYPE
-/** System types that LAR and LSL know, outside and inside long mode. */
+/** System types that LAR and LSL accept, outside and inside long mode. */
 const LAR_TYPES = [
   bitSet(T.tss16, T.ldt, T.busyTss16, T.callGate16, T.taskGate, T.tss32, T.busyTss32, T.callGate32),
   bitSet(T.ldt, T.tss32, T.busyTss32, T.callGate32),

@@ -17,7 +17,7 @@ export function tlbEntry(b: IrBuilder, linear: Value): Value {
   return b.add(b.slot(S.tlb, 'i32'), index)
 }
 export const tlbTag = (b: IrBuilder, entry: Value, access: TlbAccess): Value => b.rawLoad('i64', entry, TLB[access], 64)
-/** What the tag must be: the page of the last byte, so that an access that crosses a page misses. */
+/** The tag for a hit: the page of the last byte, so that an access that crosses a page misses. */
 export const pageOfLastByte = (b: IrBuilder, linear: Value, bytes: number): Value =>
   b.and(bytes === 1 ? linear : b.add(linear, bytes - 1), -4096)
 /** HPA behind a linear address whose tag fits. */
