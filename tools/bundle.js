@@ -40,9 +40,14 @@ const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run
 const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile-thread.js', root))
 /** Of the thread's code what only a configuration that it reads itself needs. */
 const CONFIG_READER = /packages\/hypervisor\/dist\/composition\/config-(load|text)\.js|node_modules\/yaml\//
+/** What the thread's code and that of a network, which is loaded apart, both need. */
+const GROUND = new RegExp(String.raw`packages\/(contracts|host-node\/dist\/(host-network|sockets))|^\0later:`)
 const THREAD_CHUNKS = {
   includeDependenciesRecursively: false,
-  groups: [{ name: 'config-reader', test: CONFIG_READER }],
+  groups: [
+    { name: 'config-reader', test: CONFIG_READER },
+    { name: 'ground', test: GROUND },
+  ],
 }
 
 /** A module that a thread is started for names itself; in a bundle, the file that has it. */

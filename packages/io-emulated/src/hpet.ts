@@ -1,5 +1,5 @@
 /**
- * High-precision event timers: a 64-bit counter of 100 MHz and three comparators. Knows no interrupt controller.
+ * High-precision event timers: a 64-bit counter of 100 MHz and three comparators. Independent of the interrupt controller.
  * (Intel, "IA-PC HPET Specification", revision 1.0a) @hot
  */
 

@@ -14,7 +14,7 @@ export interface NetworkOptions {
   readonly network?: string
   readonly forward?: readonly string[]
   readonly loopback?: readonly string[]
-  /** No stack was named: what nobody composed may have what is usual. */
+  /** No stack was named: a default composition may have what is usual. */
   readonly usual: boolean
 }
 

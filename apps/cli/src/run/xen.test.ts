@@ -42,7 +42,7 @@ describe('xen-like', { timeout: 60_000 }, () => {
 
   it('says that a kernel takes no paravirtual start', async () => {
     const { status, err } = await spawnCli(['run', stack, '--kernel', path('guests/hello/hello.elf')])
-    expect(status).toBe(3)
+    expect(status).toBe(2)
     expect(err).toMatch(/XEN_ELFNOTE_XEN_VERSION is not there\n.*boot it by linux or pvh/s)
   })
 })

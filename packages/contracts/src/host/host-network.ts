@@ -71,7 +71,7 @@ export interface HostNetwork {
   nameServers(): readonly string[]
   /** Random bytes: sequence numbers, ports, addresses. */
   random(into: Uint8Array): void
-  /** A path at which programs of the same user meet: nobody else can listen there, or connect. */
+  /** A path at which programs of the same user meet: no other user can listen there, or connect. */
   meetingPath(name: string): string
   /** Start a program of the host. Rejects with a `NonrootError` if it is not there. */
   start(program: string, args: readonly string[]): Promise<StartedProgram>

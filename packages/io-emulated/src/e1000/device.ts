@@ -1,4 +1,4 @@
-/** An Intel 82540EM ("e1000"), as a PCI function: registers, rings and interrupts between a driver and a cable. Knows no network. @hot */
+/** An Intel 82540EM ("e1000"), as a PCI function: registers, rings and interrupts between a driver and a cable. Independent of the network behind the cable. @hot */
 
 import { NetworkCable, NO_OFFLOADS } from '@nonroot/contracts'
 import type {
@@ -211,7 +211,7 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
     if (value & Control.reset) return this.#initialise()
     const before = this.registers[Reg.control >> 2]!
     this.registers[Reg.control >> 2] = value & ~Control.phyReset
-    // The driver switched the link on: it is told when it is up.
+    // The driver switched the link on: it is notified when it is up.
     if (value & ~before & Control.setLinkUp && this.#linkUp) this.cause(Cause.linkChanged)
   }
 
@@ -377,7 +377,7 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
     this.cause(Cause.received)
   }
 
-  /** Frames that the driver was told of. */
+  /** Frames that the driver was notified of. */
   #told = 0
 
   // The link

@@ -69,7 +69,7 @@ export const TxOption = { ip: 1, transport: 2 } as const
 export const ContextCommand = { tcp: 1, ip4: 2 } as const
 export const Rx = { length: 8, status: 12 } as const
 export const RxStatus = { done: 1, end: 2, ignoreChecksum: 4 } as const
-/** Frame check sequence: nobody makes one, but drivers expect its place. */
+/** Frame check sequence: none is made, but drivers expect its place. */
 export const CRC = 4
 
 /** PHY: a Marvell 88E1011, with a link partner that does everything. Register by number. */

@@ -1,6 +1,6 @@
 /**
  * Frames over a stream of bytes: each with its length before it, four bytes, big-endian, as passt and QEMU's stream netdev have it. Bounded both ways.
- * Knows no protocol and no socket.
+ * Independent of protocols and sockets.
  */
 
 import { LONGEST_FRAME, SHORTEST_FRAME } from '@nonroot/contracts'

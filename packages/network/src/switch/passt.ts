@@ -8,7 +8,7 @@ import { StreamNetwork } from './stream-network.ts'
 const TRIES = 100
 const BETWEEN_MS = 50
 
-/** In the foreground, and as who we are: started by root it would become nobody, who cannot enter our folder. */
+/** In the foreground, and as who we are: started by root it would switch to the user `nobody`, who cannot enter our folder. */
 const ARGUMENTS = ['--foreground', '--quiet', '--runas', '0'] as const
 
 export async function openPasst(

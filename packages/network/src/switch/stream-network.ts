@@ -1,4 +1,4 @@
-/** A network that is a stream of frames to somebody else: another VM, passt, QEMU. The link is down while nobody is there. */
+/** A network that is a stream of frames to somebody else: another VM, passt, QEMU. The link is down while no peer is connected. */
 
 import { ALL_OFFLOADS, ConnectError, NO_WORK, NonrootError } from '@nonroot/contracts'
 import type {
@@ -36,7 +36,7 @@ export class StreamNetwork implements NetworkBackend, CableEnd {
     this.mtu = mtu
   }
 
-  /** Reach the other side now, and again whenever it goes away. Rejects if nobody is there. */
+  /** Reach the other side now, and again whenever it goes away. Rejects if no peer answers. */
   async dial(dial: Dial, name: string): Promise<this> {
     this.#dial = dial
     try {

@@ -75,7 +75,7 @@ export class Switch {
 
   /** A frame came in at a port. */
   forward(from: SwitchPort, frame: Uint8Array, work: Readonly<FrameWork>): void {
-    // A group address is nobody's: nothing comes from one.
+    // A group address has no owner: nothing comes from one.
     if (frame[MAC]! & 1) return
     this.#learn(addressAt(frame, MAC), from)
     const place = frame[0]! & 1 ? undefined : this.#places.get(addressAt(frame, 0))
