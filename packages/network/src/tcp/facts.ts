@@ -17,9 +17,9 @@ export const MOST_WINDOW = 256 * 1024
 export const LEAST_WINDOW = 16 * 1024
 
 export const MS = 1e6
-/** RFC 6298, with Linux's lower bound in place of a second: the cable is short. */
+/** RFC 6298. A second at least: the cable loses nothing by itself, but a host that has other work lets the guest wait for long. */
 export const FIRST_RTO = 1000 * MS
-export const LEAST_RTO = 200 * MS
+export const LEAST_RTO = 1000 * MS
 export const MOST_RTO = 60_000 * MS
 /** Retransmissions without an answer until a connection is given up: some two minutes. (RFC 9293, R2: at least 100 s) */
 export const MOST_RETRIES = 9

@@ -65,7 +65,7 @@ describe('RFC 6298: retransmission after silence', () => {
     peer.send('A', { seq: 1, ack: 1001 })
     const { roundTrip } = peer.connection.sender
     expect(roundTrip.smoothed).toBe(40e6)
-    peer.wait(500)
+    peer.wait(1100)
     peer.now += 7000e6
     peer.send('A', { seq: 1, ack: 1101 })
     expect(roundTrip.smoothed).toBe(40e6)

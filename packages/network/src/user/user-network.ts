@@ -50,6 +50,8 @@ const MOST_OPENING = 512
 /** Bytes that all connections together should buffer each way: each gets its share when it is opened. */
 const BUFFER_BUDGET = 64 * 1024 * 1024
 const EXPIRE_UDP_NS = 10e9
+/** A timer that is later than this was held up by the host. */
+const MOST_LATE_NS = 20e6
 /** Ports of the gateway that forwarded connections come from, where the client's own is taken. */
 const FIRST_PORT = 49152
 const Icmp4 = { echoReply: 0, unreachable: 3, echo: 8 } as const
@@ -96,6 +98,7 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
   #log: Log | undefined
   #timer: Timer | undefined
   #timerAt = Infinity
+  #postponed = false
   #udpExpiryNs = 0
   #closed = false
   #counters:
@@ -730,9 +733,16 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
   }
 
   readonly #expire = (): void => {
+    const now = this.nowNs()
+    const late = now - this.#timerAt
     this.#timer = undefined
     this.#timerAt = Infinity
-    const now = this.nowNs()
+    // The VM did not run meanwhile: what the guest would have answered it can answer only now.
+    if (late > MOST_LATE_NS && !this.#postponed) {
+      this.#postponed = true
+      return this.rearm(now + MOST_LATE_NS)
+    }
+    this.#postponed = false
     let next = Infinity
     this.#flows.forEach((flow) => {
       const { connection } = flow
