@@ -2,6 +2,7 @@ import { createDeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { GatedLine } from './gated-line.ts'
 import { Hpet } from './hpet.ts'
+import { startPc } from './pc-bench.test.ts'
 
 const AT = 0xfed00000
 const COUNTING = 1
@@ -157,5 +158,59 @@ describe('timers', () => {
     expect([second.line(20).raised, second.read(0xf0)]).toEqual([true, 10_000])
     second.hpet.reset()
     expect([second.line(20).raised, second.read(0x20), second.read(0xf0)]).toEqual([false, 0, 0])
+  })
+})
+
+describe('in the PC', () => {
+  /** As Linux sets up its tick: everything stopped and zeroed, accumulator, period, then the counter starts. */
+  it.each([
+    { what: 'the I/O APIC', pin: true },
+    { what: 'the 8259', pin: false },
+  ])('is the tick that legacy replacement brings, by $what', ({ pin }) => {
+    const { pc, clock, writeMmio, readMmio, writePort } = startPc({ options: { hpet: true } })
+    const { interruptController } = pc
+    expect(pc.describe!().hpet).toEqual({ address: AT })
+    interruptController.hasPending(0)
+    writeMmio(0xfee000f0, 0x1ff)
+    writePort(0x43, 0x34)
+    for (const byte of [0x9c, 0x2e]) writePort(0x40, byte)
+    if (pin) {
+      writeMmio(0xfee00350, 0x10000)
+      for (const [register, value] of [
+        [0x15, 0],
+        [0x14, 0x30],
+      ] as const) {
+        writeMmio(0xfec00000, register)
+        writeMmio(0xfec00010, value)
+      }
+    } else {
+      for (const [port, value] of [
+        [0x20, 0x11],
+        [0x21, 0x30],
+        [0x21, 4],
+        [0x21, 1],
+        [0x21, 0xfe],
+      ] as const)
+        writePort(port, value)
+    }
+    const write = (register: number, value: number): void => writeMmio(AT + register, value)
+    write(0x10, 0)
+    write(0xf0, 0)
+    write(0xf4, 0)
+    write(0x10, LEGACY)
+    const PERIOD = 400_000
+    write(0x100, readMmio(AT + 0x100) | ENABLED | PERIODIC | SET | BITS32)
+    write(0x108, PERIOD)
+    write(0x108, PERIOD)
+    write(0x10, LEGACY | COUNTING)
+    const taken: number[] = []
+    for (let ms = 0; ms < 40; ms++) {
+      clock.advanceNs(1e6)
+      if (!interruptController.hasPending(0)) continue
+      taken.push(interruptController.acknowledge(0))
+      if (pin) writeMmio(0xfee000b0, 0)
+      else writePort(0x20, 0x20)
+    }
+    expect(taken).toEqual(Array.from({ length: 10 }, () => 0x30))
   })
 })
