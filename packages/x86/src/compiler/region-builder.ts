@@ -222,7 +222,7 @@ export class RegionBuilder extends RegionOperands {
     this.break(this.#computed)
   }
 
-  // ------------------------------------------------------------------ ways out
+  // ------------------------------------------------------------------ exits
 
   leave(): void {
     this.leaveAt(this.position())

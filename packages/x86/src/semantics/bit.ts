@@ -138,7 +138,7 @@ const doubleShift =
     )
   }
 
-/** BT and its kin: a register offset reaches beyond the memory operand, as a signed bit number. (SDM Vol. 2A, "BT") */
+/** BT and similar: a register offset may address bits outside the memory operand, as a signed bit number. (SDM Vol. 2A, "BT") */
 const bitTest =
   (change: ((b: SemanticsBuilder, value: Value, mask: Value) => Value) | undefined): Semantics =>
   (b, dst, offset) => {

@@ -174,7 +174,7 @@ const movbe: Semantics = (b, dst, src) => dst!.write(reverseBytes(b, src!.read()
 /** CRC-32C, bit-reflected: the polynomial 11EDC6F41H mirrored. (SDM Vol. 2A, "CRC32") */
 const POLYNOMIAL = 0x82f6_3b78
 
-/** What the register holds `steps` bits after it held `value`. */
+/** Value of the register after `steps` bits, starting from `value`. */
 function divided(value: number, steps: number): number {
   let crc = value
   for (let n = 0; n < steps; n++) crc = (crc >>> 1) ^ (crc & 1 ? POLYNOMIAL : 0)

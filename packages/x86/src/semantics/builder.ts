@@ -51,7 +51,7 @@ export interface Operand {
   read(): Value
   /** Registers: 32-bit writes clear the upper half. Memory operands may fault here, unless `readToWrite` came before. */
   write(value: Value): void
-  /** Read with the intent to write: a fault of the write shows now. Each call builds the access anew: call it once. */
+  /** Reads an operand that will be written: faults of the write occur now. Each call emits the access again: call it once. */
   readToWrite(): Value
   /** Effective address (offset in its segment), i64, cut to the address size. Memory operands only. */
   address(): Value
@@ -70,7 +70,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
     this.cpu = this.param(0)
   }
 
-  /** What is built from now on belongs to this instruction. */
+  /** Code built from now on belongs to this instruction. */
   protected begin(instruction: Instruction, flagsDead: boolean): void {
     this.instruction = instruction
     this.flagsDead = flagsDead
@@ -104,10 +104,10 @@ export abstract class SemanticsBuilder extends IrBuilder {
   protected abstract effectiveAddress(): Value
   /** i64 base of the segment in use, or undefined where it is 0 by definition. `index`: a segment number, or the operand's own. */
   protected abstract segmentAddress(which: number | 'operand'): Value
-  /** What the TLB does not answer (paging/access/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not fit. */
+  /** A TLB miss (paging/access/slow-path.ts): the host address as in `#translate`. Leaves on a fault. `tag`: the one that did not match. */
   protected abstract slowHost(access: 'read' | 'modify', linear: Value, bytes: number, segmentNumber: number, tag: Value): Value
   protected abstract slowWrite(linear: Value, value: Value, bytes: number, segmentNumber: number, tag?: Value): void
-  /** Whether the access needs no look at the TLB of its own. */
+  /** Whether the access needs no TLB lookup of its own. */
   protected near(_linear: Value, _bytes: number, _access: 'read' | 'write'): Near | undefined {
     return undefined
   }
@@ -115,7 +115,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
   abstract leave(): void
   /** Ends the block: continue at `rip`, already checked. */
   abstract jump(rip: Value): void
-  /** Ends the block by a relative branch. Without a condition it is always taken. */
+  /** Ends the block with a relative branch. Without a condition it is always taken. */
   abstract branch(condition?: Value): void
   /** The block ends here and continues with the next instruction, after something that changes how code decodes or translates. */
   abstract endBlock(): void
@@ -451,7 +451,7 @@ export abstract class SemanticsBuilder extends IrBuilder {
       if (mmx) return this.writeMmx(field, value)
       if (value.type === 'v128') return this.writeVector(field, value)
       const all = this.readVector(field)
-      // A narrower write leaves the rest of the register alone.
+      // A narrower write does not change the rest of the register.
       this.writeVector(field, width === 32 ? this.lane('i32x4.replace_lane', [0], all, this.wrap(value)) : this.lane('i64x2.replace_lane', [0], all, value))
     }
     return { width, isMemory: false, spec, read, readToWrite: read, write, address: () => { throw new Error('a register has no address') } }

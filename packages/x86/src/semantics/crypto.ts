@@ -1,4 +1,4 @@
-/** AES, carry-less multiplication and SHA. (SDM Vol. 2, "AESENC", "PCLMULQDQ", "SHA1RNDS4" and their kin; FIPS 197, FIPS 180-4) */
+/** AES, carry-less multiplication and SHA. (SDM Vol. 2, "AESENC", "PCLMULQDQ", "SHA1RNDS4" and others; FIPS 197, FIPS 180-4) */
 import type { Semantics, SemanticsBuilder, Value } from './builder.ts'
 import { binary, every, high64, lanes, low64, pair, run, shuffle, shuffleLanes, splat, unary, zero } from './vector.ts'
 

@@ -16,7 +16,7 @@ const LEAVES_UNDEFINED = new Set(['rol', 'ror'])
 const COUNTED = new Set('shl shr sar rol ror'.split(' '))
 const ONLY_READS = new Set(['cmp', 'test'])
 
-/** What is asked of every decoded instruction, worked out once a row. Flags are bits. */
+/** Properties of every decoded instruction, computed once for each row. Flags are bits. */
 interface FlagFacts {
   readonly isQuiet: boolean
   readonly canDrop: boolean
@@ -38,7 +38,7 @@ const factsOf = (row: Row): FlagFacts => (known[row.id] ??= flagFacts(row))
 
 function flagFacts({ semantics, operands, flags }: Row): FlagFacts {
   const { reads, writes, undefined: left, count } = flags
-  // What is called with a count has found that it is not 0; the rotates then write OF, too.
+  // Instructions called with a count have found that it is not 0; rotates then write OF, too.
   const replacesAll = count !== undefined || (WRITES_FLAGS_LAST.has(semantics) && !LEAVES_UNDEFINED.has(semantics))
   return {
     isQuiet: QUIET.has(semantics),
@@ -57,10 +57,10 @@ export const isQuiet = ({ isMemory, row }: Instruction): boolean => !isMemory &&
 /** Whether the instruction can be built without its flags. */
 export const canDropFlags = ({ row }: Instruction): boolean => factsOf(row).canDrop
 
-/** Whether it may write over the code behind it, which then may show flags that it would have hidden. */
+/** Whether it may overwrite the code after it, which may then expose flags that would have been dead. */
 export const mayWriteCode = ({ isMemory, row }: Instruction): boolean => isMemory && factsOf(row).writesOperand
 
-// Of 64-bit operands the count has a bit more; that alone is not asked about.
+// 64-bit operands have one more bit of count; only that bit is not checked.
 const countsSurely = ({ row, immediate }: Instruction): boolean => factsOf(row).isCounted && (immediate & 31) !== 0
 const readsFlags = (instruction: Instruction): boolean => factsOf(instruction.row).reads !== 0 && !countsSurely(instruction)
 

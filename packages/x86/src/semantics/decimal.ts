@@ -3,7 +3,7 @@ import { RAX } from '../state/layout.ts'
 import { type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 import { VECTOR } from '../state/register-bits.ts'
 
-/** The low digit is not one, or left one behind by a carry. */
+/** The low digit is not a decimal digit, or a carry out of it occurred. */
 const adjusts = (b: SemanticsBuilder, al: Value): Value => b.or(b.gtU(b.and(al, 15), 9), b.flag('af'))
 
 /** DAA (`sign` 1) and DAS (-1): the sum or difference of two packed pairs of digits. */

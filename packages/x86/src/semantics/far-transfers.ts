@@ -1,11 +1,14 @@
-/** Far transfers, gates and software interrupts: the operands; the rest is in system/far-transfers.ts. And BOUND. (SDM Vol. 2, the instructions' own pages) */
+/**
+ * The operands of far transfers, gates and software interrupts, whose work is in system/far-transfers.ts; and BOUND. (SDM Vol. 2, the instructions'
+ * own pages)
+ */
 import { type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 import { VECTOR } from '../state/register-bits.ts'
 import { readFarPointer } from './system.ts'
 
 const bytes = (b: SemanticsBuilder): Value => b.i32(b.operandSize / 8)
 
-/** Routines of this family never simply go on; the block end behind them is for those that do in non-root operation. */
+/** Routines of this family never continue with the next instruction, except in non-root operation, for which the block ends after them. */
 const transfer = (b: SemanticsBuilder, name: string, ...args: Value[]): void => {
   b.system(name, ...args)
   b.endBlock()

@@ -1,4 +1,4 @@
-/** MMX instructions without a twin on XMM registers; the rest are in packed.ts. */
+/** MMX instructions without a counterpart on XMM registers; the others are in packed.ts. */
 import { S } from '../state/layout.ts'
 import type { Semantics } from './builder.ts'
 import { fieldControl, low64, widen, zero } from './vector.ts'

@@ -2,7 +2,7 @@
 import { S } from '../state/layout.ts'
 import type { Semantics } from './builder.ts'
 
-/** The generator never runs dry: CF is always set, the other flags cleared. (SDM Vol. 2B, "RDRAND") */
+/** Random numbers are always available: CF is set, the other flags are cleared. (SDM Vol. 2B, "RDRAND") */
 const random: Semantics = (b, dst) => {
   b.system('random')
   dst!.write(b.truncate(b.slot(S.args), dst!.width))

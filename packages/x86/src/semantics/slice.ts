@@ -1,4 +1,4 @@
-/** What is left of a slice, for instructions that are paid for by the round. (state/slice.ts) */
+/** The rest of a slice, for instructions that count against the budget by iterations. (state/slice.ts) */
 import { S } from '../state/layout.ts'
 import type { SemanticsBuilder, Value } from './builder.ts'
 

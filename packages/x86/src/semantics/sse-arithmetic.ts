@@ -32,7 +32,7 @@ const scalar =
     scalarArithmetic(b, f, op, lowLane(b, f, whole), right, (bits) => b.writeVector('reg', withLowLane(b, f, whole, bits)))
   }
 
-/** HADDPS and its kin: neighbours, the destination's pairs first. */
+/** HADDPS and similar: adjacent lanes, the destination's pairs first. */
 const horizontal =
   (f: Format, op: Arithmetic): Semantics =>
   (b, dst, src) => {

@@ -75,7 +75,7 @@ const vector =
     convert(b, conversion, value.type === 'v128' ? value : widen(b, value), (result) => dst!.write(result))
   }
 
-/** CVTPS2PI and its kin: to an MMX register. */
+/** CVTPS2PI and similar: to an MMX register. */
 const vectorToMmx =
   (f: Format, truncate: boolean): Semantics =>
   (b, dst, src) => {
@@ -87,7 +87,7 @@ const vectorToMmx =
 
 const cvtdq2pd: Semantics = (b, dst, src) => dst!.write(b.op('f64x2.convert_low_i32x4_s', widen(b, src!.read())))
 
-/** Two integers from an MMX register; from memory there is nothing of MMX about the instruction. */
+/** Two integers from an MMX register. With a memory operand the instruction does not use MMX state. */
 function mmxSource(b: SemanticsBuilder, src: Operand): Value {
   if (src.isMemory) return widen(b, src.read())
   waitForX87(b)

@@ -43,7 +43,7 @@ export const DOUBLE: Format = {
 
 // ---------------------------------------------------------------------- MXCSR
 
-/** All exceptions masked, round to nearest, neither FTZ nor DAZ, and PE set already: a result that is merely inexact changes nothing. */
+/** All exceptions masked, round to nearest, neither FTZ nor DAZ, and PE already set: an inexact result changes no state. */
 const USUAL = { mask: 0xffe0, value: 0x1fa0 } as const
 export function usual(b: SemanticsBuilder): Value {
   return b.eq(b.and(b.slot(S.mxcsr, 'i32'), USUAL.mask), USUAL.value)
@@ -53,7 +53,7 @@ export function usual(b: SemanticsBuilder): Value {
 const usualButExact = (b: SemanticsBuilder): Value => b.eq(b.and(b.slot(S.mxcsr, 'i32'), USUAL.mask | 0x20), USUAL.value & ~0x20)
 
 
-/** After a call of the exact library: an unmasked exception ends the instruction with nothing written. */
+/** After a call of the exact library: an unmasked exception ends the instruction before it has written anything. */
 export function raiseUnmasked(b: SemanticsBuilder): void {
   b.ifUnlikely(b.slot(S.floatException, 'i32'), () => {
     b.setSlot(S.floatException, b.i32(0))
@@ -276,7 +276,7 @@ export function exactVector(
   raiseUnmasked(b)
   return b.slot(S.temp, 'v128')
 }
-/** The same with one operand: (cpu, number, destination, source, lanes). What the routine does not write is zero. */
+/** The same with one operand: (cpu, number, destination, source, lanes). Bytes that the routine does not write are zero. */
 export function exactUnary(b: SemanticsBuilder, routine: string, number: number | Value, source: Value, count: number): Value {
   const at = handOver(b, zero(b), source)
   const selector = typeof number === 'number' ? b.i32(number) : number

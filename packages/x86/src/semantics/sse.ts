@@ -9,7 +9,7 @@ import {
 /** Whole vectors: MOVAPS, MOVUPS, MOVDQA, MOVNTPS, ... Whether the address must be aligned is the row's business. */
 const move: Semantics = (_b, dst, src) => dst!.write(src!.read())
 
-/** MOVSS, MOVSD: a load clears the rest of the register, a move between registers leaves it. */
+/** MOVSS, MOVSD: a load clears the rest of the register, a move between registers does not change it. */
 const moveScalar: Semantics = (b, dst, src) => {
   const value = src!.read()
   if (src!.isMemory) b.writeVector('reg', widen(b, value))

@@ -37,8 +37,8 @@ function repeated(b: SemanticsBuilder, once: () => void, options: { bulk?: (coun
       })
     } else once()
     advance(b, RCX, b.sub(0, b.get(done)))
-    // Elements are paid for, so that a long string cannot hold interrupts off: by what rCX crosses, not by rounds. How it
-    // is cut into rounds depends on what is in the TLB, and time must not.
+    // Elements count against the budget, so that a long string cannot delay interrupts: by the change of rCX, not by iterations. The division into
+    // iterations depends on the TLB, and guest time must not.
     const after = b.sub(count, b.get(done))
     const paid = bulk ? b.wrap(b.sub(b.shrU(count, BULK_SHIFT), b.shrU(after, BULK_SHIFT))) : b.i32(1)
     const left = b.sub(b.slot(S.budget, 'i32'), paid)
@@ -62,7 +62,7 @@ const affordable = (b: SemanticsBuilder, count: Value): Value =>
 const elementsOnPage = (b: SemanticsBuilder, linear: Value, bytes: number): Value =>
   b.divU(b.sub(4096, b.and(linear, 4095)), bytes)
 const least = (b: SemanticsBuilder, x: Value, y: Value): Value => b.select(b.ltU(x, y), x, y)
-/** Forward, and not one by one: a single step (its slice ends with its instruction) ends behind each round. */
+/** Forward, and not one by one: a single step (whose slice ends with the instruction) ends after each iteration. */
 const inBulk = (b: SemanticsBuilder): Value =>
   b.and(b.eqz(b.and(b.slot(S.flags, 'i32'), FLAG.DF)), b.gtS(sliceLeft(b), 0))
 
@@ -149,7 +149,7 @@ const lods: Semantics = (b, dst) => {
   })
 }
 
-/** REPE (F3) goes on while equal, REPNE (F2) while not. */
+/** REPE (F3) continues while equal, REPNE (F2) while not equal. */
 const untilZf = (b: SemanticsBuilder) => ({
   until: () => (b.instruction.rep === 0xf3 ? b.eqz(b.flag('zf')) : b.flag('zf')),
 })

@@ -1,6 +1,6 @@
 /**
- * System instructions: operands are computed here, the work is done by system routines (system/), except what is short and frequent:
- * flags, SWAPGS, the FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
+ * System instructions: operands are computed here, and system routines (system/) do the work, except what is short and frequent: flags, SWAPGS, the
+ * FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
  */
 import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../state/layout.ts'
 import { CR4, FLAG, VECTOR } from '../state/register-bits.ts'
@@ -12,7 +12,7 @@ const R11 = 11
 
 // ------------------------------------------------------------------ shared parts
 
-/** Ends the block behind an instruction after which code may decode or translate differently. */
+/** Ends the block after an instruction that may change decoding or translation. */
 const serialise = (b: SemanticsBuilder, name: string, ...args: Value[]): void => {
   b.system(name, ...args)
   b.endBlock()
@@ -27,7 +27,7 @@ const needIoPrivilege = (b: SemanticsBuilder): void => b.raiseIf(b.gtU(b.slot(S.
 /** SGDT, SIDT, SLDT, SMSW and STR under CR4.UMIP. */
 const needUmip = (b: SemanticsBuilder): void =>
   b.raiseIf(b.and(b.eq(b.slot(S.cpl, 'i32'), 3), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.umip), 0)), VECTOR.GP)
-/** Leaves for the run loop to look at what waits, behind this instruction, if anything does. */
+/** Returns to the run loop after this instruction if an event is pending. */
 function attend(b: SemanticsBuilder): void {
   b.ifUnlikely(b.slot(S.attention, 'i32'), () => {
     b.setSlot(S.rip, b.nextRip())
@@ -225,7 +225,7 @@ const pushf: Semantics = (b) => {
   b.push(b.truncate(image, b.operandSize), b.operandSize / 8)
 }
 
-/** STI holds interrupts off for one more instruction, if they were off before. What waits is looked at behind that. */
+/** STI blocks interrupts for one more instruction if they were disabled before. Pending events are checked after that one. */
 const sti: Semantics = (b) => {
   needIoPrivilege(b)
   b.if(b.eqz(hasFlag(b, FLAG.IF)), () => {

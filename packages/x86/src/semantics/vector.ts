@@ -48,8 +48,8 @@ export function maskOfBits(b: SemanticsBuilder, bits: LaneBits, value: Value): V
 }
 
 /**
- * Control for a swizzle by two-bit fields of an immediate: 32-bit lane n takes the dword that field n names, or 16-bit lanes
- * likewise. `fields[n]` is the field of lane n or undefined; `start[n]` is what is added: the first byte to choose from, in every byte.
+ * Control for a swizzle by two-bit fields of an immediate: 32-bit lane n takes the dword that field n names, or 16-bit lanes likewise. `fields[n]` is
+ * the field of lane n or undefined; `start[n]` is added: the first byte to select from, in every byte.
  */
 export function fieldControl(b: SemanticsBuilder, bits: 16 | 32, immediate: Value, fields: readonly (number | undefined)[], start: readonly number[]): Value {
   const size = bits / 8

@@ -103,7 +103,7 @@ export function quickExchange(b: SemanticsBuilder, index: Value, exact: () => vo
   })
 }
 
-/** Round to nearest with the precision exception masked, and PE set already: a result that is merely inexact shows in C1 alone. */
+/** Round to nearest with the precision exception masked, and PE already set: an inexact result changes only C1. */
 const CONTROL_NEAREST = { mask: 0x0c20, value: 0x0020 } as const
 const PE = 0x20
 

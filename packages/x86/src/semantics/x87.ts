@@ -34,7 +34,7 @@ function number(b: SemanticsBuilder, operand: Operand): { bits: Value; suffix: s
   return { bits: b.signExtend(value, operand.width), suffix: 'integer' }
 }
 
-/** FADD and its kin: ST(0) by memory, ST(0) by ST(i), or ST(i) by ST(0). */
+/** FADD and similar: ST(0) by memory, ST(0) by ST(i), or ST(i) by ST(0). */
 const arithmetic =
   (operation: number, pops: 0 | 1 = 0): Semantics =>
   (b, dst) => {
@@ -65,7 +65,7 @@ const compare =
     }
   }
 
-/** FCOMI and its kin. OF, SF and AF are cleared. (SDM Vol. 2A, "FCOMI") */
+/** FCOMI and similar. OF, SF and AF are cleared. (SDM Vol. 2A, "FCOMI") */
 const compareToFlags =
   (signalling: 0 | 1, pops: 0 | 1): Semantics =>
   (b) => {
