@@ -314,12 +314,12 @@ export class BlockCache implements CodeTracker {
     this.#interpreted += this.#ran(block.first)
     this.#startHeat(block.first, heat)
   }
-  /** Installs compiled code in place of the block. `extents`: the bytes it was compiled from; `waysOut`: its exits; both as offsets in the page. */
-  replace(block: Block, handler: number, { extents, waysOut, usesTargets }: CompiledRegion): void {
+  /** Installs compiled code in place of the block. `extents`: the bytes it was compiled from; `exits`: its exits; both as offsets in the page. */
+  replace(block: Block, handler: number, { extents, exits, usesTargets }: CompiledRegion): void {
     const page = block.host >>> 12
     const word = block.first >>> 2
     const { i32 } = this.#core
-    i32[word + (RECORD.waysOut >> 2)] = this.#waysOut(waysOut, block.mode)
+    i32[word + (RECORD.exits >> 2)] = this.#exits(exits, block.mode)
     if (usesTargets) i32[word + (RECORD.targets >> 2)] = this.#targetsOf(page, block.mode)
     i32[word] = handler
     let regions = this.#compiled.get(page)
@@ -329,7 +329,7 @@ export class BlockCache implements CodeTracker {
     for (const { start, end } of extents) this.#pages.mark(page * 0x1000 + start, end - start)
   }
   /** Writes consecutive records that continue at offsets of a page: the exit records of compiled code. */
-  #waysOut(offsets: readonly number[], mode: number): number {
+  #exits(offsets: readonly number[], mode: number): number {
     const first = this.#free
     for (const ip of offsets) {
       const record = this.#free

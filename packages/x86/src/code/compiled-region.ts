@@ -4,7 +4,7 @@ export interface CompiledRegion {
   /** The bytes it was compiled from, as [start, end) offsets in the page. */
   readonly extents: readonly { readonly start: number; readonly end: number }[]
   /** Offsets at which it exits, in the order of its exit records. */
-  readonly waysOut: readonly number[]
+  readonly exits: readonly number[]
   readonly usesTargets: boolean
   /** Guest instructions in it. */
   readonly instructions: number

@@ -21,7 +21,7 @@ export class RegionBuilder extends RegionOperands {
   /** The entry record of the block that the region replaces: it contains the addresses that are not known when a region is built. */
   readonly #entry: Value
   /** Offsets in the page, or relative to it, at which the region exits, in the order of its exit records. */
-  readonly waysOut: number[] = []
+  readonly exits: number[] = []
   /** The region has indirect jumps. */
   usesTargets = false
   /** Record and RIP at which execution continues, for the exits that share one tail. */
@@ -201,7 +201,7 @@ export class RegionBuilder extends RegionOperands {
 
   /** Leaves by an exit record: to the code it is linked to, or to the run loop. */
   #goOnward(): void {
-    const record = this.add(this.rawLoad('i32', this.#entry, RECORD.waysOut, 32), this.get(this.#next))
+    const record = this.add(this.rawLoad('i32', this.#entry, RECORD.exits, 32), this.get(this.#next))
     this.storeBudget()
     const linked = this.rawLoad('i32', record, RECORD.link, 32)
     const next = this.select(this.gtU(linked, NOT_LINKED), linked, record)
@@ -209,8 +209,8 @@ export class RegionBuilder extends RegionOperands {
   }
   /** Leaves the region for an offset in its page, or relative to it. */
   #exitTo(ip: number): void {
-    let number = this.waysOut.indexOf(ip)
-    if (number < 0) number = this.waysOut.push(ip) - 1
+    let number = this.exits.indexOf(ip)
+    if (number < 0) number = this.exits.push(ip) - 1
     this.writeBack()
     this.assign(this.#next, number * RECORD.size)
     this.break(this.#onward)

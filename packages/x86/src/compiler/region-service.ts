@@ -65,7 +65,7 @@ function compileRegions(requests: readonly RegionRequest[], context: ModuleConte
 function summary({ region, body }: BuiltRegion): CompiledRegion {
   return {
     extents: [...region.byStart.values()].map(({ start, end }) => ({ start, end })),
-    waysOut: body.waysOut,
+    exits: body.exits,
     usesTargets: body.usesTargets,
     instructions: region.blocks.reduce((sum, { instructions }) => sum + instructions.length, 0),
   }

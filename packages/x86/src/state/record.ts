@@ -17,7 +17,7 @@ export const RECORD = {
   rm: 12,
   /** i32, i32, of a block's entry that a region has replaced: its page's table of indirect-jump targets, its exit records. */
   targets: 8,
-  waysOut: 12,
+  exits: 12,
   /** i32: index register, i32: its shift. RIP-relative operands hold the i64 displacement from `ripPage` here instead. */
   index: 16,
   scale: 20,
