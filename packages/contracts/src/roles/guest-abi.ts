@@ -34,6 +34,8 @@ export interface GuestAbi extends Saveable {
 
   /** Before a vCPU enters the guest after a pause or a halt: steal time, clock versions. Must be cheap. */
   onEntry?(vcpu: number): void
+  /** The vCPU was ready for so long while others ran: steal time. `onEntry` follows. */
+  accountSteal?(vcpu: number, ns: number): void
   /** Machine reset: structures that the guest had registered are invalid. */
   reset(): void
 }

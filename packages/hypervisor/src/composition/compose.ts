@@ -19,6 +19,7 @@ import {
 } from '@nonroot/contracts'
 import type { DeviceContext, HostContext, IoModelContext, Roles, Role, Token, VmContext } from '@nonroot/contracts'
 import { Container, ContainerModule } from 'inversify'
+import { RoundRobin } from '../scheduling/round-robin.ts'
 import { messageOf } from './plugin-load.ts'
 import type { DeviceLayer, Stack, StrategyLayer } from './stack.ts'
 
@@ -43,8 +44,8 @@ export interface VmServices {
 export interface HostParts {
   readonly cpu: CpuMode
   readonly reclaim: readonly ReclaimPolicy[]
-  /** Undefined: the kernel's own round robin. */
-  readonly scheduler: Scheduler | undefined
+  /** Without one in the stack: round robin. */
+  readonly scheduler: Scheduler
   /** Creates one VM's strategies and devices. */
   createVmParts(services: VmServices): Promise<VmParts>
   dispose(): Promise<void>
@@ -102,7 +103,7 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
   return {
     cpu: created.get(stack.cpu.thing) as CpuMode,
     reclaim: stack.reclaim.map((layer) => created.get(layer.thing) as ReclaimPolicy),
-    scheduler: stack.scheduler && (created.get(stack.scheduler.thing) as Scheduler),
+    scheduler: stack.scheduler ? (created.get(stack.scheduler.thing) as Scheduler) : new RoundRobin(),
     createVmParts: (vm) => composeVm(stack, container, vm),
     dispose: () => disposeAll([...created.values()]),
   }

@@ -70,6 +70,7 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
       : -1
   }
   run(budget: number): VcpuExit {
+    if (this.kicks.take()) return BUDGET
     if (this.halted && !(this.interruptsEnabled && this.ports.interrupts.hasPending(this.index))) return HALT
     this.halted = false
     for (let left = budget; left > 0 && !this.kicks.take(); left--) {

@@ -12,6 +12,7 @@ import type {
   HostMemory,
   Log,
   ReclaimSubject,
+  Schedulable,
   Token,
   Vcpu,
 } from '@nonroot/contracts'
@@ -32,6 +33,7 @@ import { openedAlready, openImage } from './images.ts'
 import type { OpenedImage } from './images.ts'
 import { EventLoopPace } from './pace.ts'
 import type { Pace } from './pace.ts'
+import { HostThread } from './host-thread.ts'
 import { PowerSwitch } from './power.ts'
 import { timedConsole } from './timed-console.ts'
 import { TimedDisks } from './timed-disks.ts'
@@ -47,6 +49,7 @@ export interface HypervisorOptions {
   readonly hostMemory?: HostMemory
   /** Resolves a path of the configuration against the folder of the file that contains it. */
   readonly resolvePath?: (folder: string, path: string) => string
+  readonly pace?: Pace
 }
 
 export interface VmOptions<Console extends ConsoleBackend> {
@@ -55,7 +58,8 @@ export interface VmOptions<Console extends ConsoleBackend> {
   readonly console?: Console
   /** Replaces the files that the stack's boot protocol names, or transforms them. */
   readonly image?: BootImage | ((configured: BootImage) => BootImage | Promise<BootImage>)
-  readonly pace?: Pace
+  /** Its claim on processor time. Default: weight 1, no cap, any processor. */
+  readonly schedule?: Partial<Omit<Schedulable, 'vm' | 'vcpu'>>
   readonly tracer?: Tracer
   /** What reclaim policies may take of it, in frames, and its relative claim. Default: all of it, 1000. */
   readonly reclaim?: { readonly minimumFrames?: number; readonly maximumFrames?: number; readonly shares?: number }
@@ -84,6 +88,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     threads: options.backends.threads,
     prebuilt: options.backends.prebuilt,
   })
+  const thread = new HostThread(0, parts.scheduler, options.pace ?? new EventLoopPace(), metrics.scope('scheduler'))
   const reclaim = new Reclaim(hostMemory, parts.reclaim, metrics.scope('reclaim'), log)
   const vms = new Set<KernelVm>()
   let count = 0
@@ -92,12 +97,13 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     hostMemory,
     async createVm(vmOptions: VmOptions<ConsoleBackend> = {}) {
       const name = vmOptions.name ?? `vm${count++}`
-      const vm = await assemble({ name, stack, parts, hostMemory, reclaim, log, options, vmOptions })
+      const vm = await assemble({ name, stack, parts, thread, hostMemory, reclaim, log, options, vmOptions })
       vms.add(vm)
       return vm as never
     },
     async dispose() {
       for (const vm of vms) await vm.dispose()
+      vms.clear()
       reclaim.dispose()
       await parts.dispose()
     },
@@ -108,6 +114,7 @@ interface Assembling {
   readonly name: string
   readonly stack: Stack
   readonly parts: HostParts
+  readonly thread: HostThread
   readonly hostMemory: HostMemory
   readonly reclaim: Reclaim
   readonly log: Log
@@ -137,7 +144,6 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   })
   const clock = machine.clock === 'deterministic' ? new DeterministicClock() : new WallClock()
   const console = vmOptions.console ?? createStreamConsole()
-  const pace = vmOptions.pace ?? new EventLoopPace()
   const bus = new KernelIoBus(metrics.scope('io'))
   let nudge = (): void => {}
   let hold = (_until: Promise<unknown>): void => {}
@@ -211,12 +217,14 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     }
     readInstructions(clock, vcpus)
     const vm = new KernelVm({
-      ...{ name, console, metrics, log, guestMemory, clock, bus, platform, power, parts, vcpus, pace, booted },
+      ...{ name, console, metrics, log, guestMemory, clock, bus, platform, power, parts, vcpus, booted },
       boot: async () => {
         const state = boot()
         await opened.settled()
         return state
       },
+      host: given.thread,
+      claim: { weight: 1, ...vmOptions.schedule, vm: name },
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
       timedDisks,

@@ -8,20 +8,21 @@ import type {
   InterruptSink,
   IoBus,
   IoSize,
+  KickAddress,
   Metrics,
   MmioExit,
   PortIoExit,
+  Schedulable,
   Vcpu,
   VmEnd,
+  WakeReason,
 } from '@nonroot/contracts'
 import type { KernelClock } from '../time/clock.ts'
-import type { Pace } from './pace.ts'
+import { TURN_NS } from './host-thread.ts'
+import type { HostThread, ScheduledVm } from './host-thread.ts'
 import type { PowerSwitch } from './power.ts'
 import type { Tracer } from './tracer.ts'
 
-/** Maximum delay of the event loop, and so of input and completed requests. */
-const TURN_MS = 1
-const TURN_NS = TURN_MS * 1e6
 /** Slices of a deterministic clock do not depend on the host's speed. */
 const DETERMINISTIC_SLICE = 100_000
 const LEAST_BUDGET = 1000
@@ -37,9 +38,12 @@ export interface RunLoopParts {
   readonly io: IoBus
   readonly frames: Pick<GuestFrames, 'ready'>
   readonly power: PowerSwitch
-  readonly pace: Pace
+  readonly host: HostThread
+  readonly claim: Omit<Schedulable, 'vcpu'>
   readonly metrics: Metrics
   readonly tracer: Tracer | undefined
+  /** A vCPU was ready while others ran (`GuestAbi.accountSteal`). */
+  readonly accountSteal: ((vcpu: number, ns: number) => void) | undefined
   /** Called before a vCPU enters the guest after a pause or halt (`GuestAbi.onEntry`). */
   readonly onEntry: ((vcpu: number) => void) | undefined
   /** Devices complete requests in flight: memory lent to them belongs to the next guest after a reset. */
@@ -48,10 +52,13 @@ export interface RunLoopParts {
   readonly reset: () => Promise<VmEnd | undefined>
 }
 
-/** Why a burst of slices ended. */
-type Burst = 'turn' | 'idle' | 'deferred' | 'reset' | 'held'
+/** A vCPU of this VM, to the scheduler. */
+interface Seat extends Schedulable {
+  readonly kickAddress: KickAddress
+}
 
-export class RunLoop implements InterruptSink {
+export class RunLoop implements InterruptSink, ScheduledVm {
+  readonly vcpus: readonly Seat[]
   readonly #parts: RunLoopParts
   readonly #vcpus: readonly Vcpu[]
   readonly #clock: KernelClock
@@ -59,29 +66,40 @@ export class RunLoop implements InterruptSink {
   /** 1: runnable. 0: halted. */
   readonly #runnable: Uint8Array
   readonly #instructions: Float64Array
+  /** vCPUs whose steal time has changed: 1. */
+  readonly #stolen: Uint8Array
   /** Index of the vCPU inside `run`, or -1. */
   #inside = -1
   #sliceEndNs = 0
   #rate = FIRST_RATE
-  #next = 0
+  /** Of a deterministic machine: the vCPU whose turn it is. */
+  #turn: number
   #deferred: PortIoExit | MmioExit | undefined
   /** Work for which the guest waits, without guest time passing. */
   #held: Promise<unknown>[] = []
-  #resumed: Promise<void> | undefined
-  #resume: (() => void) | undefined
+  /** Something between two slices takes its time: no guest code may run. */
+  #isAway = false
+  #isPaused = false
+  /** When all vCPUs had halted, in ms. */
+  #idleSince: number | undefined
   /** vCPUs that wait for a page of memory. */
   #awaiting = 0
+  #settle: { resolve(end: VmEnd): void; reject(error: unknown): void } | undefined
   readonly #exits: Readonly<Record<string, Counter>>
   readonly #runNs: Counter
   readonly #idleNs: Counter
+  readonly #stolenNs: Counter
   readonly #timers: Counter
 
   constructor(parts: RunLoopParts) {
     this.#parts = parts
     this.#vcpus = parts.vcpus
+    this.vcpus = parts.vcpus.map(({ index, kickAddress }) => ({ ...parts.claim, vcpu: index, kickAddress }))
     this.#clock = parts.clock
     this.#deterministic = parts.clock.kind === 'deterministic'
     this.#runnable = new Uint8Array(parts.vcpus.length).fill(1)
+    this.#turn = parts.vcpus.length - 1
+    this.#stolen = new Uint8Array(parts.vcpus.length)
     this.#instructions = Float64Array.from(parts.vcpus, (vcpu) => vcpu.instructionsRetired)
     const { metrics } = parts
     const returns = metrics.scope('returns')
@@ -91,6 +109,7 @@ export class RunLoop implements InterruptSink {
     )
     this.#runNs = metrics.counter('runNs', 'time inside vCPUs', 'ns')
     this.#idleNs = metrics.counter('idleNs', 'time asleep with all vCPUs halted', 'ns')
+    this.#stolenNs = metrics.counter('stolenNs', 'time that vCPUs were ready while others ran', 'ns')
     this.#timers = metrics.counter('timers', 'timers that expired')
     parts.clock.onEarlierDeadline = (deadlineNs) => {
       // Set by the guest during a slice: ends the slice.
@@ -99,34 +118,31 @@ export class RunLoop implements InterruptSink {
   }
 
   /** Runs guest code until the VM ends. Rejects with errors of devices and strategies. */
-  async run(): Promise<VmEnd> {
-    const { power, pace } = this.#parts
-    for (;;) {
-      if (this.#resumed) await this.#resumed
-      const burst = this.#burst()
-      if (power.end) return power.end
-      if (burst === 'idle') await this.#sleep()
-      else if (burst === 'deferred') await this.#complete()
-      else if (burst === 'reset') await this.#restart()
-      else if (burst === 'held') await this.#release()
-      else await pace.turn()
-      if (power.end) return power.end
-    }
+  run(): Promise<VmEnd> {
+    return new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject }
+      this.#parts.host.add(this)
+      this.#admit('start')
+    })
   }
 
-  /** Stops at the next turn of the event loop, with the guest's time. */
+  /** Stops guest code and the guest's time. */
   pause(): void {
-    if (this.#resumed) return
-    this.#resumed = new Promise((resolve) => (this.#resume = resolve))
+    if (this.#isPaused) return
+    this.#isPaused = true
     this.#clock.pause()
-    this.#parts.pace.wake()
+    this.#block()
   }
 
   resume(): void {
+    if (!this.#isPaused) return
     this.#clock.resume()
-    this.#resumed = undefined
-    this.#resume?.()
-    this.#resume = undefined
+    this.#isPaused = false
+    this.#admit('resume')
+  }
+
+  get paused(): boolean {
+    return this.#isPaused
   }
 
   /** Guest code does not run before this has settled and its consequences have been handled. */
@@ -134,65 +150,134 @@ export class RunLoop implements InterruptSink {
     this.#held.push(until)
   }
 
-  get paused(): boolean {
-    return this.#resumed !== undefined
-  }
-
   wake(vcpu: number): void {
+    this.#wake(vcpu, 'interrupt')
+  }
+  #wake(vcpu: number, reason: WakeReason): void {
     if (vcpu === this.#inside) {
       this.#vcpus[vcpu]!.kick()
       return
     }
     if (this.#runnable[vcpu] === 1) return
     this.#runnable[vcpu] = 1
-    this.#parts.pace.wake()
+    if (!this.#isBlocked) this.#parts.host.wake(this.vcpus[vcpu]!, reason)
   }
 
-  /** Requests the loop's attention from outside the guest. */
+  /** Requests attention from outside the guest. */
   nudge(): void {
     if (this.#inside >= 0) this.#vcpus[this.#inside]!.kick()
-    this.#parts.pace.wake()
+    this.#parts.host.pace.wake()
   }
 
-  // Slices until the event loop's next turn
+  accountSteal(vcpu: number, ns: number): void {
+    this.#stolenNs.value += Math.floor(ns)
+    // What the host does must not change what a deterministic guest computes.
+    if (this.#deterministic) return
+    this.#parts.accountSteal?.(vcpu, ns)
+    this.#stolen[vcpu] = 1
+  }
 
-  #burst(): Burst {
+  // Between slices
+
+  get #isBlocked(): boolean {
+    return this.#isAway || this.#isPaused
+  }
+  #block(): void {
+    for (const who of this.vcpus) this.#parts.host.sleep(who)
+  }
+  #admit(reason: WakeReason): void {
+    if (this.#isBlocked) return
+    for (const who of this.vcpus) if (this.#runnable[who.vcpu] === 1) this.#parts.host.wake(who, reason)
+    this.#parts.host.pace.wake()
+  }
+
+  prepare(): void {
+    try {
+      this.#prepare()
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+  #prepare(): void {
     const { power } = this.#parts
-    const stop = performance.now() + TURN_MS
-    let now = 0
+    if (this.#isAway) return
+    if (power.end) return this.#finish(power.end)
+    if (this.#isPaused) return
+    const stop = performance.now() + TURN_NS / 1e6
     do {
       this.#timers.value += this.#clock.runExpired()
-      if (power.end) return 'turn'
-      if (this.#held.length > 0) return 'held'
-      if (power.resetRequested) return 'reset'
-      const vcpu = this.#pick()
-      if (vcpu < 0) {
-        if (!this.#deterministic || this.#clock.nextDeadline() === Infinity) return 'idle'
-        this.#clock.skipToDeadline()
-        now = performance.now()
-        continue
-      }
-      now = this.#slice(vcpu)
-      if (this.#deferred) return 'deferred'
-      if (power.end) return 'turn'
-    } while (now < stop)
-    return 'turn'
+      if (power.end) return this.#finish(power.end)
+      if (this.#held.length > 0) return this.#leave(this.#release())
+      if (power.resetRequested) return this.#leave(this.#restart())
+      if (this.#runnable.includes(1)) return
+      if (!this.#deterministic || this.#clock.nextDeadline() === Infinity) return this.#idle()
+      this.#clock.skipToDeadline()
+    } while (performance.now() < stop)
   }
 
-  /** In turns. -1: all are halted. */
-  #pick(): number {
-    const count = this.#vcpus.length
-    for (let step = 0; step < count; step++) {
-      const index = this.#next < count ? this.#next : 0
-      this.#next = index + 1
-      if (this.#runnable[index] === 1) return index
+  #idle(): void {
+    if (this.#idleSince !== undefined) return
+    this.#idleSince = performance.now()
+    if (this.#awaiting > 0 || this.#vcpus.some((vcpu) => vcpu.interruptWindow)) return
+    this.#crash(0, 'halted with interrupts disabled: nothing can wake it', this.#vcpus[0]!.readState().rip)
+    this.#finish(this.#parts.power.end!)
+  }
+
+  get untilDueNs(): number {
+    if (this.#isBlocked) return Infinity
+    if (this.#deterministic) return this.#runnable.includes(1) || this.#clock.nextDeadline() === Infinity ? Infinity : 0
+    return Math.max(0, this.#clock.nextDeadline() - this.#clock.nowNs())
+  }
+
+  /** Something that takes its time: the VM's vCPUs wait, others run meanwhile. */
+  #leave(work: Promise<void>): void {
+    this.#isAway = true
+    this.#block()
+    work.then(
+      () => {
+        this.#isAway = false
+        this.#admit('resume')
+        this.nudge()
+      },
+      (error: unknown) => this.#fail(error),
+    )
+  }
+
+  /** Ends it from outside. No guest code runs afterwards. */
+  end(): void {
+    this.#finish({ state: 'stopped' })
+  }
+
+  #finish(end: VmEnd): void {
+    this.#parts.host.remove(this)
+    this.#settle?.resolve(end)
+  }
+  #fail(error: unknown): void {
+    this.#inside = -1
+    this.#parts.host.remove(this)
+    this.#settle?.reject(error)
+  }
+
+  // A slice
+
+  /** In a deterministic machine the vCPUs take turns, whichever of them the scheduler has chosen: its order would depend on this computer's speed. */
+  slice(chosen: number, sliceNs: number): void {
+    try {
+      this.#slice(this.#deterministic ? this.#nextTurn() : chosen, sliceNs)
+    } catch (error) {
+      this.#fail(error)
     }
-    return -1
+  }
+  #nextTurn(): number {
+    do this.#turn = (this.#turn + 1) % this.#vcpus.length
+    while (this.#runnable[this.#turn] === 0)
+    return this.#turn
   }
 
-  #slice(index: number): number {
+  #slice(index: number, sliceNs: number): void {
     const vcpu = this.#vcpus[index]!
-    const budget = this.#budget()
+    this.#enter(index)
+    const budget = this.#budget(sliceNs)
     const started = performance.now()
     this.#inside = index
     const exit = vcpu.run(budget)
@@ -210,10 +295,12 @@ export class RunLoop implements InterruptSink {
         break
       case 'halt':
         this.#runnable[index] = 0
+        this.#parts.host.sleep(this.vcpus[index]!, () => this.#wake(index, 'kick'))
         break
       case 'portIo':
       case 'mmio':
         this.#deferred = exit
+        this.#leave(this.#complete())
         break
       case 'memory':
         this.#awaitPage(index, exit.address)
@@ -228,7 +315,19 @@ export class RunLoop implements InterruptSink {
         this.#crash(index, exit.message, exit.rip)
         break
     }
-    return ended
+  }
+
+  /** The guest has been away from its vCPUs, or from this one. */
+  #enter(index: number): void {
+    const { onEntry, tracer } = this.#parts
+    if (this.#idleSince !== undefined) {
+      const ended = performance.now()
+      this.#idleNs.value += Math.floor((ended - this.#idleSince) * 1e6)
+      tracer?.slice('vcpu0', 'idle', this.#idleSince, ended)
+      this.#idleSince = undefined
+      if (onEntry) for (let vcpu = 0; vcpu < this.#vcpus.length; vcpu++) onEntry(vcpu)
+    } else if (this.#stolen[index] === 1) onEntry?.(index)
+    this.#stolen[index] = 0
   }
 
   /** The vCPU continues when the page is there; others run meanwhile. A deterministic guest stops as a whole, and its time with it. */
@@ -240,14 +339,15 @@ export class RunLoop implements InterruptSink {
     )
     if (this.#deterministic) return this.hold(ready)
     this.#runnable[index] = 0
+    this.#parts.host.sleep(this.vcpus[index]!)
     this.#awaiting++
     void ready.then(() => {
       this.#awaiting--
-      this.wake(index)
+      this.#wake(index, 'page')
     })
   }
 
-  #budget(): number {
+  #budget(sliceNs: number): number {
     const clock = this.#clock
     if (this.#deterministic) {
       const budget = Math.min(DETERMINISTIC_SLICE, Math.max(1, clock.instructionsToDeadline()))
@@ -255,7 +355,7 @@ export class RunLoop implements InterruptSink {
       return budget
     }
     const now = clock.nowNs()
-    this.#sliceEndNs = Math.min(clock.nextDeadline(), now + TURN_NS)
+    this.#sliceEndNs = Math.min(clock.nextDeadline(), now + sliceNs)
     return Math.min(Math.max(Math.floor((this.#sliceEndNs - now) * this.#rate), LEAST_BUDGET), MOST_BUDGET)
   }
 
@@ -281,39 +381,22 @@ export class RunLoop implements InterruptSink {
     this.#deferred = undefined
   }
 
-  // Between bursts
-
-  async #sleep(): Promise<void> {
-    const { pace, tracer } = this.#parts
-    if (this.#awaiting === 0 && !this.#vcpus.some((vcpu) => vcpu.interruptWindow)) {
-      const [vcpu] = this.#vcpus
-      this.#crash(0, 'halted with interrupts disabled: nothing can wake it', vcpu!.readState().rip)
-      return
-    }
-    const started = performance.now()
-    const deadline = this.#clock.nextDeadline()
-    await pace.sleep(Math.max(0, deadline - this.#clock.nowNs()))
-    const ended = performance.now()
-    this.#idleNs.value += Math.floor((ended - started) * 1e6)
-    tracer?.slice('vcpu0', 'idle', started, ended)
-    const { onEntry } = this.#parts
-    if (onEntry) for (let index = 0; index < this.#vcpus.length; index++) onEntry(index)
-  }
+  // What takes its time
 
   async #release(): Promise<void> {
     while (this.#held.length > 0) {
       await Promise.all(this.#held.splice(0))
       // Code that awaited it continues before the event loop's next turn.
-      await this.#parts.pace.turn()
+      await this.#parts.host.pace.turn()
     }
   }
 
   /** A device was not ready: tries again after each turn, then completes the instruction. */
   async #complete(): Promise<void> {
-    const { pace, io, power } = this.#parts
+    const { host, io, power } = this.#parts
     const exit = this.#deferred!
     while (!(exit.reason === 'portIo' ? retryPort(io, exit) : retryMmio(io, exit))) {
-      await pace.turn()
+      await host.pace.turn()
       this.#timers.value += this.#clock.runExpired()
       if (power.end || power.resetRequested) break
     }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { FrameReturn, gpa, NetworkCable } from '@nonroot/contracts'
+import { FrameReturn, gpa, NetworkCable, VcpuKick } from '@nonroot/contracts'
 import type { ConsoleBackend, DeviceContext, HostBackends, Iommu } from '@nonroot/contracts'
 import { createHypervisor } from './hypervisor.ts'
 import { HALT, scriptedStack, SHUTDOWN } from '../testing/scripted-stack.ts'
@@ -402,6 +402,101 @@ describe('a deterministic clock', () => {
     expect(times.length).toBe(1)
     expect(times[0]).toBeGreaterThanOrEqual(3011)
     expect(times[0]).toBeLessThan(3020)
+  })
+})
+
+describe('two VMs on one thread', () => {
+  const OFF = 3
+  /** Prints its name for so many rounds, halting between them until its timer; both share one script, told apart by their input. */
+  const twoVms = async (guests: Readonly<Record<string, Guest>>, schedule: Readonly<Record<string, object>> = {}) => {
+    const byIo = new Map<unknown, Guest>()
+    const stack = scriptedStack({ guest: (cpu) => byIo.get(cpu.ports.io)!(cpu) })
+    const { create } = stack.cpu.definition as { create: (options: never, context: never) => unknown }
+    let guest: Guest
+    Object.assign(stack.cpu.definition, {
+      create: (options: never, context: never) => {
+        const mode = create(options, context) as { createVcpu(index: number, ports: never): { ports: { io: unknown } } }
+        return {
+          createVcpu: (index: number, ports: never) => {
+            const vcpu = mode.createVcpu(index, ports)
+            byIo.set(vcpu.ports.io, guest)
+            return vcpu
+          },
+        }
+      },
+    })
+    const hypervisor = await createHypervisor(stack, { backends })
+    const vms = []
+    for (const [name, script] of Object.entries(guests)) {
+      guest = script
+      const console = testConsole()
+      vms.push({ console, vm: await hypervisor.createVm({ name, console, schedule: schedule[name] ?? {} }) })
+    }
+    return { hypervisor, vms }
+  }
+  const busy: Guest = () => undefined
+  /** Sets a timer of 100 µs, halts, and prints when it comes; then powers off. */
+  const sleeper =
+    (rounds: number): Guest =>
+    (cpu) => {
+      if (cpu.take() === 32) print(cpu, '.')
+      if (cpu.step++ === rounds) return void out(cpu, 0x20, 0)
+      out(cpu, 0x23, 100)
+      return HALT
+    }
+
+  it('a guest that never halts does not hold up one that sleeps', async () => {
+    const { vms, hypervisor } = await twoVms({ busy, sleeper: sleeper(20) })
+    const [first, second] = vms.map(({ vm }) => vm.run())
+    expect((await second!).state).toBe('poweredOff')
+    expect(vms[1]!.console.text).toBe('.'.repeat(20))
+    expect(vms[0]!.vm.state).toBe('running')
+    vms[0]!.vm.stop()
+    expect((await first!).state).toBe('stopped')
+    await hypervisor.dispose()
+  })
+
+  it('one that fails leaves the other running', async () => {
+    const broken: Guest = (cpu) => void cpu.ports.io.readPort(0x25, 1)
+    const { vms, hypervisor } = await twoVms({ broken, sleeper: sleeper(OFF) })
+    const ends = await Promise.all(vms.map(({ vm }) => vm.run()))
+    expect(ends.map(({ state }) => state)).toEqual(['crashed', 'poweredOff'])
+    await hypervisor.dispose()
+  })
+
+  it('one that is paused does not hold up the other', async () => {
+    const { vms, hypervisor } = await twoVms({ busy, sleeper: sleeper(OFF) })
+    const runs = vms.map(({ vm }) => vm.run())
+    vms[0]!.vm.pause()
+    expect((await runs[1]!).state).toBe('poweredOff')
+    await hypervisor.dispose()
+    expect((await runs[0]!).state).toBe('stopped')
+  })
+
+  it('gives back each frame once, in whatever order they are disposed', async () => {
+    const { vms, hypervisor } = await twoVms({ a: sleeper(OFF), b: sleeper(OFF) })
+    const free = hypervisor.hostMemory.freeFrames
+    await Promise.all(vms.map(({ vm }) => vm.run()))
+    await vms[0]!.vm.dispose()
+    await vms[0]!.vm.dispose()
+    await hypervisor.dispose()
+    await hypervisor.dispose()
+    expect(hypervisor.hostMemory.freeFrames).toBeGreaterThanOrEqual(free)
+  })
+
+  it('a kick by another thread wakes a vCPU that sleeps', async () => {
+    let runs = 0
+    const { vms, hypervisor } = await twoVms({
+      sleeper: (cpu) => (runs++ === 0 ? HALT : void out(cpu, 0x20, 0)),
+    })
+    const end = vms[0]!.vm.run()
+    const address = vms[0]!.vm.kickAddresses[0]!
+    setTimeout(() => new VcpuKick(address).post(), 5)
+    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 2000))])
+    expect(vms[0]!.vm.samples().find(({ name }) => name === 'vm.returns.halt')!.value).toBeGreaterThan(1)
+    vms[0]!.vm.stop()
+    await end
+    await hypervisor.dispose()
   })
 })
 

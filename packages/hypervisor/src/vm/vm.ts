@@ -1,14 +1,24 @@
 /** A virtual machine: created, run once, disposed. */
 
 import { NetworkCable, NonrootError } from '@nonroot/contracts'
-import type { BootState, ConsoleBackend, Log, Metrics, MetricSample, Vcpu, VmEnd } from '@nonroot/contracts'
+import type {
+  BootState,
+  ConsoleBackend,
+  KickAddress,
+  Log,
+  Metrics,
+  MetricSample,
+  Schedulable,
+  Vcpu,
+  VmEnd,
+} from '@nonroot/contracts'
 import type { KernelIoBus, Platform } from '../bus/index.ts'
 import type { VmParts } from '../composition/compose.ts'
 import type { DemandGuestMemory } from '../memory/guest-memory.ts'
 import type { KernelClock } from '../time/clock.ts'
 import type { PowerSwitch } from './power.ts'
 import { RunLoop } from './run-loop.ts'
-import type { Pace } from './pace.ts'
+import type { HostThread } from './host-thread.ts'
 import type { TimedDisks } from './timed-disks.ts'
 import type { Tracer } from './tracer.ts'
 
@@ -40,6 +50,8 @@ export interface Vm {
   readonly state: VmState
   readonly console: ConsoleBackend
   readonly metrics: Metrics
+  /** For other threads that end a run of a vCPU, by its index. */
+  readonly kickAddresses: readonly KickAddress[]
   /** Runs the guest until it ends. Can be called once. Nothing that a guest does rejects it. */
   run(): Promise<VmEnd>
   /** Stops the guest and its time. */
@@ -75,7 +87,9 @@ export interface VmAssembly {
   /** The same after a reset. */
   readonly boot: () => Promise<BootState>
   readonly onReset: 'restart' | 'end'
-  readonly pace: Pace
+  /** Who runs it, and its claim on processor time. */
+  readonly host: HostThread
+  readonly claim: Omit<Schedulable, 'vcpu'>
   readonly tracer: Tracer | undefined
   /** Under a deterministic clock. */
   readonly timedDisks: TimedDisks | undefined
@@ -92,6 +106,7 @@ export class KernelVm implements Vm {
   readonly #loop: RunLoop
   #placed: BootState['placed'] = []
   #state: VmState = 'created'
+  #disposed: Promise<void> | undefined
 
   /** Sets the guest's first registers for the boot protocol. */
   constructor(assembly: VmAssembly) {
@@ -106,7 +121,9 @@ export class KernelVm implements Vm {
       io: assembly.bus,
       frames: assembly.guestMemory,
       power: assembly.power,
-      pace: assembly.pace,
+      host: assembly.host,
+      claim: assembly.claim,
+      accountSteal: abi.accountSteal ? (vcpu, ns) => abi.accountSteal!(vcpu, ns) : undefined,
       metrics: assembly.metrics.scope('vm'),
       tracer: assembly.tracer,
       onEntry: abi.onEntry ? (vcpu) => abi.onEntry!(vcpu) : undefined,
@@ -116,6 +133,10 @@ export class KernelVm implements Vm {
     assembly.platform.interrupts.attach(this.#loop)
     assembly.tracer?.attach?.({ vcpus: assembly.vcpus, guestMemory: assembly.guestMemory })
     this.#start(assembly.booted)
+  }
+
+  get kickAddresses(): readonly KickAddress[] {
+    return this.#assembly.vcpus.map(({ kickAddress }) => kickAddress)
   }
 
   get state(): VmState {
@@ -265,7 +286,12 @@ export class KernelVm implements Vm {
     return metrics.samples()
   }
 
-  async dispose(): Promise<void> {
+  /** Ends it, if it runs. Once, however often it is called. */
+  dispose(): Promise<void> {
+    return (this.#disposed ??= this.#dispose())
+  }
+  async #dispose(): Promise<void> {
+    this.#loop.end()
     this.#state = 'ended'
     const { parts, vcpus, retire, dispose } = this.#assembly
     retire()
