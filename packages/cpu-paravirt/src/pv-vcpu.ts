@@ -170,6 +170,8 @@ export class VcpuForAbi implements PvVcpu {
     context.registers.forEach((value, n) => core.set64(gpr(n), value))
     core.set64(S.rip, context.rip)
     writeFlags(core, (Number(BigInt.asUintN(32, context.rflags)) & ~0x2_3000) | 0x200)
+    // The virtual IOPL comes in the flags: Linux gives its kernel 1.
+    state.ioPrivilege = Number((context.rflags >> 12n) & 3n)
     state.inKernel = context.inKernel
     this.setKernelStack(context.kernelStack.ss, context.kernelStack.sp)
     core.set64(FS_BASE, context.fsBase)
