@@ -54,7 +54,7 @@ function render(binary: Uint8Array): string {
     'export function floatBinary(): Uint8Array<ArrayBuffer> {',
     "  const characters = atob(BASE64.replaceAll('\\n', ''))",
     '  const bytes = new Uint8Array(characters.length)',
-    '  // Every start does it: Uint8Array.from calls a function for each byte.',
+    '  // Runs at every start, and Uint8Array.from would call a function for each byte.',
     '  for (let at = 0; at < bytes.length; at++) bytes[at] = characters.charCodeAt(at)',
     '  return bytes',
     '}',

@@ -111,7 +111,7 @@ export class Credit implements Scheduler {
     return this.#capped ? this.#periodEndNs : Infinity
   }
 
-  /** Nobody saves up, or owes, more than a period's time: who slept long cannot hold the processor long. */
+  /** No VM saves up, or owes, more than a period's time: one that slept long cannot hold the processor long. */
   #shareOut(nowNs: number): void {
     let weights = 0
     for (const { who, awake, usedNs } of this.#accounts) if (awake || usedNs > 0) weights += who.weight

@@ -1,4 +1,4 @@
-/** A processor of the host: the loop that runs the vCPUs of all VMs of this thread, as the scheduler chooses them. Knows no device and no CPU mode. @hot */
+/** A processor of the host: the loop that runs the vCPUs of all VMs of this thread, as the scheduler chooses them. Independent of devices and CPU modes. @hot */
 
 import type { Counter, KickAddress, Metrics, Schedulable, Scheduler, WakeReason } from '@nonroot/contracts'
 import type { Pace } from './pace.ts'
