@@ -2,7 +2,7 @@
 import { S, SEGMENT } from '../../src/state/layout.ts'
 import { FLAG } from '../../src/state/register-bits.ts'
 import { readDescriptor, type Descriptor } from './descriptors.ts'
-import { Fault, isCanonical, type End, type ReferenceMachine } from './machine.ts'
+import { Fault, isCanonical, type ReferenceState } from './state.ts'
 
 export interface Event {
   /** `software`: INT n, INT3, INTO; the privilege of the gate counts, and EXT stays clear. */
@@ -10,6 +10,9 @@ export interface Event {
   readonly vector: number
   readonly code?: number | undefined
 }
+
+/** How a run ends that goes no further. */
+export type End = 'halt' | 'shutdown'
 
 const BENIGN = 0, CONTRIBUTORY = 1, PAGE_FAULT = 2
 /** (SDM Vol. 3A, "Interrupt and Exception Classes") */
@@ -22,7 +25,7 @@ const DOUBLE: readonly (readonly boolean[])[] = [
 ]
 
 /** Delivers an event, and the faults that come of it. */
-export function deliver(m: ReferenceMachine, event: Event): End | undefined {
+export function deliver(m: ReferenceState, event: Event): End | undefined {
   for (let current = event; ; ) {
     if (current.kind === 'nmi') m.set32(S.nmiBlocked, 1)
     try {
@@ -43,7 +46,7 @@ export function deliver(m: ReferenceMachine, event: Event): End | undefined {
 }
 
 /** What a call of `deliverOne` checks before it changes anything. */
-export function deliverOne(m: ReferenceMachine, { kind, vector, code }: Event): void {
+export function deliverOne(m: ReferenceState, { kind, vector, code }: Event): void {
   const ext = kind === 'software' ? 0 : 1
   const own = vector * 8 + 2 + ext
   if (vector * 16 + 15 > m.limit(SEGMENT.idtr)) throw new Fault(13, own)
@@ -96,7 +99,7 @@ export function deliverOne(m: ReferenceMachine, { kind, vector, code }: Event): 
 const FAULTS = new Set([0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19])
 const isFault = (kind: Event['kind'], vector: number): boolean => kind === 'exception' && FAULTS.has(vector)
 
-function stackFromTss(m: ReferenceMachine, offset: number, ext: number): bigint {
+function stackFromTss(m: ReferenceState, offset: number, ext: number): bigint {
   const tss = m.selector(SEGMENT.tr) & 0xfffc
   if (offset + 7 > m.limit(SEGMENT.tr)) throw new Fault(10, tss | ext)
   const rsp = m.read(m.base(SEGMENT.tr) + BigInt(offset), 8, true)
@@ -105,7 +108,7 @@ function stackFromTss(m: ReferenceMachine, offset: number, ext: number): bigint 
 }
 
 /** CS with its hidden part, as a transfer in 64-bit mode loads it. */
-export function loadCode(m: ReferenceMachine, selector: number, descriptor: Descriptor, cpl: number): void {
+export function loadCode(m: ReferenceState, selector: number, descriptor: Descriptor, cpl: number): void {
   if (!descriptor.accessed) m.write(descriptor.at, 8, descriptor.raw | (1n << 40n), true)
   m.setSegment(SEGMENT.cs, selector, descriptor.base, descriptor.limit, descriptor.rights | 1)
   m.set32(S.cpl, cpl)

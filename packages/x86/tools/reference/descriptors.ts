@@ -1,6 +1,6 @@
 /** Segment descriptors as the manual lays them out. (SDM Vol. 3A, "Segment Descriptors") */
 import { SEGMENT } from '../../src/state/layout.ts'
-import type { ReferenceMachine } from './machine.ts'
+import type { ReferenceState } from './state.ts'
 
 export interface Descriptor {
   /** Linear address of its eight bytes. */
@@ -25,7 +25,7 @@ export interface Descriptor {
 }
 
 /** Undefined: the selector leads outside its table. There is no LDT. */
-export function readDescriptor(m: ReferenceMachine, selector: number): Descriptor | undefined {
+export function readDescriptor(m: ReferenceState, selector: number): Descriptor | undefined {
   if (selector & 4 || (selector & 0xfff8) + 7 > m.limit(SEGMENT.gdtr)) return undefined
   const at = m.base(SEGMENT.gdtr) + BigInt(selector & 0xfff8)
   const raw = m.read(at, 8, true)

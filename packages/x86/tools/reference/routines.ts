@@ -6,7 +6,7 @@ import { gpr, S, SEG, segment, SEGMENT } from '../../src/state/layout.ts'
 import { FLAG } from '../../src/state/register-bits.ts'
 import { readDescriptor } from './descriptors.ts'
 import { deliverOne, loadCode } from './delivery.ts'
-import { Fault, isCanonical, type ReferenceMachine } from './machine.ts'
+import { Fault, isCanonical, type ReferenceState } from './state.ts'
 import { Undefined } from './translation.ts'
 
 /** `jumped`: RIP is set. */
@@ -14,7 +14,7 @@ export type RoutineEnd = 'halt' | 'jumped' | undefined
 
 interface Routine {
   readonly name: string
-  readonly run: (m: ReferenceMachine) => RoutineEnd
+  readonly run: (m: ReferenceState) => RoutineEnd
 }
 
 const RAX = gpr(0), RCX = gpr(1), RDX = gpr(2), R11 = gpr(11)
@@ -35,7 +35,7 @@ const controlSlot = (n: number): number => {
   return S[name]
 }
 
-function writeCr0(m: ReferenceMachine, value: bigint): void {
+function writeCr0(m: ReferenceState, value: bigint): void {
   if (value >> 32n) gp()
   const next = (value & CR0_BITS) | 0x10n
   if (next & PG && !(next & 1n)) gp()
@@ -46,7 +46,7 @@ function writeCr0(m: ReferenceMachine, value: bigint): void {
 }
 
 /** What MOV to CR3 invalidates is decided by bit 63, where CR4.PCIDE is set. */
-function writeCr3(m: ReferenceMachine, value: bigint): void {
+function writeCr3(m: ReferenceState, value: bigint): void {
   const pcide = (m.get32(S.cr4) & 0x2_0000) !== 0
   const keeps = pcide && value >> 63n === 1n
   const next = keeps ? value & ~(1n << 63n) : value
@@ -55,7 +55,7 @@ function writeCr3(m: ReferenceMachine, value: bigint): void {
   if (!keeps) m.translations.invalidatePcid(m.pcid)
 }
 
-function writeCr4(m: ReferenceMachine, value: bigint): void {
+function writeCr4(m: ReferenceState, value: bigint): void {
   if (value & ~CR4_BITS || value & 0x1000n || value & 0x2000n) gp()
   const old = BigInt(m.get32(S.cr4))
   const changed = old ^ value
@@ -76,7 +76,7 @@ const MSR_SLOTS: Readonly<Record<number, number>> = {
 }
 const NEEDS_CANONICAL = new Set([0xc000_0082, 0xc000_0100, 0xc000_0101, 0xc000_0102])
 
-function wrmsr(m: ReferenceMachine): RoutineEnd {
+function wrmsr(m: ReferenceState): RoutineEnd {
   const index = m.get32(RCX) >>> 0
   const value = (BigInt(m.get32(RDX) >>> 0) << 32n) | BigInt(m.get32(RAX) >>> 0)
   const slot = MSR_SLOTS[index] ?? gp()
@@ -90,7 +90,7 @@ function wrmsr(m: ReferenceMachine): RoutineEnd {
   } else m.set64(slot, index === 0xc000_0084 ? value & 0xffff_ffffn : value)
   return undefined
 }
-function rdmsr(m: ReferenceMachine): RoutineEnd {
+function rdmsr(m: ReferenceState): RoutineEnd {
   const slot = MSR_SLOTS[m.get32(RCX) >>> 0] ?? gp()
   m.set64(RAX, m.get64(slot) & 0xffff_ffffn)
   m.set64(RDX, m.get64(slot) >> 32n)
@@ -99,7 +99,7 @@ function rdmsr(m: ReferenceMachine): RoutineEnd {
 
 // ------------------------------------------------------------------ invalidation
 
-function invpcid(m: ReferenceMachine): RoutineEnd {
+function invpcid(m: ReferenceState): RoutineEnd {
   const type = m.arg(0)
   const pcid = m.read(m.arg(1), 8)
   const linear = m.read(m.arg(1) + 8n, 8)
@@ -114,7 +114,7 @@ function invpcid(m: ReferenceMachine): RoutineEnd {
 
 // ------------------------------------------------------------------ segments
 
-function loadSegmentRegister(m: ReferenceMachine): RoutineEnd {
+function loadSegmentRegister(m: ReferenceState): RoutineEnd {
   const n = Number(m.arg(0))
   const selector = Number(m.arg(1) & 0xffffn)
   const cpl = m.cpl
@@ -146,7 +146,7 @@ function loadSegmentRegister(m: ReferenceMachine): RoutineEnd {
 const CHANGED_BY_RETURN = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.TF | FLAG.DF | FLAG.OF | FLAG.NT | FLAG.AC | FLAG.ID
 
 /** INT n: what is saved is the RIP behind it. */
-const softwareInterrupt = (vector: (m: ReferenceMachine) => number) => (m: ReferenceMachine): RoutineEnd => {
+const softwareInterrupt = (vector: (m: ReferenceState) => number) => (m: ReferenceState): RoutineEnd => {
   const rip = m.get64(S.rip)
   m.set64(S.rip, rip + BigInt(m.length))
   try {
@@ -159,7 +159,7 @@ const softwareInterrupt = (vector: (m: ReferenceMachine) => number) => (m: Refer
 }
 
 /** IRETQ among 64-bit code segments. */
-function iret(m: ReferenceMachine): RoutineEnd {
+function iret(m: ReferenceState): RoutineEnd {
   if (Number(m.arg(0)) !== 8) throw new Undefined('the reference machine knows IRETQ only')
   if (m.get32(S.flags) & FLAG.NT) gp()
   const [rip, cs, flags, rsp, ss] = [0, 1, 2, 3, 4].map((n) => {
@@ -203,7 +203,7 @@ function iret(m: ReferenceMachine): RoutineEnd {
 }
 
 /** Data segments that the outer level may not use become null. */
-function dropPrivilegedSegments(m: ReferenceMachine, cpl: number): void {
+function dropPrivilegedSegments(m: ReferenceState, cpl: number): void {
   for (const n of [SEGMENT.es, SEGMENT.ds, SEGMENT.fs, SEGMENT.gs]) {
     const rights = m.get32(segment(n) + SEG.attributes)
     const conforming = (rights & 0x1c) === 0x1c
@@ -215,11 +215,11 @@ function dropPrivilegedSegments(m: ReferenceMachine, cpl: number): void {
 }
 
 /** SYSCALL and SYSRET in their usual form are in the semantics; this is what those leave to a routine. */
-function syscall(m: ReferenceMachine): RoutineEnd {
+function syscall(m: ReferenceState): RoutineEnd {
   if (!(m.get32(S.efer) & 1)) throw new Fault(6)
   throw new Undefined('the reference machine knows no single steps')
 }
-function sysret(m: ReferenceMachine): RoutineEnd {
+function sysret(m: ReferenceState): RoutineEnd {
   if (!(m.get32(S.efer) & 1)) throw new Fault(6)
   if (!isCanonical(m.get64(RCX))) gp()
   const flags = m.get32(R11)
