@@ -3,9 +3,10 @@
 import { FRAME_MASK, FRAME_SIZE, hpa } from '@nonroot/contracts'
 import type { GuestMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 import type { Slot } from './frame-index.ts'
-import { DemandGuestFrames, NO_FRAME, type GuestMemoryOptions } from './guest-frames.ts'
+import { NO_FRAME, type GuestMemoryOptions } from './frame-table.ts'
+import { DemandGuestFrames } from './guest-frames.ts'
 
-export type { GuestMemoryOptions } from './guest-frames.ts'
+export type { GuestMemoryOptions } from './frame-table.ts'
 
 /**
  * Accesses cannot wait: if the host has no frame for one, or a parked page cannot be filled, it fails as if there were no RAM, and `onFailure` ends
