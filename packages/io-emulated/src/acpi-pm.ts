@@ -14,7 +14,7 @@ import type {
   Snapshot,
 } from '@nonroot/contracts'
 import { Alarm, NEVER, SHORTEST_PERIOD_NS } from './alarm.ts'
-import { Gsi, Place } from './platform.ts'
+import { Gsi, Place } from './pc-addresses.ts'
 import { RESET_VALUE } from './reset-control.ts'
 import { assignState, restoreState, saveState } from './state.ts'
 

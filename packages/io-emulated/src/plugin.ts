@@ -6,7 +6,7 @@ import { E1000 } from './e1000/device.ts'
 import { Ide } from './ide/device.ts'
 import { cardOptions, diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
-import { Gsi, SERIAL_PORTS } from './platform.ts'
+import { Gsi, SERIAL_PORTS } from './pc-addresses.ts'
 import { Uart16550 } from './uart16550.ts'
 
 export default definePlugin({

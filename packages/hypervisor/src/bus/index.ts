@@ -1,4 +1,4 @@
 /** Buses: route the guest's accesses to devices. */
 export { KernelIoBus } from './io-bus.ts'
-export { Platform } from './platform.ts'
-export type { PlatformOptions } from './platform.ts'
+export { DeviceContexts } from './device-contexts.ts'
+export type { DeviceContextsOptions } from './device-contexts.ts'

@@ -16,7 +16,7 @@ import type {
   Token,
   Vcpu,
 } from '@nonroot/contracts'
-import { KernelIoBus, Platform } from '../bus/index.ts'
+import { KernelIoBus, DeviceContexts } from '../bus/index.ts'
 import { composeHost } from '../composition/compose.ts'
 import type { HostParts, VmParts } from '../composition/compose.ts'
 import type { Stack } from '../composition/stack.ts'
@@ -149,7 +149,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   let hold = (_until: Promise<unknown>): void => {}
   const timedDisks = clock.kind === 'deterministic' ? new TimedDisks(clock, (until) => hold(until)) : undefined
   const power = new PowerSwitch(() => nudge())
-  const platform = new Platform({
+  const platform = new DeviceContexts({
     bus,
     dma: guestMemory,
     memoryMap: guestMemory,

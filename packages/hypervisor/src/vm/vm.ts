@@ -12,7 +12,7 @@ import type {
   Vcpu,
   VmEnd,
 } from '@nonroot/contracts'
-import type { KernelIoBus, Platform } from '../bus/index.ts'
+import type { KernelIoBus, DeviceContexts } from '../bus/index.ts'
 import type { VmParts } from '../composition/compose.ts'
 import type { DemandGuestMemory } from '../memory/guest-memory.ts'
 import type { KernelClock } from '../time/clock.ts'
@@ -78,7 +78,7 @@ export interface VmAssembly {
   readonly guestMemory: DemandGuestMemory
   readonly clock: KernelClock
   readonly bus: KernelIoBus
-  readonly platform: Platform
+  readonly platform: DeviceContexts
   readonly power: PowerSwitch
   readonly parts: VmParts
   readonly vcpus: readonly Vcpu[]

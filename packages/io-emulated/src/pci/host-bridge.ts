@@ -19,7 +19,7 @@ import type {
   Snapshot,
 } from '@nonroot/contracts'
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
-import { PCI_INTX, PCI_IO_WINDOW, Place } from '../platform.ts'
+import { PCI_INTX, PCI_IO_WINDOW, Place } from '../pc-addresses.ts'
 import type { ResetControl } from '../reset-control.ts'
 import { snapshotData } from '../state.ts'
 import { PciDeviceFunction } from './function.ts'

@@ -5,7 +5,7 @@
 
 import type { InterruptLine } from '@nonroot/contracts'
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
-import { PCI_INTX } from '../platform.ts'
+import { PCI_INTX } from '../pc-addresses.ts'
 
 /** In a routing register: not to the 8259 pair. */
 export const PIRQ_OFF = 0x80

@@ -30,7 +30,7 @@ const FREE_LINES = [5, 10, 11, 23, 22, 21, 20, 19, 18, 17, 16]
 /** Addresses for devices that may have any: below the I/O APIC. */
 const ANYWHERE = { start: 0xf000_0000, end: 0xfec0_0000 } as const
 
-export interface PlatformOptions {
+export interface DeviceContextsOptions {
   readonly bus: KernelIoBus
   readonly dma: DmaMemory
   readonly memoryMap: MemoryMap
@@ -46,12 +46,12 @@ export interface PlatformOptions {
   readonly resolvePath: (folder: string, path: string) => string
 }
 
-export class Platform {
-  readonly #options: PlatformOptions
+export class DeviceContexts {
+  readonly #options: DeviceContextsOptions
   readonly #models: IoModel[] = []
   readonly #linesTaken = new Set<number>()
 
-  constructor(options: PlatformOptions) {
+  constructor(options: DeviceContextsOptions) {
     this.#options = options
   }
 
