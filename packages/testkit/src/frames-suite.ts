@@ -259,6 +259,20 @@ export function testGuestFrames(create: CreateGuestFrames, it: TestRegistrar): v
     checkSame([host.references(own), memory.readU8(at(2)), memory.readU8(at(3))], [1, 8, 8], 'a shared page, pinned')
   })
 
+  it('guest frames: usage counts the pages of each state', () => {
+    const { memory, host } = create({})
+    for (const page of [1, 2, 3, 4]) memory.fill(at(page), FRAME_SIZE, 9)
+    memory.share(at(2), memory.expose(at(1)) as Hpa)
+    memory.park(at(3), createFiller())
+    memory.pin(at(4))
+    checkSame(
+      memory.usage(),
+      { residentFrames: 3, sharedFrames: 2, parkedFrames: 1, pinnedFrames: 1 },
+      'one of each kind, and a pair',
+    )
+    checkSame(host.references(memory.peek(at(1)) as Hpa), 2, 'owners of the shared frame')
+  })
+
   it('guest frames: replace puts a frame in place of whatever is there', () => {
     const { memory, host } = create({})
     const filler = createFiller()

@@ -5,6 +5,7 @@ import type {
   FrameFiller,
   FrameRefusal,
   FrameState,
+  FrameUsage,
   Gpa,
   GuestFrames,
   HostMemory,
@@ -187,6 +188,11 @@ export class TestFrames implements GuestFrames {
   }
   get pinnedFrames(): number {
     return this.#pins.size
+  }
+  usage(): FrameUsage {
+    const { residentFrames, pinnedFrames } = this
+    const sharedFrames = [...this.#frames.values()].filter((frame) => this.#host.references(frame) > 1).length
+    return { residentFrames, sharedFrames, parkedFrames: this.#parked.size, pinnedFrames }
   }
 
   release(ranges: readonly { readonly address: Gpa; readonly length: number }[]): number {

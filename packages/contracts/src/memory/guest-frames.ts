@@ -80,6 +80,17 @@ export interface FrameReturn {
 }
 export const FrameReturn = token<FrameReturn>('FrameReturn')
 
+/** How many pages of a VM are in which state. */
+export interface FrameUsage {
+  /** Pages that have a frame: private and shared ones. */
+  readonly residentFrames: number
+  /** Of the resident ones, those whose frame has other owners too. */
+  readonly sharedFrames: number
+  /** Pages whose content a filler has. */
+  readonly parkedFrames: number
+  readonly pinnedFrames: number
+}
+
 /** One page of a VM's memory in a snapshot. */
 export interface MemoryPage {
   readonly address: Gpa
@@ -110,6 +121,8 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** Pages that have a frame, and those of them that are pinned. */
   readonly residentFrames: number
   readonly pinnedFrames: number
+  /** Counts all pages by state. Looks at every page: for reports, not for each access. */
+  usage(): FrameUsage
 
   /** Hands the page's content to a filler and frees its frame. A page without a frame can be parked if the filler has its content already. */
   park(address: number, filler: FrameFiller): 'done' | FrameRefusal

@@ -2,7 +2,7 @@
 
 import type { Gpa } from '../base/address.ts'
 import type { Device } from '../devices/device.ts'
-import type { GuestFrames } from '../memory/guest-frames.ts'
+import type { FrameUsage, GuestFrames } from '../memory/guest-frames.ts'
 import type { HostMemory } from '../memory/host-memory.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { token } from '../base/token.ts'
@@ -38,6 +38,28 @@ export interface ReclaimReport {
   readonly reason?: string
 }
 
+/** What one technique of a policy has taken from a VM at present. */
+export interface ReclaimedMemory {
+  /** `balloon`, `share`, `swap`, ... Policies that use the same name are added up. */
+  readonly technique: string
+  /** Frames that the VM would have if the technique were not used. */
+  readonly frames: number
+}
+
+/** Who has what of one VM's memory, for its operator. In frames. */
+export interface MemoryUse extends FrameUsage {
+  /** RAM that the machine has. */
+  readonly maximumFrames: number
+  /** Reclaim never goes below this. */
+  readonly minimumFrames: number
+  readonly shares: number
+  /** Given to balloons, as the guest says. */
+  readonly balloonedFrames: number
+  /** What the VM was last asked to manage with: `maximumFrames` less the targets of its balloons. */
+  readonly targetFrames: number
+  readonly techniques: readonly ReclaimedMemory[]
+}
+
 /** How often policies are asked to `sample`: milliseconds of the host's time. */
 export const RECLAIM_PERIOD_MS = 1000
 /** How long a policy may take to answer `onPressure`; it is passed over then. Milliseconds. */
@@ -58,6 +80,13 @@ export interface ReclaimPolicy {
   onPressure(pressure: ReclaimPressure): Promise<ReclaimReport>
   /** Every `RECLAIM_PERIOD_MS`: look at use, merge pages, age, and give back before there is a shortage. Bounded: at most about a millisecond. */
   sample?(pressure: ReclaimPressure, nowNs: number): void
+  /** What each technique has taken from the VM of that name at present. */
+  reclaimed?(vm: string): readonly ReclaimedMemory[]
+  /**
+   * The operator asks that the VM manages with so many frames; undefined withdraws the request. False: this policy cannot ask its guest, and the kernel
+   * asks the VM's balloon itself, or refuses if it has none.
+   */
+  requestTarget?(vm: string, frames: number | undefined): boolean
   dispose?(): void
 }
 export const ReclaimPolicy = token<ReclaimPolicy>('ReclaimPolicy')

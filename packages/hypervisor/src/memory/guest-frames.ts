@@ -6,6 +6,7 @@ import type {
   FrameFiller,
   FrameRefusal,
   FrameState,
+  FrameUsage,
   Gpa,
   GuestFrames,
   HostMemory,
@@ -56,6 +57,16 @@ export class DemandGuestFrames implements GuestFrames {
 
   get pinnedFrames(): number {
     return this.#table.pins.size
+  }
+
+  usage(): FrameUsage {
+    let sharedFrames = 0
+    for (let entry = 0; entry < this.#frames.length; entry++) {
+      const frame = this.#frames[entry]! >>> 0
+      if (frame > PARKED && this.host.references(hpa(frame)) > 1) sharedFrames++
+    }
+    const { residentFrames, pinnedFrames } = this
+    return { residentFrames, sharedFrames, parkedFrames: this.#table.parked.size, pinnedFrames }
   }
 
   // Accesses that cannot wait: they get a host address, or NO_FRAME after `onFailure`.

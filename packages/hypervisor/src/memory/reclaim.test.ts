@@ -154,6 +154,32 @@ describe('a reclaim policy', () => {
     await hypervisor.dispose()
   })
 
+  it('says what it took, and is asked before the balloon is', async () => {
+    const requests: unknown[] = []
+    class Tells extends Policy {
+      reclaimed = (vm: string) => [{ technique: 'swap', frames: vm === 'web' ? 5 : 0 }]
+      requestTarget = (vm: string, frames: number | undefined) => requests.push([vm, frames]) > 0
+    }
+    const hypervisor = await hypervisorOf(() => HALT, [new Tells(), new Tells()])
+    const vm = await hypervisor.createVm({ name: 'web', reclaim: { minimumFrames: 100 } })
+    const most = (8 * MIB - 0x20000) / FRAME_SIZE
+    expect(vm.memory()).toMatchObject({
+      maximumFrames: most,
+      minimumFrames: 100,
+      shares: 1000,
+      parkedFrames: 0,
+      targetFrames: most,
+      techniques: [{ technique: 'swap', frames: 10 }],
+    })
+    expect([99, 101, most + 1].map((frames) => vm.requestMemory(frames))).toEqual([true, true, true])
+    expect(requests).toEqual([
+      ['web', 100],
+      ['web', 101],
+      ['web', undefined],
+    ])
+    await hypervisor.dispose()
+  })
+
   it('takes nothing below the minimum', async () => {
     const swap = new Swap()
     const hypervisor = await hypervisorOf(

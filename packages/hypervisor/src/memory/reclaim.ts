@@ -5,6 +5,7 @@ import type {
   HostMemory,
   Log,
   Metrics,
+  ReclaimedMemory,
   ReclaimPolicy,
   ReclaimPressure,
   ReclaimReport,
@@ -41,6 +42,23 @@ export class Reclaim {
   }
   remove(subject: ReclaimSubject): void {
     this.#each((policy) => policy.removeSubject(subject))
+  }
+
+  /** What each technique has taken from the VM. */
+  reclaimed(vm: string): ReclaimedMemory[] {
+    const frames = new Map<string, number>()
+    this.#each((policy) => {
+      for (const { technique, frames: taken } of policy.reclaimed?.(vm) ?? [])
+        frames.set(technique, (frames.get(technique) ?? 0) + taken)
+    })
+    return [...frames].map(([technique, taken]) => ({ technique, frames: taken }))
+  }
+
+  /** False: no policy asks the guest. */
+  requestTarget(vm: string, frames: number | undefined): boolean {
+    let isTaken = false
+    this.#each((policy) => (isTaken ||= policy.requestTarget?.(vm, frames) ?? false))
+    return isTaken
   }
 
   dispose(): void {

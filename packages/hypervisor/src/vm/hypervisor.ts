@@ -52,6 +52,8 @@ export interface HypervisorOptions {
   readonly pace?: Pace
 }
 
+const DEFAULT_SHARES = 1000
+
 export interface VmOptions<Console extends ConsoleBackend> {
   readonly name?: string
   /** The machine's console. Default: web streams, `vm.console.output` and `vm.console.input`. */
@@ -228,7 +230,13 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
       timedDisks,
-      retire: () => subject && reclaim.remove(subject),
+      reclaim: {
+        minimumFrames: vmOptions.reclaim?.minimumFrames ?? 0,
+        shares: vmOptions.reclaim?.shares ?? DEFAULT_SHARES,
+        reclaimed: () => reclaim.reclaimed(name),
+        requestTarget: (frames) => reclaim.requestTarget(name, frames),
+        retire: () => subject && reclaim.remove(subject),
+      },
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
     subject = subjectOf(name, guestMemory, parts, vmOptions.reclaim)
@@ -270,7 +278,7 @@ function subjectOf(
     takeAccessed: (address) => paging.takeAccessed?.(address),
     minimumFrames: wanted.minimumFrames ?? 0,
     maximumFrames: wanted.maximumFrames ?? frames.size / FRAME_SIZE,
-    shares: wanted.shares ?? 1000,
+    shares: wanted.shares ?? DEFAULT_SHARES,
     devices: new Map([...io.flatMap((model) => [...(model.devices ?? [])]), ...devices]),
   }
 }

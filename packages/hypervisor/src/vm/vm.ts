@@ -1,14 +1,17 @@
 /** A virtual machine: created, run once, disposed. */
 
-import { NetworkCable, NonrootError } from '@nonroot/contracts'
+import { Balloon, FRAME_SIZE, NetworkCable, NonrootError } from '@nonroot/contracts'
 import type {
   BootState,
   ConsoleBackend,
   KickAddress,
   Log,
+  MemoryUse,
   Metrics,
   MetricSample,
+  ReclaimedMemory,
   Schedulable,
+  Token,
   Vcpu,
   VmEnd,
 } from '@nonroot/contracts'
@@ -65,6 +68,10 @@ export interface Vm {
   /** Plug or pull the cables of all network cards, or of the device of that name; the guest sees its link go up or down. Gives how many there are. */
   plug(on: boolean, device?: string): number
   info(): VmInfo
+  /** Who has what of its memory. */
+  memory(): MemoryUse
+  /** Asks the guest to manage with so many frames, between its minimum and what the machine has. False: it has no balloon to ask by. */
+  requestMemory(frames: number): boolean
   /** Current values of all metrics. */
   samples(): MetricSample[]
   dispose(): Promise<void>
@@ -93,9 +100,20 @@ export interface VmAssembly {
   readonly tracer: Tracer | undefined
   /** Under a deterministic clock. */
   readonly timedDisks: TimedDisks | undefined
-  /** Reclaim policies have nothing more to do with it. */
-  readonly retire: () => void
+  /** What reclaim policies have to do with it. */
+  readonly reclaim: VmReclaim
   readonly dispose: () => void
+}
+
+/** A VM's side of the host's reclaim policies. */
+export interface VmReclaim {
+  readonly minimumFrames: number
+  readonly shares: number
+  reclaimed(): readonly ReclaimedMemory[]
+  /** False: no policy asks the guest. */
+  requestTarget(frames: number | undefined): boolean
+  /** The policies have nothing more to do with the VM. */
+  retire(): void
 }
 
 export class KernelVm implements Vm {
@@ -272,6 +290,40 @@ export class KernelVm implements Vm {
     }
   }
 
+  memory(): MemoryUse {
+    const { guestMemory, reclaim } = this.#assembly
+    const balloons = this.#offered(Balloon)
+    const maximumFrames = guestMemory.size / FRAME_SIZE
+    const sum = (of: 'actualFrames' | 'targetFrames'): number =>
+      balloons.reduce((frames, balloon) => frames + balloon[of], 0)
+    return {
+      ...guestMemory.usage(),
+      maximumFrames,
+      minimumFrames: reclaim.minimumFrames,
+      shares: reclaim.shares,
+      balloonedFrames: sum('actualFrames'),
+      targetFrames: maximumFrames - sum('targetFrames'),
+      techniques: reclaim.reclaimed(),
+    }
+  }
+
+  requestMemory(frames: number): boolean {
+    const { guestMemory, reclaim } = this.#assembly
+    const most = guestMemory.size / FRAME_SIZE
+    const wanted = Math.min(Math.max(frames, reclaim.minimumFrames), most)
+    if (reclaim.requestTarget(wanted === most ? undefined : wanted)) return true
+    const [balloon] = this.#offered(Balloon)
+    balloon?.setTarget(most - wanted)
+    return balloon !== undefined
+  }
+
+  /** What the VM's devices offer by that token. */
+  #offered<T>(token: Token<T>): T[] {
+    const { io, devices } = this.#assembly.parts
+    const all = [...io.flatMap((model) => [...(model.devices?.values() ?? [])]), ...devices.values()]
+    return all.map(({ offers }) => offers?.get(token) as T | undefined).filter((offer) => offer !== undefined)
+  }
+
   samples(): MetricSample[] {
     const { metrics, vcpus, guestMemory, clock } = this.#assembly
     const vm = metrics.scope('vm')
@@ -293,8 +345,8 @@ export class KernelVm implements Vm {
   async #dispose(): Promise<void> {
     this.#loop.end()
     this.#state = 'ended'
-    const { parts, vcpus, retire, dispose } = this.#assembly
-    retire()
+    const { parts, vcpus, reclaim, dispose } = this.#assembly
+    reclaim.retire()
     await this.#quiesce()
     for (const model of parts.io) for (const device of model.devices?.values() ?? []) await device.dispose?.()
     for (const vcpu of vcpus) vcpu.dispose()
