@@ -190,6 +190,7 @@ describe('bad cables', () => {
     const end = withImpairment(network as never, impair).connect(new FakeCard(), around)
     for (let index = 0; index < count; index++) {
       end.receive(Uint8Array.of(index & 255, index >> 8, ...new Array<number>(12).fill(0)), createFrameWork())
+      end.flush()
       around.clock.advanceNs(1e5)
       around.clock.runExpired()
     }

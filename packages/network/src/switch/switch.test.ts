@@ -73,6 +73,7 @@ describe('a switch', () => {
     cards[1]!.offloads = NO_OFFLOADS
     const bytes = frame(mac(2), mac(1), 100)
     learning.forward(ports[0]!, bytes, { checksumStart: 34, checksumOffset: 16, segmentSize: 0, segmentIp: 0 })
+    learning.flush()
     expect([cards[1]!.works[0], cards[1]!.frames[0]![50]]).toEqual([NO_WORK, 0xff])
   })
 })

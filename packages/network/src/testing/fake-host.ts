@@ -140,11 +140,12 @@ export class FakeHost implements HostNetwork {
   }
 }
 
-/** A card that keeps what it gets. */
+/** A card whose driver sees what it gets when it is notified: at the end of a batch. */
 export class FakeCard implements CableEnd {
   offloads: FrameOffloads = ALL_OFFLOADS
   readonly frames: Uint8Array[] = []
   readonly works: FrameWork[] = []
+  readonly #unseen: { frame: Uint8Array; work: FrameWork }[] = []
   flushed = 0
   /** Room for so many more frames. */
   room = Infinity
@@ -154,13 +155,16 @@ export class FakeCard implements CableEnd {
   receive(frame: Uint8Array, work: Readonly<FrameWork>): boolean {
     if (this.room <= 0) return false
     this.room--
-    this.frames.push(frame.slice())
-    this.works.push({ ...work })
+    this.#unseen.push({ frame: frame.slice(), work: { ...work } })
     return true
   }
 
   flush(): void {
     this.flushed++
+    for (const { frame, work } of this.#unseen.splice(0)) {
+      this.frames.push(frame)
+      this.works.push(work)
+    }
   }
 
   ready(): void {

@@ -22,6 +22,8 @@ export interface FlowOwner {
   rearm(deadline: number): void
   /** Something may wait for the end of the batch. */
   touched(flow: TcpFlow): void
+  /** The host's side caused what was sent, outside any batch of the guest's: the card is to notify the guest now. */
+  hostActed(flow: TcpFlow): void
   gone(flow: TcpFlow): void
 }
 
@@ -58,22 +60,22 @@ export class TcpFlow implements TcpUser, TcpWire {
           this.#paused = true
           stream.pause()
         }
-        this.#owner.touched(this)
+        this.#owner.hostActed(this)
       },
       end: () => {
         this.#hostEnded = true
         this.connection.end()
-        this.#owner.touched(this)
+        this.#owner.hostActed(this)
       },
       close: () => {
         this.#stream = undefined
         // With both sides ended the guest still acknowledges what it was sent; anything else was cut off.
         if (!this.#hostEnded || !this.#guestEnded) this.connection.abort()
-        this.#owner.touched(this)
+        this.#owner.hostActed(this)
       },
       taken: (bytes) => {
         this.connection.taken(bytes)
-        this.#owner.touched(this)
+        this.#owner.hostActed(this)
       },
     })
   }

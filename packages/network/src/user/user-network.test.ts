@@ -32,6 +32,7 @@ describe('neighbours', () => {
       255,
     )
     guest.network.receive(solicit, { checksumStart: -1, checksumOffset: 0, segmentSize: 0, segmentIp: 0 })
+    guest.network.flush()
     const [frame] = guest.card.take()
     expect([...frame!.subarray(0, 6)]).toEqual([...ALL_NODES_MAC])
     const hex = Buffer.from(frame!).toString('hex')
@@ -53,6 +54,7 @@ describe('DHCP', () => {
   const ask = (message: Uint8Array) => {
     const guest = new Guest()
     guest.network.receive(guest.udp(Address4.everyone, 67, message, 68), NO_WORK)
+    guest.network.flush()
     const [answer] = guest.card.take()
     const at = 42 + 240
     return (
@@ -126,6 +128,7 @@ describe('DHCP', () => {
     const guest = new Guest()
     const everyServer = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2)
     guest.network.receive(guest.udp(everyServer, 547, Uint8Array.from(message), 546), NO_WORK)
+    guest.network.flush()
     const [answer] = guest.card.take()
     expect(answer?.[62]).toBe(type)
     expect(
@@ -175,6 +178,7 @@ describe('DNS', () => {
     const guest = new Guest()
     guest.host.names.set('two.test', ['192.0.2.1', '192.0.2.2'])
     guest.network.receive(guest.udp(Address4.dns, 53, query(name, type)), NO_WORK)
+    guest.network.flush()
     await settle()
     const answer = guest.card.take()[0]!.subarray(42)
     expect([answer[0], answer[1], answer[2]! & 0x80, answer[3]! & 15, answer[7]]).toEqual([
@@ -193,6 +197,7 @@ describe('DNS', () => {
   it("asks the host's name server for anything else, and takes an answer from nobody else", async () => {
     const guest = new Guest()
     guest.network.receive(guest.udp(Address4.dns, 53, query('a.test', 15)), NO_WORK)
+    guest.network.flush()
     await settle()
     const [sent] = guest.host.sent
     expect([sent!.host, sent!.port]).toEqual(['192.0.2.53', 53])

@@ -673,6 +673,11 @@ export class UserNetwork implements NetworkBackend, CableEnd, FlowOwner, UdpOwne
     this.#touched.push(flow)
   }
 
+  hostActed(flow: TcpFlow): void {
+    this.touched(flow)
+    this.#card?.flush()
+  }
+
   gone(flow: TcpFlow): void {
     this.#flows.remove(flow)
     if (this.#connections) this.#connections.value = this.#flows.size
