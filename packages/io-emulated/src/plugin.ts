@@ -4,6 +4,7 @@ import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot
 import { Ahci } from './ahci/device.ts'
 import { E1000 } from './e1000/device.ts'
 import { Ide } from './ide/device.ts'
+import { Nvme } from './nvme/device.ts'
 import { cardOptions, diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
 import { Gsi, SERIAL_PORTS } from './pc-addresses.ts'
@@ -50,6 +51,16 @@ export default definePlugin({
       create: async ({ serial, format, ...disk }, context) => {
         const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
         return new Ide(context, backend, { serial: serial ?? context.name })
+      },
+    }),
+    defineDevice({
+      kind: 'nvme',
+      summary: 'an emulated disk: an NVMe controller with one namespace',
+      options: diskOptions,
+      needs: ['pci'],
+      create: async ({ serial, format, ...disk }, context) => {
+        const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
+        return new Nvme(context, backend, { serial: serial ?? context.name })
       },
     }),
     defineDevice({

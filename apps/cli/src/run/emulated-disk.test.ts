@@ -18,23 +18,28 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 
 /** Each line is checked below. What the kernel says of a disk at level warning or worse comes last, and is nothing. */
 const SCRIPT = `
-for i in /sys/class/scsi_host/*; do cat $i/proc_name; done | sort -u
+for i in /sys/class/scsi_host/*; do [ -e $i ] && cat $i/proc_name; done | sort -u
+for i in /sys/class/nvme/*; do [ -e $i ] && basename $(readlink $i/device/driver); done | sort -u
 # Controllers are probed side by side: which disk is which, its size says.
-for d in /sys/block/sd*; do [ $(cat $d/size) = 8192 ] && disk=\${d##*/} || other=\${d##*/}; done
+for d in /sys/block/sd* /sys/block/nvme*; do [ -e $d ] || continue; [ $(cat $d/size) = 8192 ] && disk=\${d##*/} || other=\${d##*/}; done
 sha256sum < /dev/$disk
 dd if=/dev/urandom of=/tmp/random bs=64k count=8 2>/dev/null
 dd if=/tmp/random of=/dev/$disk bs=4k seek=100 conv=fsync 2>/dev/null
 echo 3 > /proc/sys/vm/drop_caches
 sha256sum < /tmp/random
 dd if=/dev/$disk bs=4k skip=100 count=128 2>/dev/null | sha256sum
-cat /sys/block/$disk/queue/physical_block_size /sys/block/$disk/device/queue_depth | tr '\\n' ' '; echo
+queues=/sys/block/$disk/device/queue_depth; [ -e $queues ] || queues=/sys/block/$disk/device/queue_count
+cat /sys/block/$disk/queue/minimum_io_size $queues | tr '\\n' ' '; echo
 [ -n "$other" ] && blkdiscard -o 4096 -l 65536 /dev/$other && echo discarded
-dmesg -r | grep '^<[0-4]>' | grep -iE 'ata[0-9. ]|ahci|piix|sd[a-z]|scsi|I/O error'
+dmesg -r | grep '^<[0-4]>' | grep -iE 'ata[0-9. ]|nvme|ahci|piix|sd[a-z]|scsi|I/O error'
 `
 const CASES = [
   { flavour: 'cloud', kind: 'ide', driver: 'ata_piix', depth: 1, disks: 1 },
   { flavour: 'generic', kind: 'ide', driver: 'ata_piix', depth: 1, disks: 1 },
   { flavour: 'generic', kind: 'ahci', driver: 'ahci', depth: 32, disks: 2 },
+  // Its queues: the admin queue, and one a processor.
+  { flavour: 'cloud', kind: 'nvme', driver: 'nvme', depth: 2, disks: 2 },
+  { flavour: 'generic', kind: 'nvme', driver: 'nvme', depth: 2, disks: 2 },
 ] as const
 
 describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on emulated disks', { timeout: 1_500_000 }, () => {
