@@ -1,4 +1,5 @@
 /** First registers of the entry states that boot protocols ask for: flat protected mode, and long mode on an identity map. */
+import { CR0_64, CR4_64, EFER_64, FLAGS_FIXED, PAGE_ENTRY } from '@nonroot/contracts'
 import type { SegmentState, VcpuStatePatch } from '@nonroot/contracts'
 import type { Placement } from './placement.ts'
 
@@ -23,14 +24,6 @@ const DATA_SELECTOR = 0x18
 const GDT_32 = [0n, 0n, 0x00cf9b000000ffffn, 0x00cf93000000ffffn]
 const GDT_64 = [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn]
 
-const CR0_PE = 1n
-const CR0_ET = 0x10n
-const CR0_NE = 0x20n
-const CR0_PG = 1n << 31n
-const CR4_PAE = 0x20n
-const EFER_LME_LMA = 0x500n
-const RFLAGS_FIXED = 2n
-
 const toBytes = (words: readonly bigint[]): Uint8Array => new Uint8Array(BigUint64Array.from(words).buffer)
 
 type Entry = Pick<VcpuStatePatch, 'rax' | 'rbx' | 'rcx' | 'rdx' | 'rsi' | 'rdi' | 'rbp' | 'rsp'> & {
@@ -43,7 +36,7 @@ const common = (placement: Placement, gdt: readonly bigint[], code: number): Vcp
   const table = toBytes(gdt)
   return {
     ...NO_REGISTERS,
-    rflags: RFLAGS_FIXED,
+    rflags: BigInt(FLAGS_FIXED),
     cs: flat(CODE_SELECTOR, code),
     ss: flat(DATA_SELECTOR, DATA),
     ds: flat(DATA_SELECTOR, DATA),
@@ -67,23 +60,23 @@ const common = (placement: Placement, gdt: readonly bigint[], code: number): Vcp
 /** 32-bit protected mode, flat segments, no paging, interrupts off. */
 export const protectedMode = (placement: Placement, entry: Entry): VcpuStatePatch => ({
   ...common(placement, GDT_32, CODE_32),
-  cr0: CR0_PE | CR0_ET,
+  cr0: CR0_64.pe | CR0_64.et,
   ...entry,
 })
 
 /** 64-bit mode, interrupts off, the first 4 GiB mapped to themselves in 2 MiB pages. */
 export const longMode = (placement: Placement, entry: Entry): VcpuStatePatch => ({
   ...common(placement, GDT_64, CODE_64),
-  cr0: CR0_PE | CR0_ET | CR0_NE | CR0_PG,
+  cr0: CR0_64.pe | CR0_64.et | CR0_64.ne | CR0_64.pg,
   cr3: BigInt(identityMap(placement)),
-  cr4: CR4_PAE,
-  efer: EFER_LME_LMA,
+  cr4: CR4_64.pae,
+  efer: EFER_64.lme | EFER_64.lma,
   ...entry,
 })
 
 const GIBIBYTES = 4 // all that 32-bit structures can name
-const PRESENT_WRITABLE = 3n
-const LARGE = 0x80n
+const PRESENT_WRITABLE = BigInt(PAGE_ENTRY.present | PAGE_ENTRY.writable)
+const LARGE = BigInt(PAGE_ENTRY.large)
 
 /** PML4, one page-directory-pointer table, four page directories; gives the PML4's address. */
 function identityMap(placement: Placement): number {

@@ -1,12 +1,11 @@
 /** Page tables that a paravirtual kernel starts with: machine addresses, each table in a frame of the guest's own. (SDM Vol. 3A, "4-Level Paging") */
-import { invariant } from '@nonroot/contracts'
+import { invariant, PAGE_ENTRY } from '@nonroot/contracts'
 import type { ParavirtualMemory } from '@nonroot/contracts'
 
 const ENTRIES = 512n
 const LEVELS = 4
-/** Present, user, accessed; dirty and writable. */
-const READ_ONLY = 0x25n
-const WRITABLE = 0x67n
+const READ_ONLY = BigInt(PAGE_ENTRY.present | PAGE_ENTRY.user | PAGE_ENTRY.accessed)
+const WRITABLE = READ_ONLY | BigInt(PAGE_ENTRY.writable | PAGE_ENTRY.dirty)
 
 const span = (level: number): bigint => 4096n * ENTRIES ** BigInt(level - 1)
 const indexOf = (address: bigint, level: number): number => Number((address / span(level)) % ENTRIES)

@@ -3,9 +3,9 @@
  * RIP is that of the instruction. (Xen, "xen/arch/x86/traps.c")
  */
 
-import { gpr, RCX, runningInstruction, S, updateMode } from '@nonroot/x86'
+import { PageFaultCode } from '@nonroot/contracts'
+import { CR0, gpr, RCX, runningInstruction, S, updateMode, VECTOR } from '@nonroot/x86'
 import { emulatePrefixedCpuid, emulatePrivileged } from './emulation/privileged.ts'
-import { CR0, PAGE_FAULT, VECTOR } from './facts.ts'
 import type { Deprivileged } from './deprivileged.ts'
 
 const IDT_CODE = 2
@@ -16,7 +16,7 @@ const moveRip = (vcpu: Deprivileged, by: bigint): void => vcpu.core.set64(S.rip,
 
 function undefinedOpcode(vcpu: Deprivileged): void {
   if (emulatePrefixedCpuid(vcpu)) return vcpu.countEmulated('cpuid')
-  bounce(vcpu, VECTOR.undefined, 0)
+  bounce(vcpu, VECTOR.UD, 0)
 }
 
 function generalProtection(vcpu: Deprivileged, code: number): void {
@@ -26,7 +26,7 @@ function generalProtection(vcpu: Deprivileged, code: number): void {
     if (name !== undefined) return vcpu.countEmulated(name)
     if (isSysenter(vcpu)) return sysenter(vcpu)
   }
-  bounce(vcpu, VECTOR.protection, code)
+  bounce(vcpu, VECTOR.GP, code)
 }
 
 /** INT n: the hardware's table has no entry at all, and the error code says which one was wanted. */
@@ -34,8 +34,7 @@ function softwareInterrupt(vcpu: Deprivileged, code: number): void {
   const { state, frames } = vcpu
   const vector = (code >>> 3) & 0xff
   const handler = state.traps[vector]!
-  if (handler.address === 0n || handler.privilege < (state.inKernel ? 1 : 3))
-    return bounce(vcpu, VECTOR.protection, code)
+  if (handler.address === 0n || handler.privilege < (state.inKernel ? 1 : 3)) return bounce(vcpu, VECTOR.GP, code)
   moveRip(vcpu, INT_LENGTH)
   vcpu.count('int')
   frames.bounce(handler, undefined, `no handler for INT ${vector}`)
@@ -47,7 +46,7 @@ const isSysenter = ({ core, state }: Deprivileged): boolean =>
 /** Nothing of where it came from is left: RIP 0. (Xen, "sysenter_entry") */
 function sysenter(vcpu: Deprivileged): void {
   const handler = vcpu.state.callbacks.sysenter
-  if (handler.address === 0n) return bounce(vcpu, VECTOR.protection, 0)
+  if (handler.address === 0n) return bounce(vcpu, VECTOR.GP, 0)
   vcpu.core.set64(S.rip, 0n)
   vcpu.core.set64(gpr(RCX), 0n)
   vcpu.count('sysenter')
@@ -57,7 +56,8 @@ function sysenter(vcpu: Deprivileged): void {
 function pageFault(vcpu: Deprivileged, code: number): void {
   const { core, state, tables } = vcpu
   const address = BigInt.asUintN(64, (BigInt(core.paging.faultHigh) << 32n) | BigInt(core.paging.faultLow >>> 0))
-  const isStore = (code & (PAGE_FAULT.present | PAGE_FAULT.write)) === (PAGE_FAULT.present | PAGE_FAULT.write)
+  const isStore =
+    (code & (PageFaultCode.present | PageFaultCode.write)) === (PageFaultCode.present | PageFaultCode.write)
   if (isStore && state.inKernel) {
     const machine = tables.tableEntryAt(vcpu.index, address)
     if (machine !== undefined) {
@@ -65,7 +65,7 @@ function pageFault(vcpu: Deprivileged, code: number): void {
     }
   }
   vcpu.writeFaultAddress(address)
-  bounce(vcpu, VECTOR.page, code)
+  bounce(vcpu, VECTOR.PF, code)
 }
 
 /** One #NM; the FPU is usable afterwards. */
@@ -73,14 +73,14 @@ function noFpu(vcpu: Deprivileged): void {
   const { core } = vcpu
   core.set32(S.cr0, core.get32(S.cr0) & ~CR0.ts)
   updateMode(core)
-  bounce(vcpu, VECTOR.noFpu, 0)
+  bounce(vcpu, VECTOR.NM, 0)
 }
 
 function debug(vcpu: Deprivileged): void {
   const { core } = vcpu
   core.set32(S.dr6, (core.get32(S.dr6) & ~0xf) | (core.pendingDebug & DR6_MASK))
   core.pendingDebug = 0
-  bounce(vcpu, VECTOR.debug, 0)
+  bounce(vcpu, VECTOR.DB, 0)
 }
 
 const bounce = (vcpu: Deprivileged, vector: number, code: number): void => {
@@ -92,15 +92,15 @@ const bounce = (vcpu: Deprivileged, vector: number, code: number): void => {
 export function handleException(vcpu: Deprivileged, vector: number, code: number, length: number): void {
   if (length) moveRip(vcpu, BigInt(length))
   switch (vector) {
-    case VECTOR.undefined:
+    case VECTOR.UD:
       return undefinedOpcode(vcpu)
-    case VECTOR.protection:
+    case VECTOR.GP:
       return generalProtection(vcpu, code)
-    case VECTOR.page:
+    case VECTOR.PF:
       return pageFault(vcpu, code)
-    case VECTOR.noFpu:
+    case VECTOR.NM:
       return noFpu(vcpu)
-    case VECTOR.debug:
+    case VECTOR.DB:
       return debug(vcpu)
     default:
       return bounce(vcpu, vector, code)

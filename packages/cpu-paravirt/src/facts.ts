@@ -1,4 +1,5 @@
 /** Selectors, frames and registers of the paravirtual interface. Facts only. (Xen, "public/arch-x86/xen-x86_64.h", "public/xen.h", "public/vcpu.h") */
+import { CR0, CR4, EFER } from '@nonroot/contracts'
 
 /** Flat segments of the hypervisor's page in every descriptor table. */
 export const FLAT = { code: 0xe033, stack: 0xe02b } as const
@@ -26,41 +27,17 @@ export const RETURN_FRAME = {
 /** The frame's flags: RCX and R11 are of no use to whoever is returned to. */
 export const IN_SYSCALL = 0x100n
 
-export const VECTOR = {
-  debug: 1,
-  nmi: 2,
-  breakpoint: 3,
-  overflow: 4,
-  undefined: 6,
-  noFpu: 7,
-  segment: 11,
-  stack: 12,
-  protection: 13,
-  page: 14,
-} as const
-/** Exceptions that push an error code. (SDM Vol. 3A, "Exception and Interrupt Reference") */
-export const WITH_CODE = (1 << 8) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 17) | (1 << 21)
-export const PAGE_FAULT = { present: 1, write: 2, user: 4 } as const
-
 /** Hardware's registers. The guest sees what it can change. (SDM Vol. 3A, "Control Registers") */
-export const CR0 = { ts: 8, fixed: 0x8005_0033 } as const
-export const CR4 = {
-  tsd: 4,
-  de: 8,
-  pae: 0x20,
-  mce: 0x40,
-  osfxsr: 0x200,
-  osxmmexcpt: 0x400,
-  osxsave: 0x4_0000,
-} as const
+export const CR0_FIXED = CR0.pe | CR0.mp | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.pg
 export const CR4_FIXED = CR4.pae | CR4.mce | CR4.osfxsr | CR4.osxmmexcpt
 /** XSAVE is on from the start: kernels look whether it is. */
 export const CR4_START = CR4_FIXED | CR4.osxsave
 export const XCR0_START = 3n
 /** What the guest may change. */
 export const CR4_GUEST = CR4.tsd | CR4.de | CR4.osxsave
-/** LME, LMA and NXE. SYSCALL is off, so that it raises #UD and comes to us; the guest sees it on. */
-export const EFER = { hardware: 0xd00, guest: 0xd01 } as const
+/** SYSCALL is off, so that it raises #UD, which we handle; the guest sees it on. */
+const HARDWARE_EFER = EFER.lme | EFER.lma | EFER.nxe
+export const EFER_VALUE = { hardware: HARDWARE_EFER, guest: HARDWARE_EFER | EFER.sce } as const
 /** PAT as the hypervisor has it. */
 export const PAT = 0x0000_0501_0007_0406n
 

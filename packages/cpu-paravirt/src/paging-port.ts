@@ -4,7 +4,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { GuestPagingState, Gva, PagingPort } from '@nonroot/contracts'
 import { flushNonGlobal, flushPage, S } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import { EFER, highOf, lowOf } from './facts.ts'
+import { EFER_VALUE, highOf, lowOf } from './facts.ts'
 import type { Frames } from './entry/frames.ts'
 import type { GuestState } from './guest-state.ts'
 
@@ -27,7 +27,7 @@ export class ParavirtPagingPort implements PagingPort {
       cr0: core.get32(S.cr0),
       cr3: core.get64(S.cr3),
       cr4: core.get32(S.cr4),
-      efer: EFER.guest,
+      efer: EFER_VALUE.guest,
       format: 'fourLevel',
     }
   }

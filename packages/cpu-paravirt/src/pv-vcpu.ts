@@ -18,11 +18,13 @@ import {
   updateMode,
   writeFlags,
   writeRange,
+  CR0,
+  FLAG,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import type { Frames } from './entry/frames.ts'
 import type { GuestState } from './guest-state.ts'
-import { CR0, highOf, HYPERVISOR, isCanonical, lowOf, SELECTOR_RPL } from './facts.ts'
+import { highOf, HYPERVISOR, isCanonical, lowOf, SELECTOR_RPL } from './facts.ts'
 
 const FS_BASE = segment(SEGMENT.fs) + SEG.base
 const GS_BASE = segment(SEGMENT.gs) + SEG.base
@@ -169,7 +171,7 @@ export class VcpuForAbi implements PvVcpu {
     const { core, state } = this.#vcpu
     context.registers.forEach((value, n) => core.set64(gpr(n), value))
     core.set64(S.rip, context.rip)
-    writeFlags(core, (Number(BigInt.asUintN(32, context.rflags)) & ~0x2_3000) | 0x200)
+    writeFlags(core, (Number(BigInt.asUintN(32, context.rflags)) & ~(FLAG.VM | FLAG.IOPL)) | FLAG.IF)
     // The virtual IOPL comes in the flags: Linux gives its kernel 1.
     state.ioPrivilege = Number((context.rflags >> 12n) & 3n)
     state.inKernel = context.inKernel

@@ -38,13 +38,14 @@ import {
   tierStatistics,
   updatePaging,
   writeRegisters,
+  VECTOR,
 } from '@nonroot/x86'
 import type { Core, Outcome, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
 import { ENTRIES, type Deprivileged, type Entry } from './deprivileged.ts'
 import { TableStore } from './emulation/table-store.ts'
 import { Frames } from './entry/frames.ts'
 import { handleException } from './exceptions.ts'
-import { CR0, CR4_START, EFER, highOf, INFO, lowOf, PAT, R11, VECTOR, XCR0_START } from './facts.ts'
+import { CR0_FIXED, CR4_START, EFER_VALUE, highOf, INFO, lowOf, PAT, R11, XCR0_START } from './facts.ts'
 import { GuestState } from './guest-state.ts'
 import { ExceptionHooks } from './hooks.ts'
 import { ParavirtPagingPort } from './paging-port.ts'
@@ -127,10 +128,10 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
   /** Long mode at CPL 3, no interrupt table, no task segment: what is not allowed traps. */
   #initialise(): void {
     const { core } = this
-    core.set64(S.cr0, BigInt(CR0.fixed))
+    core.set64(S.cr0, BigInt(CR0_FIXED >>> 0))
     core.set64(S.cr4, BigInt(CR4_START))
     core.set64(S.xcr0, XCR0_START)
-    core.set64(S.efer, BigInt(EFER.hardware))
+    core.set64(S.efer, BigInt(EFER_VALUE.hardware))
     core.set64(S.pat, PAT)
     core.set32(S.cpl, 3)
     const table = this.tables.descriptorTable(this.index)
@@ -254,7 +255,7 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     const rip = core.get64(S.rip)
     const { syscall } = state.callbacks
     if (state.inKernel) this.#hypercall(rip, core.nextRip())
-    else if (syscall.address === 0n) return core.raise(VECTOR.undefined)
+    else if (syscall.address === 0n) return core.raise(VECTOR.UD)
     else {
       core.set64(S.rip, core.nextRip())
       this.count('syscall')

@@ -1,5 +1,6 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
+import { CR4_64, DEFINED } from '@nonroot/contracts'
 import type { CpuMode, GuestMemory, HostContext, X86VcpuPorts } from '@nonroot/contracts'
 import {
   CR4_VALID,
@@ -8,7 +9,6 @@ import {
   PREBUILT_HANDLERS,
   readPrebuilt,
 } from '@nonroot/x86'
-import { CR4_VMXE } from './tables/capability-msrs.ts'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { VTPR } from './features/task-priority.ts'
 import { VmxVcpu } from './vcpu.ts'
@@ -25,8 +25,8 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, pr
   const { tiers = 'both' } = options
   const context: EntryCheckContext = {
     physicalAddressBits: MAX_PHYSICAL_BITS,
-    cr4Fixed1: BigInt(CR4_VALID) | CR4_VMXE,
-    eferMask: 0xd01n,
+    cr4Fixed1: BigInt(CR4_VALID) | CR4_64.vmxe,
+    eferMask: BigInt(DEFINED.efer),
     unrestrictedNeedsEpt: false,
     virtualTpr: (address) => hostMemory.bytes[Number(address) + VTPR] ?? 0,
     revisionAt: (address) => {

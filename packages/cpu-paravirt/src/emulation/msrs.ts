@@ -2,7 +2,7 @@
 
 import { readMsr, S, writeMsr } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import { EFER, isCanonical, PAT } from '../facts.ts'
+import { EFER_VALUE, isCanonical, PAT } from '../facts.ts'
 
 interface PvMsr {
   readonly index: number
@@ -45,7 +45,12 @@ const ROWS: readonly PvMsr[] = [
   { index: 0x17a, name: 'IA32_MCG_STATUS', read: () => 0n, write: same(0n) },
   { index: 0x1a0, name: 'IA32_MISC_ENABLE', read: own(0x1a0), write: (core, value) => value === readMsr(core, 0x1a0) },
   { index: 0x277, name: 'IA32_PAT', read: () => PAT, write: same(PAT) },
-  { index: 0xc000_0080, name: 'IA32_EFER', read: () => BigInt(EFER.guest), write: same(BigInt(EFER.guest)) },
+  {
+    index: 0xc000_0080,
+    name: 'IA32_EFER',
+    read: () => BigInt(EFER_VALUE.guest),
+    write: same(BigInt(EFER_VALUE.guest)),
+  },
   ignored(0xc000_0081, 'IA32_STAR'),
   ignored(0xc000_0082, 'IA32_LSTAR'),
   ignored(0xc000_0083, 'IA32_CSTAR'),

@@ -16,9 +16,10 @@ import {
   runningInstruction,
   S,
   updateMode,
+  CR0,
 } from '@nonroot/x86'
 import type { Core, Instruction } from '@nonroot/x86'
-import { CR0, CR4_FIXED, CR4_GUEST, highOf, lowOf } from '../facts.ts'
+import { CR4_FIXED, CR4_GUEST, highOf, lowOf } from '../facts.ts'
 import type { Deprivileged } from '../deprivileged.ts'
 import { readGuestMsr, writeGuestMsr } from './msrs.ts'
 

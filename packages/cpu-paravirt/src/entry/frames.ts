@@ -3,6 +3,7 @@
  * modes is here, too. (Xen, "xen/arch/x86/x86_64/entry.S", create_bounce_frame; "public/arch-x86/xen-x86_64.h", iret)
  */
 
+import { PageFaultCode, WITH_ERROR_CODE } from '@nonroot/contracts'
 import {
   ACCESS,
   FLAG,
@@ -22,22 +23,10 @@ import {
   updatePaging,
   writeFlags,
   writeRange,
+  VECTOR,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import {
-  FLAT,
-  HYPERVISOR,
-  highOf,
-  IN_SYSCALL,
-  INFO,
-  lowOf,
-  PAGE_FAULT,
-  R11,
-  RETURN_FRAME,
-  SELECTOR_RPL,
-  VECTOR,
-  WITH_CODE,
-} from '../facts.ts'
+import { FLAT, HYPERVISOR, highOf, IN_SYSCALL, INFO, lowOf, R11, RETURN_FRAME, SELECTOR_RPL } from '../facts.ts'
 import type { GuestState, Handler } from '../guest-state.ts'
 import { Selectors } from './selectors.ts'
 
@@ -91,10 +80,10 @@ export class Frames {
   /** An exception, RIP being what is saved. `code` is as the processor gave it. */
   exception(vector: number, code: number): void {
     const { inKernel } = this.#state
-    const seen = vector === VECTOR.page ? (inKernel ? code & ~PAGE_FAULT.user : code | PAGE_FAULT.user) : code
+    const seen = vector === VECTOR.PF ? (inKernel ? code & ~PageFaultCode.user : code | PageFaultCode.user) : code
     this.bounce(
       this.#state.traps[vector]!,
-      (WITH_CODE >>> vector) & 1 ? seen : undefined,
+      (WITH_ERROR_CODE >>> vector) & 1 ? seen : undefined,
       `no handler for exception ${vector}`,
     )
   }

@@ -1,8 +1,8 @@
 /** CS, SS and data segments by selector, as a return to the guest loads them: what IRET would check at CPL 3. (SDM Vol. 2A, "IRET") */
 
-import { findDescriptor, GuestFault, RIGHTS, SEGMENT, setSegment } from '@nonroot/x86'
+import { findDescriptor, GuestFault, RIGHTS, SEGMENT, setSegment, VECTOR } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import { FLAT, VECTOR } from '../facts.ts'
+import { FLAT } from '../facts.ts'
 
 const CODE_64 = 0xa0fb
 const DATA = 0xc0f3
@@ -57,8 +57,8 @@ export class Selectors {
       descriptor.privilege === CPL &&
       (isCode ? descriptor.isCode : descriptor.isWritableData) &&
       (descriptor.rights & (RIGHTS.long | RIGHTS.big)) !== (isCode ? RIGHTS.long | RIGHTS.big : -1)
-    if (!fits) throw new GuestFault(VECTOR.protection, code)
-    if (!descriptor.present) throw new GuestFault(isCode ? VECTOR.segment : VECTOR.stack, code)
+    if (!fits) throw new GuestFault(VECTOR.GP, code)
+    if (!descriptor.present) throw new GuestFault(isCode ? VECTOR.NP : VECTOR.SS, code)
     return { base: descriptor.base, limit: descriptor.limit, rights: descriptor.rights | RIGHTS.accessed }
   }
 }

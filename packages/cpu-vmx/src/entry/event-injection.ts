@@ -5,7 +5,7 @@
  */
 
 import type { SnapshotValue, VcpuEvent } from '@nonroot/contracts'
-import { deliver, EXIT, FLAG, LEFT, S, SHADOW } from '@nonroot/x86'
+import { deliver, EXIT, FLAG, LEFT, S, SHADOW, VECTOR } from '@nonroot/x86'
 import type { DeliveredEvent } from '@nonroot/x86'
 import { ProcessorControl } from '../tables/controls.ts'
 import {
@@ -19,8 +19,7 @@ import {
 import type { VmExit } from '../exit/vm-exit.ts'
 import type { VmxGuest } from '../guest.ts'
 
-const NMI_VECTOR = 2
-const NMI = interruptionInfo(InterruptionType.nmi, NMI_VECTOR)
+const NMI = interruptionInfo(InterruptionType.nmi, VECTOR.NMI)
 const BREAKPOINT = 3
 const OVERFLOW = 4
 const WINDOWS = ProcessorControl.interruptWindowExiting | ProcessorControl.nmiWindowExiting

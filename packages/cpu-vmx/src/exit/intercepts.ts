@@ -53,7 +53,10 @@ const lmsw: Judge = (controls, core) => {
   const shadow = core.get32(S.cr0)
   const source = core.arg32(0)
   // PE can only be set.
-  return ((source ^ shadow) & controls.cr0Mask & 0xe) !== 0 || (source & ~shadow & controls.cr0Mask & 1) !== 0
+  return (
+    ((source ^ shadow) & controls.cr0Mask & (CR0.mp | CR0.em | CR0.ts)) !== 0 ||
+    (source & ~shadow & controls.cr0Mask & CR0.pe) !== 0
+  )
 }
 const clts: Judge = (controls, core) => (controls.cr0Mask & core.get32(S.cr0) & CR0.ts) !== 0
 

@@ -3,16 +3,12 @@
  * information. (SDM Vol. 3C, "VMX Instruction Reference")
  */
 
-import { S, VECTOR } from '@nonroot/x86'
-import { CR4_VMXE } from '../tables/capability-msrs.ts'
+import { CR4, S, VECTOR } from '@nonroot/x86'
 import type { ExitHandler } from '../exit/exit-handler.ts'
-
-const UNDEFINED_OPCODE = 6
-const VMXE = Number(CR4_VMXE)
 
 /** The conditions common to all, in the manual's order. VMX is not offered to guests (CPUID, CR4), so the result is #UD in any case. */
 export const vmxInstruction: ExitHandler = ({ core }) => {
-  if (!(core.get32(S.cr4) & VMXE)) return core.raise(UNDEFINED_OPCODE)
+  if (!(core.get32(S.cr4) & CR4.vmxe)) return core.raise(VECTOR.UD)
   if (core.get32(S.cpl) !== 0) return core.raise(VECTOR.GP, 0)
-  return core.raise(UNDEFINED_OPCODE)
+  return core.raise(VECTOR.UD)
 }

@@ -1,5 +1,6 @@
 /** The VMX capability MSRs: exactly what is implemented. (SDM Vol. 3D, "VMX Capability Reporting Facility") */
 
+import { CR0_64, CR4_64 } from '@nonroot/contracts'
 import { allowed, CONTROLS, type ControlKind } from './controls.ts'
 import { VMCS_FIELDS, VMCS_REVISION } from './vmcs-fields.ts'
 
@@ -36,10 +37,9 @@ const word = (kind: ControlKind, truly: boolean): bigint => {
 }
 
 /** CR0: PE, NE and PG must be 1, except PE and PG with unrestricted guest. Bits 63:32 are never 1. */
-export const CR0_FIXED0 = 0x8000_0021n
+export const CR0_FIXED0 = CR0_64.pe | CR0_64.ne | CR0_64.pg
 export const CR0_FIXED1 = 0xffff_ffffn
-export const CR4_VMXE = 1n << 13n
-export const CR4_FIXED0 = CR4_VMXE
+export const CR4_FIXED0 = CR4_64.vmxe
 
 /**
  * EPT and VPID capabilities: execute-only 0, 4-level walk 6, write-back 14, 2 MiB 16, 1 GiB 17, INVEPT 20, accessed and dirty 21, INVEPT
@@ -84,7 +84,7 @@ export function capabilityMsrs(cr4Fixed1: bigint): ReadonlyMap<number, bigint> {
     [VmxMsr.cr0Fixed0, CR0_FIXED0],
     [VmxMsr.cr0Fixed1, CR0_FIXED1],
     [VmxMsr.cr4Fixed0, CR4_FIXED0],
-    [VmxMsr.cr4Fixed1, cr4Fixed1 | CR4_VMXE],
+    [VmxMsr.cr4Fixed1, cr4Fixed1 | CR4_FIXED0],
     [VmxMsr.vmcsEnumeration, BigInt(highestIndex) << 1n],
     [VmxMsr.secondaryProcessorControls, word('secondary', true)],
     [VmxMsr.eptVpidCapabilities, EPT_VPID],

@@ -1,6 +1,6 @@
 /** The VMCS that a vCPU starts with: what exits and what does not. (SDM Vol. 3C, "Preparing a VMCS for Launch") */
 
-import { invariant } from '@nonroot/contracts'
+import { CR0_64, CR4_64, DEFINED, invariant } from '@nonroot/contracts'
 import type { HostMemory } from '@nonroot/contracts'
 import {
   allowed,
@@ -56,8 +56,8 @@ export function initialiseVmcs(vmcs: Vmcs, host: HostMemory, index: number): voi
   vmcs.write('vpid', index + 1)
   vmcs.write('vmcsLinkPointer', (1n << 64n) - 1n)
   // Fixed bits belong to the hypervisor; the guest sees the read shadows.
-  vmcs.write('cr0Mask', 0x20n)
-  vmcs.write('cr4Mask', 0x2000n)
+  vmcs.write('cr0Mask', CR0_64.ne)
+  vmcs.write('cr4Mask', CR4_64.vmxe)
 
   const bitmap = host.allocateFrame()
   invariant(bitmap !== undefined, 'no host frame is free for the MSR bitmaps')
@@ -69,9 +69,9 @@ export function initialiseVmcs(vmcs: Vmcs, host: HostMemory, index: number): voi
   vmcs.write('msrBitmaps', BigInt(bitmap))
 
   // The host state. The hypervisor is TypeScript, but a VMCS must hold a valid host state.
-  vmcs.write('hostCr0', 0x8001_0033n)
-  vmcs.write('hostCr4', 0x2020n)
-  vmcs.write('hostEfer', 0xd01n)
+  vmcs.write('hostCr0', CR0_64.pe | CR0_64.mp | CR0_64.et | CR0_64.ne | CR0_64.wp | CR0_64.pg)
+  vmcs.write('hostCr4', CR4_64.pae | CR4_64.vmxe)
+  vmcs.write('hostEfer', BigInt(DEFINED.efer))
   vmcs.write('hostCsSelector', 8)
   vmcs.write('hostSsSelector', 0x10)
   vmcs.write('hostTrSelector', 0x18)

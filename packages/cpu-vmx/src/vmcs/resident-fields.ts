@@ -20,7 +20,7 @@ import {
   writeFlags,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import { CR4_VMXE } from '../tables/capability-msrs.ts'
+import { CR0_64, CR4_64 } from '@nonroot/contracts'
 import { Interruptibility } from '../tables/interruption-info.ts'
 import { SEGMENT_FIELDS, type VmcsFieldName } from '../tables/vmcs-fields.ts'
 import type { ResidentFields, Vmcs } from './vmcs.ts'
@@ -60,17 +60,15 @@ const segments = Object.fromEntries(
   }),
 )
 
-/** CR0.NE is fixed in VMX operation; the guest's own view of it is in the read shadow. */
-const CR0_NE = 0x20n
-
 const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
   ...segments,
   guestGdtrBase: slot(segment(SEGMENT.gdtr) + SEG.base),
   guestGdtrLimit: slot32(segment(SEGMENT.gdtr) + SEG.limit),
   guestIdtrBase: slot(segment(SEGMENT.idtr) + SEG.base),
   guestIdtrLimit: slot32(segment(SEGMENT.idtr) + SEG.limit),
-  guestCr0: control('cr0', CR0_NE),
-  guestCr4: control('cr4', CR4_VMXE),
+  // NE and VMXE are fixed in VMX operation; the guest's own view of them is in the read shadows.
+  guestCr0: control('cr0', CR0_64.ne),
+  guestCr4: control('cr4', CR4_64.vmxe),
   cr0ReadShadow: { read: (core) => core.get64(S.cr0), write: (core, value) => core.set64(S.cr0, value) },
   cr4ReadShadow: { read: (core) => core.get64(S.cr4), write: (core, value) => core.set64(S.cr4, value) },
   // The hardware root if there is one: what the hardware register would hold.

@@ -1,8 +1,8 @@
 /** What the hypervisor maps into every address space of a domain: the machine-to-physical map, and each vCPU's descriptor tables. */
 
-import { FRAME_SHIFT, FRAME_SIZE, NonrootError } from '@nonroot/contracts'
+import { FRAME_SHIFT, FRAME_SIZE, NonrootError, PAGE_ENTRY } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
-import { ENTRIES, ENTRY, OWN_SLOTS } from './rules.ts'
+import { ENTRIES, OWN_SLOTS } from './rules.ts'
 
 const slotStart = (slot: number): bigint => 0xffff_0000_0000_0000n | (BigInt(slot) << 39n)
 export const MACHINE_TO_PHYSICAL = slotStart(OWN_SLOTS.machineToPhysical)
@@ -20,9 +20,9 @@ const FLAT_SEGMENTS: readonly [selector: number, low: number, high: number][] = 
 const PAGES_OF_VCPU = 2 * TABLE_PAGES
 const VCPUS_OF_TABLE = ENTRIES / PAGES_OF_VCPU
 
-const LINK = ENTRY.present | ENTRY.writable | ENTRY.user | ENTRY.accessed | ENTRY.dirty
-const READ_ONLY = ENTRY.present | ENTRY.user | ENTRY.accessed
-const PRIVATE = ENTRY.present | ENTRY.accessed
+const LINK = PAGE_ENTRY.present | PAGE_ENTRY.writable | PAGE_ENTRY.user | PAGE_ENTRY.accessed | PAGE_ENTRY.dirty
+const READ_ONLY = PAGE_ENTRY.present | PAGE_ENTRY.user | PAGE_ENTRY.accessed
+const PRIVATE = PAGE_ENTRY.present | PAGE_ENTRY.accessed
 
 export class OwnTables {
   /** Root entries for the two slots, low halves. */

@@ -1,34 +1,27 @@
 /** What an entry may hold, by level, and the names under which refusals are counted. Facts only. (Xen, "xen/arch/x86/mm.c"; SDM Vol. 3A, "4-Level Paging") */
 
-/** Bits 31:0 of an entry. */
-export const ENTRY = {
-  present: 1,
-  writable: 2,
-  user: 4,
-  accessed: 0x20,
-  dirty: 0x40,
-  large: 0x80,
-  global: 0x100,
-} as const
+import { PAGE_ENTRY } from '@nonroot/contracts'
+
 /** Bits 63:32. Bit 52: the guest did not mean its user programs to reach the page; both its modes run at CPL 3. */
-export const HIGH = { kernelOnly: 1 << 20, noExecute: 1 << 31, address: 0xf_ffff } as const
+export const HIGH = { kernelOnly: 1 << 20, noExecute: PAGE_ENTRY.noExecuteHigh, address: 0xf_ffff } as const
 
 /** Bits that no entry may have: cache control, a large page, and bit 62, by which entries of grants are known. */
-const NEVER_LOW = 0x98
+const NEVER_LOW = PAGE_ENTRY.writeThrough | PAGE_ENTRY.cacheDisable | PAGE_ENTRY.large
 const NEVER_HIGH = 1 << 30
 
 /** By level, 0 unused. Global: in the last level alone. */
 export const FORBIDDEN_LOW: readonly number[] = [
   0,
   NEVER_LOW,
-  NEVER_LOW | ENTRY.global,
-  NEVER_LOW | ENTRY.global,
-  NEVER_LOW | ENTRY.global,
+  NEVER_LOW | PAGE_ENTRY.global,
+  NEVER_LOW | PAGE_ENTRY.global,
+  NEVER_LOW | PAGE_ENTRY.global,
 ]
 export const FORBIDDEN_HIGH = NEVER_HIGH
 
+const FREE = PAGE_ENTRY.user | PAGE_ENTRY.accessed | PAGE_ENTRY.dirty | PAGE_ENTRY.available
 /** Changes that leave counts as they are: all but frame, writable, present and what is forbidden anyway. By level as above. */
-export const FREE_LOW: readonly number[] = [0, 0xf64, 0xe64, 0xe64, 0xe64]
+export const FREE_LOW: readonly number[] = [0, FREE | PAGE_ENTRY.global, FREE, FREE, FREE]
 export const FREE_HIGH = HIGH.noExecute | 0x3ff0_0000
 
 /** Slots of the root table that are the hypervisor's: linear addresses 0xffff8000_00000000 to 0xffff87ff_ffffffff. */

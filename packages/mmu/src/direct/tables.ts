@@ -1,6 +1,6 @@
 /** Calls of a guest that keeps its own tables: each is judged before anything changes. (Xen, "public/xen.h", MMU calls) @hot */
 
-import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa, NonrootError } from '@nonroot/contracts'
+import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa, NonrootError, PAGE_ENTRY } from '@nonroot/contracts'
 import type {
   Counter,
   EntryOptions,
@@ -19,21 +19,11 @@ import type {
 import { checkedDescriptor } from './descriptors.ts'
 import { FRAME_FLAG, frameTableOf, type FrameTable } from './frame-table.ts'
 import { MACHINE_TO_PHYSICAL, OWN_DESCRIPTOR_PAGE, OwnTables, TABLE_PAGES } from './own-tables.ts'
-import {
-  ENTRY,
-  FORBIDDEN_HIGH,
-  FORBIDDEN_LOW,
-  FREE_HIGH,
-  FREE_LOW,
-  isOwnSlot,
-  OWN_SLOTS,
-  RULES,
-  type Rule,
-} from './rules.ts'
+import { FORBIDDEN_HIGH, FORBIDDEN_LOW, FREE_HIGH, FREE_LOW, isOwnSlot, OWN_SLOTS, RULES, type Rule } from './rules.ts'
 import { adjustedHigh, adjustedLow, frameOfEntry, FrameUses } from './uses.ts'
 
 const MOST_ENTRIES = OWN_DESCRIPTOR_PAGE * 512
-const AD = ENTRY.accessed | ENTRY.dirty
+const AD = PAGE_ENTRY.accessed | PAGE_ENTRY.dirty
 
 /** Roots and descriptor tables of a vCPU, by machine frame; 0 none. */
 interface VcpuTables {
@@ -292,7 +282,7 @@ export class DirectTables implements TableCalls {
     const oldHigh = words[at + 1]!
     let newLow = low
     let newHigh = high
-    if (low & ENTRY.present) {
+    if (low & PAGE_ENTRY.present) {
       if (low & FORBIDDEN_LOW[level]! || high & FORBIDDEN_HIGH) return this.#refuse('flags')
       newLow = adjustedLow(low)
       newHigh = adjustedHigh(level, low, high)
@@ -314,7 +304,7 @@ export class DirectTables implements TableCalls {
     // A guest may run what it has for a table.
     this.#host.noteWrite(hpa(at * 4), 8)
     this.#updates[level]!.value++
-    if (oldLow & ENTRY.present) {
+    if (oldLow & PAGE_ENTRY.present) {
       // Paging-structure caches may know the old one.
       if (level > 1) this.#flushAll()
       this.#uses.dropEntry(level, oldLow, oldHigh)
@@ -336,7 +326,7 @@ export class DirectTables implements TableCalls {
         level === 4 ? (high >>> 7) & 0x1ff : level === 3 ? ((high << 2) | (low >>> 30)) & 0x1ff : (low >>> 21) & 0x1ff
       const at = (table << 10) + index * 2
       const entry = this.#words[at]!
-      if (!(entry & ENTRY.present) || entry & ENTRY.large) return -1
+      if (!(entry & PAGE_ENTRY.present) || entry & PAGE_ENTRY.large) return -1
       table = frameOfEntry(entry, this.#words[at + 1]!)
     }
     if (!this.#frames.has(table, FRAME_USE.level1)) return -1
@@ -347,7 +337,7 @@ export class DirectTables implements TableCalls {
     const at = this.#lastEntry(vcpu, address)
     if (at < 0) return undefined
     const low = this.#words[at >>> 2]!
-    if (!(low & ENTRY.present) || low & ENTRY.writable) return undefined
+    if (!(low & PAGE_ENTRY.present) || low & PAGE_ENTRY.writable) return undefined
     const frame = frameOfEntry(low, this.#words[(at >>> 2) + 1]!)
     if (!this.#frames.isOwned(frame, this.#domain) || !this.#frames.has(frame, FRAME_USE.level1)) return undefined
     return frame * FRAME_SIZE + Number(address & 0xff8n)
@@ -462,7 +452,7 @@ export class DirectTables implements TableCalls {
     for (let page = 0; page < pages; page++) {
       const at = this.#lastEntry(vcpu, address + BigInt(page * FRAME_SIZE))
       const low = at < 0 ? 0 : this.#words[at >>> 2]!
-      if (!(low & ENTRY.present)) return this.#refuse('walk')
+      if (!(low & PAGE_ENTRY.present)) return this.#refuse('walk')
       frames.push(frameOfEntry(low, this.#words[(at >>> 2) + 1]!))
     }
     const status = this.#takeDescriptors(frames)

@@ -3,11 +3,11 @@
  * reference; all are dropped when the use ends. So a reference to a root vouches for everything below. @hot
  */
 
-import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, hpa } from '@nonroot/contracts'
+import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, hpa, PAGE_ENTRY } from '@nonroot/contracts'
 import type { FrameUse, HostMemory, TableLevel, TableStatus } from '@nonroot/contracts'
 import { checkedDescriptor } from './descriptors.ts'
 import type { FrameTable } from './frame-table.ts'
-import { ENTRIES, ENTRY, FORBIDDEN_HIGH, FORBIDDEN_LOW, HIGH, isOwnSlot, type Rule } from './rules.ts'
+import { ENTRIES, FORBIDDEN_HIGH, FORBIDDEN_LOW, HIGH, isOwnSlot, type Rule } from './rules.ts'
 
 /** What happens outside when uses change. */
 export interface UseEvents {
@@ -95,16 +95,16 @@ export class FrameUses {
 
   /** What a present entry of a table needs of the frame it names. */
   takeEntry(level: TableLevel, low: number, high: number): TableStatus {
-    if (!(low & ENTRY.present)) return 'ok'
+    if (!(low & PAGE_ENTRY.present)) return 'ok'
     if (low & FORBIDDEN_LOW[level]! || high & FORBIDDEN_HIGH) return this.#refused('flags', 'invalid')
     const frame = frameOfEntry(low, high)
     if (level > 1) return this.take(frame, (level - 1) as FrameUse)
-    return low & ENTRY.writable ? this.take(frame, FRAME_USE.writable) : this.takeReference(frame)
+    return low & PAGE_ENTRY.writable ? this.take(frame, FRAME_USE.writable) : this.takeReference(frame)
   }
   dropEntry(level: TableLevel, low: number, high: number): void {
-    if (!(low & ENTRY.present)) return
+    if (!(low & PAGE_ENTRY.present)) return
     const frame = frameOfEntry(low, high)
-    if (level > 1 || low & ENTRY.writable) this.drop(frame)
+    if (level > 1 || low & PAGE_ENTRY.writable) this.drop(frame)
     else this.dropReference(frame)
   }
 
@@ -116,7 +116,7 @@ export class FrameUses {
       const at = start + index * 2
       const low = words[at]!
       const high = words[at + 1]!
-      if (!(low & ENTRY.present)) continue
+      if (!(low & PAGE_ENTRY.present)) continue
       const status = this.takeEntry(level, low, high)
       if (status !== 'ok') {
         this.#devalidate(frame, level, index)
@@ -160,6 +160,6 @@ export class FrameUses {
 }
 
 /** Both modes of the guest run at CPL 3, so each page is a user page; which were meant to be is marked by bit 52. */
-export const adjustedLow = (low: number): number => low | ENTRY.user
+export const adjustedLow = (low: number): number => low | PAGE_ENTRY.user
 export const adjustedHigh = (level: number, low: number, high: number): number =>
-  level === 1 && !(low & ENTRY.user) ? high | HIGH.kernelOnly : high
+  level === 1 && !(low & PAGE_ENTRY.user) ? high | HIGH.kernelOnly : high

@@ -1,6 +1,6 @@
 /** @hot The `ept` strategy: a second stage filled as the guest touches its memory. The guest keeps its own tables. */
 
-import { FRAME_SIZE, invariant, NonrootError, RESUME, SecondStageAccess } from '@nonroot/contracts'
+import { FRAME_SIZE, invariant, NonrootError, RESUME, SecondStageAccess, EPT_ENTRY } from '@nonroot/contracts'
 import type {
   Counter,
   Gauge,
@@ -16,16 +16,7 @@ import type {
   X86PagingStrategy,
   Snapshot,
 } from '@nonroot/contracts'
-import {
-  EPT_ACCESSED,
-  EPT_DIRTY,
-  EPT_EXECUTE,
-  EPT_LARGE,
-  EPT_READ,
-  EPT_WRITE,
-  EPT_WRITE_BACK,
-  LARGE_SIZE,
-} from './entry.ts'
+import { LARGE_SIZE } from './entry.ts'
 import { EptTables } from './tables.ts'
 
 export interface EptPagingOptions {
@@ -104,10 +95,15 @@ export class EptPaging implements X86PagingStrategy {
     const writable = write || this.frames.isWritable(address)
     // The bits are set from the start: the access that faulted is about to set them.
     const bits =
-      EPT_READ | EPT_EXECUTE | EPT_WRITE_BACK | EPT_ACCESSED | (writable ? EPT_WRITE : 0) | (write ? EPT_DIRTY : 0)
+      EPT_ENTRY.read |
+      EPT_ENTRY.execute |
+      EPT_ENTRY.writeBack |
+      EPT_ENTRY.accessed |
+      (writable ? EPT_ENTRY.write : 0) |
+      (write ? EPT_ENTRY.dirty : 0)
     const large = writable && this.largePages && this.frameAllowsLarge(address, frame)
     const mapped = large
-      ? this.tables.map(address, 2, (frame & ~(LARGE_SIZE - 1)) | bits | EPT_LARGE)
+      ? this.tables.map(address, 2, (frame & ~(LARGE_SIZE - 1)) | bits | EPT_ENTRY.large)
       : this.tables.map(address, 1, frame | bits)
     if (!mapped) return { next: 'failure', message: 'no host frame is free for an EPT table' }
     if (large) this.largeMaps.value++

@@ -1,8 +1,7 @@
-import { gpa, RESUME, SecondStageAccess } from '@nonroot/contracts'
+import { gpa, RESUME, SecondStageAccess, EPT_ENTRY } from '@nonroot/contracts'
 import type { MemoryRange, PagingPort } from '@nonroot/contracts'
 import { createTestGuestMemory, createTestHostMemory, createTestMetrics } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { EPT_ACCESSED, EPT_DIRTY, EPT_LARGE, EPT_WRITE } from './entry.ts'
 import { EptPaging } from './strategy.ts'
 import { EptTables } from './tables.ts'
 
@@ -38,7 +37,7 @@ describe('2 MiB leaves', () => {
     expect(strategy.onSecondStageFault(port, gpa(0x5678), SecondStageAccess.read)).toBe(RESUME)
     expect(tables.leaf(0)).toBe(tables.leaf(MIB2 - 1))
     expect(tables.level).toBe(2)
-    expect(entry(0) & EPT_LARGE).toBeTruthy()
+    expect(entry(0) & EPT_ENTRY.large).toBeTruthy()
     expect(entry(0) & ~(MIB2 - 1)).toBe(memory.peek(0))
     // The next 2 MiB do not lie together.
     strategy.onSecondStageFault(port, gpa(MIB2 + 0x3000), SecondStageAccess.write)
@@ -53,11 +52,11 @@ describe('2 MiB leaves', () => {
     expect(flushed).toEqual([0x3000])
     expect(tables.leaf(0x3000)).toBeGreaterThan(0)
     expect(tables.level).toBe(1)
-    expect(entry(0x2000) & EPT_WRITE).toBeTruthy()
-    expect(entry(0x3000) & EPT_WRITE).toBeFalsy()
-    expect(entry(0x4000) & EPT_WRITE).toBeFalsy()
-    expect(entry(0x5000) & EPT_WRITE).toBeTruthy()
-    expect(entry(0x5000) & EPT_DIRTY).toBeTruthy()
+    expect(entry(0x2000) & EPT_ENTRY.write).toBeTruthy()
+    expect(entry(0x3000) & EPT_ENTRY.write).toBeFalsy()
+    expect(entry(0x4000) & EPT_ENTRY.write).toBeFalsy()
+    expect(entry(0x5000) & EPT_ENTRY.write).toBeTruthy()
+    expect(entry(0x5000) & EPT_ENTRY.dirty).toBeTruthy()
   })
 
   it('is split by sampling, and dropped by losing a frame', () => {
@@ -84,7 +83,7 @@ describe('2 MiB leaves', () => {
     flushed.length = 0
     // The processor uses the second page again.
     const used = tables.leaf(pages[1]!)
-    host.words[used] = host.words[used]! | EPT_ACCESSED
+    host.words[used] = host.words[used]! | EPT_ENTRY.accessed
     for (const address of pages) strategy.onMemoryChange([{ address, length: 4096 }], 'unmapped')
     expect(flushed).toEqual([pages[1]])
     expect(pages.map((page) => tables.leaf(page))).toEqual([-1, -1, -1])

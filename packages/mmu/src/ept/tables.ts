@@ -1,17 +1,8 @@
 /** @hot EPT tables in host frames: find, map, split, clear. Knows bits and frames, not why an entry changes. */
 
-import { FRAME_SIZE } from '@nonroot/contracts'
+import { FRAME_SIZE, EPT_ENTRY, tableIndex } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
-import {
-  EPT_ACCESSED,
-  EPT_LARGE,
-  EPT_PRESENT,
-  EPT_WRITE,
-  eptIndex,
-  LARGE_FRAMES,
-  LARGE_SIZE,
-  ROOT_LEVEL,
-} from './entry.ts'
+import { LARGE_FRAMES, LARGE_SIZE, ROOT_LEVEL } from './entry.ts'
 
 const HIGH = 0x1_0000_0000
 
@@ -42,10 +33,10 @@ export class EptTables {
     const high = Math.floor(address / HIGH)
     let word = this.root >>> 2
     for (let level = ROOT_LEVEL; ; level--) {
-      word += eptIndex(low, high, level) * 2
+      word += tableIndex(low, high, level) * 2
       const entry = this.words[word]!
-      if ((entry & EPT_PRESENT) === 0) return -1
-      if (level === 1 || (entry & EPT_LARGE) !== 0) {
+      if ((entry & EPT_ENTRY.rights) === 0) return -1
+      if (level === 1 || (entry & EPT_ENTRY.large) !== 0) {
         this.level = level
         return word
       }
@@ -59,9 +50,9 @@ export class EptTables {
     const high = Math.floor(address / HIGH)
     let word = this.root >>> 2
     for (let level = ROOT_LEVEL; ; level--) {
-      word += eptIndex(low, high, level) * 2
+      word += tableIndex(low, high, level) * 2
       const entry = this.words[word]!
-      if ((entry & EPT_PRESENT) === 0) return true
+      if ((entry & EPT_ENTRY.rights) === 0) return true
       if (level === 2) return false
       word = (entry & ~0xfff) >>> 2
     }
@@ -76,15 +67,15 @@ export class EptTables {
     const high = Math.floor(address / HIGH)
     let word = this.root >>> 2
     for (let at = ROOT_LEVEL; ; at--) {
-      word += eptIndex(low, high, at) * 2
+      word += tableIndex(low, high, at) * 2
       if (at === level) break
       let table = this.words[word]!
-      if ((table & EPT_PRESENT) === 0) {
+      if ((table & EPT_ENTRY.rights) === 0) {
         const frame = this.host.allocateFrame()
         if (frame === undefined) return false
         this.frames++
-        this.words[word] = table = frame | EPT_PRESENT
-      } else if (at === 2 && (table & EPT_LARGE) !== 0) {
+        this.words[word] = table = frame | EPT_ENTRY.rights
+      } else if (at === 2 && (table & EPT_ENTRY.large) !== 0) {
         if (!this.split(word)) return false
         table = this.words[word]!
       }
@@ -99,10 +90,10 @@ export class EptTables {
     const frame = this.host.allocateFrame()
     if (frame === undefined) return false
     this.frames++
-    const leaf = this.words[word]! & ~EPT_LARGE
+    const leaf = this.words[word]! & ~EPT_ENTRY.large
     const first = frame >>> 2
     for (let i = 0; i < LARGE_FRAMES; i++) this.words[first + i * 2] = leaf + i * FRAME_SIZE
-    this.words[word] = frame | EPT_PRESENT
+    this.words[word] = frame | EPT_ENTRY.rights
     return true
   }
 
@@ -122,14 +113,14 @@ export class EptTables {
       }
       const large = this.level === 2
       const entry = this.words[word]!
-      if ((entry & EPT_ACCESSED) !== 0) this.mayBeCached = true
+      if ((entry & EPT_ENTRY.accessed) !== 0) this.mayBeCached = true
       if (!protect) {
         this.words[word] = 0
         changed = true
-      } else if ((entry & EPT_WRITE) !== 0) {
+      } else if ((entry & EPT_ENTRY.write) !== 0) {
         changed = true
         const whole = !large || (at % LARGE_SIZE === 0 && at + LARGE_SIZE <= end)
-        if (whole) this.words[word] = entry & ~EPT_WRITE
+        if (whole) this.words[word] = entry & ~EPT_ENTRY.write
         else if (this.split(word)) continue
         else this.words[word] = 0
       }
@@ -144,8 +135,8 @@ export class EptTables {
     if (word < 0) return undefined
     if (this.level === 2 && this.split(word)) word = this.leaf(address)
     const entry = this.words[word]!
-    this.words[word] = entry & ~EPT_ACCESSED
-    return (entry & EPT_ACCESSED) !== 0
+    this.words[word] = entry & ~EPT_ENTRY.accessed
+    return (entry & EPT_ENTRY.accessed) !== 0
   }
 
   /** Forget everything but the root frame. */
@@ -165,7 +156,7 @@ export class EptTables {
     if (level === 1) return
     for (let i = 0; i < 512; i++) {
       const entry = this.words[(table >>> 2) + i * 2]!
-      if ((entry & EPT_PRESENT) === 0 || (level === 2 && (entry & EPT_LARGE) !== 0)) continue
+      if ((entry & EPT_ENTRY.rights) === 0 || (level === 2 && (entry & EPT_ENTRY.large) !== 0)) continue
       const below = ((entry & ~0xfff) >>> 0) as Hpa
       this.release(below, level - 1)
       this.host.freeFrame(below)

@@ -1,12 +1,7 @@
 /** One vCPU's paging registers, unpacked for the walk. Independent of tables. */
 
+import { CR0, CR4, EFER } from '@nonroot/contracts'
 import type { GuestMemory, PagingFormat, PagingPort } from '@nonroot/contracts'
-
-const CR0_WP = 1 << 16
-const CR4_PSE = 1 << 4
-const CR4_SMEP = 1 << 20
-const CR4_SMAP = 1 << 21
-const EFER_NXE = 1 << 11
 
 /** Levels of each format; none has an identity table of two. */
 const LEVELS: Readonly<Record<PagingFormat, number>> = { none: 2, legacy32: 2, pae: 3, fourLevel: 4, fiveLevel: 5 }
@@ -35,11 +30,11 @@ export class GuestPaging {
     this.format = format
     this.levels = LEVELS[format]
     this.wide = format === 'pae' || format === 'fourLevel'
-    this.writeProtect = (cr0 & CR0_WP) !== 0
-    this.smep = (cr4 & CR4_SMEP) !== 0
-    this.smap = (cr4 & CR4_SMAP) !== 0
-    this.noExecute = this.wide && (efer & EFER_NXE) !== 0
-    this.pageSizeExtensions = (cr4 & CR4_PSE) !== 0
+    this.writeProtect = (cr0 & CR0.wp) !== 0
+    this.smep = (cr4 & CR4.smep) !== 0
+    this.smap = (cr4 & CR4.smap) !== 0
+    this.noExecute = this.wide && (efer & EFER.nxe) !== 0
+    this.pageSizeExtensions = (cr4 & CR4.pse) !== 0
     this.roleBits = (CODES[format] << 3) | (this.noExecute ? 1 << 9 : 0) | (this.pageSizeExtensions ? 1 << 10 : 0)
   }
 

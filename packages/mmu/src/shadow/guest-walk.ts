@@ -3,9 +3,9 @@
  * same accessed and dirty bits. Reads guest memory; independent of shadow tables.
  */
 
-import { PageFaultCode } from '@nonroot/contracts'
+import { PageFaultCode, PAGE_ENTRY } from '@nonroot/contracts'
 import type { GuestFrames, HostMemory } from '@nonroot/contracts'
-import { Access, ACCESSED, DIRTY, entryIndex, LARGE, NO_EXECUTE, PRESENT, USER, WRITABLE } from './entry.ts'
+import { Access, entryIndex } from './entry.ts'
 import type { GuestPaging } from './guest-paging.ts'
 
 const HIGH = 0x1_0000_0000
@@ -80,7 +80,7 @@ export class GuestWalk {
       if (level === 3 && mode.levels === 3) {
         entry = mode.pdptes[index * 2]!
         upper = mode.pdptes[index * 2 + 1]!
-        if ((entry & PRESENT) === 0) return intent
+        if ((entry & PAGE_ENTRY.present) === 0) return intent
       } else {
         const at = table + index * (wide ? 8 : 4)
         const host = this.memory.translate(at, 'read')
@@ -92,11 +92,12 @@ export class GuestWalk {
         if (host === undefined) this.unbacked = true
         entry = host === undefined ? -1 : this.words[host >>> 2]!
         if (wide) upper = host === undefined ? -1 : this.words[(host >>> 2) + 1]!
-        if ((entry & PRESENT) === 0) return intent
+        if ((entry & PAGE_ENTRY.present) === 0) return intent
         if (this.reserved(mode, entry, upper, level)) return intent | PageFaultCode.present | PageFaultCode.reserved
         this.entryAddress[level] = at
         this.entryLow[level] = entry
-        access &= (entry & (WRITABLE | USER)) | (upper & NO_EXECUTE ? 0 : Access.execute)
+        access &=
+          (entry & (PAGE_ENTRY.writable | PAGE_ENTRY.user)) | (upper & PAGE_ENTRY.noExecuteHigh ? 0 : Access.execute)
       }
       this.accessAbove[level] = access
       const large = level > 1 && this.isLarge(mode, entry, level)
@@ -107,7 +108,7 @@ export class GuestWalk {
       }
       this.level = level
       this.access = access
-      this.dirty = (entry & DIRTY) !== 0
+      this.dirty = (entry & PAGE_ENTRY.dirty) !== 0
       const mask = level === 1 ? 0xfff : !wide ? 0x3f_ffff : level === 2 ? 0x1f_ffff : 0x3fff_ffff
       // PSE-36: bits 20:13 of a 4 MiB entry are bits 39:32 of the address.
       const above = wide ? upper & 0xf_ffff : large ? (entry >>> 13) & 0xff : 0
@@ -118,7 +119,7 @@ export class GuestWalk {
   }
 
   private isLarge(mode: GuestPaging, entry: number, level: number): boolean {
-    if ((entry & LARGE) === 0) return false
+    if ((entry & PAGE_ENTRY.large) === 0) return false
     return mode.wide ? level <= 3 : mode.pageSizeExtensions
   }
 
@@ -127,10 +128,10 @@ export class GuestWalk {
       return level === 2 && this.isLarge(mode, entry, level) && (entry & (1 << 21)) !== 0
     }
     if ((upper & this.reservedHigh) !== 0) return true
-    if ((upper & NO_EXECUTE) !== 0 && !mode.noExecute) return true
+    if ((upper & PAGE_ENTRY.noExecuteHigh) !== 0 && !mode.noExecute) return true
     // PAE knows neither available nor protection-key bits in 62:52.
     if (mode.levels === 3 && (upper & 0x7ff0_0000) !== 0) return true
-    if ((entry & LARGE) === 0 || level === 1) return false
+    if ((entry & PAGE_ENTRY.large) === 0 || level === 1) return false
     return level === 4 || (level === 3 ? (entry & 0x3fff_e000) !== 0 : (entry & 0x1f_e000) !== 0)
   }
 
@@ -151,7 +152,7 @@ export class GuestWalk {
   private mark(mode: GuestPaging, write: boolean): boolean {
     const top = mode.levels === 3 ? 2 : mode.levels
     for (let level = top; level >= this.level; level--) {
-      const bits = write && level === this.level ? ACCESSED | DIRTY : ACCESSED
+      const bits = write && level === this.level ? PAGE_ENTRY.accessed | PAGE_ENTRY.dirty : PAGE_ENTRY.accessed
       if ((this.entryLow[level]! & bits) === bits) continue
       const host = this.memory.translate(this.entryAddress[level]!, 'write')
       if (host === 'wait') {

@@ -3,8 +3,9 @@
  * tables, reverse map, eviction. Independent of vCPUs: the strategy calls it.
  */
 
+import { PAGE_ENTRY } from '@nonroot/contracts'
 import type { Counter, GuestFrames, GuestMemory, HostMemory, Metrics } from '@nonroot/contracts'
-import { Access, ACCESSED, DIRTY, entryIndex, entrySpan, NO_EXECUTE, PRESENT, USER, WRITABLE } from './entry.ts'
+import { Access, entryIndex, entrySpan } from './entry.ts'
 import type { GuestPaging } from './guest-paging.ts'
 import type { GuestWalk } from './guest-walk.ts'
 import { NONE, ReverseMap } from './reverse-map.ts'
@@ -18,9 +19,9 @@ export interface ShadowContext {
 }
 
 /** An entry that points to a table allows everything: the leaves hold what all levels allow together. */
-const TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED
+const TABLE_BITS = PAGE_ENTRY.present | PAGE_ENTRY.writable | PAGE_ENTRY.user | PAGE_ENTRY.accessed
 /** In a PDPTE of PAE the other bits are reserved. */
-const PDPTE_BITS = PRESENT
+const PDPTE_BITS = PAGE_ENTRY.present
 /** Emulated writes without a use in between after which a guest table is taken for ordinary memory again. */
 const FLOOD = 3
 const HIGH = 0x1_0000_0000
@@ -95,7 +96,7 @@ export class ShadowTables {
     for (let index = 0; index < 4; index++) {
       this.dropEntry(root, index)
       const low = mode.pdptes[index * 2]!
-      if ((low & PRESENT) === 0) continue
+      if ((low & PAGE_ENTRY.present) === 0) continue
       const address = (mode.pdptes[index * 2 + 1]! & 0xf_ffff) * HIGH + ((low & ~0xfff) >>> 0)
       const frame = Math.floor(address / 4096)
       const below = this.isBacked(frame) ? this.find(frame, 2, mode, Access.all) : undefined
@@ -126,7 +127,7 @@ export class ShadowTables {
       const index = entryIndex(wide, low, high, level)
       const word = table.word(index)
       const entry = this.words[word]!
-      if ((entry & PRESENT) !== 0) {
+      if ((entry & PAGE_ENTRY.present) !== 0) {
         table = this.pool.below(entry)
         continue
       }
@@ -160,15 +161,23 @@ export class ShadowTables {
       this.protectedBy[frame] === 0 &&
       (write || this.guest.isWritable(walk.address))
     const entry =
-      hostFrame | PRESENT | ACCESSED | DIRTY | (writable ? WRITABLE : 0) | (walk.access & Access.user ? USER : 0)
-    const upper = walk.access & Access.execute ? 0 : NO_EXECUTE
+      hostFrame |
+      PAGE_ENTRY.present |
+      PAGE_ENTRY.accessed |
+      PAGE_ENTRY.dirty |
+      (writable ? PAGE_ENTRY.writable : 0) |
+      (walk.access & Access.user ? PAGE_ENTRY.user : 0)
+    const upper = walk.access & Access.execute ? 0 : PAGE_ENTRY.noExecuteHigh
     const old = this.words[word]!
     this.fills.value++
-    if ((old & PRESENT) !== 0) {
+    if ((old & PAGE_ENTRY.present) !== 0) {
       const same = table.leaves![index] === frame && ((old ^ entry) & ~0xfff) === 0
       if (same) {
         // What the hardware cached was narrower or equal, unless something was taken away.
-        if ((old & ~entry & (WRITABLE | USER)) !== 0 || (table.wide && ~this.words[word + 1]! & upper) !== 0) {
+        if (
+          (old & ~entry & (PAGE_ENTRY.writable | PAGE_ENTRY.user)) !== 0 ||
+          (table.wide && ~this.words[word + 1]! & upper) !== 0
+        ) {
           this.flushNeeded = true
         }
       } else {
@@ -240,7 +249,7 @@ export class ShadowTables {
     let table = root
     for (let level = root.level; level > 1; level--) {
       const entry = this.words[table.word(entryIndex(table.wide, low, high, level))]!
-      if ((entry & PRESENT) === 0) return false
+      if ((entry & PAGE_ENTRY.present) === 0) return false
       table = this.pool.below(entry)
       if (table.parents.length > 1) sole = false
     }
@@ -260,7 +269,7 @@ export class ShadowTables {
     const step = table.wide ? 2 : 1
     const count = table.entries
     for (let index = 0; index < count; index++) {
-      if ((this.words[first + index * step]! & PRESENT) !== 0) this.resyncEntry(table, index, from)
+      if ((this.words[first + index * step]! & PAGE_ENTRY.present) !== 0) this.resyncEntry(table, index, from)
     }
   }
 
@@ -274,21 +283,27 @@ export class ShadowTables {
   private resyncEntry(table: ShadowTable, index: number, from: number): void {
     const word = table.word(index)
     const old = this.words[word]!
-    if ((old & PRESENT) === 0) return
+    if ((old & PAGE_ENTRY.present) === 0) return
     const { wide } = table
     const entry = from < 0 ? 0 : this.words[from + (wide ? index * 2 : index)]!
     const upper = wide && from >= 0 ? this.words[from + index * 2 + 1]! : 0
     const frame = (upper & 0xf_ffff) * (HIGH / 4096) + (entry >>> 12)
-    const present = (entry & (PRESENT | ACCESSED)) === (PRESENT | ACCESSED)
-    const reserved = (upper & NO_EXECUTE) !== 0 && (table.role & ROLE_NO_EXECUTE) === 0
+    const present = (entry & (PAGE_ENTRY.present | PAGE_ENTRY.accessed)) === (PAGE_ENTRY.present | PAGE_ENTRY.accessed)
+    const reserved = (upper & PAGE_ENTRY.noExecuteHigh) !== 0 && (table.role & ROLE_NO_EXECUTE) === 0
     if (!present || reserved || frame !== table.leaves![index]) {
       this.dropEntry(table, index)
       return
     }
-    const access = table.access & ((entry & (WRITABLE | USER)) | (upper & NO_EXECUTE ? 0 : Access.execute))
-    const writable = (old & WRITABLE) !== 0 && (access & Access.write) !== 0 && (entry & DIRTY) !== 0
-    const now = (old & ~(WRITABLE | USER)) | (writable ? WRITABLE : 0) | (access & Access.user ? USER : 0)
-    const nowUpper = access & Access.execute ? 0 : NO_EXECUTE
+    const access =
+      table.access &
+      ((entry & (PAGE_ENTRY.writable | PAGE_ENTRY.user)) | (upper & PAGE_ENTRY.noExecuteHigh ? 0 : Access.execute))
+    const writable =
+      (old & PAGE_ENTRY.writable) !== 0 && (access & Access.write) !== 0 && (entry & PAGE_ENTRY.dirty) !== 0
+    const now =
+      (old & ~(PAGE_ENTRY.writable | PAGE_ENTRY.user)) |
+      (writable ? PAGE_ENTRY.writable : 0) |
+      (access & Access.user ? PAGE_ENTRY.user : 0)
+    const nowUpper = access & Access.execute ? 0 : PAGE_ENTRY.noExecuteHigh
     if (now === old && (!wide || nowUpper === this.words[word + 1]!)) return
     if (wide) this.words[word + 1] = nowUpper
     this.words[word] = now
@@ -338,9 +353,9 @@ export class ShadowTables {
     let accessed = false
     for (let node = this.reverse.first(frame); node !== NONE; node = this.reverse.next(node)) {
       const word = this.reverse.entry(node)
-      if ((this.words[word]! & ACCESSED) === 0) continue
+      if ((this.words[word]! & PAGE_ENTRY.accessed) === 0) continue
       accessed = true
-      this.words[word]! &= ~ACCESSED
+      this.words[word]! &= ~PAGE_ENTRY.accessed
     }
     if (accessed) this.flushNeeded = true
     return accessed
@@ -408,8 +423,8 @@ export class ShadowTables {
   private removeWriteAccess(frame: number): void {
     for (let node = this.reverse.first(frame); node !== NONE; node = this.reverse.next(node)) {
       const word = this.reverse.entry(node)
-      if ((this.words[word]! & WRITABLE) === 0) continue
-      this.words[word]! &= ~WRITABLE
+      if ((this.words[word]! & PAGE_ENTRY.writable) === 0) continue
+      this.words[word]! &= ~PAGE_ENTRY.writable
       this.flushNeeded = true
     }
   }
@@ -418,7 +433,7 @@ export class ShadowTables {
   private dropEntry(table: ShadowTable, index: number): void {
     const word = table.word(index)
     const entry = this.words[word]!
-    if ((entry & PRESENT) === 0) return
+    if ((entry & PAGE_ENTRY.present) === 0) return
     this.words[word] = 0
     this.flushNeeded = true
     if (table.level === 1) {
@@ -437,7 +452,7 @@ export class ShadowTables {
     const first = table.frame >>> 2
     const step = table.wide ? 2 : 1
     for (let index = 0; index < table.entries; index++) {
-      if ((this.words[first + index * step]! & PRESENT) !== 0) this.dropEntry(table, index)
+      if ((this.words[first + index * step]! & PAGE_ENTRY.present) !== 0) this.dropEntry(table, index)
     }
     table.writes = 0
     if (table.pins > 0) return

@@ -3,7 +3,7 @@ import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '.
 import { updatePaging } from '../paging/walk.ts'
 import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { CR0, CR4, DR6, EFER, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { CR0, CR4, DEFINED, DR6, EFER, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
 import { updateBreakpoints, updateMode } from './update-mode.ts'
 import { leaveAfter } from './leave.ts'
 import { applyControls } from './derive.ts'
@@ -25,7 +25,7 @@ export const CR4_VALID =
   CR4.osxsave |
   CR4.smep |
   CR4.smap
-const CR0_VALID = 0xe005_003fn
+const CR0_VALID = BigInt(DEFINED.cr0 >>> 0)
 
 const fail = (): never => {
   throw new GuestFault(VECTOR.GP, 0)

@@ -5,7 +5,7 @@
 import type { Core } from '../state/core.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { applyControls } from './derive.ts'
-import { CR4 } from '../state/register-bits.ts'
+import { CR4, DEFINED, EFER } from '../state/register-bits.ts'
 
 export interface Msr {
   readonly name: string
@@ -21,8 +21,8 @@ export interface Msr {
   write?(core: Core, value: bigint): boolean
 }
 
-const EFER_BITS = 0xd01n
-const LMA = 0x400n
+const EFER_BITS = BigInt(DEFINED.efer)
+const LMA = BigInt(EFER.lma)
 
 /** Vulnerabilities that the processor does not have, because it does not speculate. (SDM Vol. 4, IA32_ARCH_CAPABILITIES) */
 const ARCH_CAPABILITIES = [0, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62].reduce(

@@ -7,10 +7,9 @@ import { setSegment } from '../state/segments.ts'
 import { SIGNATURE } from './cpuid.ts'
 import { updateBreakpoints } from './update-mode.ts'
 import { ALL_CONTROLS, applyControls } from './derive.ts'
-import { CR0 } from '../state/register-bits.ts'
+import { CR0, FLAGS_FIXED } from '../state/register-bits.ts'
 
 const DATA = 0x93
-const CR0_AFTER_RESET = 0x6000_0010
 /** PAT as after reset: WB WT UC- UC, twice. */
 const PAT_AFTER_RESET = 0x0007_0406_0007_0406n
 /** MISC_ENABLE: fast strings, no branch-trace, no PEBS. */
@@ -18,13 +17,13 @@ const MISC_ENABLE_AFTER_RESET = 0x1801n
 
 /** `powerUp` clears all; `init` keeps FPU, SSE, MSRs, MTRRs and CR0.CD and NW. */
 export function resetProcessor(core: Core, kind: 'powerUp' | 'init' = 'powerUp'): void {
-  const caching = kind === 'init' ? core.get32(S.cr0) & (CR0.cd | CR0.nw) : 0x6000_0000
+  const caching = kind === 'init' ? core.get32(S.cr0) & (CR0.cd | CR0.nw) : CR0.cd | CR0.nw
   for (let n = 0; n < 16; n++) core.set64(gpr(n), 0n)
   core.set64(gpr(RDX), BigInt(SIGNATURE))
-  writeFlags(core, 2)
+  writeFlags(core, FLAGS_FIXED)
   core.set64(S.rip, 0xfff0n)
   core.set32(S.cpl, 0)
-  core.set64(S.cr0, BigInt((CR0_AFTER_RESET & 0x10) | (caching >>> 0)))
+  core.set64(S.cr0, BigInt(CR0.et | caching))
   for (const slot of [S.cr2, S.cr3, S.cr4, S.cr8, S.efer, S.dr0, S.dr1, S.dr2, S.dr3]) core.set64(slot, 0n)
   core.set64(S.dr6, 0xffff_0ff0n)
   core.set64(S.dr7, 0x400n)

@@ -3,7 +3,7 @@ import { GuestFault, type Core, LEFT } from '../state/core.ts'
 import { checkWritable, implicitAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
-import { FLAG, RIGHTS, VECTOR, DR6 } from '../state/register-bits.ts'
+import { CR0, DR6, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
 import { setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, findDescriptor, isNull, loadSegment, markDescriptor, readDescriptor, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
@@ -88,7 +88,7 @@ export function switchTask(
   }
   if (source !== TASK_SWITCH.iret) markDescriptor(core, target, BUSY)
   setSegment(core, SEGMENT.tr, selector, target.base, 0, target.limit, target.rights | BUSY)
-  core.set32(S.cr0, core.get32(S.cr0) | 8)
+  core.set32(S.cr0, core.get32(S.cr0) | CR0.ts)
   core.set32(S.dr7, core.get32(S.dr7) & ~0x155)
   try {
     loadTask(core, state, ext)

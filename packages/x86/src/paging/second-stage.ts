@@ -4,7 +4,7 @@
  */
 import type { Core } from '../state/core.ts'
 import { SECOND_STAGE } from '../state/hooks.ts'
-import { EPT } from '../state/paging-entry.ts'
+import { EPT_ENTRY } from '@nonroot/contracts'
 import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from '../state/paging-state.ts'
 
 /** Exit qualification for EPT violations, beyond the access and the rights. */
@@ -12,7 +12,7 @@ const LINEAR_VALID = 0x80
 const FINAL_ACCESS = 0x100
 
 /**
- * HPA of the page | rights (EPT.read, write, execute; write only while it is dirty as well), or a status.
+ * HPA of the page | rights (EPT_ENTRY.read, write, execute; write only while it is dirty as well), or a status.
  * `access` is ACCESS.write, ACCESS.fetch or neither; `tables` when the page holds paging structures.
  */
 export function guestPage(core: Core, frame: number, access: number, tables: boolean): number {
@@ -20,7 +20,7 @@ export function guestPage(core: Core, frame: number, access: number, tables: boo
   const slot = (frame & CACHE_MASK) << 1
   if (cache[slot] === frame) {
     const entry = cache[slot + 1]!
-    const need = access & ACCESS.write ? EPT.write : access & ACCESS.fetch ? EPT.execute : EPT.read
+    const need = access & ACCESS.write ? EPT_ENTRY.write : access & ACCESS.fetch ? EPT_ENTRY.execute : EPT_ENTRY.read
     if (entry & need) return entry
   }
   return findPage(core, frame, access, tables)
@@ -38,7 +38,7 @@ function findPage(core: Core, frame: number, access: number, tables: boolean): n
 
 function hostPage(core: Core, frame: number): number {
   const host = core.host.hostAddress(frame * 4096)
-  if (host >= 0) return (host & -4096) | EPT.rights
+  if (host >= 0) return (host & -4096) | EPT_ENTRY.rights
   core.paging.frame = frame
   return DEVICE
 }
@@ -50,13 +50,13 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
     // With accessed and dirty flags on, an access to paging structures counts as a write. (SDM, "Accessed and Dirty Flags for EPT")
     const wanted =
       access & ACCESS.fetch
-        ? EPT.execute
+        ? EPT_ENTRY.execute
         : access & ACCESS.write
-          ? EPT.write
+          ? EPT_ENTRY.write
           : tables && accessedDirty
-            ? EPT.read | EPT.write
-            : EPT.read
-    let rights: number = EPT.rights
+            ? EPT_ENTRY.read | EPT_ENTRY.write
+            : EPT_ENTRY.read
+    let rights: number = EPT_ENTRY.rights
     let table = root
     let level = 4
     let answer: number = -1
@@ -64,19 +64,19 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
       const at = (table >>> 2) + (((frame >>> ((level - 1) * 9)) & 0x1ff) << 1)
       const low = i32[at]!
       const high = i32[at + 1]!
-      const granted = low & EPT.rights
+      const granted = low & EPT_ENTRY.rights
       if (granted === 0) {
         answer = violation(core, frame, wanted, 0, tables)
         break
       }
-      const leaf = level === 1 || (level <= 3 && (low & EPT.large) !== 0)
+      const leaf = level === 1 || (level <= 3 && (low & EPT_ENTRY.large) !== 0)
       if (misconfigured(core, low, high, level, leaf)) {
         answer = core.hooks!.secondStageMisconfiguration(frame * 4096)
         break
       }
       rights &= granted
       if (!leaf) {
-        if (accessedDirty && !(low & EPT.accessed)) i32[at] = low | EPT.accessed
+        if (accessedDirty && !(low & EPT_ENTRY.accessed)) i32[at] = low | EPT_ENTRY.accessed
         table = low & -4096
         level--
         continue
@@ -87,14 +87,14 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
       }
       let entry = low
       if (accessedDirty) {
-        if (wanted & EPT.write && !(entry & EPT.dirty)) {
+        if (wanted & EPT_ENTRY.write && !(entry & EPT_ENTRY.dirty)) {
           const { hooks } = core
           if (hooks?.pageModified && !hooks.pageModified(frame * 4096)) return ABANDONED
-          entry |= EPT.dirty
+          entry |= EPT_ENTRY.dirty
         }
-        entry |= EPT.accessed
+        entry |= EPT_ENTRY.accessed
         if (entry !== low) i32[at] = entry
-        if (!(entry & EPT.dirty)) rights &= ~EPT.write
+        if (!(entry & EPT_ENTRY.dirty)) rights &= ~EPT_ENTRY.write
       }
       const inner = (1 << ((level - 1) * 9)) - 1
       return (low & -4096 & ~(inner << 12)) | ((frame & inner) << 12) | rights
@@ -114,7 +114,7 @@ function violation(core: Core, frame: number, wanted: number, rights: number, ta
 
 /** (SDM Vol. 3C, "EPT Misconfigurations") */
 function misconfigured(core: Core, low: number, high: number, level: number, leaf: boolean): boolean {
-  if ((low & 3) === EPT.write) return true
+  if ((low & 3) === EPT_ENTRY.write) return true
   // Host memory is below 4 GiB: any higher address bit is outside the machine, and treated as reserved.
   if (high & 0x000fffff || (low & -4096) >>> 0 >= core.u8.length) return true
   if (level === 4) return (low & 0xf8) !== 0

@@ -5,14 +5,14 @@
 import type { Core } from '../state/core.ts'
 import { QUICK_FILL, REGION, RESERVED_HIGH, S } from '../state/layout.ts'
 import { WALK_FAULT } from '../state/hooks.ts'
-import { ENTRY, EPT, frameOf } from '../state/paging-entry.ts'
+import { EPT_ENTRY, PAGE_ENTRY, PageFaultCode, tableIndex } from '@nonroot/contracts'
+import { frameOf } from '../state/paging-entry.ts'
 import {
   ABANDONED,
   ABOVE_PHYSICAL,
   ACCESS,
   DEVICE,
   FAULT,
-  PAGE_FAULT,
   PAGING,
   REGION_MASK,
   STATUS,
@@ -64,7 +64,7 @@ function walkTables(core: Core, p: PagingState, low: number, high: number, acces
     case PAGING.pae: {
       const pdpte = (low >>> 30) << 1
       const entry = p.pdptes[pdpte]!
-      if (!(entry & ENTRY.present)) return fault(p, access, 0)
+      if (!(entry & PAGE_ENTRY.present)) return fault(p, access, 0)
       return walk64(core, p, low, high, access, frameOf(entry, p.pdptes[pdpte + 1]!), 2)
     }
     case PAGING.level4: {
@@ -101,18 +101,18 @@ function walkLeaf(core: Core, p: PagingState, low: number, access: number, table
   const at = table + (((low >>> 12) & 0x1ff) << 1)
   const entryLow = core.i32[at]!
   const entryHigh = core.i32[at + 1]!
-  if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
-  if (entryHigh & p.reservedHigh) return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+  if (!(entryLow & PAGE_ENTRY.present)) return fault(p, access, 0)
+  if (entryHigh & p.reservedHigh) return fault(p, access, PageFaultCode.present | PageFaultCode.reserved)
   const rights = above & entryLow
-  if (forbidden(p, rights, (above | entryHigh) < 0, access)) return fault(p, access, PAGE_FAULT.present)
-  const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+  if (forbidden(p, rights, (above | entryHigh) < 0, access)) return fault(p, access, PageFaultCode.present)
+  const need = access & ACCESS.write ? PAGE_ENTRY.accessed | PAGE_ENTRY.dirty : PAGE_ENTRY.accessed
   if ((entryLow & need) !== need) {
     const status = setBits(core, tableFrame, at, need)
     if (status) return status
   }
   p.level = 1
-  p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
-  const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
+  p.isGlobal = p.global && (entryLow & PAGE_ENTRY.global) !== 0
+  const dirty = ((entryLow | need) & PAGE_ENTRY.dirty) !== 0
   return finish(core, p, frameOf(entryLow, entryHigh), access, dirty && writableBy(p, rights, access))
 }
 
@@ -121,11 +121,11 @@ function walkLarge(core: Core, p: PagingState, low: number, high: number, access
   const { regions } = p
   const rights = regions[slot + RIGHTS]!
   const leaf = regions[slot + LEAF]!
-  if (access & ACCESS.write && !(leaf & ENTRY.dirty)) return walk64(core, p, low, high, access, p.rootFrame, 4)
-  if (forbidden(p, rights, rights < 0, access)) return fault(p, access, PAGE_FAULT.present)
+  if (access & ACCESS.write && !(leaf & PAGE_ENTRY.dirty)) return walk64(core, p, low, high, access, p.rootFrame, 4)
+  if (forbidden(p, rights, rights < 0, access)) return fault(p, access, PageFaultCode.present)
   p.level = regions[slot + LEVEL]!
-  p.isGlobal = p.global && (leaf & ENTRY.global) !== 0
-  return finish(core, p, regions[slot + FRAME]! | ((low >>> 12) & 0x1ff), access, (leaf & ENTRY.dirty) !== 0 && writableBy(p, rights, access))
+  p.isGlobal = p.global && (leaf & PAGE_ENTRY.global) !== 0
+  return finish(core, p, regions[slot + FRAME]! | ((low >>> 12) & 0x1ff), access, (leaf & PAGE_ENTRY.dirty) !== 0 && writableBy(p, rights, access))
 }
 
 /** Enters the paging-structure cache. */
@@ -137,7 +137,7 @@ function remember(p: PagingState, low: number, high: number, frame: number, tabl
   regions[slot + 1] = p.generation
   regions[slot + FRAME] = frame
   regions[slot + TABLE] = table
-  regions[slot + RIGHTS] = (rights & (ENTRY.writable | ENTRY.user)) | (noExecute & 0x8000_0000)
+  regions[slot + RIGHTS] = (rights & (PAGE_ENTRY.writable | PAGE_ENTRY.user)) | (noExecute & 0x8000_0000)
   regions[slot + LEAF] = leaf
   regions[slot + LEVEL] = level
 }
@@ -154,39 +154,39 @@ function walk64(
 ): number {
   const { i32 } = core
   let frame = root
-  let rights: number = ENTRY.writable | ENTRY.user
+  let rights: number = PAGE_ENTRY.writable | PAGE_ENTRY.user
   let noExecute = 0
   for (let level = levels; ; level--) {
     const table = guestPage(core, frame, 0, true)
     if (table & STATUS && table !== DEVICE) return table
-    const at = ((table & -4096) >>> 2) + indexAt(low, high, level)
+    const at = ((table & -4096) >>> 2) + (tableIndex(low, high, level) << 1)
     // Addresses without memory read as all ones, which has reserved bits set.
     const entryLow = table === DEVICE ? -1 : i32[at]!
     const entryHigh = table === DEVICE ? -1 : i32[at + 1]!
     if (level === 1 && levels === 4 && table !== DEVICE) remember(p, low, high, frame, (table & -4096) >>> 2, rights, noExecute, 0, 1)
-    if (!(entryLow & ENTRY.present)) return fault(p, access, 0)
-    const leaf = level === 1 || (level <= 3 && (entryLow & ENTRY.large) !== 0)
+    if (!(entryLow & PAGE_ENTRY.present)) return fault(p, access, 0)
+    const leaf = level === 1 || (level <= 3 && (entryLow & PAGE_ENTRY.large) !== 0)
     if (entryHigh & p.reservedHigh || (level > 1 && entryLow & reservedLow(level, entryLow))) {
-      return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+      return fault(p, access, PageFaultCode.present | PageFaultCode.reserved)
     }
     rights &= entryLow
     noExecute |= entryHigh
     if (!leaf) {
-      if (!(entryLow & ENTRY.accessed)) {
-        const status = setBits(core, frame, at, ENTRY.accessed)
+      if (!(entryLow & PAGE_ENTRY.accessed)) {
+        const status = setBits(core, frame, at, PAGE_ENTRY.accessed)
         if (status) return status
       }
       frame = frameOf(entryLow, entryHigh)
       continue
     }
-    if (forbidden(p, rights, noExecute < 0, access)) return fault(p, access, PAGE_FAULT.present)
-    const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+    if (forbidden(p, rights, noExecute < 0, access)) return fault(p, access, PageFaultCode.present)
+    const need = access & ACCESS.write ? PAGE_ENTRY.accessed | PAGE_ENTRY.dirty : PAGE_ENTRY.accessed
     if ((entryLow & need) !== need) {
       const status = setBits(core, frame, at, need)
       if (status) return status
     }
     p.level = level
-    p.isGlobal = p.global && (entryLow & ENTRY.global) !== 0
+    p.isGlobal = p.global && (entryLow & PAGE_ENTRY.global) !== 0
     const inner = (1 << ((level - 1) * 9)) - 1
     const page = (frameOf(entryLow, entryHigh) & ~inner) | ((low >>> 12) & inner)
     if (level > 1 && levels === 4) {
@@ -194,7 +194,7 @@ function walk64(
       // Parts of the page may enter the TLB without a walk.
       markLarge(p, low, high, level)
     }
-    const dirty = ((entryLow | need) & ENTRY.dirty) !== 0
+    const dirty = ((entryLow | need) & PAGE_ENTRY.dirty) !== 0
     return finish(core, p, page, access, dirty && writableBy(p, rights, access))
   }
 }
@@ -203,33 +203,33 @@ function walk64(
 function walk32(core: Core, p: PagingState, low: number, access: number): number {
   const { i32 } = core
   let frame = p.rootFrame
-  let rights: number = ENTRY.writable | ENTRY.user
+  let rights: number = PAGE_ENTRY.writable | PAGE_ENTRY.user
   for (let level = 2; ; level--) {
     const table = guestPage(core, frame, 0, true)
     if (table & STATUS && table !== DEVICE) return table
     const at = ((table & -4096) >>> 2) + ((level === 2 ? low >>> 22 : low >>> 12) & 0x3ff)
     const entry = table === DEVICE ? -1 : i32[at]!
-    if (!(entry & ENTRY.present)) return fault(p, access, 0)
-    const large = level === 2 && p.largePages32 && (entry & ENTRY.large) !== 0
-    if (large && entry & 0x0020_0000) return fault(p, access, PAGE_FAULT.present | PAGE_FAULT.reserved)
+    if (!(entry & PAGE_ENTRY.present)) return fault(p, access, 0)
+    const large = level === 2 && p.largePages32 && (entry & PAGE_ENTRY.large) !== 0
+    if (large && entry & 0x0020_0000) return fault(p, access, PageFaultCode.present | PageFaultCode.reserved)
     rights &= entry
     if (level === 2 && !large) {
-      if (!(entry & ENTRY.accessed)) {
-        const status = setBits(core, frame, at, ENTRY.accessed)
+      if (!(entry & PAGE_ENTRY.accessed)) {
+        const status = setBits(core, frame, at, PAGE_ENTRY.accessed)
         if (status) return status
       }
       frame = entry >>> 12
       continue
     }
-    if (forbidden(p, rights, false, access)) return fault(p, access, PAGE_FAULT.present)
-    const need = access & ACCESS.write ? ENTRY.accessed | ENTRY.dirty : ENTRY.accessed
+    if (forbidden(p, rights, false, access)) return fault(p, access, PageFaultCode.present)
+    const need = access & ACCESS.write ? PAGE_ENTRY.accessed | PAGE_ENTRY.dirty : PAGE_ENTRY.accessed
     if ((entry & need) !== need) {
       const status = setBits(core, frame, at, need)
       if (status) return status
     }
     p.level = level
-    p.isGlobal = p.global && (entry & ENTRY.global) !== 0
-    const dirty = ((entry | need) & ENTRY.dirty) !== 0
+    p.isGlobal = p.global && (entry & PAGE_ENTRY.global) !== 0
+    const dirty = ((entry | need) & PAGE_ENTRY.dirty) !== 0
     const page = large
       ? ((entry >>> 22) << 10) | (((entry >>> 13) & 0xff) << 20) | ((low >>> 12) & 0x3ff)
       : entry >>> 12
@@ -237,41 +237,25 @@ function walk32(core: Core, p: PagingState, low: number, access: number): number
   }
 }
 
-/** Word index of the entry for a level in its table. */
-function indexAt(low: number, high: number, level: number): number {
-  switch (level) {
-    case 1:
-      return ((low >>> 12) & 0x1ff) << 1
-    case 2:
-      return ((low >>> 21) & 0x1ff) << 1
-    case 3:
-      return (((high << 2) | (low >>> 30)) & 0x1ff) << 1
-    case 4:
-      return ((high >>> 7) & 0x1ff) << 1
-    default:
-      return ((high >>> 16) & 0x1ff) << 1
-  }
-}
-
 function reservedLow(level: number, entry: number): number {
-  if (!(entry & ENTRY.large)) return 0
-  return level === 2 ? 0x001f_e000 : level === 3 ? 0x3fff_e000 : ENTRY.large
+  if (!(entry & PAGE_ENTRY.large)) return 0
+  return level === 2 ? 0x001f_e000 : level === 3 ? 0x3fff_e000 : PAGE_ENTRY.large
 }
 
 /** (SDM Vol. 3A, "Determination of Access Rights") */
 function forbidden(p: PagingState, rights: number, noExecute: boolean, access: number): boolean {
   if (access & ACCESS.user) {
-    if (!(rights & ENTRY.user)) return true
-    if (access & ACCESS.write) return !(rights & ENTRY.writable)
+    if (!(rights & PAGE_ENTRY.user)) return true
+    if (access & ACCESS.write) return !(rights & PAGE_ENTRY.writable)
     return (access & ACCESS.fetch) !== 0 && noExecute
   }
-  if (rights & ENTRY.user && (access & ACCESS.fetch ? p.smep : access & ACCESS.smap)) return true
+  if (rights & PAGE_ENTRY.user && (access & ACCESS.fetch ? p.smep : access & ACCESS.smap)) return true
   if (access & ACCESS.fetch) return noExecute
-  return (access & ACCESS.write) !== 0 && !(rights & ENTRY.writable) && p.writeProtect
+  return (access & ACCESS.write) !== 0 && !(rights & PAGE_ENTRY.writable) && p.writeProtect
 }
 
 function writableBy(p: PagingState, rights: number, access: number): boolean {
-  return (rights & ENTRY.writable) !== 0 || (!(access & ACCESS.user) && !p.writeProtect)
+  return (rights & PAGE_ENTRY.writable) !== 0 || (!(access & ACCESS.user) && !p.writeProtect)
 }
 
 function fault(p: PagingState, access: number, cause: number): number {
@@ -291,7 +275,7 @@ function finish(core: Core, p: PagingState, frame: number, access: number, writa
   const page = guestPage(core, frame, access, false)
   if (page & STATUS) return page
   p.frame = frame
-  p.writable = writable && (page & EPT.write) !== 0
+  p.writable = writable && (page & EPT_ENTRY.write) !== 0
   return page & -4096
 }
 
@@ -327,7 +311,7 @@ export function derivePaging(core: Core): void {
   p.largePages32 = (cr4 & CR4.pse) !== 0
   p.reservedHigh = reservedHigh(nx, p.kind)
   const wide = p.kind >= PAGING.pae
-  p.fetchBit = p.smep || (nx && wide) ? PAGE_FAULT.fetch : 0
+  p.fetchBit = p.smep || (nx && wide) ? PageFaultCode.fetch : 0
   p.canonicalShift = p.kind === PAGING.level5 ? 7 : 16
   useHardwareRoot(p, paging, nx)
   p.asksFaults = p.hooksFaults || p.hardwareRoot !== undefined
@@ -347,7 +331,7 @@ function useHardwareRoot(p: PagingState, paging: boolean, nx: boolean): void {
   p.reservedHigh = reservedHigh(nx, p.kind)
   p.pagingOff = !paging
   if (!paging) p.smep = false
-  p.fetchBit = p.smep || (nx && p.kind >= PAGING.pae) ? PAGE_FAULT.fetch : 0
+  p.fetchBit = p.smep || (nx && p.kind >= PAGING.pae) ? PageFaultCode.fetch : 0
 }
 
 function reservedHigh(nx: boolean, kind: number): number {

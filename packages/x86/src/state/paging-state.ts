@@ -2,11 +2,8 @@
 import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from './layout.ts'
 import { MAX_PHYSICAL_BITS } from './paging-entry.ts'
 
-/** Kind of an access. The bits are those of the page-fault error code, and `smap`: user pages must not be accessed. */
+/** Kind of an access. The bits are those of `PageFaultCode`, and `smap`: user pages must not be accessed. */
 export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32 } as const
-
-/** Page-fault error code. (SDM Vol. 3A, "Page-Fault Error Code") */
-export const PAGE_FAULT = { present: 1, write: 2, user: 4, reserved: 8, fetch: 16 } as const
 
 /** The result of a translation is a page-aligned HPA or one of these, distinguished by bit 11. */
 export const STATUS = 0x800
@@ -68,7 +65,7 @@ export class PagingState {
   largePages32 = false
   /** Reserved bits in the upper half of every 64-bit entry. */
   reservedHigh = 0
-  /** PAGE_FAULT.fetch if instruction fetches are distinguished, else 0. */
+  /** `PageFaultCode.fetch` if instruction fetches are distinguished, else 0. */
   fetchBit = 0
   /** Non-canonical addresses fault: sign bits that a linear address must repeat, as a shift count of its upper half. */
   canonicalShift = 16

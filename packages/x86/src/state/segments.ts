@@ -1,7 +1,7 @@
 /** The hidden parts of segment registers: setting them, and the bounds within which accesses need no slow check. */
 import type { Core } from './core.ts'
 import { S, SEG, segment, SEGMENT } from './layout.ts'
-import { CR0, EFER, FLAG, RIGHTS } from './register-bits.ts'
+import { CR0, EFER, FLAG, RIGHTS, VECTOR } from './register-bits.ts'
 
 export const privilegeOf = (rights: number): number => (rights >>> 5) & 3
 
@@ -96,7 +96,7 @@ export function checkSegment(core: Core, info: number): 0 | 1 {
   const offset = core.get32(S.address) >>> 0
   const limit = core.get32(at + SEG.limit) >>> 0
   if (segmentAllows(core, rights, limit, offset, info & 0xffff, info >> 24 !== 0)) return 0
-  core.raise(n === SEGMENT.ss ? 12 : 13, 0)
+  core.raise(n === SEGMENT.ss ? VECTOR.SS : VECTOR.GP, 0)
   return 1
 }
 

@@ -72,5 +72,3 @@ export const guest = (sdm: string, id: string, holds: Holds): EntryCheck => ({ i
 export const injects = (v: Vmcs): boolean => isInterruptionValid(v.read32('entryInterruptionInfo'))
 export const injectedType = (v: Vmcs): InterruptionType => interruptionType(v.read32('entryInterruptionInfo'))
 export const injectedVector = (v: Vmcs): number => interruptionVector(v.read32('entryInterruptionInfo'))
-
-export const CR0 = { pe: 1n, nw: 1n << 29n, cd: 1n << 30n, pg: 1n << 31n } as const

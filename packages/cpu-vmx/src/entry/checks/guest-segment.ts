@@ -1,33 +1,29 @@
 /** Checks on the guest's segment and descriptor-table registers. (SDM Vol. 3C, "Checks on Guest Segment Registers" and the section after it) */
 
-import { CR0, guest64, unrestricted, isCanonical, guest } from './entry-check.ts'
+import { CR0_64, FLAG_64, RIGHTS } from '@nonroot/contracts'
+import { guest64, unrestricted, isCanonical, guest } from './entry-check.ts'
 import type { Holds, EntryCheck } from './entry-check.ts'
 import type { Vmcs } from '../../vmcs/vmcs.ts'
 import type { SegmentFieldName } from '../../tables/vmcs-fields.ts'
 const GUEST_SEGMENTS = 'Checks on Guest Segment Registers'
 const GUEST_TABLES = 'Checks on Guest Descriptor-Table Registers'
 
-// Access rights. (SDM Vol. 3C, "Guest Register State")
 const TYPE = 0xf
-const S = 0x10
-const P = 0x80
 const RESERVED = 0xf00
-export const LONG = 0x2000
-const D = 0x4000
-const G = 0x8000
-const UNUSABLE = 0x1_0000
+/** Type of an LDT descriptor. */
+const LDT = 2
 export const dpl = (attributes: number): number => (attributes >>> 5) & 3
 
 const selector = (v: Vmcs, name: SegmentFieldName): number => v.read(`guest${name}Selector`)
 export const attributes = (v: Vmcs, name: SegmentFieldName): number => v.read(`guest${name}Attributes`)
 const limit = (v: Vmcs, name: SegmentFieldName): number => v.read(`guest${name}Limit`)
 const base = (v: Vmcs, name: SegmentFieldName): bigint => v.read(`guest${name}Base`)
-const usable = (v: Vmcs, name: SegmentFieldName): boolean => !(attributes(v, name) & UNUSABLE)
-export const virtual8086 = (v: Vmcs): boolean => (v.read('guestRflags') & (1n << 17n)) !== 0n
+const usable = (v: Vmcs, name: SegmentFieldName): boolean => !(attributes(v, name) & RIGHTS.unusable)
+export const virtual8086 = (v: Vmcs): boolean => (v.read('guestRflags') & FLAG_64.VM) !== 0n
 /** If bits 11:0 of the limit are not all ones, G must be 0; if bits 31:20 are not all zeros, G must be 1. */
 const granularity = (v: Vmcs, name: SegmentFieldName): boolean => {
   const bytes = limit(v, name)
-  const big = (attributes(v, name) & G) !== 0
+  const big = (attributes(v, name) & RIGHTS.granular) !== 0
   return big ? (bytes & 0xfff) === 0xfff : bytes >>> 20 === 0
 }
 
@@ -71,7 +67,11 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
     }),
   ),
   ...CODE_AND_DATA.map((name) =>
-    segment(name, 's', (v) => virtual8086(v) || (name !== 'Cs' && !usable(v, name)) || (attributes(v, name) & S) !== 0),
+    segment(
+      name,
+      's',
+      (v) => virtual8086(v) || (name !== 'Cs' && !usable(v, name)) || (attributes(v, name) & RIGHTS.user) !== 0,
+    ),
   ),
   segment('Cs', 'dpl', (v) => {
     if (virtual8086(v)) return true
@@ -85,7 +85,7 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
     if (virtual8086(v)) return true
     const ss = dpl(attributes(v, 'Ss'))
     if (!unrestricted(v) && ss !== (selector(v, 'Ss') & 3)) return false
-    const real = !(v.read('guestCr0') & CR0.pe)
+    const real = !(v.read('guestCr0') & CR0_64.pe)
     return (attributes(v, 'Cs') & TYPE) === 3 || real ? ss === 0 : true
   }),
   ...DATA.map((name) =>
@@ -99,7 +99,7 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
     segment(
       name,
       'present',
-      (v) => virtual8086(v) || (name !== 'Cs' && !usable(v, name)) || (attributes(v, name) & P) !== 0,
+      (v) => virtual8086(v) || (name !== 'Cs' && !usable(v, name)) || (attributes(v, name) & RIGHTS.present) !== 0,
     ),
   ),
   ...CODE_AND_DATA.map((name) =>
@@ -113,7 +113,7 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
   segment(
     'Cs',
     'd',
-    (v) => virtual8086(v) || !(guest64(v) && attributes(v, 'Cs') & LONG) || !(attributes(v, 'Cs') & D),
+    (v) => virtual8086(v) || !(guest64(v) && attributes(v, 'Cs') & RIGHTS.long) || !(attributes(v, 'Cs') & RIGHTS.big),
   ),
   ...CODE_AND_DATA.map((name) =>
     segment(name, 'granularity', (v) => virtual8086(v) || (name !== 'Cs' && !usable(v, name)) || granularity(v, name)),
@@ -122,10 +122,20 @@ export const GUEST_SEGMENT_CHECKS: readonly EntryCheck[] = [
     const type = attributes(v, 'Tr') & TYPE
     return type === 11 || (type === 3 && !guest64(v))
   }),
-  segment('Tr', 'attributes', (v) => (attributes(v, 'Tr') & (S | P | RESERVED | UNUSABLE | 0xfffe_0000)) === P),
+  segment(
+    'Tr',
+    'attributes',
+    (v) =>
+      (attributes(v, 'Tr') & (RIGHTS.user | RIGHTS.present | RESERVED | RIGHTS.unusable | 0xfffe_0000)) ===
+      RIGHTS.present,
+  ),
   segment('Tr', 'granularity', (v) => granularity(v, 'Tr')),
   segment('Ldtr', 'attributes', (v) => {
-    return !usable(v, 'Ldtr') || (attributes(v, 'Ldtr') & (TYPE | S | P | RESERVED | 0xfffe_0000)) === (2 | P)
+    return (
+      !usable(v, 'Ldtr') ||
+      (attributes(v, 'Ldtr') & (TYPE | RIGHTS.user | RIGHTS.present | RESERVED | 0xfffe_0000)) ===
+        (LDT | RIGHTS.present)
+    )
   }),
   segment('Ldtr', 'granularity', (v) => !usable(v, 'Ldtr') || granularity(v, 'Ldtr')),
   ...(['Gdtr', 'Idtr'] as const).flatMap((name) => [

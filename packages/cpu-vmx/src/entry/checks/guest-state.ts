@@ -1,10 +1,10 @@
 /** Checks on the guest-state area except segments. (SDM Vol. 3C, "Checking and Loading Guest State") */
 
+import { CR0_64, CR4_64, DEFINED, EFER_64, FLAG_64, FLAGS_FIXED, RIGHTS, VECTOR } from '@nonroot/contracts'
 import { EntryControl, PinControl, SecondaryControl } from '../../tables/controls.ts'
 import { CR0_FIXED0, CR4_FIXED0 } from '../../tables/capability-msrs.ts'
 import { ActivityStateCode, Interruptibility, InterruptionType } from '../../tables/interruption-info.ts'
 import {
-  CR0,
   pin,
   secondary,
   entry,
@@ -19,7 +19,7 @@ import {
   injectedType,
   injectedVector,
 } from './entry-check.ts'
-import { attributes, dpl, LONG, virtual8086 } from './guest-segment.ts'
+import { attributes, dpl, virtual8086 } from './guest-segment.ts'
 import type { EntryCheck } from './entry-check.ts'
 import type { Vmcs } from '../../vmcs/vmcs.ts'
 const GUEST_REGISTERS = 'Checks on Guest Control Registers, Debug Registers, and MSRs'
@@ -27,16 +27,19 @@ const GUEST_FLOW = 'Checks on Guest RIP, RFLAGS, and SSP'
 const GUEST_OTHER = 'Checks on Guest Non-Register State'
 const GUEST_PDPTES = 'Checks on Guest Page-Directory-Pointer-Table Entries'
 
+const DEFINED_FLAGS = BigInt(DEFINED.flags)
+const FIXED_FLAGS = BigInt(FLAGS_FIXED)
+
 export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
   guest(GUEST_REGISTERS, 'guest.cr0.fixed', (v) => {
-    const free = unrestricted(v) ? CR0.pe | CR0.pg : 0n
+    const free = unrestricted(v) ? CR0_64.pe | CR0_64.pg : 0n
     const fixed = CR0_FIXED0 & ~free
     return (v.read('guestCr0') & fixed) === fixed && v.read('guestCr0') >> 32n === 0n
   }),
   guest(
     GUEST_REGISTERS,
     'guest.cr0.pgWithoutPe',
-    (v) => !(v.read('guestCr0') & CR0.pg) || (v.read('guestCr0') & CR0.pe) !== 0n,
+    (v) => !(v.read('guestCr0') & CR0_64.pg) || (v.read('guestCr0') & CR0_64.pe) !== 0n,
   ),
   guest(GUEST_REGISTERS, 'guest.cr4.fixed', (v, c) => {
     const cr4 = v.read('guestCr4')
@@ -51,9 +54,9 @@ export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
   guest(
     GUEST_REGISTERS,
     'guest.ia32e.paging',
-    (v) => !guest64(v) || ((v.read('guestCr0') & CR0.pg) !== 0n && (v.read('guestCr4') & 0x20n) !== 0n),
+    (v) => !guest64(v) || ((v.read('guestCr0') & CR0_64.pg) !== 0n && (v.read('guestCr4') & CR4_64.pae) !== 0n),
   ),
-  guest(GUEST_REGISTERS, 'guest.ia32e.pcid', (v) => guest64(v) || (v.read('guestCr4') & (1n << 17n)) === 0n),
+  guest(GUEST_REGISTERS, 'guest.ia32e.pcid', (v) => guest64(v) || (v.read('guestCr4') & CR4_64.pcide) === 0n),
   guest(GUEST_REGISTERS, 'guest.cr3', (v, c) => fits(v.read('guestCr3') & ((1n << 62n) - 1n), c)),
   guest(
     GUEST_REGISTERS,
@@ -72,9 +75,9 @@ export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
   guest(GUEST_REGISTERS, 'guest.efer.lma', (v) => {
     if (!entry(v, EntryControl.loadEfer)) return true
     const efer = v.read('guestEfer')
-    const lma = (efer & 0x400n) !== 0n
-    const lme = (efer & 0x100n) !== 0n
-    return lma === guest64(v) && (!(v.read('guestCr0') & CR0.pg) || lma === lme)
+    const lma = (efer & EFER_64.lma) !== 0n
+    const lme = (efer & EFER_64.lme) !== 0n
+    return lma === guest64(v) && (!(v.read('guestCr0') & CR0_64.pg) || lma === lme)
   }),
 ]
 
@@ -82,16 +85,22 @@ const interruptibility = (v: Vmcs, bit: number): boolean => (v.read('guestInterr
 const activity = (v: Vmcs): number => v.read('guestActivityState')
 export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
   guest(GUEST_FLOW, 'guest.rip', (v) => {
-    const code64 = guest64(v) && (attributes(v, 'Cs') & LONG) !== 0
+    const code64 = guest64(v) && (attributes(v, 'Cs') & RIGHTS.long) !== 0
     return code64 ? isCanonical(v.read('guestRip')) : v.read('guestRip') >> 32n === 0n
   }),
-  guest(GUEST_FLOW, 'guest.rflags.reserved', (v) => (v.read('guestRflags') & ~0x3f_7fd5n) === 2n),
-  guest(GUEST_FLOW, 'guest.rflags.vm', (v) => !virtual8086(v) || (!guest64(v) && (v.read('guestCr0') & CR0.pe) !== 0n)),
+  guest(GUEST_FLOW, 'guest.rflags.reserved', (v) => (v.read('guestRflags') & ~DEFINED_FLAGS) === FIXED_FLAGS),
+  guest(
+    GUEST_FLOW,
+    'guest.rflags.vm',
+    (v) => !virtual8086(v) || (!guest64(v) && (v.read('guestCr0') & CR0_64.pe) !== 0n),
+  ),
   guest(
     GUEST_FLOW,
     'guest.rflags.if',
     (v) =>
-      !injects(v) || injectedType(v) !== InterruptionType.externalInterrupt || (v.read('guestRflags') & 0x200n) !== 0n,
+      !injects(v) ||
+      injectedType(v) !== InterruptionType.externalInterrupt ||
+      (v.read('guestRflags') & FLAG_64.IF) !== 0n,
   ),
   guest(GUEST_OTHER, 'guest.activity', (v) => activity(v) <= ActivityStateCode.hlt),
   guest(
@@ -113,7 +122,7 @@ export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
     return (
       type === InterruptionType.externalInterrupt ||
       type === InterruptionType.nmi ||
-      (type === InterruptionType.hardwareException && (vector === 1 || vector === 18))
+      (type === InterruptionType.hardwareException && (vector === VECTOR.DB || vector === VECTOR.MC))
     )
   }),
   guest(GUEST_OTHER, 'guest.interruptibility.reserved', (v) => v.read('guestInterruptibility') >>> 5 === 0),
@@ -126,7 +135,7 @@ export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
   guest(
     GUEST_OTHER,
     'guest.interruptibility.stiWithoutIf',
-    (v) => !interruptibility(v, Interruptibility.blockingBySti) || (v.read('guestRflags') & 0x200n) !== 0n,
+    (v) => !interruptibility(v, Interruptibility.blockingBySti) || (v.read('guestRflags') & FLAG_64.IF) !== 0n,
   ),
   guest(
     GUEST_OTHER,
@@ -163,7 +172,7 @@ export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
       interruptibility(v, Interruptibility.blockingBySti | Interruptibility.blockingByMovSs) ||
       activity(v) === ActivityStateCode.hlt
     if (!blocked) return true
-    const stepping = (v.read('guestRflags') & 0x100n) !== 0n && (v.read('guestDebugctl') & 2n) === 0n
+    const stepping = (v.read('guestRflags') & FLAG_64.TF) !== 0n && (v.read('guestDebugctl') & 2n) === 0n
     return ((v.read('guestPendingDebugExceptions') & (1n << 14n)) !== 0n) === stepping
   }),
   guest(GUEST_OTHER, 'guest.vmcsLinkPointer', (v, c) => {
@@ -173,7 +182,7 @@ export const GUEST_STATE_CHECKS: readonly EntryCheck[] = [
   }),
   guest(GUEST_PDPTES, 'guest.pdptes', (v, c) => {
     // Without EPT they are loaded from memory together with CR3.
-    const pae = (v.read('guestCr0') & CR0.pg) !== 0n && (v.read('guestCr4') & 0x20n) !== 0n && !guest64(v)
+    const pae = (v.read('guestCr0') & CR0_64.pg) !== 0n && (v.read('guestCr4') & CR4_64.pae) !== 0n && !guest64(v)
     if (!pae || !secondary(v, SecondaryControl.enableEpt)) return true
     return ([0, 1, 2, 3] as const).every((i) => {
       const pdpte = v.read(`guestPdpte${i}`)

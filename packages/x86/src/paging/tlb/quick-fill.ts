@@ -9,7 +9,8 @@ import type { Built, Signature } from '../../ir/function.ts'
 import {
   FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE,
 } from '../../state/layout.ts'
-import { ENTRY, EPT, FRAME_HIGH } from '../../state/paging-entry.ts'
+import { EPT_ENTRY, PAGE_ENTRY } from '@nonroot/contracts'
+import { FRAME_HIGH } from '../../state/paging-entry.ts'
 import { ACCESS, CACHE_MASK, PAGING, REGION_MASK } from '../../state/paging-state.ts'
 import { tlbEntry } from './entry.ts'
 
@@ -58,18 +59,18 @@ export function quickFillBody(): Built {
     b.assign(frame, b.or(b.wrap(b.and(b.shrU(whole, 12), 0xf_ffff)), b.shl(b.and(high, FRAME_HIGH), 20)))
   })
   const writes = b.eq(access, ACCESS.write)
-  const need = b.or(ENTRY.present | ENTRY.accessed, b.mul(writes, ENTRY.dirty))
+  const need = b.or(PAGE_ENTRY.present | PAGE_ENTRY.accessed, b.mul(writes, PAGE_ENTRY.dirty))
   unless(b.eq(b.and(b.get(entry), need), need))
 
   // Rights: those of the TLB bank. If CR0.WP is 0, supervisor writes to read-only pages are not filled here.
   const tlb = b.slot(S.tlb, 'i32')
   const bank = b.sub(tlb, b.slot(S.banks, 'i32'))
   const isUser = b.eq(bank, TLB_BANK.user * TLB_BANK_SIZE)
-  const userPage = b.and(b.get(rights), ENTRY.user)
+  const userPage = b.and(b.get(rights), PAGE_ENTRY.user)
   const isFetch = b.eq(access, ACCESS.fetch)
   const isStrict = b.or(isFetch, b.eq(bank, TLB_BANK.supervisor * TLB_BANK_SIZE))
   b.if(isUser, () => unless(userPage), () => b.if(isStrict, () => unless(b.eqz(userPage))))
-  const isWritable = b.and(b.get(rights), ENTRY.writable)
+  const isWritable = b.and(b.get(rights), PAGE_ENTRY.writable)
   b.if(writes, () => unless(isWritable))
   b.if(isFetch, () => unless(b.geS(b.get(rights), 0)))
 
@@ -77,7 +78,7 @@ export function quickFillBody(): Built {
   const cached = b.add(b.add(cpu, FRAMES), b.shl(b.and(b.get(frame), CACHE_MASK), Math.log2(FRAME.entry)))
   unless(b.eq(load(cached, FRAME.frame), b.get(frame)))
   const found = load(cached, FRAME.page)
-  unless(b.and(found, b.select(isFetch, b.i32(EPT.execute), b.add(b.i32(EPT.read), writes))))
+  unless(b.and(found, b.select(isFetch, b.i32(EPT_ENTRY.execute), b.add(b.i32(EPT_ENTRY.read), writes))))
   const page = b.and(found, -4096)
   const code = b.rawLoad('i32', b.add(b.slot(S.codeMap, 'i32'), b.shrU(page, 12)), 0, 8)
   b.if(writes, () => unless(b.eqz(code)))
@@ -86,7 +87,7 @@ export function quickFillBody(): Built {
   const at = tlbEntry(b, linear)
   const tag = b.and(linear, -4096)
   const addend = b.sub(page, b.wrap(tag))
-  const isGlobal = b.and(b.ne(b.and(b.get(entry), ENTRY.global), 0), b.ne(b.and(quick, QUICK.global), 0))
+  const isGlobal = b.and(b.ne(b.and(b.get(entry), PAGE_ENTRY.global), 0), b.ne(b.and(quick, QUICK.global), 0))
   const isKnown = b.and(
     b.and(b.eq(load(at, TLB.addend), addend), b.eq(load(at, TLB.global), isGlobal)),
     b.or(b.eq(b.rawLoad('i64', at, TLB.read, 64), tag), b.eq(b.rawLoad('i64', at, TLB.execute, 64), tag)),
@@ -104,7 +105,7 @@ export function quickFillBody(): Built {
     () => b.rawStore(at, TLB.execute, 64, tag),
     () => {
       b.rawStore(at, TLB.read, 64, tag)
-      const isPlain = b.and(b.and(b.ne(b.and(b.get(entry), ENTRY.dirty), 0), b.ne(isWritable, 0)), b.and(b.ne(b.and(found, EPT.write), 0), b.eqz(code)))
+      const isPlain = b.and(b.and(b.ne(b.and(b.get(entry), PAGE_ENTRY.dirty), 0), b.ne(isWritable, 0)), b.and(b.ne(b.and(found, EPT_ENTRY.write), 0), b.eqz(code)))
       b.if(isPlain, () => b.rawStore(at, TLB.write, 64, tag))
     },
   )
