@@ -4,9 +4,10 @@
  */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Value, Variable } from '../ir/nodes.ts'
-import type { Semantics } from '../semantics/builder.ts'
+import { notCanonical, type Semantics } from '../semantics/builder.ts'
 import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, S } from '../state/layout.ts'
+import { VECTOR } from '../state/register-bits.ts'
 import { NOT_LINKED, TARGETS } from '../code/record.ts'
 import { refill } from '../code/refill.ts'
 import { RECORD } from '../state/record.ts'
@@ -234,6 +235,10 @@ export class RegionBuilder extends RegionOperands {
     throw new NotCompilable(this.instruction.row.mnemonic)
   }
   branch(condition?: Value): void {
+    if (this.codeSize === 64 && this.leavesPage) {
+      const outside = notCanonical(this, this.relativeTarget())
+      this.raiseIf(condition ? this.and(condition, outside) : outside, VECTOR.GP)
+    }
     this.#condition = condition
   }
   /** A target truncated to IP differs from its offset: the interpreter continues there. */

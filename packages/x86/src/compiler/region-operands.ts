@@ -106,10 +106,15 @@ export abstract class RegionOperands extends RegionRegisters {
   nextRip(): Value {
     return this.#rip(this.placed.ip + this.instruction.length)
   }
+  get #target(): number {
+    return this.placed.ip + this.instruction.length + this.instruction.immediate
+  }
+  get leavesPage(): boolean {
+    // Outside 64-bit mode the limit may be anywhere.
+    return this.codeSize !== 64 || this.#target < 0 || this.#target >= 0x1000
+  }
   relativeTarget(): Value {
-    const { ip } = this.placed
-    const offset = ip + this.instruction.length + this.instruction.immediate
-    return this.truncate(this.add(this.useShared(this.ripPage), offset), this.codeSize === 64 ? 64 : this.operandSize)
+    return this.truncate(this.add(this.useShared(this.ripPage), this.#target), this.codeSize === 64 ? 64 : this.operandSize)
   }
   protected effectiveAddress(): Value {
     const { base, index, scale, displacement, displacementHigh, row, length } = this.instruction

@@ -1,6 +1,6 @@
 /** FXSAVE, XSAVE and related instructions: x87 and SSE state as memory images. (SDM Vol. 1, "Managing State Using the XSAVE Feature Set") */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { currentAccess, readRange, writeRange } from '../paging/access/linear.ts'
+import { operandAccess, readRange, writeRange } from '../paging/access/linear.ts'
 import { gpr, fpr, RAX, S, xmm } from '../state/layout.ts'
 import { in64BitCode } from '../state/segments.ts'
 import { CR0, CR4 } from '../state/register-bits.ts'
@@ -123,13 +123,13 @@ function fxsave(core: Core): Outcome {
   packMxcsr(core)
   packXmm(core)
   const used = AT.xmm + xmmBytes(core)
-  writeRange(core, address.low, address.high, image, 0, used, currentAccess(core))
+  writeRange(core, address.low, address.high, image, 0, used, operandAccess(core))
   return NEXT
 }
 function fxrstor(core: Core): Outcome {
   available(core, false)
   const address = aligned(core, 16)
-  readRange(core, address.low, address.high, image, LEGACY, currentAccess(core))
+  readRange(core, address.low, address.high, image, LEGACY, operandAccess(core))
   const mxcsr = view.getInt32(AT.mxcsr, true)
   if (mxcsr & ~MXCSR_VALID) fail()
   unpackX87(core, core.arg32(1) === 64)
@@ -157,7 +157,7 @@ const save =
   (core: Core): Outcome => {
     available(core, true)
     const { low, high } = aligned(core, 64)
-    const access = currentAccess(core)
+    const access = operandAccess(core)
     const wanted = requested(core)
     const used = inUse(core) | (compact && core.get32(S.mxcsr) !== MXCSR_INITIAL ? SSE : 0)
     const header = { low: (low + LEGACY) | 0, high }
@@ -195,7 +195,7 @@ const restore =
   (core: Core): Outcome => {
     available(core, true)
     const { low, high } = aligned(core, 64)
-    readRange(core, low, high, image, LEGACY + HEADER, currentAccess(core))
+    readRange(core, low, high, image, LEGACY + HEADER, operandAccess(core))
     const wanted = requested(core)
     const present = view.getInt32(LEGACY, true)
     const compact = view.getInt32(LEGACY + 12, true) < 0

@@ -108,6 +108,31 @@ describe('a single step', () => {
     m.go()
     expect([m.rip, m.frame(false).rip - PLACE.code, m.core.get32(S.dr6) & 0xe00f]).toEqual([HANDLER + 1, 1, BS])
   })
+  /** An interrupt waits from the start: where the trap's frame leads, and where the interrupt is then asked for. */
+  it.each<[string, number[], number, number]>([
+    ['NOP with IF set', asm(64, 'nop; nop'), 0x302, 1],
+    ['the instruction in the shadow of STI', asm(64, 'sti; nop; nop; nop'), 0x102, 2],
+    ['OUT', asm(64, 'out 0x80, al; nop'), 0x302, 2],
+    ['MOV CR8', asm(64, 'mov cr8, rax; nop'), 0x302, 4],
+    ['POPF', asm(64, 'push rbx; popfq; nop'), 0x302, 2],
+  ])('comes before an interrupt, which does not wait for TF to go: behind %s', (_name, code, flags, at) => {
+    const m = new BareMetal()
+    m.enter('long')
+    m.write(HANDLER, asm(64, 'hlt; iretq'))
+    m.interruptGate(1, SELECTOR.code64, HANDLER, 0x8f)
+    m.set(3, 0x302)
+    m.flags = flags
+    m.write(PLACE.code, [...code, 0x90, 0x90])
+    m.core.set64(S.rip, BigInt(PLACE.code))
+    const asked: (string | number)[] = []
+    for (let n = 0; n < 12; n++) {
+      m.core.set32(S.attention, 1)
+      const stop = m.processor.run(100)
+      if (stop === 'attention') asked.push(m.rip === HANDLER ? m.frame(false).rip - PLACE.code : `at ${m.rip - PLACE.code}`)
+    }
+    // A trap gate leaves IF as it is: the interrupt is asked for in the handler's first instruction, with the trap delivered.
+    expect(asked).toContain(at)
+  })
 })
 
 describe('a data breakpoint that MOV SS met', () => {

@@ -3,7 +3,7 @@ import type { Instruction } from '../decode/instruction.ts'
 import { BASE_RIP } from '../decode/instruction.ts'
 import type { Value, Width } from '../ir/nodes.ts'
 import { ACCESS } from '../state/paging-state.ts'
-import { accessInfo, SemanticsBuilder, type RegisterField } from '../semantics/builder.ts'
+import { accessInfo, notCanonical, SemanticsBuilder, type RegisterField } from '../semantics/builder.ts'
 import { VECTOR } from '../state/register-bits.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
@@ -22,6 +22,7 @@ export interface HandlerContext {
 const FIELD = { reg: RECORD.reg, rm: RECORD.rm, base: RECORD.rm, index: RECORD.index, vvvv: RECORD.vvvv } as const
 
 export class HandlerBuilder extends SemanticsBuilder {
+  readonly leavesPage = true
   readonly record: Value
   readonly stackSize: 16 | 32 | 64
   readonly #context: HandlerContext
@@ -165,7 +166,13 @@ export class HandlerBuilder extends SemanticsBuilder {
       const limit = this.rawLoad('i64', this.add(this.cpu, segment(SEGMENT.cs)), SEG.limit, 32)
       this.raiseIf(this.gtU(this.relativeTarget(), limit), VECTOR.GP)
     }
-    if (this.codeSize === 64) return this.#followFar(() => this.relativeTarget())
+    if (this.codeSize === 64) {
+      // Links lead to canonical targets only.
+      return this.#followFar(() => {
+        this.raiseIf(notCanonical(this, this.relativeTarget()), VECTOR.GP)
+        return this.relativeTarget()
+      })
+    }
     // A target truncated to IP differs from the link.
     if (this.operandSize === 16) {
       const target = this.relativeTarget()

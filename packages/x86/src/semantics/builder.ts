@@ -57,6 +57,9 @@ export interface Operand {
   address(): Value
 }
 
+/** i32: a 64-bit value is not canonical. 48 bits: CR4.LA57 is not advertised. */
+export const notCanonical = (b: IrBuilder, value: Value): Value => b.ne(b.shrS(b.shl(value, 16), 16), value)
+
 export abstract class SemanticsBuilder extends IrBuilder {
   readonly cpu: Value
   /** The instruction being built. */
@@ -95,6 +98,8 @@ export abstract class SemanticsBuilder extends IrBuilder {
   abstract immediate2(): Value
   /** i32: an x87 instruction's opcode: the low three bits of its first byte, then its ModRM byte. Bits 2:0 name ST(i). */
   abstract escape(): Value
+  /** A relative branch may lead to another page, which alone can be beyond a limit or not canonical; true if that is not known. */
+  abstract readonly leavesPage: boolean
   /** i64: RIP of this instruction, of the next one. */
   abstract currentRip(): Value
   abstract nextRip(): Value

@@ -6,7 +6,7 @@ import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE } fro
 import { CR4, FLAG, VECTOR } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
-import { type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
+import { notCanonical, type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
 
 const R11 = 11
 
@@ -44,9 +44,6 @@ function supervisorBank(b: SemanticsBuilder, newFlags: Value): Value {
   const guarded = b.and(b.eqz(b.and(newFlags, FLAG.AC)), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.smap), 0))
   return b.select(guarded, b.i32(TLB_BANK.supervisor), b.i32(TLB_BANK.supervisorUserAllowed))
 }
-/** i32: a 64-bit value is canonical. 48 bits: CR4.LA57 is not advertised. */
-const notCanonical = (b: SemanticsBuilder, value: Value): Value => b.ne(b.shrS(b.shl(value, 16), 16), value)
-
 /** Number of the control or debug register in ModRM.reg, whose record field is the offset of the general register of that number. */
 const controlNumber = (b: SemanticsBuilder): Value => b.shrU(b.sub(b.registerAddress('segment', 'reg'), b.cpu), 3)
 /** Number of the segment register in ModRM.reg. */

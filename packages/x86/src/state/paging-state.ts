@@ -2,8 +2,11 @@
 import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from './layout.ts'
 import { MAX_PHYSICAL_BITS } from './paging-entry.ts'
 
-/** Kind of an access. The bits are those of `PageFaultCode`, and `smap`: user pages must not be accessed. */
-export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32 } as const
+/**
+ * Kind of an access. The bits are those of `PageFaultCode`, and two more. `smap`: user pages must not be accessed. `stack`: it is made through
+ * SS, and #SS is raised where its address is not canonical.
+ */
+export const ACCESS = { read: 0, write: 2, user: 4, fetch: 16, smap: 32, stack: 64 } as const
 
 /** The result of a translation is a page-aligned HPA or one of these, distinguished by bit 11. */
 export const STATUS = 0x800

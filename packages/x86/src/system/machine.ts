@@ -1,7 +1,7 @@
 /** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions whose only effect is an exit. (SDM Vol. 2, their own pages) */
 import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { currentAccess, readLinear, readLinear64 } from '../paging/access/linear.ts'
-import { flushAll, flushNonGlobal, flushPage } from '../paging/tlb/tlb.ts'
+import { operandAccess, readLinear, readLinear64 } from '../paging/access/linear.ts'
+import { currentAccess, flushAll, flushNonGlobal, flushPage } from '../paging/tlb/tlb.ts'
 import { cpuid as fillCpuid } from '../control/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
 import { in64BitCode, isLong } from '../state/segments.ts'
@@ -87,7 +87,7 @@ function invlpg(core: Core): Outcome {
 function invpcid(core: Core): Outcome {
   const type = core.arg(0)
   const linear = core.arg(1)
-  const access = currentAccess(core)
+  const access = operandAccess(core)
   const pcid = readLinear64(core, linear, access)
   const address = readLinear64(core, linear + 8n, access)
   if (type > 3n) fail()
@@ -124,7 +124,7 @@ function xsetbv(core: Core): Outcome {
 /** (linear address). ECX must be 0: no extensions. The byte is read as by a load. */
 function monitor(core: Core): Outcome {
   if (low32(core, RCX) !== 0) fail()
-  readLinear(core, core.get32(S.args), core.get32(S.args + 4), 1, currentAccess(core))
+  readLinear(core, core.get32(S.args), core.get32(S.args + 4), 1, operandAccess(core))
   core.monitors = true
   return NEXT
 }

@@ -4,7 +4,7 @@ import { asm } from '../testing/asm.ts'
 import { PLACE, SELECTOR } from '../testing/bare-metal.ts'
 import { machineOf, TIERS } from '../testing/tiers.ts'
 import { SEG, segment, SEGMENT } from '../state/layout.ts'
-import { RIGHTS } from '../state/register-bits.ts'
+import { FLAG, RIGHTS } from '../state/register-bits.ts'
 
 const { es, ds, fs, gs } = SEGMENT
 /** [selector, base, limit, usable] */
@@ -72,5 +72,33 @@ describe.each(TIERS)('ENTER with 32-bit operands on a 16-bit stack, %s', (tier) 
     m.run([...asm(32, 'mov ss, ax; mov esp, 0x12347000; nop'), ...code])
     expect([m.vector, m.register(5), m.register(4) & 0xffff_ffffn]).toEqual([-1, BigInt(frame), BigInt(0x1234_7000 - 4 * pushed.length - 8)])
     expect(pushed.map((_, n) => m.read32(PLACE.stack - 4 - 4 * n))).toEqual(pushed)
+  })
+})
+
+describe.each(TIERS)('ARPL, %s', (tier) => {
+  const m = machineOf(tier)
+  it.each([[0x10, 3, 0x13, true], [0x11, 1, 0x11, false], [0x13, 0, 0x13, false], [0x12, 0xfff3, 0x13, true], [0xffff_fff0, 2, 0xffff_fff2, true]])('%i by %i', (destination, source, result, changes) => {
+    m.enter('protected')
+    m.set(1, destination)
+    m.set(7, source)
+    m.flags = changes ? 2 : 2 | FLAG.ZF
+    m.run(asm(32, 'arpl cx, di; hlt'))
+    expect([m.register(1), (m.flags & FLAG.ZF) !== 0]).toEqual([BigInt(result), changes])
+  })
+  // The operand's writing is conditional; that it can be written is not. (SDM Vol. 2A, "ARPL")
+  it.each([[1, false], [3, true]])('a device of selector D2D1H is written only where it changes: by %i', (source, changes) => {
+    m.enter('protected')
+    m.deviceLog.length = 0
+    m.set(7, source)
+    m.run(asm(32, 'arpl [0x800000], di; hlt'))
+    expect(m.deviceLog).toEqual([[0x80_0000, 2, undefined], ...(changes ? [[0x80_0000, 2, 0xd2d3]] : [])])
+  })
+  it.each([[1, 0x91, 13], [3, 0x91, 13], [1, 0x93, -1], [3, 0x93, -1]])('by %i through a segment of rights %i', (source, rights, vector) => {
+    m.enter('protected')
+    m.descriptor(SELECTOR.free, 0x20000, 0xff, rights)
+    m.write16(0x20010, 1)
+    m.set(7, source)
+    m.run(asm(32, 'mov ax, 0x70; mov es, ax; arpl es:[0x10], di; hlt'))
+    expect([m.vector, m.read16(0x20010)]).toEqual([vector, vector < 0 ? source : 1])
   })
 })

@@ -1,6 +1,6 @@
 /** Descriptor-table registers, segment loads, and queries of descriptors: LAR, LSL, VERR, VERW. (SDM Vol. 2, their own pages) */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { carryInto, currentAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
+import { carryInto, operandAccess, readLinear, writeLinear } from '../paging/access/linear.ts'
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, setSegment } from '../state/segments.ts'
 import { RIGHTS, VECTOR } from '../state/register-bits.ts'
@@ -13,7 +13,7 @@ function loadTable(core: Core): Outcome {
   const n = core.arg32(0)
   const low = core.get32(S.args + 8)
   const high = core.get32(S.args + 12)
-  const access = currentAccess(core)
+  const access = operandAccess(core)
   const at = (offset: number, bytes: 2 | 4) =>
     readLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, access)
   const limit = at(0, 2)
@@ -30,7 +30,7 @@ function storeTable(core: Core): Outcome {
   const at = segment(core.arg32(0))
   const low = core.get32(S.args + 8)
   const high = core.get32(S.args + 12)
-  const access = currentAccess(core)
+  const access = operandAccess(core)
   const write = (offset: number, bytes: 2 | 4, value: number) =>
     writeLinear(core, (low + offset) | 0, carryInto(core, low, high, offset), bytes, value, access)
   // The far end first, so that a fault leaves nothing partly written.

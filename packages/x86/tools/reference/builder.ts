@@ -4,14 +4,16 @@
  */
 import { BASE_RIP, type Instruction } from '../../src/decode/instruction.ts'
 import type { Value, Width } from '../../src/ir/nodes.ts'
-import { SemanticsBuilder, type Place, type RegisterField } from '../../src/semantics/builder.ts'
+import { notCanonical, SemanticsBuilder, type Place, type RegisterField } from '../../src/semantics/builder.ts'
 import { semantics } from '../../src/semantics/index.ts'
 import { gpr, S, segment } from '../../src/state/layout.ts'
+import { VECTOR } from '../../src/state/register-bits.ts'
 
 /** `info` of a memory call: bytes, segment number, and whether the bytes will be written. */
 export const accessCall = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)
 
 export class ReferenceBuilder extends SemanticsBuilder {
+  readonly leavesPage = true
   readonly stackSize: 16 | 32 | 64
   readonly #rip: bigint
   readonly #routine: (name: string) => number
@@ -143,8 +145,12 @@ export class ReferenceBuilder extends SemanticsBuilder {
     this.jump(this.nextRip())
   }
   branch(condition?: Value): void {
-    if (condition) this.if(condition, () => this.jump(this.relativeTarget()), () => this.jump(this.nextRip()))
-    else this.jump(this.relativeTarget())
+    const jump = (): void => {
+      if (this.codeSize === 64) this.raiseIf(notCanonical(this, this.relativeTarget()), VECTOR.GP)
+      this.jump(this.relativeTarget())
+    }
+    if (condition) this.if(condition, jump, () => this.jump(this.nextRip()))
+    else jump()
   }
   system(name: string, ...args: Value[]): void {
     args.forEach((arg, n) => this.setSlot(S.args + 8 * n, this.extendU(arg)))

@@ -3,12 +3,13 @@
  * of 32-bit halves; the TLB's supervisor bank is used on a hit.
  */
 import { GuestFault, Left, type Core } from '../../state/core.ts'
-import { S, TLB, TLB_BANK } from '../../state/layout.ts'
+import { S, segment, SEGMENT, TLB, TLB_BANK } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { bankAddress, currentAccess, fillData } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
 import { CR4, EFER, FLAG, VECTOR } from '../../state/register-bits.ts'
 import { lookUp } from '../tlb/entry.ts'
+import { RECORD } from '../../state/record.ts'
 
 /** Access bits of an implicit supervisor-mode access: never a user page under SMAP. (SDM Vol. 3A, "Access Modes") */
 export function implicitAccess(core: Core): number {
@@ -19,7 +20,11 @@ export function accessAt(core: Core, cpl: number): number {
   if (cpl === 3) return ACCESS.user
   return core.get32(S.cr4) & CR4.smap && !(core.get32(S.flags) & FLAG.AC) ? ACCESS.smap : 0
 }
-export { currentAccess }
+/** Access bits of the running instruction's memory operand. */
+export function operandAccess(core: Core): number {
+  const segmentOf = core.i32[((core.get32(S.record) >>> 0) + RECORD.segment) >>> 2]
+  return currentAccess(core) | (segmentOf === segment(SEGMENT.ss) ? ACCESS.stack : 0)
+}
 
 function bankOf(core: Core, access: number): number {
   if (access & ACCESS.user) return bankAddress(core, TLB_BANK.user)
@@ -32,8 +37,8 @@ function locate(core: Core, low: number, high: number, access: number): number {
   const hit = lookUp(core.i32, bank, low, high, access & ACCESS.write ? TLB.write : TLB.read)
   if (hit >= 0) return hit
   const p = core.paging
-  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(VECTOR.GP, 0)
-  const page = walk(core, low, high, access)
+  if (high !== 0 && (high << p.canonicalShift) >> p.canonicalShift !== high) throw new GuestFault(access & ACCESS.stack ? VECTOR.SS : VECTOR.GP, 0)
+  const page = walk(core, low, high, access & ~ACCESS.stack)
   if (!(page & STATUS)) {
     if (!p.watches && !(p.alignmentCheck && access & ACCESS.user)) fillData(core, bank, low, high, page)
     return (page + (low & 0xfff)) >>> 0
