@@ -1,4 +1,4 @@
-/** ACPI fixed hardware: PM1 events and control, PM timer, general-purpose events, SMI enable. Writes no tables. (ACPI 6.5, "Fixed Hardware") @hot */
+/** ACPI fixed hardware: PM1 events and control, PM timer, general-purpose events (of which none happens), SMI enable. Writes no tables. (ACPI 6.5, "Fixed Hardware") @hot */
 
 import type {
   Clock,
@@ -56,7 +56,6 @@ const powerOn = () => ({
   enable: 0,
   // No SMI command port: the hardware is in ACPI mode from the start. (ACPI, "FADT", SMI_CMD)
   control: Control.sciEnable as number,
-  gpeStatus: new Uint8Array(GPE0_LENGTH / 2),
   gpeEnable: new Uint8Array(GPE0_LENGTH / 2),
   smiEnable: SMI_APMC_ENABLED as number,
   /** Half turns of the timer that TMR_STS was set for. */
@@ -103,14 +102,6 @@ export class AcpiPm implements Device, IoHandler {
     }
   }
 
-  /** A general-purpose event happened. */
-  raiseEvent(number: number): void {
-    const { gpeStatus } = this.#state
-    if (number >> 3 >= gpeStatus.length) return
-    gpeStatus[number >> 3]! |= 1 << (number & 7)
-    this.#update()
-  }
-
   read(offset: number, size: IoSize): number {
     if (offset === AcpiRegister.pmTimer && size === 4) return this.#timer()
     let value = 0
@@ -150,7 +141,6 @@ export class AcpiPm implements Device, IoHandler {
       case AcpiRegister.smiEnable:
         return (state.smiEnable >> shift) & 0xff
     }
-    if (offset >= AcpiRegister.gpe0Status && offset < AcpiRegister.gpe0Enable) return state.gpeStatus[offset & 7]!
     if (offset >= AcpiRegister.gpe0Enable && offset < AcpiRegister.gpe0Status + GPE0_LENGTH)
       return state.gpeEnable[offset & 7]!
     return 0
@@ -175,8 +165,7 @@ export class AcpiPm implements Device, IoHandler {
         state.smiEnable = replaced(state.smiEnable) | SMI_APMC_ENABLED
         return
     }
-    if (offset >= AcpiRegister.gpe0Status && offset < AcpiRegister.gpe0Enable) state.gpeStatus[offset & 7]! &= ~value
-    else if (offset >= AcpiRegister.gpe0Enable && offset < AcpiRegister.gpe0Status + GPE0_LENGTH)
+    if (offset >= AcpiRegister.gpe0Enable && offset < AcpiRegister.gpe0Status + GPE0_LENGTH)
       state.gpeEnable[offset & 7] = value
   }
 
@@ -202,10 +191,7 @@ export class AcpiPm implements Device, IoHandler {
   #update(): void {
     const state = this.#state
     this.#settleTimer()
-    let events = state.status & state.enable
-    for (let index = 0; index < state.gpeStatus.length; index++)
-      events |= state.gpeStatus[index]! & state.gpeEnable[index]!
-    if (events) this.#sci.raise()
+    if (state.status & state.enable) this.#sci.raise()
     else this.#sci.lower()
     if (!(state.enable & Pm1.timer)) return this.#alarm.set(NEVER)
     // Never in the past: rounding must not let it go off twice for one half turn.

@@ -1,4 +1,7 @@
 import { describe, expect, it } from 'vitest'
+import type { I8042 } from './i8042.ts'
+import type { Pc } from './pc.ts'
+import type { VgaText } from './vga-text.ts'
 import { startPc } from './pc-bench.test.ts'
 
 const start = (options: Record<string, unknown> = {}) => {
@@ -117,7 +120,7 @@ describe('8042', () => {
     const { interruptController } = machine.pc
     machine.writePort(0x64, 0x60)
     machine.writePort(0x60, 0x41)
-    expect(machine.pc.type('aB')).toBe(2)
+    expect((machine.pc.devices.get('keyboard') as I8042).keyboard.type('aB')).toBe(2)
     const codes = []
     while (interruptController.hasPending(0)) {
       interruptController.acknowledge(0)
@@ -125,21 +128,23 @@ describe('8042', () => {
       machine.writePort(0x20, 0x20)
     }
     expect(codes).toEqual([0x1e, 0x9e, 0x2a, 0x30, 0xb0, 0xaa])
-    expect(machine.pc.type('x'.repeat(100))).toBe(32)
+    expect((machine.pc.devices.get('keyboard') as I8042).keyboard.type('x'.repeat(100))).toBe(32)
   })
 })
+
+const screen = (pc: Pc): string[] => (pc.devices.get('vga') as VgaText).screen()
 
 describe('screen', () => {
   it('shows text, scrolled by the start address', () => {
     const { pc, readMmio, readPort, writeMmio, writePort } = start()
     ;[...'nonroot'].forEach((character, index) => writeMmio(0xb8000 + index * 2, 0x700 | character.charCodeAt(0), 2))
     writeMmio(0xb8000 + 160, 0x07db07b0)
-    expect(pc.screen().slice(0, 2)).toEqual(['nonroot', '░█'])
+    expect(screen(pc).slice(0, 2)).toEqual(['nonroot', '░█'])
     expect(readMmio(0xb8000, 2)).toBe(0x76e)
     writePort(0x3d4, 0x500d, 2)
     expect(readPort(0x3d5)).toBe(0x50)
-    expect(pc.screen()[0]).toBe('░█')
-    expect(pc.screen()).toHaveLength(25)
+    expect(screen(pc)[0]).toBe('░█')
+    expect(screen(pc)).toHaveLength(25)
   })
 
   it('shows retrace come and go', () => {

@@ -35,10 +35,6 @@ export interface Pc extends IoModel {
   readonly pciBus: PciHost
   readonly devices: ReadonlyMap<string, Device>
   readonly firmwareConfiguration: FirmwareConfiguration
-  /** What a VGA text screen shows, or nothing without one. */
-  screen(): string[]
-  /** Type on the keyboard; how many characters it took. */
-  type(text: string): number
 }
 
 export function createPc(options: PcOptions, context: IoModelContext): Pc {
@@ -73,10 +69,8 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
   add('dma', (child) => new Dma8237(child))
   const fwCfg = add('fwCfg', (child) => new FwCfg(child))
   fillFirmwareConfiguration(fwCfg, options, context)
-  const keyboardController = options.keyboard
-    ? add('keyboard', (child) => new I8042(child, line(Gsi.keyboard)))
-    : undefined
-  const vga = options.vga ? add('vga', (child) => new VgaText(child)) : undefined
+  if (options.keyboard) add('keyboard', (child) => new I8042(child, line(Gsi.keyboard)))
+  if (options.vga) add('vga', (child) => new VgaText(child))
   if (options.serial) {
     add('uart0', (child) => new Uart16550(child, SERIAL_PORTS[0], line(Gsi.serial[0]), context.console))
   }
@@ -101,8 +95,6 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
       ...(options.hpet ? { hpet: { address: gpa(Place.hpet) } } : {}),
       ...(options.serial ? { serial: [{ port: SERIAL_PORTS[0], gsi: Gsi.serial[0] }] } : {}),
     }),
-    screen: () => vga?.screen() ?? [],
-    type: (text) => keyboardController?.keyboard.type(text) ?? 0,
   }
 }
 

@@ -49,6 +49,17 @@ describe.each(WAYS)('virtio-blk over $way', ({ transport, ring }) => {
     expect(driver.registers.queueInterrupts(0)).toBeGreaterThan(0)
   })
 
+  it('counts how long the back end took', async () => {
+    const disk = memoryDisk()
+    disk.hold = true
+    const { driver, bench } = await start(disk, {}, model)
+    const request = driver.request(0, [header(BlockType.read, 8)], [512, 1])
+    bench.clock.advanceNs(3000)
+    disk.go()
+    await request
+    expect(bench.context.metrics.samples().find(({ name }) => name.endsWith('requestNs'))).toMatchObject({ kind: 'histogram', count: 1, value: 3000, max: 3000 })
+  })
+
   it('header and status in whatever descriptors: MUST NOT make assumptions about the arrangement', async () => {
     const { driver } = await start(memoryDisk(), {}, model)
     const request = header(BlockType.read)

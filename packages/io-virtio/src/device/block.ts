@@ -6,6 +6,7 @@ import type {
   Counter,
   DescriptorChain,
   DeviceContext,
+  Histogram,
   Snapshot,
   VirtioDevice,
   VirtioPort,
@@ -60,6 +61,8 @@ export class Block implements VirtioDevice {
   readonly #backend: BlockBackend
   readonly #serial: Uint8Array
   readonly #log: DeviceContext['log']
+  readonly #clock: DeviceContext['clock']
+  readonly #durations: Histogram
   #size: number
   /** Requests that the back end works on; those from before a reset among them. */
   #active = 0
@@ -80,11 +83,12 @@ export class Block implements VirtioDevice {
     port: VirtioPort,
     backend: BlockBackend,
     options: BlockOptions,
-    context: Pick<DeviceContext, 'metrics' | 'log'>,
+    context: Pick<DeviceContext, 'metrics' | 'log' | 'clock'>,
   ) {
     this.#port = port
     this.#backend = backend
     this.#log = context.log
+    this.#clock = context.clock
     this.#size = backend.size
     this.#serial = new TextEncoder().encode(options.serial).slice(0, ID_SIZE)
     this.queueSizes = new Array<number>(options.queues).fill(options.queueSize)
@@ -102,6 +106,7 @@ export class Block implements VirtioDevice {
     this.#fillConfig(options)
     this.#unlisten = backend.onResize?.((size) => this.#resize(size))
     const { metrics } = context
+    this.#durations = metrics.histogram('requestNs', 'times of requests that the back end took to itself')
     this.#counters = {
       reads: metrics.counter('reads', 'read requests'),
       writes: metrics.counter('writes', 'write requests'),
@@ -186,12 +191,14 @@ export class Block implements VirtioDevice {
   }
 
   async #await(queue: Virtqueue, chain: DescriptorChain, pending: Promise<Outcome>, era: number): Promise<void> {
+    const begun = this.#clock.nowNs()
     let result = FAILED
     try {
       result = await pending
     } catch (error) {
       this.#report(error)
     }
+    this.#durations.observe(this.#clock.nowNs() - begun)
     this.#complete(queue, chain, result)
     queue.signal()
     this.#finished(era)
