@@ -16,7 +16,7 @@ async function compose(stack: Stack) {
   const bench = createDeviceBench({ hostMemory })
   const host = await composeHost(stack, { hostMemory, metrics: createTestMetrics(), log: createTestLog() })
   const vm = () =>
-    host.createVmParts({
+    host.createVmParts(stack, {
       guestMemory: bench.guestMemory,
       guestFrames: bench.guestMemory,
       clock: bench.clock,
@@ -26,13 +26,14 @@ async function compose(stack: Stack) {
       ioContext: () => ({ ...bench.context, vcpuCount: 1 }) as never,
       deviceContext: () => bench.context,
     })
-  return { host, vm, bench }
+  return { host, vm, bench, stack }
 }
 
 describe('composing', () => {
   it('creates each part once, VMs apart from each other', async () => {
-    const { host, vm } = await compose(await load())
-    expect(host.cpu).toEqual({ what: 'assisted' })
+    const { host, vm, stack } = await compose(await load())
+    expect(await host.cpuOf(stack)).toEqual({ what: 'assisted' })
+    expect(await host.cpuOf(await load())).toBe(await host.cpuOf(stack))
     const [one, two] = [await vm(), await vm()]
     expect(one.paging).toEqual({ what: 'nested' })
     expect(one.paging).not.toBe(two.paging)

@@ -5,9 +5,9 @@ import { Command, CommanderError, Option } from 'commander'
 import type { ImageOptions } from './commands/image.ts'
 import type { ImageDiskOptions } from './commands/image-disk.ts'
 import type { JitDumpOptions } from './commands/jit.ts'
-import type { RunOptions } from './commands/run.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
+import type { RunOptions } from './run/run-options.ts'
 import { splitCommand } from './run/split-command.ts'
 import { version } from './version.ts'
 
@@ -71,6 +71,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
       'write where the guest spent its time: folded stacks, or for speedscope if it ends in .json',
     )
     .option('--symbols <file>', "a System.map or ELF for the profile's names, if not the kernel's own")
+    .option('--logs <folder>', "with several VMs: write each one's console into NAME.log there")
     .option('--verbose', 'say more on standard error')
     .usage('[options] [stack] [-- COMMAND...]')
     .addHelpText(

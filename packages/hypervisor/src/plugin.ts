@@ -12,6 +12,15 @@ export default definePlugin({
   apiVersion: API_VERSION,
   strategies: [
     defineScheduler({
+      name: 'threads',
+      summary: "Each VM in a thread of its own, scheduled by the system; a VM's vCPUs take turns there",
+      options: z.strictObject({
+        slice: milliseconds(0.1, 100).describe('longest time of one vCPU before the next, in ms (default 1)'),
+      }),
+      gives: ['threadPerVm'],
+      create: (options) => new RoundRobin(options),
+    }),
+    defineScheduler({
       name: 'round-robin',
       summary: 'Every vCPU in turn, for the same time',
       options: z.strictObject({

@@ -1,59 +1,50 @@
-/** `nonroot run`: the terminal on one side, the VM's thread on the other, and what goes between them. */
+/** `nonroot run`: of one VM, the terminal on one side, the VM's thread on the other, and what goes between them. */
 
 import { constants } from 'node:os'
-import { ExitCode, formatSize, parseSize } from '@nonroot/contracts'
+import { formatSize, parseSize } from '@nonroot/contracts'
 import { createFlow, openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
-import { defaultStack, loadLimitMs, moduleSource } from '../host.ts'
+import { loadConfig } from '@nonroot/hypervisor'
+import type { LoadedConfig } from '@nonroot/hypervisor'
+import { defaultStack, moduleSource } from '../host.ts'
 import { report } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
 import type { CommandIo } from '../io.ts'
 import { withUnit } from '../size-option.ts'
 import { planBoot } from '../run/boot-plan.ts'
-import type { BootPlan, RunRequest } from '../run/boot-plan.ts'
+import type { BootPlan, BootRequest } from '../run/boot-plan.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
 import { Marks } from '../run/marks.ts'
 import { Monitor } from '../run/monitor.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
-import type { RunJob } from '../run/protocol.ts'
-import { runEnd } from '../run/run-end.ts'
+import { commandStatus, runEnd } from '../run/run-end.ts'
 import type { StopReason } from '../run/run-end.ts'
 import { mark, startText, startTimes } from '../run/start-times.ts'
 import type { StartTimes } from '../run/start-times.ts'
 import { statsJson, statsText } from '../run/stats.ts'
 import { TraceFile } from '../run/trace-file.ts'
-import { VmHandle } from '../run/vm-handle.ts'
+import { GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
+import type { RunOptions, RunSource } from '../run/run-options.ts'
+import { VmHandle, VmThread } from '../run/vm-handle.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
-
-export interface RunOptions {
-  readonly set: readonly string[]
-  readonly disk?: string
-  readonly network?: string
-  readonly forward?: readonly string[]
-  readonly loopback?: readonly string[]
-  readonly kernel?: string
-  readonly initrd?: string
-  readonly cmdline?: string
-  readonly memory?: string
-  readonly timeout?: string
-  readonly stats?: boolean | string
-  readonly trace?: string
-  readonly profile?: string
-  readonly symbols?: string
-  readonly verbose?: boolean
-  /** What came after `--`. */
-  readonly command?: readonly string[]
-}
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export async function run(file: string | undefined, options: RunOptions, io: CommandIo): Promise<number> {
   const timeoutMs = options.timeout === undefined ? undefined : parseDuration(options.timeout, '--timeout')
+  const set = changesOf(options)
+  const stackFile = file ?? defaultStack()
+  const loaded = await loadConfig(stackFile, moduleSource(), set)
+  if (loaded.config.vms) {
+    const { runFleet } = await import('../fleet/run-fleet.ts')
+    return runFleet({ stackFile, set, loaded }, options, timeoutMs, io)
+  }
   const trace = options.trace === undefined ? undefined : await TraceFile.create(options.trace)
   const terminal = openTerminal()
   try {
-    const session = new Session(requestOf(file, options, terminal), options, terminal, io, trace, timeoutMs)
+    const request = { stackFile, set, ...requestOf(file, options, terminal) }
+    const session = new Session(request, loaded, options, terminal, io, trace, timeoutMs)
     return await session.run()
   } finally {
     terminal.close()
@@ -61,13 +52,19 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
   }
 }
 
-function requestOf(file: string | undefined, options: RunOptions, terminal: Terminal): RunRequest {
-  const { set, disk, kernel, initrd, cmdline, memory, command, network, forward, loopback } = options
+interface RunRequest extends BootRequest, RunSource {}
+
+/** As after `--set`. */
+const changesOf = ({ memory, set }: RunOptions): string[] => [
+  ...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]),
+  ...set,
+]
+
+function requestOf(file: string | undefined, options: RunOptions, terminal: Terminal): BootRequest {
+  const { disk, kernel, initrd, cmdline, command, network, forward, loopback } = options
   const size = terminal.interactive ? terminal.size() : undefined
   const name = process.env['TERM']
   return {
-    stackFile: file ?? defaultStack(),
-    set: [...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]), ...set],
     network: {
       usual: file === undefined,
       ...(network === undefined ? {} : { network }),
@@ -84,25 +81,6 @@ function requestOf(file: string | undefined, options: RunOptions, terminal: Term
   }
 }
 
-function jobOf(request: RunRequest, plan: BootPlan, options: RunOptions, flow: Int32Array): RunJob {
-  const { stackFile, terminal, interactive } = request
-  const limit = loadLimitMs()
-  return {
-    ...plan,
-    stackFile,
-    set: [...request.set, ...plan.set],
-    ...(terminal ? { terminal } : {}),
-    ...(limit === undefined ? {} : { loadLimitMs: limit }),
-    interactive,
-    trace: options.trace !== undefined,
-    ...(options.profile === undefined
-      ? {}
-      : { profile: options.symbols === undefined ? {} : { symbols: options.symbols } }),
-    logLevel: options.verbose ? 'debug' : 'warn',
-    flow,
-  }
-}
-
 /** What is wrong the configuration's schema says. */
 function memoryText(memory: string): string {
   const bytes = parseSize(withUnit(memory))
@@ -111,9 +89,11 @@ function memoryText(memory: string): string {
 
 class Session {
   readonly #request: RunRequest
+  readonly #loaded: LoadedConfig
   readonly #options: RunOptions
   readonly #terminal: Terminal
   readonly #io: CommandIo
+  readonly #thread = new VmThread()
   readonly #vm: VmHandle
   readonly #monitor: Monitor
   readonly #marks: Marks | undefined
@@ -125,9 +105,11 @@ class Session {
   readonly #flow = createFlow()
   #written = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
+  #stopping: NodeJS.Timeout | undefined
 
   constructor(
     request: RunRequest,
+    loaded: LoadedConfig,
     options: RunOptions,
     terminal: Terminal,
     io: CommandIo,
@@ -135,6 +117,7 @@ class Session {
     timeoutMs: number | undefined,
   ) {
     this.#request = request
+    this.#loaded = loaded
     this.#options = options
     this.#terminal = terminal
     this.#io = io
@@ -163,7 +146,8 @@ class Session {
     try {
       // Who stops it ends the thread.
       const plan = await Promise.race([this.#plan(planning.signal), this.#vm.ended as Promise<never>])
-      this.#vm.start(jobOf(this.#request, plan, this.#options, this.#flow))
+      const job = jobOf({ ...this.#request, name: 'vm0' }, plan, this.#options, this.#flow)
+      this.#thread.start(hostJobOf(this.#options), [{ handle: this.#vm, job }])
       mark('program')
       return await this.#finish(await this.#vm.ended)
     } catch (error) {
@@ -172,12 +156,14 @@ class Session {
       planning.abort()
       clearTimeout(this.#timer)
       for (const signal of SIGNALS) process.off(signal, onSignal)
-      await this.#vm.dispose()
+      clearTimeout(this.#stopping)
+      this.#vm.close()
+      await this.#thread.end()
     }
   }
 
   #plan(signal: AbortSignal): Promise<BootPlan> {
-    return planBoot(this.#request, {
+    return planBoot(this.#request, this.#loaded, {
       source: moduleSource(),
       tell: (text, done) => this.#progress(text, done),
       signal,
@@ -246,9 +232,10 @@ class Session {
 
   #stop(reason: StopReason): void {
     // Asked twice, somebody is in a hurry.
-    if (this.#stopReason) void this.#vm.dispose()
+    if (this.#stopReason) void this.#thread.end()
     this.#stopReason ??= reason
     this.#vm.stop()
+    this.#stopping ??= setTimeout(() => void this.#thread.end(), GRACE_MS)
   }
 
   // The end
@@ -262,17 +249,10 @@ class Session {
     if (words) this.#say(words)
     this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)
-    return this.#commandStatus(status, end.state)
-  }
-
-  /** A command's status is in the exit device's word, or in the closing mark where no device took it. */
-  #commandStatus(status: number, state: VmOutcome['end']['state']): number {
-    const marks = this.#marks
-    if (!marks || state === 'exited' || this.#stopReason?.by === 'user') return status
-    if (marks.status !== undefined && state === 'poweredOff') return marks.status
-    if (!marks.begun) this.#say(`the command was never started; the guest's last words:\n${marks.tail.trimEnd()}`)
-    else if (state === 'poweredOff') this.#say('the guest powered off before the command had ended')
-    return status === ExitCode.ok ? ExitCode.guestCrashed : status
+    if (!this.#marks || this.#stopReason?.by === 'user') return status
+    const command = commandStatus(status, end.state, this.#marks)
+    if (command.words) this.#say(command.words)
+    return command.status
   }
 
   #tellStats(stats: VmOutcome['stats'], start: StartTimes | undefined): void {

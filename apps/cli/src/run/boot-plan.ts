@@ -5,7 +5,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { NonrootError } from '@nonroot/contracts'
 import type { BootImage, ModuleSource } from '@nonroot/contracts'
-import { loadConfig, withOverrides } from '@nonroot/hypervisor'
+import { withOverrides } from '@nonroot/hypervisor'
 import type { LoadedConfig, StackConfig } from '@nonroot/hypervisor'
 import type { Progress } from '@nonroot/image'
 import type { Announced } from './guest-input.ts'
@@ -15,11 +15,8 @@ import { planNetwork } from './network-plan.ts'
 import type { NetworkOptions } from './network-plan.ts'
 import type { TerminalKind } from './protocol.ts'
 
-/** What was asked for. */
-export interface RunRequest {
-  readonly stackFile: string
-  /** `KEY=VALUE`, as after `--set`. */
-  readonly set: readonly string[]
+/** What was asked for, of a VM. */
+export interface BootRequest {
   /** A disk to attach, and to boot from. */
   readonly disk?: string
   readonly kernel?: string
@@ -59,14 +56,13 @@ export const cacheFolder = (): string =>
 const CONSOLES: Readonly<Record<string, string>> = { linux: 'ttyS0', 'xen-pv': 'hvc0' }
 const consoleParameter = (protocol: string): string => `console=${CONSOLES[protocol] ?? 'ttyS0'}`
 
-export async function planBoot(request: RunRequest, planning: Planning): Promise<BootPlan> {
-  const loaded = await loadConfig(request.stackFile, planning.source, request.set)
+export async function planBoot(request: BootRequest, loaded: LoadedConfig, planning: Planning): Promise<BootPlan> {
   const { set, ...plan } = await planImage(request, loaded, planning)
   return { ...plan, set, config: withOverrides(loaded, set) }
 }
 
 async function planImage(
-  request: RunRequest,
+  request: BootRequest,
   loaded: LoadedConfig,
   planning: Planning,
 ): Promise<Omit<BootPlan, 'config'>> {
@@ -119,7 +115,7 @@ interface Chosen {
 
 /** Nothing: the demo guest it is. */
 async function choose(
-  request: RunRequest,
+  request: BootRequest,
   config: StackConfig,
   disk: DiskPlan | undefined,
   { source, tell, signal }: Planning,
@@ -168,7 +164,7 @@ const bootSetting = (protocol: string, options: Record<string, unknown>): string
 async function kernelSetting(
   kernel: string,
   protocol: string,
-  request: RunRequest,
+  request: BootRequest,
   source: ModuleSource,
 ): Promise<string> {
   const start = await readStart(source.resolvePath(source.workingFolder, kernel))

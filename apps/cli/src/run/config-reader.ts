@@ -1,2 +1,2 @@
 /** Reading configurations, apart from all else, so that the thread loads YAML only where it reads one. */
-export { loadConfig } from '@nonroot/hypervisor'
+export { hostConfig, loadConfig, vmConfigs, withOverrides } from '@nonroot/hypervisor'

@@ -43,15 +43,15 @@ const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
       if (!(await vm.request('powerButton'))) print('nobody listens to the power button\n')
     },
   },
-  plug: { help: 'plug the network cards in', run: (ports) => plug(ports, 'plug') },
-  unplug: { help: 'pull the cables of the network cards', run: (ports) => plug(ports, 'unplug') },
+  plug: { help: 'plug the network cards in', run: (ports) => plug(ports, true) },
+  unplug: { help: 'pull the cables of the network cards', run: (ports) => plug(ports, false) },
   continue: { help: 'back to the guest (so does Ctrl-A C)', run: () => true },
   quit: { help: 'end the VM', run: ({ quit }) => (quit(), true) },
   help: { help: 'this list', run: ({ print }) => print(helpText()) },
 }
 
-async function plug({ vm, print }: MonitorPorts, what: 'plug' | 'unplug'): Promise<void> {
-  if (!(await vm.request(what))) print('there is no network card\n')
+async function plug({ vm, print }: MonitorPorts, on: boolean): Promise<void> {
+  if (!(await vm.request('plug', { on }))) print('there is no network card\n')
 }
 
 const helpText = (): string =>

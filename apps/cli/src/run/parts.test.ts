@@ -167,7 +167,7 @@ describe('the monitor', () => {
     expect(await type('help\r')).toContain('power button')
     expect(await type('power\r')).toContain('nobody listens')
     expect(await type('unplug\r')).toContain('there is no network card')
-    expect(ports.vm.request).toHaveBeenLastCalledWith('unplug')
+    expect(ports.vm.request).toHaveBeenLastCalledWith('plug', { on: false })
     expect(monitor.open).toBe(true)
     await type('continue\r')
     expect(monitor.open).toBe(false)

@@ -1,18 +1,30 @@
 /** What the main thread and the VM's thread say to each other. The main thread has the terminal, the other one the guest. */
 
-import type { BootImage, MetricSample, VmEnd } from '@nonroot/contracts'
-import type { LoadedConfig, LogLevel, VmInfo } from '@nonroot/hypervisor'
+import type { MessagePort } from 'node:worker_threads'
+import type { BootImage, MemoryUse, MetricSample, VmEnd } from '@nonroot/contracts'
+import type { LoadedConfig, LogLevel, VmEvent, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
 import type { Announced } from './guest-input.ts'
 import type { ImageAddition } from './image-addition.ts'
 import type { StartMarks } from './start-times.ts'
 
+/** The first message to the thread: the VMs that it runs, on one host. */
+export interface HostJob {
+  /** What the VMs share, if there are several: the configuration without them, and the host's memory. */
+  readonly host?: { readonly config?: LoadedConfig; readonly memory: WebAssembly.Memory }
+  readonly logLevel: LogLevel
+  readonly loadLimitMs?: number
+  readonly vms: readonly { readonly job: RunJob; readonly port: MessagePort }[]
+}
+
 /** What to run, planned. */
 export interface RunJob {
-  /** The configuration with all changes: the stack file and, as after `--set`, what is changed of it. */
+  readonly name: string
+  /** The stack file, and as after `--set` what is changed of it; then what is changed of the VM's part. */
   readonly stackFile: string
   readonly set: readonly string[]
-  /** The same, read. Absent: it is code, and has what cannot be sent. */
+  readonly planned: readonly string[]
+  /** The VM's configuration with all of that. Absent: it is code, and has what cannot be sent. */
   readonly config?: LoadedConfig
   /** In place of the files that the configuration then names. */
   readonly image?: BootImage
@@ -26,8 +38,6 @@ export interface RunJob {
   readonly trace: boolean
   /** Sample where the guest is; symbols come from this file, or from the kernel's image. */
   readonly profile?: { readonly symbols?: string }
-  readonly logLevel: LogLevel
-  readonly loadLimitMs?: number
   /** Bytes sent and not shown yet. */
   readonly flow: Int32Array
 }
@@ -48,27 +58,40 @@ export interface TraceEvents {
   readonly counters: Float64Array
 }
 
-/** Answers by question. */
+/** Questions to a VM, what each says, and its answer. */
 export interface Requests {
-  info: VmInfo
-  stats: readonly MetricSample[]
-  pause: true
-  resume: true
-  reset: true
-  powerButton: boolean
-  /** How many network cards there are. */
-  plug: number
-  unplug: number
+  info: { of: undefined; gives: VmInfo }
+  stats: { of: undefined; gives: readonly MetricSample[] }
+  /** Of the host: all VMs of the thread. */
+  hostStats: { of: undefined; gives: readonly MetricSample[] }
+  memory: { of: undefined; gives: MemoryUse }
+  disks: { of: undefined; gives: readonly DiskInfo[] }
+  pause: { of: undefined; gives: true }
+  resume: { of: undefined; gives: true }
+  reset: { of: undefined; gives: true }
+  powerButton: { of: undefined; gives: boolean }
+  /** Gives how many network cards there are, or have that name. */
+  plug: { of: { readonly on: boolean; readonly device?: string }; gives: number }
+  /** Frames that the guest shall manage with. */
+  requestMemory: { of: number; gives: boolean }
 }
 export type RequestName = keyof Requests
 
-/** What is sent to the thread after the first message, the job. */
+/** A disk of a machine. */
+export interface DiskInfo {
+  readonly device: string
+  readonly kind: string
+  readonly image: string
+  readonly readOnly: boolean
+}
+
+/** What is sent to a VM of the thread, through its port. */
 export type ToVm =
   | { readonly type: 'input'; readonly bytes: Uint8Array }
   /** No more input will come. */
   | { readonly type: 'inputEnd' }
   | { readonly type: 'resize'; readonly columns: number; readonly rows: number }
-  | { readonly type: 'request'; readonly id: number; readonly what: RequestName }
+  | { readonly type: 'request'; readonly id: number; readonly what: RequestName; readonly of: unknown }
   | { readonly type: 'stop' }
 
 export type FromVm =
@@ -77,6 +100,7 @@ export type FromVm =
   /** The guest is about to run. */
   | { readonly type: 'started' }
   | { readonly type: 'reply'; readonly id: number; readonly value: unknown }
+  | { readonly type: 'event'; readonly event: VmEvent }
   | { readonly type: 'trace'; readonly events: TraceEvents }
   | {
       readonly type: 'ended'

@@ -2,6 +2,7 @@
 
 import { ExitCode } from '@nonroot/contracts'
 import type { VmEnd } from '@nonroot/contracts'
+import type { Marks } from './marks.ts'
 
 /** Why we ended it, if we did. */
 export type StopReason =
@@ -35,6 +36,18 @@ export function runEnd(end: VmEnd, stop: StopReason | undefined, rip: bigint | u
     case 'stopped':
       return stopped(stop, rip)
   }
+}
+
+/** How a run of a command ended: its status is in the exit device's word, or in the closing mark where no device took it. */
+export function commandStatus(status: number, state: VmEnd['state'], marks: Marks): RunEnd {
+  if (state === 'exited') return { status, words: undefined }
+  if (marks.status !== undefined && state === 'poweredOff') return { status: marks.status, words: undefined }
+  const words = !marks.begun
+    ? `the command was never started; the guest's last words:\n${marks.tail.trimEnd()}`
+    : state === 'poweredOff'
+      ? 'the guest powered off before the command had ended'
+      : undefined
+  return { status: status === ExitCode.ok ? ExitCode.guestCrashed : status, words }
 }
 
 function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd {

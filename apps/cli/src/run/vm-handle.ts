@@ -1,11 +1,12 @@
-/** The VM's thread as the main thread sees it. */
+/** Threads that run VMs, and their VMs, as the main thread sees them. */
 
-import type { Worker } from 'node:worker_threads'
+import { MessageChannel } from 'node:worker_threads'
+import type { MessagePort, Worker } from 'node:worker_threads'
 import type { MetricSample, VmEnd } from '@nonroot/contracts'
 import { shown } from '@nonroot/host-node'
-import type { LogLevel, VmInfo } from '@nonroot/hypervisor'
+import type { LogLevel, VmEvent, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
-import type { FromVm, RequestName, Requests, RunJob, ToVm, TraceEvents } from './protocol.ts'
+import type { FromVm, HostJob, RequestName, Requests, RunJob, ToVm, TraceEvents } from './protocol.ts'
 import { receiveError } from './sent-error.ts'
 import type { StartMarks } from './start-times.ts'
 import { takeThread } from '../thread.ts'
@@ -15,7 +16,8 @@ export interface VmEvents {
   onOutput(bytes: Uint8Array, done: () => void): void
   onLog(level: LogLevel, message: string): void
   onStarted(): void
-  onTrace(events: TraceEvents): void
+  onEvent?(event: VmEvent): void
+  onTrace?(events: TraceEvents): void
 }
 
 export interface VmOutcome {
@@ -26,64 +28,107 @@ export interface VmOutcome {
   readonly profile?: readonly FoldedStack[]
 }
 
-/** How long a thread that was asked to stop may take. */
-const GRACE_MS = 2000
-
-export class VmHandle {
-  /** Rejects with what kept the VM from being made. */
-  readonly ended: Promise<VmOutcome>
+/** A thread that runs VMs. */
+export class VmThread {
+  /** Rejects when it fails as a whole. */
+  readonly failed: Promise<never>
   readonly #worker: Worker
-  readonly #replies = new Map<number, (value: unknown) => void>()
-  #requests = 0
-  /** What came before the job; it is what the thread hears first. */
-  #early: ToVm[] | undefined = []
-  #stopping: NodeJS.Timeout | undefined
 
-  constructor(flow: Int32Array, events: VmEvents) {
+  constructor() {
     this.#worker = takeThread()
-    this.ended = new Promise((resolve, reject) => {
-      this.#worker.on('message', (message: FromVm) => {
-        switch (message.type) {
-          case 'output':
-            return events.onOutput(message.bytes, () => shown(flow, message.bytes.length))
-          case 'log':
-            return events.onLog(message.level, message.message)
-          case 'started':
-            return events.onStarted()
-          case 'trace':
-            return events.onTrace(message.events)
-          case 'reply':
-            this.#replies.get(message.id)?.(message.value)
-            this.#replies.delete(message.id)
-            return
-          case 'ended':
-            return resolve(message)
-          case 'failed':
-            return reject(receiveError(message.error))
-        }
-      })
-      this.#worker.on('error', reject)
-      this.#worker.on('exit', () => {
-        clearTimeout(this.#stopping)
-        reject(new Error('the thread of the VM ended before the VM did'))
-      })
-    })
-    // Rejects for callers that wait for it; there may be none yet.
-    this.ended.catch(() => {})
+    this.failed = new Promise((_, reject) => this.#worker.on('error', reject))
+    this.failed.catch(() => {})
   }
 
-  start(job: RunJob): void {
+  /** Once. */
+  start(job: Omit<HostJob, 'vms'>, vms: readonly { readonly handle: VmHandle; readonly job: RunJob }[]): void {
+    const started = vms.map((vm) => ({ job: vm.job, port: vm.handle.start(this) }))
+    const ports = started.map(({ port }) => port)
     try {
-      this.#worker.postMessage(job)
+      this.#worker.postMessage({ ...job, vms: started } satisfies HostJob, ports)
     } catch (error) {
       if (!(error instanceof DOMException && error.name === 'DataCloneError')) throw error
       // A configuration that is code may hold functions: the thread reads it itself.
-      const { config: _, ...rest } = job
-      this.#worker.postMessage(rest)
+      const host = job.host && { host: { memory: job.host.memory } }
+      const unread = started.map(({ job: { config: _, ...rest }, port }) => ({ job: rest, port }))
+      this.#worker.postMessage({ ...job, ...host, vms: unread } satisfies HostJob, ports)
     }
-    const early = this.#early ?? []
-    this.#early = undefined
-    for (const message of early) this.#post(message)
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate()
+  }
+}
+
+/** A VM in a thread as the main thread sees it. */
+export class VmHandle {
+  /** Rejects with what kept the VM from being made. */
+  readonly ended: Promise<VmOutcome>
+  readonly #port: MessagePort
+  /** The other end, until the thread has it. What is sent before waits in it. */
+  readonly #theirs: MessagePort
+  readonly #replies = new Map<number, (value: unknown) => void>()
+  readonly #reject: (error: unknown) => void
+  #requests = 0
+  #isStarted = false
+  #isEnded = false
+
+  constructor(flow: Int32Array, events: VmEvents) {
+    const { port1, port2 } = new MessageChannel()
+    this.#port = port1
+    this.#theirs = port2
+    let resolve!: (outcome: VmOutcome) => void
+    let reject!: (error: unknown) => void
+    this.ended = new Promise((...settle) => ([resolve, reject] = settle))
+    this.#reject = reject
+    // Rejects for callers that wait for it; there may be none yet.
+    this.ended.catch(() => {})
+    port1.on('message', (message: FromVm) => {
+      switch (message.type) {
+        case 'output':
+          return events.onOutput(message.bytes, () => shown(flow, message.bytes.length))
+        case 'log':
+          return events.onLog(message.level, message.message)
+        case 'started':
+          return events.onStarted()
+        case 'event':
+          return events.onEvent?.(message.event)
+        case 'trace':
+          return events.onTrace?.(message.events)
+        case 'reply':
+          this.#replies.get(message.id)?.(message.value)
+          this.#replies.delete(message.id)
+          return
+        case 'ended':
+          this.#finish()
+          return resolve(message)
+        case 'failed':
+          this.#finish()
+          return reject(receiveError(message.error))
+      }
+    })
+    // After all that the thread has sent.
+    port1.on('close', () => {
+      this.#finish()
+      reject(new Error('the thread of the VM ended before the VM did'))
+    })
+  }
+
+  /** Gives the end that the thread takes. */
+  start(thread: VmThread): MessagePort {
+    thread.failed.catch(this.#reject)
+    this.#isStarted = true
+    return this.#theirs
+  }
+
+  get isEnded(): boolean {
+    return this.#isEnded
+  }
+  /** Who waits for an answer gets none. */
+  #finish(): void {
+    this.#isEnded = true
+    for (const reply of this.#replies.values()) reply(undefined)
+    this.#replies.clear()
   }
 
   input(bytes: Uint8Array): void {
@@ -98,29 +143,27 @@ export class VmHandle {
     this.#post({ type: 'resize', columns, rows })
   }
 
-  request<R extends RequestName>(what: R): Promise<Requests[R] | undefined> {
+  /** Undefined: the VM is not there yet, or no more. */
+  request<R extends RequestName>(what: R, of?: Requests[R]['of']): Promise<Requests[R]['gives'] | undefined> {
+    if (this.#isEnded) return Promise.resolve(undefined)
     const id = this.#requests++
     return new Promise((resolve) => {
       this.#replies.set(id, resolve as (value: unknown) => void)
-      this.#post({ type: 'request', id, what })
+      this.#post({ type: 'request', id, what, of })
     })
   }
 
-  /** End the VM; the thread, too, if it does not listen, or has nothing to do yet. */
+  /** Ends the VM, if its thread listens. */
   stop(): void {
-    if (this.#early) return void this.#worker.terminate()
-    this.#post({ type: 'stop' })
-    this.#stopping ??= setTimeout(() => void this.#worker.terminate(), GRACE_MS)
+    if (this.#isStarted) this.#post({ type: 'stop' })
+    else this.#theirs.close()
   }
 
-  /** The thread is no longer wanted. */
-  async dispose(): Promise<void> {
-    clearTimeout(this.#stopping)
-    await this.#worker.terminate()
+  close(): void {
+    this.#port.close()
   }
 
   #post(message: ToVm): void {
-    if (this.#early) this.#early.push(message)
-    else this.#worker.postMessage(message)
+    this.#port.postMessage(message)
   }
 }

@@ -18,6 +18,7 @@ export const CAPABILITIES = {
   grantTables: "Xen's grant tables",
   xenstore: "Xen's store, in which guests and back ends find each other",
   virtioTransport: 'a transport for virtio devices',
+  threadPerVm: 'each VM has a thread of its own, which the system schedules',
   balloon: 'a balloon device in the guest',
 } as const
 

@@ -53,6 +53,8 @@ export interface MemoryUse extends FrameUsage {
   /** Reclaim never goes below this. */
   readonly minimumFrames: number
   readonly shares: number
+  /** The machine has a balloon; whether its guest drives it shows when it follows. */
+  readonly hasBalloon: boolean
   /** Given to balloons, as the guest says. */
   readonly balloonedFrames: number
   /** What the VM was last asked to manage with: `maximumFrames` less the targets of its balloons. */

@@ -42,12 +42,13 @@ export interface VmServices {
 
 /** The strategies of a host. */
 export interface HostParts {
-  readonly cpu: CpuMode
+  /** The CPU mode that a VM's stack names. VMs with the same package and options share one. */
+  cpuOf(stack: Stack): Promise<CpuMode>
   readonly reclaim: readonly ReclaimPolicy[]
   /** Without one in the stack: round robin. */
   readonly scheduler: Scheduler
-  /** Creates one VM's strategies and devices. */
-  createVmParts(services: VmServices): Promise<VmParts>
+  /** Creates the strategies and devices of a VM of that stack. */
+  createVmParts(stack: Stack, services: VmServices): Promise<VmParts>
   dispose(): Promise<void>
 }
 
@@ -90,24 +91,40 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
       threads: services.threads,
       prebuilt: services.prebuilt,
     })
-  const layers = stack.layers.filter((layer) => ['cpu', 'reclaim', 'scheduler'].includes(layer.role))
-  const created = await bindAll(
-    container,
-    layers.map((layer) => ({
-      token: TOKENS[layer.role],
-      thing: layer.thing,
-      from: layer,
-      module: layerModule(TOKENS[layer.role], layer, context(layer), [HostMemory, Metrics, Log]),
-    })),
-  )
+  const create = (layers: readonly StrategyLayer[]): Promise<Map<string, unknown>> =>
+    bindAll(
+      container,
+      layers.map((layer) => ({
+        token: TOKENS[layer.role],
+        thing: layer.thing,
+        from: layer,
+        module: layerModule(TOKENS[layer.role], layer, context(layer), [HostMemory, Metrics, Log]),
+      })),
+    )
+  const created = await create(stack.layers.filter(({ role }) => ['cpu', 'reclaim', 'scheduler'].includes(role)))
+  const modes = new Map([[modeKey(stack), Promise.resolve(created.get(stack.cpu.thing) as CpuMode)]])
   return {
-    cpu: created.get(stack.cpu.thing) as CpuMode,
+    cpuOf(of) {
+      const known = modes.get(modeKey(of))
+      if (known) return known
+      // Its name must differ from the host's own mode in the container.
+      const layer = { ...of.cpu, thing: `${of.cpu.thing} (${modes.size})` }
+      const mode = create([layer]).then((parts) => parts.get(layer.thing) as CpuMode)
+      modes.set(modeKey(of), mode)
+      return mode
+    },
     reclaim: stack.reclaim.map((layer) => created.get(layer.thing) as ReclaimPolicy),
     scheduler: stack.scheduler ? (created.get(stack.scheduler.thing) as Scheduler) : new RoundRobin(),
-    createVmParts: (vm) => composeVm(stack, container, vm),
-    dispose: () => disposeAll([...created.values()]),
+    createVmParts: (of, vm) => composeVm(of, container, vm),
+    async dispose() {
+      const [, ...more] = await Promise.allSettled(modes.values())
+      await disposeAll([...created.values(), ...more.map((one) => one.status === 'fulfilled' && one.value)])
+    },
   }
 }
+
+/** Equal for VMs that can share a CPU mode. */
+const modeKey = ({ cpu }: Stack): string => JSON.stringify([cpu.package.folder, cpu.definition.name, cpu.options])
 
 async function composeVm(stack: Stack, host: Container, services: VmServices): Promise<VmParts> {
   const container = new Container({ parent: host, defaultScope: 'Singleton' })

@@ -180,7 +180,7 @@ function applyOverride(tree: ConfigNode, override: string): ConfigNode {
 
 let schemaCache: JsonSchema | undefined
 
-function validate(tree: ConfigNode): StackConfig {
+export function validate(tree: ConfigNode): StackConfig {
   const value = toValue(tree)
   const parsed = stackConfig.safeParse(value)
   const errors = parsed.success
@@ -191,7 +191,7 @@ function validate(tree: ConfigNode): StackConfig {
         prefix: [],
         schema: (schemaCache ??= stackJsonSchema()),
       })
-  errors.push(...checkBoot(tree), ...checkDeviceNames(tree))
+  errors.push(...checkBoot(tree), ...checkNames(tree, 'devices', 'devices'), ...checkNames(tree, 'vms', 'VMs'))
   throwAll(errors, 'errors in the configuration')
   return parsed.data!
 }
@@ -230,20 +230,21 @@ function checkBoot(tree: ConfigNode): NonrootError[] {
   ]
 }
 
-function checkDeviceNames(tree: ConfigNode): NonrootError[] {
-  const devices = child(tree, 'devices')
-  if (devices?.kind !== 'list') return []
+/** Items of a list that have the name of one before them. */
+function checkNames(tree: ConfigNode, key: string, what: string): NonrootError[] {
+  const list = child(tree, key)
+  if (list?.kind !== 'list') return []
   const seen = new Set<unknown>()
-  return devices.items.flatMap((item, index) => {
+  return list.items.flatMap((item, index) => {
     const name = child(item, 'name')
     if (!name) return []
     const value = toValue(name)
     if (!seen.has(value)) return (seen.add(value), [])
-    const thing = pathText(['devices', index, 'name'])
+    const thing = pathText([key, index, 'name'])
     return [
       new NonrootError({
         code: 'config.schema',
-        message: `${thing}: two devices are called ${JSON.stringify(value)}`,
+        message: `${thing}: two ${what} are called ${JSON.stringify(value)}`,
         thing,
         value,
         remedy: 'give each its own name',

@@ -93,9 +93,69 @@ const host = z.strictObject({
   memory: size(MIN_MEMORY, 2 ** 32 - 65536, 'memory of the host, which all its guests share').optional(),
 })
 
+const schedule = z
+  .strictObject({
+    weight: z
+      .number()
+      .min(0.01)
+      .max(100)
+      .default(1)
+      .meta({ description: 'relative claim to processor time (default 1)' }),
+    cap: z
+      .number()
+      .gt(0)
+      .max(1)
+      .optional()
+      .meta({ description: "the largest part of one processor's time, as in 0.5; no limit otherwise" }),
+  })
+  .meta({ description: 'claim to processor time, for schedulers that know one' })
+
+const reclaim = z
+  .strictObject({
+    minimum: size(0, MAX_MEMORY, 'memory that is never taken from the VM').optional(),
+    maximum: size(MIN_MEMORY, MAX_MEMORY, 'memory that the VM may have').optional(),
+    shares: z
+      .int()
+      .min(1)
+      .max(1_000_000)
+      .optional()
+      .meta({ description: 'relative claim to memory under pressure (default 1000)' }),
+  })
+  .meta({ description: 'what reclaim may take of the VM' })
+
 const boot = z
   .looseObject({ use: packageName.default('@nonroot/boot') })
   .meta({ description: 'a boot protocol with its options: { linux: { kernel: ./vmlinuz } }' })
+
+const strategyChange = z.looseObject({ use: packageName.optional(), strategy: z.string().min(1).optional() })
+
+/** What a VM changes of the file's own keys. Merged with them as a file is with what it extends. */
+const vm = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[a-z][a-z0-9-]{0,31}$/i, 'a name is up to 32 letters, digits and hyphens, a letter first')
+      .meta({
+        description:
+          'what its console, metrics and control socket are called: up to 32 letters, digits and hyphens, a letter first',
+        examples: ['web'],
+      }),
+    stack: z
+      .strictObject({
+        cpu: strategyChange.optional(),
+        paging: strategyChange.optional(),
+        abi: strategyChange.optional(),
+        io: z.array(strategyUse('an I/O model')).min(1).optional(),
+      })
+      .optional()
+      .meta({ description: 'layers that differ from the stack' }),
+    machine: machine.optional(),
+    schedule: schedule.optional(),
+    reclaim: reclaim.optional(),
+    devices: z.array(device).optional(),
+    boot: boot.optional(),
+  })
+  .meta({ description: 'a VM, and what it changes of the keys above' })
 
 export const stackConfig = z
   .strictObject({
@@ -104,8 +164,15 @@ export const stackConfig = z
     stack,
     machine: machine.prefault({}),
     host: host.prefault({}),
+    schedule: schedule.optional(),
+    reclaim: reclaim.optional(),
     devices: z.array(device).default([]),
     boot: boot.optional(),
+    vms: z
+      .array(vm)
+      .min(1)
+      .optional()
+      .meta({ description: 'the VMs of the host; one, as the other keys say, if left out' }),
   })
   .meta({ title: 'nonroot stack', description: 'A hypervisor stack, its machine, its devices and its guest' })
 

@@ -15,6 +15,20 @@ const VCPU_OVERHEAD = 136 * 2 ** 20
 export const defaultHostSize = (guestBytes: number, vcpus = 1): number =>
   Math.min(guestBytes + OVERHEAD + vcpus * VCPU_OVERHEAD, MOST_PAGES * WASM_PAGE)
 
+interface SizedConfig {
+  readonly host: { readonly memory?: number | undefined }
+  readonly machine: { readonly memory: number; readonly vcpus: number }
+}
+
+/** The memory of a host with several VMs: what guests may use, and what their processors and page tables need beside. Throws `host.memory` as `createHostMemory`. */
+export function hostMemoryFor(
+  host: Pick<SizedConfig, 'host'>,
+  vms: readonly Pick<SizedConfig, 'machine'>[],
+): HostMemory {
+  const sum = (of: 'memory' | 'vcpus'): number => vms.reduce((total, { machine }) => total + machine[of], 0)
+  return createHostMemory(defaultHostSize(host.host.memory ?? sum('memory'), sum('vcpus')))
+}
+
 /** Throws `host.memory` if the operating system does not provide that much address space. */
 export function createHostMemory(bytes: number): HostMemory {
   const pages = Math.min(Math.max(Math.ceil(bytes / WASM_PAGE), 2), MOST_PAGES)

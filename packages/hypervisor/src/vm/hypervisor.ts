@@ -11,6 +11,7 @@ import type {
   HostBackends,
   HostMemory,
   Log,
+  MetricSample,
   ReclaimSubject,
   Schedulable,
   Token,
@@ -56,14 +57,16 @@ const DEFAULT_SHARES = 1000
 
 export interface VmOptions<Console extends ConsoleBackend> {
   readonly name?: string
+  /** What differs from the host's stack: another machine, other devices, layers, or boot. Its scheduler and reclaim policies are the host's. Default: the host's stack. */
+  readonly stack?: Stack
   /** The machine's console. Default: web streams, `vm.console.output` and `vm.console.input`. */
   readonly console?: Console
   /** Replaces the files that the stack's boot protocol names, or transforms them. */
   readonly image?: BootImage | ((configured: BootImage) => BootImage | Promise<BootImage>)
-  /** Its claim on processor time. Default: weight 1, no cap, any processor. */
+  /** Its claim on processor time. Default: the stack's `schedule`, or weight 1, no cap, any processor. */
   readonly schedule?: Partial<Omit<Schedulable, 'vm' | 'vcpu'>>
   readonly tracer?: Tracer
-  /** What reclaim policies may take of it, in frames, and its relative claim. Default: all of it, 1000. */
+  /** What reclaim policies may take of it, in frames, and its relative claim. Default: the stack's `reclaim`, or all of it, 1000. */
   readonly reclaim?: { readonly minimumFrames?: number; readonly maximumFrames?: number; readonly shares?: number }
 }
 
@@ -73,6 +76,8 @@ export interface Hypervisor {
   /** Throws if the machine cannot be created or the image cannot be placed. */
   createVm(options?: VmOptions<StreamConsole>): Promise<Vm & { readonly console: StreamConsole }>
   createVm<Console extends ConsoleBackend>(options: VmOptions<Console>): Promise<Vm & { readonly console: Console }>
+  /** Metrics of the host: its scheduler, its reclaim policies. */
+  samples(): MetricSample[]
   dispose(): Promise<void>
 }
 
@@ -99,10 +104,21 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     hostMemory,
     async createVm(vmOptions: VmOptions<ConsoleBackend> = {}) {
       const name = vmOptions.name ?? `vm${count++}`
-      const vm = await assemble({ name, stack, parts, thread, hostMemory, reclaim, log, options, vmOptions })
+      const vm = await assemble({
+        name,
+        stack: vmOptions.stack ?? stack,
+        parts,
+        thread,
+        hostMemory,
+        reclaim,
+        log,
+        options,
+        vmOptions,
+      })
       vms.add(vm)
       return vm as never
     },
+    samples: () => metrics.samples(),
     async dispose() {
       for (const vm of vms) await vm.dispose()
       vms.clear()
@@ -144,6 +160,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       power.crashed(message)
     },
   })
+  const bounds = boundsOf(stack, vmOptions.reclaim, guestMemory)
   const clock = machine.clock === 'deterministic' ? new DeterministicClock() : new WallClock()
   const console = vmOptions.console ?? createStreamConsole()
   const bus = new KernelIoBus(metrics.scope('io'))
@@ -165,7 +182,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     backends: timedDisks ? timedDisks.wrap(backends) : backends,
     resolvePath,
   })
-  const parts = await given.parts.createVmParts({
+  const parts = await given.parts.createVmParts(stack, {
     guestMemory,
     guestFrames: guestMemory,
     clock,
@@ -178,6 +195,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   })
   const vcpus: Vcpu[] = []
   try {
+    const cpu = await given.parts.cpuOf(stack)
     guestMemory.setPaging(parts.paging)
     const { interrupts } = platform
     parts.abi.attach({
@@ -202,7 +220,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
     for (let index = 0; index < machine.vcpus; index++) {
       vcpus.push(
-        await given.parts.cpu.createVcpu(index, {
+        await cpu.createVcpu(index, {
           paging: parts.paging,
           abi: parts.abi,
           interrupts,
@@ -226,20 +244,19 @@ async function assemble(given: Assembling): Promise<KernelVm> {
         return state
       },
       host: given.thread,
-      claim: { weight: 1, ...vmOptions.schedule, vm: name },
+      claim: { weight: 1, ...stack.config.schedule, ...vmOptions.schedule, vm: name },
       onReset: machine.onReset,
       tracer: vmOptions.tracer,
       timedDisks,
       reclaim: {
-        minimumFrames: vmOptions.reclaim?.minimumFrames ?? 0,
-        shares: vmOptions.reclaim?.shares ?? DEFAULT_SHARES,
+        ...bounds,
         reclaimed: () => reclaim.reclaimed(name),
         requestTarget: (frames) => reclaim.requestTarget(name, frames),
         retire: () => subject && reclaim.remove(subject),
       },
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
-    subject = subjectOf(name, guestMemory, parts, vmOptions.reclaim)
+    subject = subjectOf(name, guestMemory, parts, bounds)
     reclaim.add(subject)
     nudge = () => vm.nudge()
     hold = (until) => vm.hold(until)
@@ -265,20 +282,34 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   }
 }
 
+type ReclaimBounds = Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares'>
+
+/** What the embedder says, or else the configuration. */
+function boundsOf(
+  { config }: Stack,
+  wanted: VmOptions<never>['reclaim'] = {},
+  frames: Pick<GuestFrames, 'size'>,
+): ReclaimBounds {
+  const { minimum = 0, maximum = frames.size, shares = DEFAULT_SHARES } = config.reclaim ?? {}
+  return {
+    minimumFrames: wanted.minimumFrames ?? minimum / FRAME_SIZE,
+    maximumFrames: wanted.maximumFrames ?? Math.min(maximum, frames.size) / FRAME_SIZE,
+    shares: wanted.shares ?? shares,
+  }
+}
+
 /** A VM as reclaim policies see it. */
 function subjectOf(
   name: string,
   frames: GuestFrames,
   { paging, io, devices }: VmParts,
-  wanted: VmOptions<never>['reclaim'] = {},
+  bounds: ReclaimBounds,
 ): ReclaimSubject {
   return {
     name,
     frames,
     takeAccessed: (address) => paging.takeAccessed?.(address),
-    minimumFrames: wanted.minimumFrames ?? 0,
-    maximumFrames: wanted.maximumFrames ?? frames.size / FRAME_SIZE,
-    shares: wanted.shares ?? DEFAULT_SHARES,
+    ...bounds,
     devices: new Map([...io.flatMap((model) => [...(model.devices ?? [])]), ...devices]),
   }
 }

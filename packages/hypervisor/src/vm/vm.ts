@@ -48,6 +48,13 @@ export interface VmInfo {
   readonly placed: BootState['placed']
 }
 
+/** What happens to a VM while it runs, for its operator. */
+export type VmEvent =
+  | { readonly kind: 'paused' | 'resumed' | 'powerButton' }
+  /** `guest`: it asked for it, or had a triple fault. */
+  | { readonly kind: 'reset'; readonly guest: boolean }
+  | { readonly kind: 'balloon'; readonly actualFrames: number }
+
 export interface Vm {
   readonly name: string
   readonly state: VmState
@@ -68,6 +75,8 @@ export interface Vm {
   /** Plug or pull the cables of all network cards, or of the device of that name; the guest sees its link go up or down. Gives how many there are. */
   plug(on: boolean, device?: string): number
   info(): VmInfo
+  /** Calls the listener at each event. Call the result to stop. */
+  watch(listener: (event: VmEvent) => void): () => void
   /** Who has what of its memory. */
   memory(): MemoryUse
   /** Asks the guest to manage with so many frames, between its minimum and what the machine has. False: it has no balloon to ask by. */
@@ -123,6 +132,8 @@ export class KernelVm implements Vm {
   readonly #assembly: VmAssembly
   readonly #loop: RunLoop
   #placed: BootState['placed'] = []
+  readonly #watchers = new Set<(event: VmEvent) => void>()
+  #isResetRequested = false
   #state: VmState = 'created'
   #disposed: Promise<void> | undefined
 
@@ -149,6 +160,8 @@ export class KernelVm implements Vm {
       reset: () => this.#resetMachine(),
     })
     assembly.platform.interrupts.attach(this.#loop)
+    for (const balloon of this.#offered(Balloon))
+      balloon.onChange((actualFrames) => this.#tell({ kind: 'balloon', actualFrames }))
     assembly.tracer?.attach?.({ vcpus: assembly.vcpus, guestMemory: assembly.guestMemory })
     this.#start(assembly.booted)
   }
@@ -209,6 +222,8 @@ export class KernelVm implements Vm {
     const { onReset, parts, platform, vcpus, log, boot } = this.#assembly
     if (onReset === 'end') return { state: 'poweredOff' }
     log.info('machine reset')
+    this.#tell({ kind: 'reset', guest: !this.#isResetRequested })
+    this.#isResetRequested = false
     for (const model of parts.io) {
       for (const device of model.devices?.values() ?? []) device.reset?.()
       model.reset?.()
@@ -230,12 +245,24 @@ export class KernelVm implements Vm {
     await (timedDisks ? timedDisks.hurry(quiesce) : quiesce())
   }
 
+  watch(listener: (event: VmEvent) => void): () => void {
+    this.#watchers.add(listener)
+    return () => void this.#watchers.delete(listener)
+  }
+  #tell(event: VmEvent): void {
+    for (const listener of this.#watchers) listener(event)
+  }
+
   pause(): void {
+    if (this.#loop.paused) return
     this.#loop.pause()
+    this.#tell({ kind: 'paused' })
   }
 
   resume(): void {
+    if (!this.#loop.paused) return
     this.#loop.resume()
+    this.#tell({ kind: 'resumed' })
   }
 
   stop(): void {
@@ -244,10 +271,12 @@ export class KernelVm implements Vm {
   }
 
   powerButton(): boolean {
+    this.#tell({ kind: 'powerButton' })
     return this.#assembly.power.pressButton()
   }
 
   reset(): void {
+    this.#isResetRequested = true
     this.#assembly.power.reset()
   }
 
@@ -298,6 +327,7 @@ export class KernelVm implements Vm {
       balloons.reduce((frames, balloon) => frames + balloon[of], 0)
     return {
       ...guestMemory.usage(),
+      hasBalloon: balloons.length > 0,
       maximumFrames,
       minimumFrames: reclaim.minimumFrames,
       shares: reclaim.shares,

@@ -1,0 +1,201 @@
+/** `nonroot run` of a file with several VMs: one host, their consoles on one output, an exit status of all. */
+
+import { mkdirSync } from 'node:fs'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import { NonrootError } from '@nonroot/contracts'
+import { openTerminal } from '@nonroot/host-node'
+import type { Terminal } from '@nonroot/host-node'
+import { hostConfig, hostMemoryFor, resolveStack, vmConfigs } from '@nonroot/hypervisor'
+import type { LoadedConfig, VmConfig } from '@nonroot/hypervisor'
+import { moduleSource } from '../host.ts'
+import type { CommandIo } from '../io.ts'
+import { planBoot } from '../run/boot-plan.ts'
+import type { BootPlan } from '../run/boot-plan.ts'
+import { GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
+import type { RunOptions, RunSource } from '../run/run-options.ts'
+import type { StopReason } from '../run/run-end.ts'
+import { statsJson, statsText } from '../run/stats.ts'
+import { VmThread } from '../run/vm-handle.ts'
+import { FleetVm } from './fleet-vm.ts'
+import type { FleetVmResult } from './fleet-vm.ts'
+import { LinePrinter } from './line-printer.ts'
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** Options that concern one VM: in a file with several, each has its own. */
+const OF_ONE = {
+  disk: 'name a disk in its devices: { kind: virtio-blk, image: FILE }',
+  network: 'name a card in its devices: { kind: virtio-net, network: user }',
+  forward: 'name a card in its devices: { kind: virtio-net, forward: [...] }',
+  loopback: 'name a card in its devices: { kind: virtio-net, loopback: [...] }',
+  trace: 'run that VM from a file of its own',
+  profile: 'run that VM from a file of its own',
+} as const satisfies Partial<Record<keyof RunOptions, string>>
+
+export interface FleetSource extends RunSource {
+  readonly loaded: LoadedConfig
+}
+
+export async function runFleet(
+  source: FleetSource,
+  options: RunOptions,
+  timeoutMs: number | undefined,
+  io: CommandIo,
+): Promise<number> {
+  for (const [option, remedy] of Object.entries(OF_ONE))
+    if (options[option as keyof typeof OF_ONE] !== undefined)
+      throw new NonrootError({
+        code: 'usage',
+        message: `--${option} is for one VM, and ${source.stackFile} has several`,
+        thing: `--${option}`,
+        remedy,
+      })
+  const terminal = openTerminal()
+  try {
+    return await new Fleet(source, vmConfigs(source.loaded)!, options, timeoutMs, terminal, io).run()
+  } finally {
+    terminal.close()
+  }
+}
+
+class Fleet {
+  readonly #source: FleetSource
+  readonly #configs: readonly VmConfig[]
+  readonly #options: RunOptions
+  readonly #terminal: Terminal
+  readonly #io: CommandIo
+  readonly #vms: readonly FleetVm[]
+  readonly #threads: VmThread[] = []
+  readonly #planning = new AbortController()
+  #stopping: NodeJS.Timeout | undefined
+
+  constructor(
+    source: FleetSource,
+    configs: readonly VmConfig[],
+    options: RunOptions,
+    timeoutMs: number | undefined,
+    terminal: Terminal,
+    io: CommandIo,
+  ) {
+    this.#source = source
+    this.#configs = configs
+    this.#options = options
+    this.#terminal = terminal
+    this.#io = io
+    const { command, logs, timeout } = options
+    if (logs !== undefined) mkdirSync(logs, { recursive: true })
+    const printer = new LinePrinter({
+      write: (bytes, done) => terminal.write(bytes, done),
+      isScreen: terminal.size() !== undefined,
+    })
+    const width = Math.max(...configs.map(({ name }) => name.length))
+    this.#vms = configs.map(
+      ({ name }, index) =>
+        new FleetVm({
+          name,
+          lines: printer.add(name, index, width),
+          command: command !== undefined,
+          ...(logs === undefined ? {} : { log: join(logs, `${name}.log`) }),
+          ...(timeoutMs === undefined ? {} : { timeout: { ms: timeoutMs, text: timeout! } }),
+          say: (words) => io.err(`${name}: ${words}\n`),
+        }),
+    )
+  }
+
+  async run(): Promise<number> {
+    const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
+    for (const signal of SIGNALS) process.on(signal, onSignal)
+    this.#terminal.onOutputClosed(({ code }) =>
+      this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
+    )
+    try {
+      const plans = await this.#plan()
+      if (plans) await this.#start(plans)
+      const results = await Promise.all(this.#vms.map(({ result }) => result))
+      await this.#terminal.drain()
+      this.#tellStats(results)
+      // That of the first in the file that did not end well.
+      return results.find(({ status }) => status !== 0)?.status ?? 0
+    } finally {
+      this.#planning.abort()
+      clearTimeout(this.#stopping)
+      for (const signal of SIGNALS) process.off(signal, onSignal)
+      for (const { handle } of this.#vms) handle.close()
+      await Promise.all(this.#threads.map((thread) => thread.end()))
+    }
+  }
+
+  /** Undefined: it was stopped meanwhile. */
+  async #plan(): Promise<BootPlan[] | undefined> {
+    const { kernel, initrd, cmdline, command } = this.#options
+    const request = {
+      network: { usual: false },
+      ...(kernel === undefined ? {} : { kernel }),
+      ...(initrd === undefined ? {} : { initrd }),
+      ...(cmdline === undefined ? {} : { cmdline }),
+      ...(command?.length ? { command } : {}),
+      // Somebody may attach.
+      interactive: command === undefined,
+    }
+    const { signal } = this.#planning
+    const plans: BootPlan[] = []
+    for (const { loaded } of this.#configs) {
+      const tell = (text: string, done: boolean): void => void (text && done && this.#io.err(`${text}\n`))
+      plans.push(await planBoot(request, loaded, { source: moduleSource(), tell, signal }))
+      if (signal.aborted) return undefined
+    }
+    return plans
+  }
+
+  async #start(plans: readonly BootPlan[]): Promise<void> {
+    const { loaded } = this.#source
+    const host = hostConfig(loaded)
+    const memory = hostMemoryFor(
+      host.config,
+      plans.map(({ config }) => config.config),
+    )
+    const job = { ...hostJobOf(this.#options), host: { config: host, memory: memory.memory } }
+    const started = this.#vms.map((handled, index) => {
+      const request = { ...this.#source, name: handled.name, interactive: this.#options.command === undefined }
+      return { handle: handled.handle, job: jobOf(request, plans[index]!, this.#options, handled.flow) }
+    })
+    const isEach = await hasThreadEach(host)
+    for (const vms of isEach ? started.map((one) => [one]) : [started]) {
+      const thread = new VmThread()
+      this.#threads.push(thread)
+      thread.start(job, vms)
+    }
+    // A command reads nothing.
+    if (this.#options.command) for (const { handle } of this.#vms) handle.inputEnd()
+  }
+
+  #stop(reason: StopReason): void {
+    // Asked twice, somebody is in a hurry.
+    if (this.#stopping) return this.#endThreads()
+    this.#planning.abort()
+    for (const vm of this.#vms) vm.stop(reason)
+    this.#stopping = setTimeout(() => this.#endThreads(), GRACE_MS)
+  }
+  #endThreads(): void {
+    for (const thread of this.#threads) void thread.end()
+  }
+
+  #tellStats(results: readonly FleetVmResult[]): void {
+    const { stats: wanted } = this.#options
+    if (wanted === undefined || wanted === false) return
+    const ended = results.flatMap(({ outcome }, index) =>
+      outcome ? [{ name: this.#vms[index]!.name, stats: outcome.stats }] : [],
+    )
+    if (wanted === 'json')
+      this.#io.err(`${JSON.stringify(Object.fromEntries(ended.map(({ name, stats }) => [name, statsJson(stats)])))}\n`)
+    else for (const { name, stats } of ended) this.#io.err(`${name}\n${statsText(stats)}`)
+  }
+}
+
+/** The scheduler leaves it to the system which VM runs. */
+async function hasThreadEach(host: LoadedConfig): Promise<boolean> {
+  if (!host.config.stack.scheduler) return false
+  const { scheduler } = await resolveStack(host, { source: moduleSource() })
+  return scheduler?.definition.gives?.includes('threadPerVm') ?? false
+}

@@ -1,0 +1,31 @@
+/** From the command line and a plan to the first message of the VM's thread. */
+
+import { loadLimitMs } from '../host.ts'
+import type { BootPlan, BootRequest } from './boot-plan.ts'
+import type { HostJob, RunJob } from './protocol.ts'
+import type { RunOptions, RunSource } from './run-options.ts'
+
+/** How long a thread that was asked to stop may take. */
+export const GRACE_MS = 2000
+
+export function jobOf(
+  request: RunSource & Pick<BootRequest, 'terminal' | 'interactive'> & { readonly name: string },
+  { set: planned, ...plan }: BootPlan,
+  options: RunOptions,
+  flow: Int32Array,
+): RunJob {
+  const { name, stackFile, set, terminal, interactive } = request
+  const { profile, symbols } = options
+  return {
+    ...plan,
+    ...{ name, stackFile, set, planned, interactive, flow },
+    ...(terminal ? { terminal } : {}),
+    trace: options.trace !== undefined,
+    ...(profile === undefined ? {} : { profile: symbols === undefined ? {} : { symbols } }),
+  }
+}
+
+export function hostJobOf({ verbose }: RunOptions): Pick<HostJob, 'logLevel' | 'loadLimitMs'> {
+  const limit = loadLimitMs()
+  return { logLevel: verbose ? 'debug' : 'warn', ...(limit === undefined ? {} : { loadLimitMs: limit }) }
+}

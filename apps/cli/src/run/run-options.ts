@@ -1,0 +1,29 @@
+/** What the command line of `nonroot run` says. */
+
+export interface RunOptions {
+  readonly set: readonly string[]
+  readonly disk?: string
+  readonly network?: string
+  readonly forward?: readonly string[]
+  readonly loopback?: readonly string[]
+  readonly kernel?: string
+  readonly initrd?: string
+  readonly cmdline?: string
+  readonly memory?: string
+  readonly timeout?: string
+  readonly stats?: boolean | string
+  readonly trace?: string
+  readonly profile?: string
+  readonly symbols?: string
+  readonly logs?: string
+  readonly verbose?: boolean
+  /** What came after `--`. */
+  readonly command?: readonly string[]
+}
+
+/** The configuration as the command line names it. */
+export interface RunSource {
+  readonly stackFile: string
+  /** `KEY=VALUE`, as after `--set`. */
+  readonly set: readonly string[]
+}
