@@ -133,8 +133,9 @@ class OneLine implements InterruptController {
   restore(): void {}
 }
 
-const abi = (): GuestAbi => ({
+const abi = (onSteal: ScriptedStackOptions['onSteal']): GuestAbi => ({
   attach() {},
+  accountSteal: (_vcpu, ns) => onSteal?.(ns),
   reset() {},
   save: () => nothing,
   restore() {},
@@ -180,6 +181,8 @@ export interface ScriptedStackOptions {
   readonly reclaim?: readonly ReclaimPolicy[]
   /** Of the host. Default 16 MiB. */
   readonly hostBytes?: number
+  /** Called with each stretch of steal time. */
+  readonly onSteal?: (ns: number) => void
   /** Called at each boot. */
   readonly onBoot?: () => void
 }
@@ -193,6 +196,7 @@ export function scriptedStack({
   iommu,
   reclaim = [],
   hostBytes = 16 * MIB,
+  onSteal,
   onBoot,
 }: ScriptedStackOptions): Stack {
   const location = { file: 'test.yaml' }
@@ -204,7 +208,7 @@ export function scriptedStack({
   const layers = {
     cpu: layer('cpu', 'stack.cpu', () => cpu),
     paging: layer('paging', 'stack.paging', () => ({ onMemoryChange: () => RESUME, dispose() {} })),
-    abi: layer('abi', 'stack.abi', abi),
+    abi: layer('abi', 'stack.abi', () => abi(onSteal)),
     io: [layer('io', 'stack.io[0]', (_options: unknown, context: IoModelContext) => testModel(context, iommu))],
     boot: {
       ...layer('boot', 'boot.test', () => ({

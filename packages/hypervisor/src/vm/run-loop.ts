@@ -170,10 +170,11 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   }
 
   accountSteal(vcpu: number, ns: number): void {
-    this.#stolenNs.value += Math.floor(ns)
+    const wholeNs = Math.floor(ns)
+    this.#stolenNs.value += wholeNs
     // What the host does must not change what a deterministic guest computes.
     if (this.#deterministic) return
-    this.#parts.accountSteal?.(vcpu, ns)
+    this.#parts.accountSteal?.(vcpu, wholeNs)
     this.#stolen[vcpu] = 1
   }
 

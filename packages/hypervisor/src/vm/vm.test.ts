@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { FrameReturn, gpa, NetworkCable, VcpuKick } from '@nonroot/contracts'
 import type { ConsoleBackend, DeviceContext, HostBackends, Iommu } from '@nonroot/contracts'
 import { createHypervisor } from './hypervisor.ts'
@@ -454,6 +454,22 @@ describe('two VMs on one thread', () => {
     vms[0]!.vm.stop()
     expect((await first!).state).toBe('stopped')
     await hypervisor.dispose()
+  })
+
+  it('counts the time that one waits for the other in whole nanoseconds', async () => {
+    const stolen: number[] = []
+    let now = 0
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 0.1 + 1e-9))
+    const hypervisor = await createHypervisor(scriptedStack({ guest: busy, onSteal: (ns) => stolen.push(ns) }), {
+      backends,
+    })
+    const vms = [await hypervisor.createVm(), await hypervisor.createVm()]
+    const runs = vms.map((vm) => vm.run())
+    while (stolen.length < 4) await new Promise((resolve) => setTimeout(resolve, 1))
+    vi.restoreAllMocks()
+    await hypervisor.dispose()
+    await Promise.all(runs)
+    expect(stolen.filter((ns) => !Number.isInteger(ns) || ns <= 0)).toEqual([])
   })
 
   it('one that fails leaves the other running', async () => {
