@@ -1,8 +1,8 @@
 /**
  * Lazy flags that compiled code leaves: an operation, its operands and its result. The flags are computed only when they are read, by the same
- * formulas as everywhere (SemanticsBuilder.arithmeticFlags).
+ * formulas as everywhere (semantics/flag-formulas.ts).
  */
-import type { ArithmeticKind } from '../semantics/builder.ts'
+import type { ArithmeticKind } from '../semantics/flag-formulas.ts'
 import type { Width } from '../ir/nodes.ts'
 
 const KINDS: readonly ArithmeticKind[] = ['add', 'adc', 'sub', 'sbb', 'logic', 'inc', 'dec', 'shl', 'shr', 'sar', 'mul', 'imul']

@@ -3,7 +3,8 @@
  * the variables of the lazy-flags slots, and computed when they are read.
  */
 import type { Value, Variable, Width } from '../ir/nodes.ts'
-import { SemanticsBuilder, type ArithmeticKind, type StatusFlag } from '../semantics/builder.ts'
+import { SemanticsBuilder } from '../semantics/builder.ts'
+import { conditionOf, flagOf, type Arithmetic, type ArithmeticKind, type StatusFlag } from '../semantics/flag-formulas.ts'
 import { S } from '../state/layout.ts'
 import { lazyKindNumber } from '../code/lazy-flags.ts'
 
@@ -12,7 +13,7 @@ export type FlagState =
   /** In memory, unchanged since the region was entered. */
   | { readonly state: 'untouched' }
   /** Computed from these values when needed; the lazy variables hold the same. */
-  | { readonly state: 'symbolic'; readonly kind: ArithmeticKind; readonly width: Width; readonly left: Value; readonly right: Value; readonly result: Value; readonly carry: Value | undefined }
+  | ({ readonly state: 'symbolic' } & Arithmetic)
   /** In their slots; lazyKind is 0. */
   | { readonly state: 'stored' }
   /** Determined by the lazy variables. */
@@ -21,9 +22,6 @@ export type FlagState =
 export const UNTOUCHED: FlagState = { state: 'untouched' }
 export const UNKNOWN: FlagState = { state: 'unknown' }
 export const STORED: FlagState = { state: 'stored' }
-
-/** The other kinds clear AF. */
-const HAVE_ADJUST: ReadonlySet<ArithmeticKind> = new Set(['add', 'adc', 'sub', 'sbb', 'inc', 'dec'])
 
 export abstract class RegionFlags extends SemanticsBuilder {
   protected flagState: FlagState = UNTOUCHED
@@ -61,71 +59,13 @@ export abstract class RegionFlags extends SemanticsBuilder {
 
   override flag(name: StatusFlag): Value {
     const f = this.flagState
-    if (f.state !== 'symbolic') return super.flag(name)
-    switch (name) {
-      case 'zf':
-        return this.eqz(f.result)
-      case 'sf':
-        return this.wrap(this.shrU(this.signExtend(f.result, f.width), 63))
-      case 'pf':
-        return this.eqz(this.and(this.popcnt(this.and(this.wrap(f.result), 0xff)), 1))
-      case 'cf':
-        switch (f.kind) {
-          case 'logic': return this.i32(0)
-          case 'shl': case 'shr': case 'sar': return this.shiftedOut(f.kind, f.width, f.left, f.right)
-          case 'mul': case 'imul': return this.overflow(f.kind, f.width, f.left, f.right, f.result)
-          case 'add': return this.ltU(f.result, f.left)
-          case 'sub': return this.ltU(f.left, f.right)
-          case 'adc': return this.or(this.ltU(f.result, f.left), this.and(f.carry!, this.eq(f.result, f.left)))
-          case 'sbb': return this.or(this.ltU(f.left, f.right), this.and(f.carry!, this.eq(f.left, f.right)))
-          default: return f.carry!
-        }
-      case 'of': {
-        if (f.kind === 'logic' || f.kind === 'sar') return this.i32(0)
-        if (f.kind === 'mul' || f.kind === 'imul') return this.flag('cf')
-        if (f.kind === 'shr') return this.and(this.wrap(this.shrU(f.left, f.width - 1)), 1)
-        if (f.kind === 'shl') return this.xor(this.flag('sf'), this.flag('cf'))
-        const adds = f.kind === 'add' || f.kind === 'adc' || f.kind === 'inc'
-        const bit = this.and(this.xor(f.left, f.result), this.xor(adds ? f.result : f.left, f.right))
-        return this.and(this.wrap(this.shrU(bit, f.width - 1)), 1)
-      }
-      case 'af':
-        if (!HAVE_ADJUST.has(f.kind)) return this.i32(0)
-        return this.and(this.wrap(this.shrU(this.xor(this.xor(f.left, f.right), f.result), 4)), 1)
-    }
+    return f.state === 'symbolic' ? flagOf(this, name, f) : super.flag(name)
   }
 
   /** Fuses compare and branch if the comparison is known. */
   override condition(code: number): Value {
     const f = this.flagState
-    if (f.state !== 'symbolic') return super.condition(code)
-    const { left, right, result, width } = f
-    const signed = (v: Value) => this.signExtend(v, width)
-    const negate = (v: Value) => (code & 1 ? this.eqz(v) : v)
-    const pair = code >> 1
-    if (f.kind === 'sub') {
-      switch (pair) {
-        case 1: return code & 1 ? this.geU(left, right) : this.ltU(left, right)
-        case 2: return code & 1 ? this.ne(left, right) : this.eq(left, right)
-        case 3: return code & 1 ? this.gtU(left, right) : this.leU(left, right)
-        case 6: return code & 1 ? this.geS(signed(left), signed(right)) : this.ltS(signed(left), signed(right))
-        case 7: return code & 1 ? this.gtS(signed(left), signed(right)) : this.leS(signed(left), signed(right))
-      }
-    }
-    switch (pair) {
-      case 0: return negate(this.flag('of'))
-      case 1: return negate(this.flag('cf'))
-      case 2: return code & 1 ? this.ne(result, 0) : this.eqz(result)
-      case 3: return negate(this.or(this.flag('cf'), this.flag('zf')))
-      case 4: return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
-      case 5: return negate(this.flag('pf'))
-      case 6:
-        if (f.kind === 'logic') return code & 1 ? this.geS(signed(result), 0) : this.ltS(signed(result), 0)
-        return negate(this.xor(this.flag('sf'), this.flag('of')))
-      default:
-        if (f.kind === 'logic') return code & 1 ? this.gtS(signed(result), 0) : this.leS(signed(result), 0)
-        return negate(this.or(this.xor(this.flag('sf'), this.flag('of')), this.flag('zf')))
-    }
+    return f.state === 'symbolic' ? conditionOf(this, code, f) : super.condition(code)
   }
 
   /** Stores the flags to their slots, because a single one is read or changed. */

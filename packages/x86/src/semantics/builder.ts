@@ -5,26 +5,17 @@
  * Guest integers are i64 values, zero-extended from their width. Rule for authors: everything that can fault comes before
  * the first change of a register, flag or memory, except where the manual says that partial progress shows.
  */
-import { IrBuilder, type Operandish } from '../ir/builder.ts'
+import type { IrBuilder, Operandish } from '../ir/builder.ts'
 import type { Value, Variable, Width } from '../ir/nodes.ts'
 import type { Instruction } from '../decode/instruction.ts'
 import type { OperandSpec } from '../rows/row.ts'
-import { multiplyHigh } from './wide.ts'
+import { FlagBuilder } from './flag-builder.ts'
 import { pageOfLastByte, tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
 import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { FLAG, VECTOR } from '../state/register-bits.ts'
 
 /** Where a register number comes from: a field of the instruction, or a fixed number. */
 export type RegisterField = 'reg' | 'rm' | 'base' | 'index' | 'vvvv' | number
-
-/** The status flags' letters in the order of RFLAGS. */
-export type StatusFlag = 'cf' | 'pf' | 'af' | 'zf' | 'sf' | 'of'
-
-/**
- * Operations whose flags follow from their operands and result. INC and DEC leave CF alone; of shifts `right` is the count, not 0; of `mul` `left` and
- * `result` are the product's low half and `right` is its high half, of `imul` `left` and `right` are the factors.
- */
-export type ArithmeticKind = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar' | 'mul' | 'imul'
 
 /** An access as passed to slow paths: bytes and segment number. */
 export const accessInfo = (bytes: number, segmentNumber: number): number => bytes | (segmentNumber << 8)
@@ -60,13 +51,11 @@ export interface Operand {
 /** i32: a 64-bit value is not canonical. 48 bits: CR4.LA57 is not advertised. */
 export const notCanonical = (b: IrBuilder, value: Value): Value => b.ne(b.shrS(b.shl(value, 16), 16), value)
 
-export abstract class SemanticsBuilder extends IrBuilder {
+export abstract class SemanticsBuilder extends FlagBuilder {
   readonly cpu: Value
   /** The instruction being built. */
   instruction!: Instruction
   operands: readonly Operand[] = []
-  /** Results of flags are known to be dead: writes of flags build nothing. */
-  flagsDead = false
 
   constructor() {
     super()
@@ -135,134 +124,6 @@ export abstract class SemanticsBuilder extends IrBuilder {
   /** Width of the stack pointer in this mode. */
   abstract get stackSize(): 16 | 32 | 64
 
-  // ------------------------------------------------------------------ flags
-
-  flag(name: StatusFlag): Value {
-    switch (name) {
-      case 'cf': return this.slot(S.cf, 'i32')
-      case 'af': return this.and(this.shrU(this.slot(S.af, 'i32'), 4), 1)
-      case 'of': return this.wrap(this.shrU(this.slot(S.of), 63))
-      case 'zf': return this.eqz(this.slot(S.zr))
-      case 'sf': return this.wrap(this.shrU(this.slot(S.sp), 63))
-      case 'pf': return this.eqz(this.and(this.popcnt(this.and(this.wrap(this.slot(S.sp)), 0xff)), 1))
-    }
-  }
-  /**
-   * All status flags of an arithmetic or logical result. `left`, `right` and `result` are cut to `width`; for `adc` and `sbb`
-   * `right` is given as it was before the carry (i32 `carry`), for `inc` and `dec` it is 1 and CF stays.
-   */
-  arithmeticFlags(kind: ArithmeticKind, width: Width, left: Value, right: Value, result: Value, carry?: Value): void {
-    if (this.flagsDead) return
-    const adds = kind === 'add' || kind === 'adc' || kind === 'inc'
-    if (kind === 'logic') {
-      // AF is undefined and is cleared, as processors do.
-      this.setFlag('cf', 0)
-      this.setFlag('af', 0)
-      this.setSlot(S.of, this.const(0))
-      return this.setResult(result, width)
-    }
-    if (kind === 'shl' || kind === 'shr' || kind === 'sar') {
-      const cf = this.shiftedOut(kind, width, left, right)
-      this.setFlag('cf', cf)
-      this.setFlag('af', 0)
-      // OF is defined for a count of 1 only, and is what that formula gives for the others too.
-      this.setOverflowBit(kind === 'shl' ? this.xor(result, this.shl(this.extendU(cf), width - 1)) : kind === 'shr' ? left : this.const(0), width)
-      return this.setResult(result, width)
-    }
-    if (kind === 'mul' || kind === 'imul') {
-      const overflow = this.overflow(kind, width, left, right, result)
-      this.setFlag('cf', overflow)
-      this.setFlag('of', overflow)
-      // The others are undefined.
-      this.setFlag('af', 0)
-      return this.setResult(result, width)
-    }
-    if (kind === 'add') this.setFlag('cf', this.ltU(result, left))
-    else if (kind === 'adc') this.setFlag('cf', this.or(this.ltU(result, left), this.and(carry!, this.eq(result, left))))
-    else if (kind === 'sub') this.setFlag('cf', this.ltU(left, right))
-    else if (kind === 'sbb') this.setFlag('cf', this.or(this.ltU(left, right), this.and(carry!, this.eq(left, right))))
-    this.setOverflowBit(this.and(this.xor(left, result), this.xor(adds ? result : left, right)), width)
-    this.setAdjust(left, right, result)
-    this.setResult(result, width)
-  }
-  /** The last bit that a shift by `count` (not 0) moved out, i32. */
-  protected shiftedOut(kind: 'shl' | 'shr' | 'sar', width: Width, left: Value, count: Value): Value {
-    if (kind === 'shl') return this.and(this.wrap(width === 64 ? this.shrU(left, this.sub(64, count)) : this.shrU(this.shl(left, count), width)), 1)
-    return this.and(this.wrap(this.shrU(kind === 'sar' ? this.signExtend(left, width) : left, this.sub(count, 1))), 1)
-  }
-  /** Whether a product is more than its low half, i32. */
-  protected overflow(kind: 'mul' | 'imul', width: Width, left: Value, right: Value, low: Value): Value {
-    if (kind === 'mul') return this.ne(right, 0)
-    if (width === 64) return this.ne(multiplyHigh(this, left, right, true), this.shrS(low, 63))
-    return this.ne(this.mul(this.signExtend(left, width), this.signExtend(right, width)), this.signExtend(low, width))
-  }
-  /** Sets one flag from an i32 that is 0 or 1. SF and PF are set together: use `setSignParity`. */
-  setFlag(name: 'cf' | 'af' | 'of' | 'zf', value: Operandish): void {
-    if (this.flagsDead) return
-    const bit = this.as(value, 'i32')
-    switch (name) {
-      case 'cf': return this.setSlot(S.cf, bit)
-      case 'af': return this.setSlot(S.af, this.shl(bit, 4))
-      case 'of': return this.setSlot(S.of, this.shl(this.extendU(bit), 63))
-      case 'zf': return this.setSlot(S.zr, this.extendU(this.xor(bit, 1)))
-    }
-  }
-  /** Sets SF and PF from i32 bits, apart from any result. */
-  setSignParity(sf: Value, pf: Value): void {
-    if (this.flagsDead) return
-    this.setSlot(S.sp, this.or(this.shl(this.extendU(sf), 63), this.extendU(this.xor(pf, 1))))
-  }
-  /** OF from an i64 whose bit (width - 1) is the flag. */
-  setOverflowBit(value: Value, width: Width): void {
-    if (this.flagsDead) return
-    this.setSlot(S.of, this.signExtend(value, width))
-  }
-  /** ZF, SF and PF of a result. */
-  setResult(result: Value, width: Width): void {
-    if (this.flagsDead) return
-    const extended = this.signExtend(result, width)
-    this.setSlot(S.zr, extended)
-    this.setSlot(S.sp, extended)
-  }
-  /** AF of an addition or subtraction: bit 4 of left ^ right ^ result. */
-  setAdjust(left: Value, right: Value, result: Value): void {
-    if (this.flagsDead) return
-    this.setSlot(S.af, this.and(this.wrap(this.xor(this.xor(left, right), result)), 0x10))
-  }
-  /** The value of condition code `code` (0..15, as in Jcc's opcode) as i32. (SDM Vol. 1, "Condition Codes") */
-  condition(code: number): Value {
-    const positive = this.#positiveCondition(code >> 1)
-    return code & 1 ? this.eqz(positive) : positive
-  }
-  #positiveCondition(pair: number): Value {
-    const less = () => this.ltS(this.xor(this.slot(S.sp), this.slot(S.of)), 0)
-    switch (pair) {
-      case 0: return this.ltS(this.slot(S.of), 0)
-      case 1: return this.flag('cf')
-      case 2: return this.flag('zf')
-      case 3: return this.or(this.flag('cf'), this.flag('zf'))
-      case 4: return this.ltS(this.slot(S.sp), 0)
-      case 5: return this.flag('pf')
-      case 6: return less()
-      default: return this.or(less(), this.flag('zf'))
-    }
-  }
-  /** Status flags gathered in their RFLAGS places, i64 (CF PF AF ZF SF OF), bit 1 not set. */
-  statusFlags(): Value {
-    const bits: [StatusFlag, number][] = [['cf', 0], ['pf', 2], ['af', 4], ['zf', 6], ['sf', 7], ['of', 11]]
-    return this.extendU(bits.map(([name, at]) => this.shl(this.flag(name), at)).reduce((a, b) => this.or(a, b)))
-  }
-  /** Sets the status flags from their RFLAGS places; `of` false leaves OF (SAHF). */
-  setStatusFlags(value: Value, of = true): void {
-    if (this.flagsDead) return
-    const low = this.wrap(value)
-    const bit = (at: number) => this.and(this.shrU(low, at), 1)
-    this.setFlag('cf', bit(0))
-    this.setSlot(S.af, this.and(low, 0x10))
-    this.setFlag('zf', bit(6))
-    this.setSignParity(bit(7), bit(2))
-    if (of) this.setFlag('of', bit(11))
-  }
   /** +size or -size by DF, i64. */
   stringStep(bytes: number): Value {
     return this.select(this.and(this.slot(S.flags, 'i32'), FLAG.DF), this.const(-bytes), this.const(bytes))
