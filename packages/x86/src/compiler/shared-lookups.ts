@@ -18,10 +18,6 @@ export interface Reach {
 const FARTHEST = 1024
 
 const MEMORY: ReadonlySet<string> = new Set(['E', 'M', 'W', 'Q'])
-/** Instructions with a memory operand that do not access it. */
-const NO_ACCESS: ReadonlySet<string> = new Set(['lea', 'nop'])
-/** Instructions whose first operand is not written. */
-const READS_ONLY: ReadonlySet<string> = new Set(['cmp', 'test', 'bt', 'push', 'callIndirect', 'jmpIndirect'])
 
 /** From instruction number `from` to the point where the register gets an unrelated value. Undefined if there is only one access. */
 export function reachOf(instructions: readonly Placed[], from: number, register: number): Reach | undefined {
@@ -36,10 +32,10 @@ export function reachOf(instructions: readonly Placed[], from: number, register:
   }
   for (let n = from; n < instructions.length; n++) {
     const { instruction } = instructions[n]!
-    const { semantics, operands } = instruction.row
-    const memory = instruction.isMemory && !NO_ACCESS.has(semantics) ? operands.findIndex(({ kind }) => MEMORY.has(kind)) : -1
+    const { semantics, operands, effects } = instruction.row
+    const memory = instruction.isMemory && !effects.addressOnly ? operands.findIndex(({ kind }) => MEMORY.has(kind)) : -1
     if (memory >= 0 && isPlainly(instruction, register))
-      note(value + instruction.displacement, widthOf(operands[memory]!, instruction) / 8, memory === 0 && !READS_ONLY.has(semantics))
+      note(value + instruction.displacement, widthOf(operands[memory]!, instruction) / 8, memory === 0 && !effects.readsOnly)
     if (register === RSP) {
       const bytes = instruction.operandSize / 8
       if (semantics === 'push' || semantics === 'call' || semantics === 'callIndirect') note((value -= bytes), bytes, true)
@@ -62,9 +58,9 @@ function isPlainly({ base, index, segment, addressSize }: Instruction, register:
 }
 
 function writesRegister(instruction: Instruction, register: number): boolean {
-  const { semantics, operands } = instruction.row
+  const { operands, effects } = instruction.row
   const first = operands[0]
-  if (!first || READS_ONLY.has(semantics)) return false
+  if (!first || effects.readsOnly) return false
   switch (first.kind) {
     case 'G': return instruction.reg === register
     case 'E': return !instruction.isMemory && instruction.rm === register

@@ -3,10 +3,12 @@
  * Notation is that of the opcode maps (SDM Vol. 2D, "Opcode Map", "Key to Abbreviations").
  */
 import { parseEncoding, type Encoding } from './encoding.ts'
+import { effectsOf, type Effects } from './effects.ts'
 import type { Feature } from './features.ts'
 import { parseOperands, type OperandSpec } from './operand.ts'
 
 export type { Encoding } from './encoding.ts'
+export type { Effects } from './effects.ts'
 export type { Feature } from './features.ts'
 export type { OperandKind, OperandSize, OperandSpec } from './operand.ts'
 
@@ -121,6 +123,7 @@ export interface Row {
   readonly form: Encoding
   readonly attributes: RowAttributes
   readonly flags: RowFlags
+  readonly effects: Effects
 }
 
 export const NO_FLAGS: RowFlags = { reads: '', writes: '', undefined: '' }
@@ -156,15 +159,17 @@ export function parseRow(source: RowSource, id: number): Row {
   const { mnemonic, operands, encoding, attributes } = source
   const { reads, writes, undefined: left, count } = attributes.flags ?? NO_FLAGS
   const specs = parseOperands(operands)
+  const semantics = attributes.semantics ?? mnemonic.toLowerCase()
   return {
     id,
     mnemonic,
-    semantics: attributes.semantics ?? mnemonic.toLowerCase(),
+    semantics,
     operands: specs,
     operandText: operands,
     encoding,
     form: parseEncoding(encoding, specs),
     attributes: Object.assign({ ...NO_ATTRIBUTES }, attributes),
     flags: { reads, writes, undefined: left, count },
+    effects: effectsOf(semantics),
   }
 }
