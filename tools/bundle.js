@@ -68,10 +68,10 @@ const ownFile = {
  */
 const LATER = {
   child_process: ['execFile', 'spawn'],
-  crypto: ['createHash', 'randomFillSync'],
+  crypto: ['createCipheriv', 'createDecipheriv', 'createHash', 'randomBytes', 'randomFillSync'],
   net: ['connect', 'createServer'],
   readline: ['createInterface'],
-  zlib: ['gunzipSync', 'inflateRaw', 'inflateRawSync', 'zstdDecompress', 'zstdDecompressSync'],
+  zlib: ['gunzipSync', 'inflateRaw', 'inflateRawSync', 'zstdCompressSync', 'zstdDecompress', 'zstdDecompressSync'],
 }
 /** Of assertions only those that fail need it. */
 const ASSERT = `export default { ok(value, message) { if (!value) process.getBuiltinModule('assert').ok(value, message) } }`

@@ -3,6 +3,7 @@
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { NetworkBackend, NetworkRequest } from '../devices/network.ts'
 import type { SocketBackend, SocketRequest } from './sockets.ts'
+import type { SwapBackend, SwapRequest } from './swap.ts'
 import type { ThreadBackend } from './threads.ts'
 import { token } from '../base/token.ts'
 
@@ -170,6 +171,7 @@ export interface BackendKinds {
   files: { request: Record<never, never>; backend: FileBackend }
   folder: { request: FolderRequest; backend: FolderBackend }
   sockets: { request: SocketRequest; backend: SocketBackend }
+  swap: { request: SwapRequest; backend: SwapBackend }
 }
 
 /** Opens back ends. One per host, passed to the hypervisor by its embedder; `host-node` implements the usual ones. */

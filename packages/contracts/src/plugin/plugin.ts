@@ -17,6 +17,7 @@ import type { PagingStrategy } from '../roles/paging.ts'
 import type { ReclaimPolicy } from '../roles/reclaim.ts'
 import type { Scheduler } from '../roles/scheduler.ts'
 import type { Schema } from './schema.ts'
+import type { SwapBackend, SwapRequest } from '../host/swap.ts'
 import type { ThreadBackend } from '../host/threads.ts'
 
 /** Version of these contracts. A plugin for another one is refused before its code is imported. */
@@ -31,6 +32,8 @@ export interface HostContext {
   readonly threads?: ThreadBackend | undefined
   /** Absent, or no data of that name: it is generated when needed. */
   readonly prebuilt?: HostBackends['prebuilt']
+  /** Opens the host's back end of that kind; its path is relative to the file that configures the strategy. Absent: the host has none. */
+  readonly openSwap?: ((request: SwapRequest) => Promise<SwapBackend>) | undefined
 }
 
 /** For strategies that live as long as one VM. */
@@ -73,6 +76,8 @@ export interface StrategyDefinition<R extends Role = Role, Options = never> {
   /** Capabilities that another part of the stack must give. */
   readonly needs?: readonly Capability[]
   readonly gives?: readonly Capability[]
+  /** Devices that each VM gets if it has none of the kind and a package of its stack provides it, with the options' defaults. */
+  readonly brings?: readonly { readonly kind: string }[]
   /** Capabilities that must not be in the stack. */
   readonly conflicts?: readonly Capability[]
   readonly create: (

@@ -19,6 +19,10 @@ export interface ReclaimSubject {
   readonly maximumFrames: number
   /** Relative claim to memory under pressure. */
   readonly shares: number
+  /** VMs of one group may share frames with the same content. Absent: none with other VMs, since who shares can find out by the time that a write takes. */
+  readonly group?: string | undefined
+  /** What its guest can observe must not depend on memory pressure: no balloon is inflated. */
+  readonly isDeterministic: boolean
   /** The VM's devices by name: a balloon policy uses its balloon. */
   readonly devices: ReadonlyMap<string, Device>
 }
@@ -63,7 +67,7 @@ export interface MemoryUse extends FrameUsage {
 }
 
 /** How often policies are asked to `sample`: milliseconds of the host's time. */
-export const RECLAIM_PERIOD_MS = 1000
+export const RECLAIM_PERIOD_MS = 100
 /** How long a policy may take to answer `onPressure`; it is passed over then. Milliseconds. */
 export const RECLAIM_PATIENCE_MS = 30_000
 

@@ -17,14 +17,27 @@ import {
   ReclaimPolicy,
   Scheduler,
 } from '@nonroot/contracts'
-import type { DeviceContext, HostContext, IoModelContext, Roles, Role, Token, VmContext } from '@nonroot/contracts'
+import type {
+  DeviceContext,
+  HostContext,
+  IoModelContext,
+  Role,
+  Roles,
+  SwapBackend,
+  SwapRequest,
+  Token,
+  VmContext,
+} from '@nonroot/contracts'
 import { Container, ContainerModule } from 'inversify'
 import { RoundRobin } from '../scheduling/round-robin.ts'
 import { messageOf } from './plugin-load.ts'
 import type { DeviceLayer, Stack, StrategyLayer } from './stack.ts'
 
 /** What the kernel provides to strategies that live as long as the host. */
-export type HostServices = HostContext
+export interface HostServices extends Omit<HostContext, 'openSwap'> {
+  /** `HostContext.openSwap` for paths relative to `folder`. */
+  readonly openSwap?: (request: SwapRequest, folder: string) => Promise<SwapBackend>
+}
 
 /** What the kernel provides for one VM. Contexts are created per layer, so that claims, metrics and errors have its name. */
 export interface VmServices {
@@ -83,13 +96,14 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
   container.bind(Metrics).toConstantValue(services.metrics)
   container.bind(Log).toConstantValue(services.log)
   const context =
-    ({ role }: StrategyLayer) =>
+    ({ role, folder }: StrategyLayer) =>
     (hostMemory: HostMemory, metrics: Metrics, log: Log): HostContext => ({
       hostMemory,
       metrics: metrics.scope(role),
       log,
       threads: services.threads,
       prebuilt: services.prebuilt,
+      openSwap: services.openSwap && ((request) => services.openSwap!(request, folder)),
     })
   const create = (layers: readonly StrategyLayer[]): Promise<Map<string, unknown>> =>
     bindAll(

@@ -120,6 +120,10 @@ const reclaim = z
       .max(1_000_000)
       .optional()
       .meta({ description: 'relative claim to memory under pressure (default 1000)' }),
+    group: z.string().min(1).max(64).optional().meta({
+      description:
+        'VMs that name the same group may share equal pages; who shares can find out by the time that a write takes',
+    }),
   })
   .meta({ description: 'what reclaim may take of the VM' })
 

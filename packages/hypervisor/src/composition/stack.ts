@@ -193,6 +193,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     }
   }
   resolved.sort((left, right) => entries.indexOf(left.entry) - entries.indexOf(right.entry))
+  resolved.push(...(await broughtDevices(resolved, loaded, limitMs)))
   const first = [...errors]
   // What a failed package would have provided is not reported as missing.
   const loads = first.filter((error) => error.code !== 'device.unknown')
@@ -224,6 +225,39 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     devices: resolved.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
     layers,
   }
+}
+
+/** Devices that strategies bring, where the machine has none of the kind and exactly one package of the stack provides it. */
+async function broughtDevices(resolved: readonly Resolved[], loaded: Located, limitMs: number): Promise<Resolved[]> {
+  const brought: Resolved[] = []
+  for (const { entry, layer } of resolved) {
+    for (const { kind } of ('brings' in layer.definition && layer.definition.brings) || []) {
+      if ([...resolved, ...brought].some((other) => other.entry.kind === 'device' && other.entry.name === kind))
+        continue
+      const providers = new Set(resolved.map((item) => item.loaded).filter((item) => provides(item, kind)))
+      const [provider] = providers
+      if (!provider || providers.size > 1) continue
+      const device: Entry = { ...entry, kind: 'device', name: kind, raw: {} }
+      const definition = select(device, provider.plugin) as DeviceDefinition
+      const given = resolved.flatMap((item) => ('gives' in item.layer.definition && item.layer.definition.gives) || [])
+      // A machine without its transport (a paravirtual one) goes without.
+      if (!(definition.needs ?? []).every((need) => given.includes(need))) continue
+      const options = await parseOptions(device, definition.options, provider, loaded, limitMs)
+      const { name, version, folder } = provider.found
+      const from = { ...layer, thing: `${layer.thing}.${kind}`, package: { name, version, folder }, options }
+      brought.push({ entry: device, loaded: provider, layer: { ...from, name: freeName(kind, resolved), definition } })
+    }
+  }
+  return brought
+}
+
+const provides = ({ manifest }: LoadedPlugin, kind: string): boolean => providedBy(manifest, 'device').includes(kind)
+
+function freeName(kind: string, resolved: readonly Resolved[]): string {
+  const used = new Set(resolved.map(({ layer }) => 'name' in layer && layer.name))
+  let number = 0
+  while (used.has(`${kind}${number}`)) number++
+  return `${kind}${number}`
 }
 
 /** The name in the configuration, or its kind and the first free number. */

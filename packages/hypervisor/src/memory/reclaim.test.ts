@@ -186,14 +186,25 @@ describe('a reclaim policy', () => {
       filling(1600, (page) => page + 1),
       [swap],
     )
-    const vm = await hypervisor.createVm({ reclaim: { minimumFrames: 1200, shares: 7 } })
-    expect(swap.subjects).toMatchObject([
-      { minimumFrames: 1200, maximumFrames: (8 * MIB - 0x20000) / FRAME_SIZE, shares: 7 },
-    ])
+    const minimumFrames = hypervisor.hostMemory.freeFrames - 64
+    const vm = await hypervisor.createVm({ reclaim: { minimumFrames, shares: 7 } })
+    expect(swap.subjects).toMatchObject([{ minimumFrames, maximumFrames: (8 * MIB - 0x20000) / FRAME_SIZE, shares: 7 }])
     expect(await vm.run()).toMatchObject({
       state: 'crashed',
       reason: expect.stringContaining('nothing can be reclaimed') as string,
     })
+    await hypervisor.dispose()
+  })
+
+  it('VMs whose minimums the host cannot keep are refused', async () => {
+    const hypervisor = await hypervisorOf(() => HALT, [new Policy()])
+    const first = await hypervisor.createVm({ reclaim: { minimumFrames: 900 } })
+    const second = { name: 'db', reclaim: { minimumFrames: 61 } }
+    await expect(hypervisor.createVm(second)).rejects.toThrow(
+      'db would bring the minimums of all VMs to 3844 KiB, but the host has 3840 KiB for guests',
+    )
+    await first.dispose()
+    await (await hypervisor.createVm(second)).dispose()
     await hypervisor.dispose()
   })
 
@@ -261,7 +272,7 @@ describe('in time', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout'] }))
   afterEach(() => void vi.useRealTimers())
 
-  it('policies sample every second, with the figures of the host, and those that throw no more', async () => {
+  it('policies sample in their period, with the figures of the host, and those that throw no more', async () => {
     const [policy, broken] = [new Policy(), new Policy()]
     broken.sample = () => {
       broken.calls.push('sample')

@@ -1,6 +1,6 @@
 /** Calls the host's reclaim policies: periodically, and when a vCPU finds no free frame. */
 
-import { RECLAIM_PATIENCE_MS, RECLAIM_PERIOD_MS } from '@nonroot/contracts'
+import { FRAME_SIZE, formatSize, NonrootError, RECLAIM_PATIENCE_MS, RECLAIM_PERIOD_MS } from '@nonroot/contracts'
 import type {
   HostMemory,
   Log,
@@ -23,6 +23,9 @@ export class Reclaim {
   readonly #log: Log
   readonly #policies: ReclaimPolicy[]
   readonly #timer: ReturnType<typeof setInterval> | undefined
+  readonly #subjects = new Set<ReclaimSubject>()
+  /** The sum of their minimums. */
+  #promisedFrames = 0
   #relieving: Promise<string | undefined> | undefined
 
   constructor(host: HostMemory, policies: readonly ReclaimPolicy[], metrics: Metrics, log: Log) {
@@ -37,10 +40,27 @@ export class Reclaim {
     ;(this.#timer as { unref?: () => void }).unref?.()
   }
 
+  /** Throws `host.memory` if the VMs' minimums are more than the host has. */
   add(subject: ReclaimSubject): void {
+    const promised = this.#promisedFrames + subject.minimumFrames
+    const most = this.#host.totalFrames - this.reserve
+    if (subject.minimumFrames > 0 && promised > most) {
+      const [wanted, had] = [promised, most].map((frames) => formatSize(frames * FRAME_SIZE))
+      throw new NonrootError({
+        code: 'host.memory',
+        message: `${subject.name} would bring the minimums of all VMs to ${wanted}, but the host has ${had} for guests`,
+        thing: 'host.memory',
+        value: promised,
+        remedy: 'make host.memory larger, or reclaim.minimum of the VMs smaller',
+      })
+    }
+    this.#promisedFrames = promised
+    this.#subjects.add(subject)
     this.#each((policy) => policy.addSubject(subject))
   }
   remove(subject: ReclaimSubject): void {
+    if (!this.#subjects.delete(subject)) return
+    this.#promisedFrames -= subject.minimumFrames
     this.#each((policy) => policy.removeSubject(subject))
   }
 

@@ -66,8 +66,13 @@ export interface VmOptions<Console extends ConsoleBackend> {
   /** Its claim on processor time. Default: the stack's `schedule`, or weight 1, no cap, any processor. */
   readonly schedule?: Partial<Omit<Schedulable, 'vm' | 'vcpu'>>
   readonly tracer?: Tracer
-  /** What reclaim policies may take of it, in frames, and its relative claim. Default: the stack's `reclaim`, or all of it, 1000. */
-  readonly reclaim?: { readonly minimumFrames?: number; readonly maximumFrames?: number; readonly shares?: number }
+  /** What reclaim policies may take of it, in frames, its relative claim, and with whom it may share. Default: the stack's `reclaim`, or all of it, 1000, no sharing between VMs. */
+  readonly reclaim?: {
+    readonly minimumFrames?: number
+    readonly maximumFrames?: number
+    readonly shares?: number
+    readonly group?: string
+  }
 }
 
 export interface Hypervisor {
@@ -94,6 +99,11 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     log,
     threads: options.backends.threads,
     prebuilt: options.backends.prebuilt,
+    openSwap: ({ file, ...request }, folder) =>
+      options.backends.open('swap', {
+        ...request,
+        ...(file === undefined ? {} : { file: (options.resolvePath ?? join)(folder, file) }),
+      }),
   })
   const thread = new HostThread(0, parts.scheduler, options.pace ?? new EventLoopPace(), metrics.scope('scheduler'))
   const reclaim = new Reclaim(hostMemory, parts.reclaim, metrics.scope('reclaim'), log)
@@ -256,7 +266,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       },
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
-    subject = subjectOf(name, guestMemory, parts, bounds)
+    subject = subjectOf(name, guestMemory, parts, clock, bounds)
     reclaim.add(subject)
     nudge = () => vm.nudge()
     hold = (until) => vm.hold(until)
@@ -282,7 +292,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
   }
 }
 
-type ReclaimBounds = Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares'>
+type ReclaimBounds = Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares' | 'group'>
 
 /** What the embedder says, or else the configuration. */
 function boundsOf(
@@ -290,11 +300,12 @@ function boundsOf(
   wanted: VmOptions<never>['reclaim'] = {},
   frames: Pick<GuestFrames, 'size'>,
 ): ReclaimBounds {
-  const { minimum = 0, maximum = frames.size, shares = DEFAULT_SHARES } = config.reclaim ?? {}
+  const { minimum = 0, maximum = frames.size, shares = DEFAULT_SHARES, group } = config.reclaim ?? {}
   return {
     minimumFrames: wanted.minimumFrames ?? minimum / FRAME_SIZE,
     maximumFrames: wanted.maximumFrames ?? Math.min(maximum, frames.size) / FRAME_SIZE,
     shares: wanted.shares ?? shares,
+    group: wanted.group ?? group,
   }
 }
 
@@ -303,6 +314,7 @@ function subjectOf(
   name: string,
   frames: GuestFrames,
   { paging, io, devices }: VmParts,
+  clock: KernelClock,
   bounds: ReclaimBounds,
 ): ReclaimSubject {
   return {
@@ -310,6 +322,7 @@ function subjectOf(
     frames,
     takeAccessed: (address) => paging.takeAccessed?.(address),
     ...bounds,
+    isDeterministic: clock.kind === 'deterministic',
     devices: new Map([...io.flatMap((model) => [...(model.devices ?? [])]), ...devices]),
   }
 }

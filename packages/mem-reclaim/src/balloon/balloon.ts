@@ -1,0 +1,128 @@
+/** Ballooning: the guest chooses what it can do without. Its statistics say how much it is asked for. */
+
+import { FRAME_SIZE } from '@nonroot/contracts'
+import type { Balloon, Counter, Metrics } from '@nonroot/contracts'
+import type { Member } from '../member.ts'
+import { mib } from '../member.ts'
+import type { Taken, Technique } from '../technique.ts'
+
+/** What is left to the guest of the memory that it calls available: part of its total, and at least so many bytes. */
+const MARGIN_PART = 1 / 16
+const MARGIN_BYTES = 8 * 2 ** 20
+/** A guest that makes no progress for so long is asked no further. Milliseconds. */
+const PATIENCE_MS = 500
+const POLL_MS = 10
+/** A guest gives pages first that it never used, and for which the host has no frame: it is asked again, for more. */
+const ROUNDS = 16
+
+/** A VM's balloon, and what was asked of it. */
+interface Held {
+  readonly balloon: Balloon
+  /** Frames that came back when it was inflated. */
+  gained: number
+  /** What an operator wants it to hold at least. */
+  floor: number
+}
+
+export class Ballooning implements Technique {
+  readonly name = 'balloon'
+  readonly #held = new Map<Member, Held>()
+  readonly #taken: Counter
+  readonly #returned: Counter
+  readonly #refused: Counter
+
+  constructor(metrics: Metrics) {
+    const own = metrics.scope('balloon')
+    this.#taken = own.counter('taken', 'frames that came back because balloons were inflated', 'frames')
+    this.#returned = own.counter('returned', 'frames that balloons were told to give back to their guests', 'frames')
+    this.#refused = own.counter('refused', 'times that a guest gave less than it was asked for')
+  }
+
+  add(member: Member): void {
+    if (member.balloon) this.#held.set(member, { balloon: member.balloon, gained: 0, floor: 0 })
+  }
+  remove(member: Member): void {
+    this.#held.delete(member)
+  }
+
+  async take(member: Member, wanted: number): Promise<Taken> {
+    const held = this.#held.get(member)
+    if (!held) return { frames: 0, reason: `${member.name} has no balloon` }
+    // What a balloon does is seen by its guest.
+    if (member.subject.isDeterministic)
+      return { frames: 0, reason: `${member.name} has a deterministic clock, so its balloon stays as it is` }
+    const before = member.frames.residentFrames
+    const came = (): number => before - member.frames.residentFrames
+    let reason: string | undefined
+    let step = wanted
+    for (let round = 0; round < ROUNDS && came() < wanted && reason === undefined; round++) {
+      reason = await this.#inflate(member, held.balloon, step)
+      step *= 2
+    }
+    const frames = Math.max(0, came())
+    held.gained += frames
+    this.#taken.value += frames
+    if (frames >= wanted) return { frames }
+    this.#refused.value++
+    return { frames, reason: reason ?? `${member.name}'s guest gave ${mib(frames)} of ${mib(wanted)}` }
+  }
+
+  /** Why there is no more to be had; undefined if the guest did as asked. */
+  async #inflate(member: Member, balloon: Balloon, step: number): Promise<string | undefined> {
+    const { name, frames } = member
+    const statistics = await within(balloon.statistics(), PATIENCE_MS)
+    const available = statistics?.availableBytes ?? statistics?.freeBytes
+    if (available === undefined) return `${name}'s guest does not answer for its balloon`
+    const margin = Math.max(MARGIN_BYTES, (statistics?.totalBytes ?? frames.size) * MARGIN_PART)
+    const room = Math.floor((available - margin) / FRAME_SIZE)
+    if (room <= 0) return `${name}'s guest has no memory to spare`
+    // Even if all that it gives has frames, it keeps its minimum.
+    const target = balloon.actualFrames + Math.min(step, room, member.spareFrames)
+    if (target === balloon.actualFrames) return `${name} is at its minimum`
+    balloon.setTarget(target)
+    let [last, waitedMs] = [balloon.actualFrames, 0]
+    while (balloon.actualFrames < target && waitedMs < PATIENCE_MS) {
+      await sleep(POLL_MS)
+      waitedMs += POLL_MS
+      if (balloon.actualFrames > last) [last, waitedMs] = [balloon.actualFrames, 0]
+    }
+    if (balloon.actualFrames >= target) return undefined
+    // It must not continue later, when the memory is no longer needed.
+    balloon.setTarget(balloon.actualFrames)
+    return `${name}'s guest inflates its balloon no further`
+  }
+
+  relax(frames: number): void {
+    const inflated = [...this.#held.values()].filter(({ balloon, floor }) => balloon.targetFrames > floor)
+    for (const held of inflated) {
+      const { balloon, floor } = held
+      const back = Math.min(Math.ceil(frames / inflated.length), balloon.targetFrames - floor)
+      balloon.setTarget(balloon.targetFrames - back)
+      this.#returned.value += back
+    }
+  }
+
+  /** The operator's wish: it holds so many frames at least. False: there is no balloon. */
+  hold(member: Member, frames: number): boolean {
+    const held = this.#held.get(member)
+    if (!held) return false
+    held.floor = frames
+    held.balloon.setTarget(frames)
+    return true
+  }
+
+  heldFrames(member: Member): number {
+    const held = this.#held.get(member)
+    if (!held) return 0
+    held.gained = Math.min(held.gained, held.balloon.actualFrames)
+    return held.gained
+  }
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms))
+
+async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  let timeout: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<undefined>((resolve) => void (timeout = setTimeout(() => resolve(undefined), ms)))
+  return Promise.race([promise, late]).finally(() => clearTimeout(timeout))
+}

@@ -1,0 +1,34 @@
+/** A VM as the techniques see it. */
+
+import { Balloon, FRAME_SIZE } from '@nonroot/contracts'
+import type { GuestFrames, ReclaimSubject } from '@nonroot/contracts'
+import { Pages } from './pages.ts'
+
+export class Member {
+  readonly subject: ReclaimSubject
+  readonly frames: GuestFrames
+  readonly pages: Pages
+  readonly balloon: Balloon | undefined
+  /** Part of its resident pages that the guest uses, as sampled: 0 to 1. Until the first sample, all of them. */
+  activePart = 1
+
+  constructor(subject: ReclaimSubject) {
+    this.subject = subject
+    this.frames = subject.frames
+    this.pages = new Pages(subject.frames)
+    this.balloon = [...subject.devices.values()]
+      .map(({ offers }) => offers?.get(Balloon) as Balloon | undefined)
+      .find((balloon) => balloon !== undefined)
+  }
+
+  get name(): string {
+    return this.subject.name
+  }
+
+  /** Frames that may be taken before it is at its minimum. */
+  get spareFrames(): number {
+    return Math.max(0, this.frames.residentFrames - this.subject.minimumFrames)
+  }
+}
+
+export const mib = (frames: number): string => `${Math.round((frames * FRAME_SIZE) / 2 ** 20)} MiB`
