@@ -19,14 +19,14 @@ export function updateMode(core: Core): void {
   const cs = core.get32(CS + SEG.attributes)
   const long = (core.get32(S.efer) & EFER.lma) !== 0
   const v86 = (flags & FLAG.VM) !== 0 && (cr0 & CR0.pe) !== 0
-  const user = core.get32(S.cpl) === 3
+  const cpl = core.get32(S.cpl)
 
   const code = long && cs & RIGHTS.long ? 2 : cs & RIGHTS.big ? 1 : 0
   let mode: number = code
   if (code !== 2 && core.get32(SS + SEG.attributes) & RIGHTS.big) mode |= MODE.stack32
   if (v86) mode |= MODE.v86
   else if (cr0 & CR0.pe) mode |= MODE.protectedMode
-  if (user) mode |= MODE.user
+  if (cpl !== 0) mode |= MODE.user
   if (long) mode |= MODE.longMode
   if (cr0 & (CR0.em | CR0.ts)) mode |= MODE.noX87
   if (cr0 & (CR0.em | CR0.ts) || !(cr4 & CR4.osfxsr)) mode |= MODE.noSse
@@ -40,7 +40,7 @@ export function updateMode(core: Core): void {
   core.set32(S.csBase + 4, 0)
   updateBank(core)
 
-  const alignment = user && (flags & FLAG.AC) !== 0 && (cr0 & CR0.am) !== 0
+  const alignment = cpl === 3 && (flags & FLAG.AC) !== 0 && (cr0 & CR0.am) !== 0
   if (alignment !== core.paging.alignmentCheck) {
     core.paging.alignmentCheck = alignment
     core.set32(QUICK_FILL, quickFillOf(core))

@@ -26,7 +26,7 @@ const iopl = (b: SemanticsBuilder): Value => b.and(b.shrU(flags(b), 12), 3)
 const needIoPrivilege = (b: SemanticsBuilder): void => b.raiseIf(b.gtU(b.slot(S.cpl, 'i32'), iopl(b)), VECTOR.GP)
 /** SGDT, SIDT, SLDT, SMSW and STR under CR4.UMIP. */
 const needUmip = (b: SemanticsBuilder): void =>
-  b.raiseIf(b.and(b.eq(b.slot(S.cpl, 'i32'), 3), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.umip), 0)), VECTOR.GP)
+  b.raiseIf(b.and(notKernel(b), b.ne(b.and(b.slot(S.cr4, 'i32'), CR4.umip), 0)), VECTOR.GP)
 /** Returns to the run loop after this instruction if an event is pending. */
 function attend(b: SemanticsBuilder): void {
   b.ifUnlikely(b.slot(S.attention, 'i32'), () => {
@@ -458,25 +458,14 @@ const calls: Record<string, Semantics> = {
 
 // ------------------------------------------------------------------
 
-/** The decoder lets CPL 3 not come here; CPL 1 and 2 it does not tell from 0. */
-const privileged =
-  (semantics: Semantics): Semantics =>
-  (b, ...operands) => {
-    const { cpl, cplFault } = b.instruction.row.attributes
-    if (cpl === 0 && b.codeSize !== 64) b.raiseIf(notKernel(b), cplFault === 'ud' ? VECTOR.UD : VECTOR.GP)
-    semantics(b, ...operands)
-  }
-
-export const system: Record<string, Semantics> = Object.fromEntries(
-  Object.entries({
-    ...segments,
-    ...registers,
-    ...interruptFlag,
-    ...ports,
-    ...machine,
-    ...shadowStacks,
-    ...vmx,
-    ...extendedState,
-    ...calls,
-  }).map(([key, semantics]) => [key, privileged(semantics)]),
-)
+export const system: Record<string, Semantics> = {
+  ...segments,
+  ...registers,
+  ...interruptFlag,
+  ...ports,
+  ...machine,
+  ...shadowStacks,
+  ...vmx,
+  ...extendedState,
+  ...calls,
+}

@@ -8,7 +8,7 @@ export const MODE = {
   stack32: 1 << 2,
   /** Protected mode (CR0.PE) and not virtual-8086. */
   protectedMode: 1 << 3,
-  /** CPL is 3. */
+  /** CPL is not 0: privileged instructions raise. */
   user: 1 << 4,
   /** EFER.LMA: long mode, including compatibility mode. */
   longMode: 1 << 5,

@@ -1,7 +1,9 @@
 /** System instructions in small pieces of code on a bare machine, the expected state beside each. Code is assembled by tools/assemble.ts. */
 import { beforeEach, describe, expect, it } from 'vitest'
+import { updateMode } from '../control/update-mode.ts'
 import { asm } from '../testing/asm.ts'
 import { BareMetal, PLACE, SELECTOR } from '../testing/bare-metal.ts'
+import { NO_HOOKS } from '../testing/no-hooks.ts'
 import { RAX, RBX, RCX, RDX, RSI, S, SEGMENT } from '../state/layout.ts'
 import { FLAG } from '../state/register-bits.ts'
 import { MODE } from '../state/mode.ts'
@@ -120,7 +122,7 @@ describe('control registers', () => {
 
 describe('privilege', () => {
   beforeEach(() => m.enter('long', 3))
-  it.each([
+  const PRIVILEGED: [string, number[]][] = [
     ['hlt', asm(64, 'hlt')],
     ['cli', asm(64, 'cli')],
     ['sti', asm(64, 'sti')],
@@ -136,7 +138,17 @@ describe('privilege', () => {
     ['out', asm(64, 'out 0x80, al')],
     ['mov dr7', asm(64, 'mov dr7, rax')],
     ['sysret', asm(64, 'sysretq')],
-  ])('#GP(0) at CPL 3: %s', (_name, code) => expect(faultOf(code)).toEqual([GP, 0]))
+  ]
+  it.each(PRIVILEGED)('#GP(0) at CPL 3: %s', (_name, code) => expect(faultOf(code)).toEqual([GP, 0]))
+  it.each(PRIVILEGED)('and at CPL 1, which has supervisor pages: %s', (_name, code) => {
+    m.enter('long')
+    m.core.set32(S.cpl, 1)
+    updateMode(m.core)
+    const seen: number[] = []
+    m.core.hooks = { ...NO_HOOKS, exception: (vector, errorCode) => (seen.push(vector, errorCode), true) }
+    m.run(code)
+    expect(seen).toEqual([GP, 0])
+  })
   it('CLAC is #UD at CPL 3', () => expect(faultOf(asm(64, 'clac'))).toEqual([UD, 0]))
   it('UMIP', () => {
     m.core.set64(S.cr4, 0xea0n)
