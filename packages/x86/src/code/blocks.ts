@@ -47,6 +47,14 @@ function inShadow({ row: { attributes } }: Instruction, asksFirst: boolean): 'un
   return attributes.flow === 'conditional' || attributes.flow === 'jump' ? 'underShadow' : 'alone'
 }
 
+/** Owner of code that is made from guest memory elsewhere, by a binary translator. */
+export interface CodeWatcher {
+  /** Bytes of a watched page, all on one page, were or will be written. */
+  written(host: number, length: number): void
+  /** All blocks were dropped, and nothing is watched any more. */
+  reset(): void
+}
+
 /** Translates the next page for fetching: its HPA, or -1 with the fault raised. */
 export type FetchNextPage = () => number
 
@@ -75,6 +83,7 @@ export class BlockCache implements CodeTracker {
   #candidate: { record: number; instruction: Instruction } | undefined
   /** Runs after which a block is reported hot; 0: never. */
   hotness = HOT
+  watcher: CodeWatcher | undefined
   /** Counts for statistics. */
   decoded = 0
   dropped = 0
@@ -129,7 +138,18 @@ export class BlockCache implements CodeTracker {
         if (compiled.extents.some(({ start, end }) => start < to && end > from)) this.#dropCompiled(compiled)
       }
       for (const block of this.#pages.blocksIn(page, from, to)) this.#drop(block)
+      if (this.#pages.isWatched(page)) this.watcher?.written(page * 0x1000 + from, to - from)
     }
+  }
+
+  /** Tells `watcher` of writes to these bytes, which lie on one page, until `unwatch` of the page or `reset`. */
+  watch(host: number, length: number): void {
+    const had = this.#pages.hasCode(host)
+    this.#pages.watch(host, length)
+    if (!had) dropWriteTags(this.#core, (host & -4096) >>> 0)
+  }
+  unwatch(host: number): void {
+    this.#pages.unwatch(host)
   }
 
   /**
@@ -184,6 +204,7 @@ export class BlockCache implements CodeTracker {
     this.#trappedRows.clear()
     this.#free = this.#arena
     this.#clearTable()
+    this.watcher?.reset()
   }
 
   /**

@@ -40,3 +40,16 @@ it('the count of holders tells of every processor that has code of a frame, once
   other.clear()
   expect([...holders]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
 })
+
+it('a watched page has code until it is watched no more, with blocks or without', () => {
+  const holders = new Uint16Array(8)
+  const pages = new CodePages(new Uint8Array(8), holders)
+  const host = PAGE * 0x1000
+  pages.watch(host + 0x100, 16)
+  pages.add(block(0))
+  pages.remove(block(0))
+  expect([pages.hasCode(host), pages.isCode(PAGE, 0x100, 0x101), pages.isCode(PAGE, 0x110, 0x118)]).toEqual([true, true, false])
+  expect([pages.isWatched(PAGE), holders[PAGE]]).toEqual([true, 1])
+  pages.unwatch(host)
+  expect([pages.hasCode(host), pages.isWatched(PAGE), holders[PAGE]]).toEqual([false, false, 0])
+})

@@ -17,6 +17,8 @@ interface Page {
   readonly granules: Uint8Array
   /** Writes to its code since code was last decoded from it. */
   hits: number
+  /** Somebody else made code from it (`watch`). */
+  watched: boolean
 }
 
 /** Within a page; a small integer, which maps hash fast. */
@@ -61,6 +63,22 @@ export class CodePages {
   mark(host: number, length: number): void {
     const { granules } = this.#pages.get(host >>> 12)!
     granules.fill(1, (host & 0xfff) >>> GRANULE_BITS, (((host & 0xfff) + length - 1) >>> GRANULE_BITS) + 1)
+  }
+  /** Treats bytes of a page as code until `unwatch`. */
+  watch(host: number, length: number): void {
+    const page = this.#page(host >>> 12)
+    page.watched = true
+    page.hits = 0
+    this.mark(host, length)
+  }
+  unwatch(host: number): void {
+    const page = this.#pages.get(host >>> 12)
+    if (!page?.watched) return
+    page.watched = false
+    this.#forgetIfEmpty(host >>> 12, page)
+  }
+  isWatched(frame: number): boolean {
+    return this.#pages.get(frame)?.watched === true
   }
   remove(block: Block): void {
     const { host, mode, nextPage } = block
@@ -108,15 +126,15 @@ export class CodePages {
   #page(frame: number): Page {
     let page = this.#pages.get(frame)
     if (!page) {
-      page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS), hits: 0 }
+      page = { blocks: new Map(), reaching: new Set(), granules: new Uint8Array(0x1000 >>> GRANULE_BITS), hits: 0, watched: false }
       this.#pages.set(frame, page)
       this.#hasCode[frame] = 1
       Atomics.add(this.#holders, frame, 1)
     }
     return page
   }
-  #forgetIfEmpty(frame: number, { blocks, reaching }: Page): void {
-    if (blocks.size || reaching.size) return
+  #forgetIfEmpty(frame: number, { blocks, reaching, watched }: Page): void {
+    if (blocks.size || reaching.size || watched) return
     this.#pages.delete(frame)
     this.#hasCode[frame] = 0
     Atomics.sub(this.#holders, frame, 1)

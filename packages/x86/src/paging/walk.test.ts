@@ -436,6 +436,7 @@ describe("faults of the guest's own tables, for hooks that ask for them", () => 
     ['leaves it to the guest', () => WALK_FAULT.guest, FAULT],
     ['left', () => WALK_FAULT.left, ABANDONED],
     ['says it is a device', () => WALK_FAULT.device, DEVICE],
+    ['gives code', () => ((machine.core.paging.frame = 7), WALK_FAULT.code), 0x7000],
   ])('the hook %s', (_name, answer, page) => {
     asking(answer)
     path4(0n)

@@ -45,6 +45,10 @@ function walkAsking(core: Core, p: PagingState, low: number, high: number, acces
         continue
       case WALK_FAULT.device:
         return DEVICE
+      case WALK_FAULT.code:
+        p.level = 1
+        p.isGlobal = p.writable = false
+        return p.frame << 12
       case WALK_FAULT.left:
         return ABANDONED
       default:

@@ -29,8 +29,11 @@ export const SECOND_STAGE = {
 } as const
 export type SecondStageAnswer = (typeof SECOND_STAGE)[keyof typeof SECOND_STAGE]
 
-/** Answers of a hardware root's owner to a page fault: as above, or that the fault is the guest's (`errorCode` is set). */
-export const WALK_FAULT = { ...SECOND_STAGE, guest: 3 } as const
+/**
+ * Answers of a hardware root's owner to a page fault: as above, that the fault is the guest's (`errorCode` is set), or, of a fetch alone, that code is
+ * fetched from host memory which no table maps.
+ */
+export const WALK_FAULT = { ...SECOND_STAGE, guest: 3, code: 4 } as const
 export type WalkFaultAnswer = (typeof WALK_FAULT)[keyof typeof WALK_FAULT]
 
 /** Interruption types. (SDM Vol. 3C, "Format of the VM-Entry Interruption-Information Field") */
@@ -106,7 +109,8 @@ export interface Hooks {
   pageModified?(physical: number): boolean
   /**
    * A page fault in a walk under a hardware root, or with `paging.hooksFaults` set, during any access, including implicit ones. Its code is in
-   * `paging.errorCode`; `access` is a sum of ACCESS. For `device` the hook stores the physical page in `paging.frame`.
+   * `paging.errorCode`; `access` is a sum of ACCESS. For `device` the hook stores the physical page in `paging.frame`, for `code` the
+   * host's.
    */
   walkFault?(low: number, high: number, access: number): WalkFaultAnswer
   /** With a hardware root: reads words at a guest-physical address, all ones where there is no memory. */
