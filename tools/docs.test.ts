@@ -77,6 +77,7 @@ describe('shipped stacks', () => {
         .filter((layer, index) => JSON.stringify(layer) !== JSON.stringify(base[index]))
         .map((layer) => layer.place)
     expect(await changed('kvm-like-shadow.yaml')).toEqual(['paging'])
+    expect(await changed('full-virtualisation.yaml')).toEqual(['cpu', 'paging'])
     expect(await changed('bare-pc.yaml')).toEqual(['abi'])
   })
 })

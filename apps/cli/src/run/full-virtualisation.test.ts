@@ -1,0 +1,56 @@
+/** The stack of full virtualisation from outside: guests of ours always; Debian with NONROOT_DEBIAN=1, as in debian.test.ts. */
+
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { spawnCli } from '../testing/cli.ts'
+
+const path = (name: string): string => fileURLToPath(new URL(`../../../../${name}`, import.meta.url))
+const stack = path('stacks/full-virtualisation.yaml')
+const hello = path('guests/hello/hello.elf')
+const demo = path('guests/demo/demo.elf')
+const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
+const common = ['run', stack, '--network', 'none', '--memory', '64M']
+
+const countedIn = (err: string): Readonly<Record<string, number>> => {
+  const { metrics } = JSON.parse(err) as { metrics: { name: string; value: number }[] }
+  return Object.fromEntries(metrics.map(({ name, value }) => [name, value]))
+}
+
+describe('full virtualisation', { timeout: 60_000 }, () => {
+  it('interprets a 32-bit kernel', async () => {
+    const { status, out, err } = await spawnCli([...common, '--kernel', hello, '--stats=json'])
+    expect({ status, out }).toEqual({ status: 33, out: 'hello\n' })
+    const counted = countedIn(err)
+    expect(counted['vcpu0.translator.blocks']).toBe(0)
+    expect(counted['vcpu0.instructions.interpreted']).toBeGreaterThan(10)
+  })
+
+  it('translates a 64-bit kernel, whose checks all pass', async () => {
+    const { status, out, err } = await spawnCli([...common, '--kernel', demo, '--stats=json'])
+    expect(out).toMatch(/28 checks, 0 failed/)
+    expect(status).toBe(0)
+    const counted = countedIn(err)
+    expect(counted['vcpu0.translator.blocks']).toBeGreaterThan(100)
+    expect(counted['vcpu0.instructions.translated']).toBeGreaterThan(1_000_000)
+    expect(counted['vcpu0.instructions.interpreted']).toBeLessThan(100_000)
+  })
+
+  it.each([
+    { what: 'a second stage', set: 'stack.paging.strategy=ept', says: /needs secondStage/ },
+    { what: 'tables of its own', set: 'stack.paging.strategy=direct', says: /needs pvEntry/ },
+  ])('is refused with $what, and says why', async ({ set, says }) => {
+    const { status, err } = await spawnCli([...common, '--set', set, '--kernel', hello])
+    expect(status).toBe(2)
+    expect(err).toMatch(says)
+  })
+})
+
+describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian, translated', { timeout: 900_000 }, () => {
+  it('runs a command and returns its status', async () => {
+    const words = ['sh', '-c', 'echo in the guest; exit 7']
+    const result = await spawnCli(['run', stack, '--timeout', '12m', '--', ...words], { env })
+    expect([result.status, result.out]).toEqual([7, 'in the guest\n'])
+  })
+})

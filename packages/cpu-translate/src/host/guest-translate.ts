@@ -1,0 +1,53 @@
+/**
+ * Translates guest-virtual to guest-physical addresses by the guest's own tables, without side effects or permission checks: for hypercalls,
+ * emulation and debuggers.
+ */
+
+import { CR4 } from '@nonroot/x86'
+import type { GuestMemory, GuestPagingState } from '@nonroot/contracts'
+
+const ADDRESS = 0xff_ffff_f000n
+const PRESENT = 1n
+const LARGE = 0x80n
+
+export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, address: bigint): number | undefined {
+  switch (paging.format) {
+    case 'none':
+      return Number(address & 0xffff_ffffn)
+    case 'legacy32': {
+      const directory = memory.readU32(Number(paging.cr3 & 0xffff_f000n) + Number((address >> 22n) & 0x3ffn) * 4)
+      if (directory === undefined || !(directory & 1)) return undefined
+      if (directory & 0x80 && paging.cr4 & CR4.pse) {
+        return (
+          ((directory >>> 13) & 0xff) * 0x1_0000_0000 + ((directory & 0xffc0_0000) >>> 0) + Number(address & 0x3f_ffffn)
+        )
+      }
+      const entry = memory.readU32(((directory & ~0xfff) >>> 0) + Number((address >> 12n) & 0x3ffn) * 4)
+      return entry === undefined || !(entry & 1) ? undefined : ((entry & ~0xfff) >>> 0) + Number(address & 0xfffn)
+    }
+    case 'pae': {
+      const pdpte = memory.readU64(Number(paging.cr3 & 0xffff_ffe0n) + Number((address >> 30n) & 3n) * 8)
+      return pdpte === undefined || !(pdpte & PRESENT) ? undefined : walk(memory, pdpte & ADDRESS, address, 2)
+    }
+    case 'fourLevel':
+      return walk(memory, paging.cr3 & ADDRESS, address, 4)
+    case 'fiveLevel':
+      return walk(memory, paging.cr3 & ADDRESS, address, 5)
+  }
+}
+
+/** Entries of eight bytes. */
+function walk(memory: GuestMemory, root: bigint, address: bigint, levels: number): number | undefined {
+  let table = root
+  for (let level = levels; level > 0; level--) {
+    const shift = BigInt(12 + (level - 1) * 9)
+    const entry = memory.readU64(Number(table + ((address >> shift) & 0x1ffn) * 8n))
+    if (entry === undefined || !(entry & PRESENT)) return undefined
+    if (level === 1 || (level <= 3 && entry & LARGE)) {
+      const inside = (1n << shift) - 1n
+      return Number((entry & ADDRESS & ~inside) | (address & inside))
+    }
+    table = entry & ADDRESS
+  }
+  return undefined
+}

@@ -1,0 +1,65 @@
+/** Which guest instruction each instruction of the cache stands for: what makes exceptions precise. @hot */
+
+/** What the monitor does when translated code stops here. Everywhere the guest's state is that before the instruction at the point's RIP. */
+export const POINT = {
+  /** A copy: an exception is the guest's, or that of an instruction that it may not execute itself. */
+  copy: 0,
+  callOut: 1,
+  /** The end of a block: the RIP is that of its successor, which is looked up once. */
+  exit: 2,
+  return: 3,
+  indirect: 4,
+} as const
+
+export class Points {
+  /** By offset in the cache: the number of its point, plus 1. */
+  readonly #at: Int32Array
+  #low = new Int32Array(1 << 14)
+  #high = new Int32Array(1 << 14)
+  #kind = new Uint8Array(1 << 14)
+  count = 0
+
+  constructor(bytes: number) {
+    this.#at = new Int32Array(bytes)
+  }
+
+  add(offset: number, kind: number, low: number, high: number): void {
+    const n = this.count++
+    if (n === this.#low.length) this.#grow()
+    this.#low[n] = low
+    this.#high[n] = high
+    this.#kind[n] = kind
+    this.#at[offset] = n + 1
+  }
+  change(offset: number, kind: number, low: number, high: number): void {
+    const n = this.find(offset)
+    this.#low[n] = low
+    this.#high[n] = high
+    this.#kind[n] = kind
+  }
+  /** -1: no instruction begins there. */
+  find(offset: number): number {
+    return (this.#at[offset] ?? 0) - 1
+  }
+  kind(point: number): number {
+    return this.#kind[point]!
+  }
+  low(point: number): number {
+    return this.#low[point]!
+  }
+  high(point: number): number {
+    return this.#high[point]!
+  }
+  clear(used: number): void {
+    this.#at.fill(0, 0, used)
+    this.count = 0
+  }
+
+  #grow(): void {
+    const grow = <T extends Int32Array | Uint8Array>(old: T, fresh: T): T => (fresh.set(old), fresh)
+    const size = this.count * 2
+    this.#low = grow(this.#low, new Int32Array(size))
+    this.#high = grow(this.#high, new Int32Array(size))
+    this.#kind = grow(this.#kind, new Uint8Array(size))
+  }
+}

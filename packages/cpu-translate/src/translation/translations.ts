@@ -1,0 +1,263 @@
+/**
+ * The translation cache: code in host frames that no table maps. Translated code is fetched from a range of addresses that the processor is given
+ * frames for when it fetches, and only then; data accesses to the same range find what the guest's own tables have there. @hot
+ */
+
+import { NonrootError } from '@nonroot/contracts'
+import type { Counter, HostMemory, Hpa, Metrics } from '@nonroot/contracts'
+import { EXIT, fetchPage, S } from '@nonroot/x86'
+import type { Core, Processor } from '@nonroot/x86'
+import { CodePages, keyOf, type CodePage, type TranslatedBlock } from './code-pages.ts'
+import { putJump, STUB, TRAP } from './encode.ts'
+import { POINT, Points } from './points.ts'
+import { Translator, WORST_BLOCK } from './translator.ts'
+
+const FRAME = 4096
+/** Upper halves of the addresses where the cache may be: a gap of Linux's address space first. One root entry each. */
+const FIRST_PLACE = 0xffff_8000 | 0
+const PLACE_STEP = 1 << 7
+const PLACES = 128
+/** Single addresses that are checked; more than that: all. */
+const MOST_ADDRESSES = 32
+
+type Check = 'none' | 'notGlobal' | 'all'
+
+export class Translations {
+  /** The guest uses the addresses of the cache: another range, before translated code runs again. */
+  mustMove = false
+  readonly points: Points
+  readonly pages = new CodePages()
+  readonly #processor: Processor
+  readonly #core: Core
+  readonly #host: HostMemory
+  /** Frames of the cache, in one piece. */
+  readonly #start: number
+  readonly #size: number
+  readonly #translator: Translator
+  readonly #entries = new Map<number, number>()
+  #place = 0
+  #used = 0
+  #check: Check = 'none'
+  readonly #addresses: bigint[] = []
+
+  readonly #blocks: Counter
+  readonly #instructions: Counter
+  readonly #dropped: Counter
+  readonly #flushes: Counter
+  readonly #links: Counter
+  readonly #moves: Counter
+  readonly #checks: Counter
+
+  constructor(processor: Processor, host: HostMemory, metrics: Metrics, size: number) {
+    this.#processor = processor
+    this.#core = processor.core
+    this.#host = host
+    this.#size = size
+    this.points = new Points(size)
+    const start = host.allocateFrames(size / FRAME)
+    if (start === undefined)
+      throw new NonrootError({
+        code: 'host.memory',
+        message: `host memory has no ${size >>> 20} MiB in one piece left for a translation cache`,
+        thing: 'host.memory',
+        remedy: 'make host.memory larger, or translationCacheMiB of stack.cpu smaller',
+      })
+    this.#start = start
+    this.#translator = new Translator(host.bytes, start, this.points, (low, high) => this.#known(low, high))
+    this.#blocks = metrics.counter('blocks', 'blocks of kernel code translated')
+    this.#instructions = metrics.counter('instructions', 'guest instructions translated')
+    this.#dropped = metrics.counter('dropped', 'translated blocks dropped: overwritten, or mapped elsewhere')
+    this.#flushes = metrics.counter('flushes', 'times that the cache was full and was emptied')
+    this.#links = metrics.counter('links', 'exits of blocks that became jumps to their successors')
+    this.#moves = metrics.counter('moves', "times that the cache left addresses of the guest's")
+    this.#checks = metrics.counter('checks', 'code pages looked up again after the guest flushed translations')
+    processor.blocks.watcher = { written: (at, length) => this.#written(at, length), reset: () => this.#watchAgain() }
+  }
+
+  get used(): number {
+    return this.#used
+  }
+
+  // --- the range of addresses ---
+
+  get #high(): number {
+    return (FIRST_PLACE + this.#place * PLACE_STEP) | 0
+  }
+  contains(low: number, high: number): boolean {
+    return high === this.#high && low >>> 0 < this.#size
+  }
+  /** Number of the frame at an address of the range. */
+  frameAt(low: number): number {
+    return (this.#start + (low >>> 0)) >>> 12
+  }
+  /** RIP becomes the address of an offset. */
+  enter(offset: number): void {
+    this.#core.set32(S.rip, offset)
+    this.#core.set32(S.rip + 4, this.#high)
+  }
+  /** The point at RIP, which is in the cache; -1 none. */
+  pointAtRip(): number {
+    const core = this.#core
+    const low = core.get32(S.rip)
+    return this.contains(low, core.get32(S.rip + 4)) ? this.points.find(low) : -1
+  }
+  /** RIP becomes the guest's. */
+  leaveAt(point: number): void {
+    this.#core.set32(S.rip, this.points.low(point))
+    this.#core.set32(S.rip + 4, this.points.high(point))
+  }
+
+  // --- lookup ---
+
+  #known(low: number, high: number): number {
+    return this.#entries.get(keyOf(low, high)) ?? -1
+  }
+  /** Offset of the translation of kernel code at an address, made if there is none; -1 if it cannot be fetched now. */
+  at(low: number, high: number): number {
+    const known = this.#known(low, high)
+    if (known >= 0) return known
+    const page = this.#page(low, high)
+    if (!page) return -1
+    if (this.#used + WORST_BLOCK > this.#size) {
+      this.flush()
+      this.#flushes.value++
+      return this.at(low, high)
+    }
+    const block = this.#translator.translate(page, low, this.#used)
+    this.#used = block.end
+    page.blocks.add(block)
+    for (const entry of block.entries) this.#entries.set(keyOf(entry.low, entry.high), entry.offset)
+    this.#processor.blocks.watch(page.host + block.from, block.to - block.from)
+    this.#changed(block.start, block.end - block.start)
+    this.#blocks.value++
+    this.#instructions.value += this.#translator.instructions
+    return block.start
+  }
+  /** The exit at a point becomes a jump, once its successor is there: offset of that, -1 if it cannot be fetched now. */
+  link(point: number): number {
+    const offset = this.#core.get32(S.rip)
+    const flushes = this.#flushes.value
+    const target = this.at(this.points.low(point), this.points.high(point))
+    if (target < 0 || this.#flushes.value !== flushes) return target
+    putJump(this.#host.bytes, this.#start, offset, target)
+    this.#changed(offset, STUB)
+    this.#links.value++
+    return target
+  }
+
+  #page(low: number, high: number): CodePage | undefined {
+    const host = this.#fetch(low, high)
+    if (host < 0) return undefined
+    const known = this.pages.find(low, high)
+    if (known?.host === host) return known
+    if (known) this.#dropPage(known)
+    const page: CodePage = { low: low & -4096, high, host, isGlobal: false, blocks: new Set() }
+    this.pages.add(page)
+    return page
+  }
+  /** Frame of a page of code, as the processor would fetch it now; -1 if that faults, which is left to the interpreter. */
+  #fetch(low: number, high: number): number {
+    const core = this.#core
+    const host = fetchPage(core, low, high)
+    if (host >= 0) return (host & -4096) >>> 0
+    core.set32(S.exit, EXIT.lookup)
+    return -1
+  }
+  #changed(offset: number, length: number): void {
+    this.#processor.blocks.invalidate(this.#start + offset, length)
+  }
+
+  // --- what is no longer right ---
+
+  #written(host: number, length: number): void {
+    const page = (host & -4096) >>> 0
+    const from = host - page
+    for (const codePage of [...this.pages.at(page)]) {
+      for (const block of [...codePage.blocks])
+        if (block.from < from + length && block.to > from) this.#dropBlock(block)
+      if (codePage.blocks.size === 0) this.#forget(codePage)
+    }
+  }
+  /**
+   * The code stays where it is, as traps: whatever still leads to it comes to the monitor, which looks for a new translation. An entry may have been the
+   * exit of a jump there, that is, its target; now it is the jump.
+   */
+  #dropBlock(block: TranslatedBlock): void {
+    const { start, end, entries, page } = block
+    this.#host.bytes.fill(TRAP, this.#start + start, this.#start + end)
+    this.#changed(start, end - start)
+    for (const { low, high, offset } of entries) {
+      this.points.change(offset, POINT.copy, low, high)
+      const key = keyOf(low, high)
+      if (this.#entries.get(key) === offset) this.#entries.delete(key)
+    }
+    page.blocks.delete(block)
+    this.#dropped.value++
+  }
+  #dropPage(page: CodePage): void {
+    for (const block of [...page.blocks]) this.#dropBlock(block)
+    this.#forget(page)
+  }
+  #forget(page: CodePage): void {
+    if (this.pages.remove(page)) this.#processor.blocks.unwatch(page.host)
+  }
+  #watchAgain(): void {
+    for (const { host, blocks } of this.pages.all)
+      for (const { from, to } of blocks) this.#processor.blocks.watch(host + from, to - from)
+  }
+
+  /** The guest invalidated one address, or everything. */
+  invalidated(address: bigint | undefined): void {
+    if (address === undefined || this.#addresses.length === MOST_ADDRESSES) this.#check = 'all'
+    else this.#addresses.push(address)
+  }
+  /** CR3 was written, or (`mode`) what else decides whether code may be fetched. */
+  rootChanged(mode: boolean): void {
+    if (mode) this.#check = 'all'
+    else if (this.#check === 'none') this.#check = 'notGlobal'
+  }
+
+  /** Before translated code runs again, at CPL 0 of the virtual CPU: drops what the guest's tables no longer lead to. */
+  settle(): void {
+    if (this.mustMove) this.#move()
+    if (this.#check === 'none' && this.#addresses.length === 0) return
+    const check = this.#check
+    const regions = new Set(this.#addresses.map((address) => BigInt.asUintN(48, address) >> 30n))
+    this.#check = 'none'
+    this.#addresses.length = 0
+    for (const page of [...this.pages.all]) {
+      const isDue =
+        check === 'all' ||
+        (check === 'notGlobal' && !page.isGlobal) ||
+        regions.has(BigInt(Math.floor(keyOf(page.low, page.high) / 0x4000_0000)))
+      if (!isDue) continue
+      this.#checks.value++
+      if (this.#fetch(page.low, page.high) !== page.host) this.#dropPage(page)
+    }
+  }
+
+  #move(): void {
+    this.mustMove = false
+    this.#place = (this.#place + 1) % PLACES
+    this.#moves.value++
+    this.flush()
+  }
+
+  /** Empties the cache. Not while RIP is in it. */
+  flush(): void {
+    if (this.#used === 0) return
+    for (const page of this.pages.all) this.#processor.blocks.unwatch(page.host)
+    this.pages.clear()
+    this.#entries.clear()
+    this.points.clear(this.#used)
+    this.#changed(0, this.#used)
+    this.#used = 0
+    this.#check = 'none'
+    this.#addresses.length = 0
+  }
+
+  dispose(): void {
+    this.#processor.blocks.watcher = undefined
+    for (let at = this.#start; at < this.#start + this.#size; at += FRAME) this.#host.freeFrame(at as Hpa)
+  }
+}

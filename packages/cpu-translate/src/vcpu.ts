@@ -1,0 +1,372 @@
+/**
+ * A virtual processor without VMX: the loop that chooses what runs next — the guest's user code directly, its 64-bit kernel code translated, all other
+ * code by the monitor's interpreter — and the `Vcpu` contract. The state it runs is in monitor/guest.ts.
+ */
+
+import { VcpuSignal } from '@nonroot/contracts'
+import type {
+  HostMemory,
+  KickAddress,
+  Snapshot,
+  VcpuEvent,
+  VcpuExit,
+  VcpuState,
+  VcpuStatePatch,
+  X86Vcpu,
+  X86VcpuPorts,
+} from '@nonroot/contracts'
+import {
+  FLAG,
+  gpr,
+  MODE,
+  RAX,
+  readRegisters,
+  S,
+  SEGMENT,
+  setRealSegment,
+  SHADOW,
+  TIER_METRICS,
+  tierStatistics,
+} from '@nonroot/x86'
+import type { Core, StopReason, TierMetric } from '@nonroot/x86'
+import { Guest, type TranslateVcpuOptions } from './monitor/guest.ts'
+import { MonitorHooks } from './monitor/hooks.ts'
+import { Statistics } from './monitor/statistics.ts'
+import { readSnapshot, writeSnapshot } from './monitor/snapshot.ts'
+import { POINT } from './translation/points.ts'
+
+type Kind = 'user' | 'kernel' | 'one' | 'interpreter'
+
+export class TranslateVcpu implements X86Vcpu {
+  readonly index: number
+  readonly guest: Guest
+  readonly hooks: MonitorHooks
+  readonly statistics: Statistics
+  readonly #translates: boolean
+
+  constructor(
+    index: number,
+    host: HostMemory,
+    ports: X86VcpuPorts,
+    siblings: { count: number },
+    options: TranslateVcpuOptions,
+  ) {
+    this.index = index
+    this.#translates = options.translates
+    this.guest = new Guest(index, host, ports, siblings, options)
+    this.statistics = new Statistics(ports.metrics)
+    const { core } = this.guest
+    core.hooks = this.hooks = new MonitorHooks(this.guest)
+    this.guest.resetApicBase()
+    ports.paging.attach(this.guest.pagingPort)
+  }
+
+  get core(): Core {
+    return this.guest.core
+  }
+  get kickAddress(): KickAddress {
+    return this.guest.processor.kicks.address
+  }
+
+  // --- the loop ---
+
+  run(budget: number): VcpuExit {
+    const { guest } = this
+    const { bus, processor } = guest
+    const { deferred } = bus
+    if (deferred) {
+      bus.deferred = undefined
+      bus.complete(deferred, guest.exits.answer(deferred))
+    }
+    const end = processor.retired + budget
+    guest.running = true
+    processor.kicks.enter()
+    try {
+      return this.#loop(end)
+    } finally {
+      guest.running = false
+      processor.kicks.leave()
+    }
+  }
+
+  #loop(end: number): VcpuExit {
+    const { guest } = this
+    const { processor, exits } = guest
+    for (;;) {
+      if (guest.failure !== undefined) return exits.failure(guest.core, guest.failure)
+      if (processor.kicks.take()) return exits.budget
+      const outside = this.#enter()
+      if (outside) return outside
+      const left = end - processor.retired
+      if (left <= 0) return exits.budget
+      const stop = this.#run(end)
+      guest.yielded = false
+      const exit = this.#act(stop)
+      if (exit) return exit
+    }
+  }
+
+  /** All that precedes guest code: signals, activity, events. Returns an exit if the guest cannot run now. */
+  #enter(): VcpuExit | undefined {
+    const { guest } = this
+    const { exits, core, events, bus } = guest
+    if (guest.ports.interrupts.signals(this.index) !== 0) this.#takeSignals()
+    if (guest.activity === 'shutdown') return exits.shutdown
+    if (guest.activity === 'waitForStartup') return exits.halt
+    // An instruction that waits for its device runs first.
+    if (!bus.isCompleting) {
+      const delivery = events.next()
+      if (delivery !== undefined) guest.activity = 'active'
+      if (delivery === 'shutdown') guest.activity = 'shutdown'
+    }
+    if (guest.failure !== undefined) return exits.failure(core, guest.failure)
+    const stopped = this.#stopped()
+    if (stopped) return stopped
+    // A debug exception ends a halt.
+    if (guest.activity === 'halted' && core.pendingDebug) guest.activity = 'active'
+    return guest.activity === 'halted' ? exits.halt : undefined
+  }
+
+  #takeSignals(): void {
+    const { guest } = this
+    const { interrupts } = guest.ports
+    const signals = interrupts.signals(this.index)
+    if (signals & VcpuSignal.init) {
+      interrupts.takeSignal(this.index, VcpuSignal.init)
+      guest.reset('init')
+      guest.events.forget()
+    }
+    if (signals & VcpuSignal.startup) {
+      const vector = interrupts.takeSignal(this.index, VcpuSignal.startup)
+      // Ignored unless the vCPU waits for SIPI.
+      if (guest.activity === 'waitForStartup') {
+        setRealSegment(guest.core, SEGMENT.cs, vector << 8)
+        guest.writeState({ rip: 0n, activity: 'active' })
+      }
+    }
+    if (signals & VcpuSignal.smi) interrupts.takeSignal(this.index, VcpuSignal.smi)
+    while (interrupts.signals(this.index) & VcpuSignal.nmi) {
+      interrupts.takeSignal(this.index, VcpuSignal.nmi)
+      guest.events.queueNmi()
+    }
+  }
+
+  /** How the code at RIP runs. */
+  #kind(): Kind {
+    const { core, bus, events } = this.guest
+    const flags = core.get32(S.flags)
+    if (bus.isCompleting || events.interrupted || core.get32(S.shadow) !== SHADOW.none || core.pendingDebug) return 'one'
+    const mode = core.get32(S.mode)
+    const cpl = core.get32(S.cpl)
+    if (cpl === 3 && mode & MODE.protectedMode) return 'user'
+    if ((mode & MODE.codeSize) !== 2) return 'interpreter'
+    return cpl !== 0 || flags & FLAG.TF || core.debugging ? 'one' : 'kernel'
+  }
+
+  #run(end: number): StopReason | undefined {
+    switch (this.#kind()) {
+      case 'user':
+        return this.#runUser(end)
+      case 'kernel':
+        return this.#runKernel(end)
+      case 'one':
+        return this.#runOne()
+      case 'interpreter':
+        return this.#interpret(end)
+    }
+  }
+
+  /** The virtual CPU executes one instruction: the monitor's only emulator is the processor itself. */
+  #runOne(): StopReason | undefined {
+    this.statistics.emulated.value++
+    return this.guest.processor.step()
+  }
+
+  #interpret(end: number): StopReason | undefined {
+    const { guest } = this
+    const { processor } = guest
+    const before = processor.retired
+    guest.interpreting = true
+    const stop = this.#runProcessor(end)
+    guest.interpreting = false
+    this.statistics.interpreted.value += processor.retired - before
+    return stop
+  }
+
+  #runProcessor(end: number): StopReason | undefined {
+    const { guest } = this
+    const { processor } = guest
+    const before = processor.retired
+    const stop = processor.run(end - before)
+    // The block at RIP is longer than the remaining budget: single-step, so that time advances.
+    return stop === 'budget' && !guest.yielded && processor.retired === before ? processor.step() : stop
+  }
+
+  #runUser(end: number): StopReason | undefined {
+    const { guest } = this
+    const before = guest.processor.retired
+    guest.worlds.enterUser()
+    const stop = this.#runProcessor(end)
+    guest.worlds.leave()
+    this.statistics.direct.value += guest.processor.retired - before
+    const vector = this.hooks.takeException()
+    if (guest.core.get32(S.cpl) !== 3) {
+      guest.fail('user code reached another privilege level without an exception')
+      return undefined
+    }
+    if (vector < 0) return stop
+    this.statistics.trapped(vector)
+    return guest.asked ? stop : this.#runOne()
+  }
+
+  /** Translated code, until something other than the end of a block stops it. */
+  #runKernel(end: number): StopReason | undefined {
+    const { guest } = this
+    const { core, translations, processor, worlds } = guest
+    const before = processor.retired
+    if (this.#translates) {
+      translations.settle()
+      const offset = translations.at(core.get32(S.rip), core.get32(S.rip + 4))
+      if (offset < 0) return guest.asked || guest.failure ? 'stop' : this.#runOne()
+      worlds.enterKernel()
+      translations.enter(offset)
+    } else worlds.enterKernel()
+    let stop: StopReason | undefined
+    do stop = this.#runProcessor(end)
+    while (this.#translates && stop === 'stop' && this.#follow() && !this.#isDue(end))
+    if (this.#translates) this.#toGuest()
+    worlds.leave()
+    this.statistics.translated.value += processor.retired - before
+    const vector = this.hooks.takeException()
+    if (vector < 0) return stop
+    this.statistics.trapped(vector)
+    return guest.asked || translations.mustMove ? undefined : this.#runOne()
+  }
+  #isDue(end: number): boolean {
+    const { guest } = this
+    return guest.yielded || end - guest.processor.retired <= 0 || guest.processor.kicks.isRequested
+  }
+
+  /** Translated code stopped at the end of a block: RIP becomes that of its successor. False: something else stopped it. */
+  #follow(): boolean {
+    const { guest } = this
+    const { hooks } = this
+    const { core, translations } = guest
+    const { points } = translations
+    if (hooks.vector < 0) return false
+    const point = translations.pointAtRip()
+    if (point < 0 || points.kind(point) !== POINT.exit) return false
+    hooks.vector = -1
+    const low = points.low(point)
+    const high = points.high(point)
+    const target = translations.link(point)
+    if (target >= 0) {
+      translations.enter(target)
+      return true
+    }
+    core.set32(S.rip, low)
+    core.set32(S.rip + 4, high)
+    return false
+  }
+
+  /** RIP becomes the guest's, wherever in the cache it is. */
+  #toGuest(): void {
+    const { translations, core } = this.guest
+    if (!translations.contains(core.get32(S.rip), core.get32(S.rip + 4))) return
+    const point = translations.pointAtRip()
+    if (point >= 0) return translations.leaveAt(point)
+    this.guest.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
+  }
+
+  /** The neutral exit that a stop of the processor amounts to; undefined: go on. */
+  #act(stop: StopReason | undefined): VcpuExit | undefined {
+    const { guest } = this
+    if (guest.failure !== undefined) return guest.exits.failure(guest.core, guest.failure)
+    switch (stop) {
+      case 'halt':
+        guest.activity = 'halted'
+        return undefined
+      case 'shutdown':
+        guest.activity = 'shutdown'
+        return guest.exits.shutdown
+      case 'stop':
+        return this.#stopped()
+      default:
+        return undefined
+    }
+  }
+
+  /** The guest was left because a device deferred its answer, or for an exit. */
+  #stopped(): VcpuExit | undefined {
+    const { guest } = this
+    const { deferred } = guest.bus
+    if (deferred) return guest.exits.deferred(deferred)
+    const { asked } = guest
+    guest.asked = undefined
+    return asked
+  }
+
+  // --- the Vcpu contract ---
+
+  get instructionsRetired(): number {
+    return this.guest.processor.retired
+  }
+  get firstInstructionAt(): number | undefined {
+    return this.guest.processor.firstBlockAt
+  }
+  kick(): void {
+    this.guest.kick()
+  }
+  inject(event: VcpuEvent): void {
+    this.guest.events.queue(event)
+    this.guest.yield()
+  }
+  get interruptWindow(): boolean {
+    return this.guest.events.isWindowOpen && !this.guest.events.interrupted
+  }
+  completeHypercall(result: bigint): void {
+    this.core.set64(gpr(RAX), result)
+  }
+  translate(address: bigint): number | undefined {
+    return this.guest.translate(address)
+  }
+  readState(): VcpuState {
+    return { ...readRegisters(this.core), activity: this.guest.activity }
+  }
+  writeState(patch: VcpuStatePatch): void {
+    this.guest.writeState(patch)
+  }
+  reset(kind: 'powerUp' | 'init'): void {
+    this.guest.reset(kind)
+    this.guest.events.forget()
+  }
+
+  save(): Snapshot {
+    return writeSnapshot({
+      state: this.readState(),
+      tscOffset: this.core.get64(S.tscOffset),
+      events: this.guest.events.save(),
+    })
+  }
+  restore(snapshot: Snapshot): void {
+    const { state, tscOffset, events } = readSnapshot(snapshot)
+    this.reset('powerUp')
+    this.writeState(state)
+    this.core.set64(S.tscOffset, tscOffset)
+    this.guest.events.restore(events)
+  }
+
+  sampleMetrics(): void {
+    const { guest } = this
+    const scope = guest.ports.metrics.scope('tiers')
+    for (const [name, value] of Object.entries(tierStatistics(guest.processor))) {
+      const { unit, help } = TIER_METRICS[name as TierMetric]
+      scope.gauge(name, help, unit).value = value
+    }
+    this.statistics.sample(guest.translations)
+  }
+
+  dispose(): void {
+    this.guest.dispose()
+  }
+}
