@@ -5,7 +5,7 @@ export * from './base/errors.ts'
 export * from './base/log.ts'
 export * from './base/metrics.ts'
 export * from './base/size.ts'
-export type * from './base/snapshot.ts'
+export * from './base/snapshot.ts'
 export * from './base/token.ts'
 
 export * from './plugin/capabilities.ts'

@@ -15,7 +15,7 @@ import type {
   VcpuStatePatch,
 } from '@nonroot/contracts'
 import { EXIT, FLAG, LEFT, Processor, resetProcessor, S, writeRegisters } from '@nonroot/x86'
-import type { Core, PrebuiltHandlers, RegionService } from '@nonroot/x86'
+import type { Core, ProcessorOptions } from '@nonroot/x86'
 import { ExitAccounting } from './exit/accounting.ts'
 import { CurrentExit } from './exit/current-exit.ts'
 import { ControlCache } from './exit/control-cache.ts'
@@ -34,16 +34,6 @@ import { ProcessorControl, SecondaryControl } from './tables/controls.ts'
 import { initialiseVmcs } from './vmcs/initial-vmcs.ts'
 import { GuestState } from './vmcs/resident-fields.ts'
 import { Vmcs } from './vmcs/vmcs.ts'
-
-export interface VmxVcpuOptions {
-  /** Bytes for decoded code. */
-  readonly codeCache?: number | undefined
-  /** Compiles hot code. Default: on the vCPU's own thread. */
-  readonly regions?: RegionService | undefined
-  /** False: the interpreter tier alone. */
-  readonly compile?: boolean
-  readonly prebuilt?: PrebuiltHandlers | undefined
-}
 
 export class VmxGuest {
   readonly index: number
@@ -83,7 +73,7 @@ export class VmxGuest {
     host: HostMemory,
     ports: X86VcpuPorts,
     siblings: { count: number },
-    { codeCache, compile = true, regions, prebuilt }: VmxVcpuOptions,
+    options: ProcessorOptions,
   ) {
     this.index = index
     this.host = host
@@ -93,12 +83,7 @@ export class VmxGuest {
     this.bus = new ProcessorBus(host, ports, index, siblings)
     this.bus.onAccess = () => this.noticeInterrupts()
     this.bus.onExitBehind = () => this.core.set32(S.attention, 1)
-    this.processor = new Processor(this.bus, {
-      compile,
-      ...(codeCache === undefined ? {} : { codeCache }),
-      regions,
-      prebuilt,
-    })
+    this.processor = new Processor(this.bus, options)
     this.core = this.processor.core
     this.vmcs = Vmcs.create(host)
     this.guestState = new GuestState(this.core)

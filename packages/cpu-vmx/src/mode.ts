@@ -2,27 +2,17 @@
 
 import { CR4_64, DEFINED } from '@nonroot/contracts'
 import type { CpuMode, GuestMemory, HostContext, X86VcpuPorts } from '@nonroot/contracts'
-import {
-  CR4_VALID,
-  createThreadedRegionService,
-  MAX_PHYSICAL_BITS,
-  PREBUILT_HANDLERS,
-  readPrebuilt,
-} from '@nonroot/x86'
+import { CR4_VALID, createTiers, MAX_PHYSICAL_BITS, type TierOptions } from '@nonroot/x86'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { VTPR } from './features/task-priority.ts'
 import { VmxVcpu } from './vcpu.ts'
 import { VMCS_HEADER, VMCS_REVISION } from './tables/vmcs-fields.ts'
 
-export interface VmxModeOptions {
-  /** MiB for decoded code, per vCPU. Default 128. */
-  readonly codeCacheMiB?: number | undefined
-  /** Default `both`. */
-  readonly tiers?: 'interpreter' | 'both' | undefined
-}
+export type VmxModeOptions = TierOptions
 
-export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, prebuilt, log }: HostContext): CpuMode {
-  const { tiers = 'both' } = options
+export function createVmxMode(options: VmxModeOptions, host: HostContext): CpuMode {
+  const { hostMemory } = host
+  const tiers = createTiers(options, host)
   const context: EntryCheckContext = {
     physicalAddressBits: MAX_PHYSICAL_BITS,
     cr4Fixed1: BigInt(CR4_VALID) | CR4_64.vmxe,
@@ -37,34 +27,18 @@ export function createVmxMode(options: VmxModeOptions, { hostMemory, threads, pr
   }
   /** vCPUs of each VM, for the topology that CPUID shows. */
   const siblings = new WeakMap<GuestMemory, { count: number }>()
-  const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
-  const file = prebuilt?.(PREBUILT_HANDLERS)
-  const handlers = file && readPrebuilt(file)
   return {
     createVcpu(index: number, ports: X86VcpuPorts) {
       let family = siblings.get(ports.guestMemory)
       if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
       family.count = Math.max(family.count, index + 1)
-      const codeCache = options.codeCacheMiB === undefined ? undefined : options.codeCacheMiB << 20
-      // When a region is ready depends on the host's speed, so regions are not shared where runs must be repeatable.
-      const repeats = ports.clock.kind === 'deterministic'
-      return new VmxVcpu(index, hostMemory, ports, family, context, {
-        codeCache,
-        compile: tiers === 'both',
-        regions: repeats ? undefined : regions,
-        prebuilt: handlers,
-      })
+      return new VmxVcpu(index, hostMemory, ports, family, context, tiers.processorOptions(ports))
     },
     describe: () => ({
       processor: 'nonroot software processor',
-      tiers:
-        tiers === 'interpreter'
-          ? tiers
-          : regions
-            ? 'interpreter, compiler on a thread of its own'
-            : 'interpreter, compiler',
+      tiers: tiers.description,
       vmx: 'EPT, VPID, unrestricted guest',
     }),
-    dispose: () => regions?.dispose(),
+    dispose: () => tiers.dispose(),
   }
 }

@@ -1,6 +1,6 @@
 /** The snapshot of a vCPU: architectural state, TSC offset, and events that wait or were interrupted. */
 
-import { NonrootError } from '@nonroot/contracts'
+import { snapshotData } from '@nonroot/contracts'
 import type { Snapshot, SnapshotValue, VcpuState } from '@nonroot/contracts'
 
 const TYPE = 'vcpu.vmx'
@@ -26,13 +26,8 @@ export function writeSnapshot({ state, tscOffset, events }: SavedVcpu): Snapshot
   }
 }
 
-export function readSnapshot({ type, version, data }: Snapshot): SavedVcpu {
-  if (type !== TYPE || version !== VERSION) {
-    throw new NonrootError({
-      code: 'snapshot.mismatch',
-      message: `a VMX vCPU cannot restore ${type} version ${version}`,
-    })
-  }
+export function readSnapshot(snapshot: Snapshot): SavedVcpu {
+  const data = snapshotData(snapshot, TYPE, VERSION)
   const { state, ...rest } = data as unknown as Omit<SavedVcpu, 'state'> & {
     state: Omit<VcpuState, 'msrs'> & { msrs: [number, bigint][] }
   }

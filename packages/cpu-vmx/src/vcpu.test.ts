@@ -310,7 +310,7 @@ describe('state', () => {
     bench.vcpu.restore(structuredClone(saved))
     expect(bench.vcpu.readState()).toEqual(before)
     expect(bench.vcpu.run(100)).toEqual({ reason: 'halt' })
-    expect(() => bench.vcpu.restore({ type: 'vcpu.kvm', version: 1, data: {} })).toThrow(/cannot restore/)
+    expect(() => bench.vcpu.restore({ type: 'vcpu.kvm', version: 1, data: {} })).toThrow(/does not fit vcpu/)
   })
 
   it('is seen through the VMCS by field name, and synchronised into its region', () => {

@@ -15,14 +15,14 @@ import type {
   VcpuStatePatch,
 } from '@nonroot/contracts'
 import { gpr, RAX, readRegisters, TIER_METRICS, tierStatistics } from '@nonroot/x86'
-import type { Core, StopReason, TierMetric } from '@nonroot/x86'
+import type { Core, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { EventInjection } from './entry/event-injection.ts'
 import { VmEntry } from './entry/vm-entry.ts'
 import type { ExitAccounting } from './exit/accounting.ts'
 import type { ExitHandlers } from './exit/exit-handler.ts'
 import { VmExit } from './exit/vm-exit.ts'
-import { VmxGuest, type VmxVcpuOptions } from './guest.ts'
+import { VmxGuest } from './guest.ts'
 import { HANDLERS } from './hypervisor/exit-handlers.ts'
 import { ProcessorControl } from './tables/controls.ts'
 import { readSnapshot, writeSnapshot } from './vcpu-snapshot.ts'
@@ -41,7 +41,7 @@ export class VmxVcpu implements X86Vcpu {
     ports: X86VcpuPorts,
     siblings: { count: number },
     context: EntryCheckContext,
-    options: VmxVcpuOptions,
+    options: ProcessorOptions,
   ) {
     this.index = index
     const guest = (this.guest = new VmxGuest(index, host, ports, siblings, options))

@@ -1,9 +1,10 @@
 /** 8042 keyboard controller with a keyboard; there is no mouse. (IBM PS/2 technical reference, "Keyboard/Auxiliary Device Controller") */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { Device, DeviceContext, InterruptLine, PowerControl, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'
 import { Keyboard } from './keyboard.ts'
-import { assignState, restoreState, saveState, snapshotData } from './state.ts'
+import { assignState, restoreState, saveState } from './state.ts'
 
 const Status = { outputFull: 0x01, systemFlag: 0x04, command: 0x08, unlocked: 0x10 } as const
 /** Command byte. */

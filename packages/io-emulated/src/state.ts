@@ -1,6 +1,6 @@
 /** A device's state as one plain object: reset, save and restore are the same copy. Independent of devices. */
 
-import { NonrootError } from '@nonroot/contracts'
+import { NonrootError, snapshotData } from '@nonroot/contracts'
 import type { Snapshot, SnapshotValue } from '@nonroot/contracts'
 
 type Words = Uint8Array | Uint16Array | Uint32Array | Float64Array
@@ -27,17 +27,6 @@ export function saveState(type: string, version: number, state: State): Snapshot
     data[key] = isWords(value) ? (value instanceof Uint8Array ? value.slice() : Array.from(value)) : value
   }
   return { type, version, data }
-}
-
-/** The data of a snapshot of this type and version; anything else throws `snapshot.mismatch`. */
-export function snapshotData(snapshot: Snapshot, type: string, version: number): Snapshot['data'] {
-  if (snapshot.type === type && snapshot.version === version) return snapshot.data
-  throw new NonrootError({
-    code: 'snapshot.mismatch',
-    message: `a snapshot of ${snapshot.type}, version ${snapshot.version}, does not fit ${type}, version ${version}`,
-    thing: type,
-    remedy: 'restore it with the stack and the version of nonroot that saved it',
-  })
 }
 
 export function restoreState(snapshot: Snapshot, type: string, version: number, state: State): void {

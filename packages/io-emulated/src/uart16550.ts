@@ -1,10 +1,11 @@
 /** 16550A UART: registers, FIFOs and interrupts, on a console. Independent of the terminal. (PC16550D data sheet) @hot */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { ConsoleBackend, Counter, Device, DeviceContext, InterruptLine, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'
 import type { ByteRegisters } from './byte-ports.ts'
 import { InputQueue } from './input-queue.ts'
-import { assignState, restoreState, saveState, snapshotData } from './state.ts'
+import { assignState, restoreState, saveState } from './state.ts'
 
 const Register = { data: 0, ier: 1, iirFcr: 2, lcr: 3, mcr: 4, lsr: 5, msr: 6, scratch: 7 } as const
 const Ier = { received: 1, transmitEmpty: 2, lineStatus: 4, modemStatus: 8, all: 0x0f } as const

@@ -1,5 +1,6 @@
 /** The software processor on which CPU modes are built. Independent of any hypervisor. */
 export { Processor, type ProcessorOptions, type StopReason } from './processor.ts'
+export { createTiers, type TierOptions, type Tiers } from './tiers.ts'
 export { createThreadedRegionService, type ThreadedRegionService } from './compiler/compile-thread.ts'
 export { buildPrebuilt, exampleLine, PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'
 export type { PrebuiltHandlers } from './interpreter/handlers.ts'

@@ -33,7 +33,7 @@ export type StopReason = 'budget' | 'kick' | 'halt' | 'shutdown' | 'stop' | 'att
 
 export interface ProcessorOptions {
   /** Bytes for decoded blocks; all are dropped when it is full. Default 128 MiB. */
-  readonly codeCache?: number
+  readonly codeCache?: number | undefined
   /** Use the compiler tier. Default true. */
   readonly compile?: boolean
   /** Prebuilt handlers (interpreter/prebuilt.ts). */

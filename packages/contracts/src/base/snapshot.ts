@@ -1,5 +1,7 @@
 /** The saved state of a part. Plain data, so that it survives structuredClone, postMessage and a file. */
 
+import { NonrootError } from './errors.ts'
+
 export type SnapshotValue =
   | null
   | boolean
@@ -26,4 +28,15 @@ export interface Snapshot {
 export interface Saveable {
   save(): Snapshot
   restore(snapshot: Snapshot): void
+}
+
+/** The data of a snapshot of this type and version; anything else throws `snapshot.mismatch`. */
+export function snapshotData(snapshot: Snapshot, type: string, version: number): Snapshot['data'] {
+  if (snapshot.type === type && snapshot.version === version) return snapshot.data
+  throw new NonrootError({
+    code: 'snapshot.mismatch',
+    message: `a snapshot of ${snapshot.type}, version ${snapshot.version}, does not fit ${type}, version ${version}`,
+    thing: type,
+    remedy: 'restore it with the stack and the version of nonroot that saved it',
+  })
 }

@@ -1,7 +1,7 @@
 /** What both clocks share: timers, and what the run loop needs beyond the contract. */
 
 import type { Clock, Snapshot, Timer } from '@nonroot/contracts'
-import { NonrootError } from '@nonroot/contracts'
+import { snapshotData } from '@nonroot/contracts'
 import { TimerHeap } from './timer-heap.ts'
 import type { HeapTimer } from './timer-heap.ts'
 
@@ -69,13 +69,8 @@ export abstract class KernelClock implements Clock {
   }
 
   /** Timers belong to the parts that set them, which set them again in their own `restore`. */
-  restore({ type, version, data }: Snapshot): void {
-    if (type !== 'clock' || version !== 1) {
-      throw new NonrootError({
-        code: 'snapshot.mismatch',
-        message: `a clock cannot restore ${type} version ${version}`,
-      })
-    }
+  restore(snapshot: Snapshot): void {
+    const data = snapshotData(snapshot, 'clock', 1)
     this.timers.clear()
     this.instructions = data['instructions'] as number
     this.setNow(data['nowNs'] as number)

@@ -1,8 +1,8 @@
 /** AHCI controller with one disk, as a PCI function. Knows registers and interrupts; the port knows commands. (Serial ATA AHCI 1.3.1) */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { BlockBackend, Device, DeviceContext, IoHandler, IoSize, PciFunction, Snapshot } from '@nonroot/contracts'
 import { AtaDisk } from '../ata/disk.ts'
-import { snapshotData } from '../state.ts'
 import { AhciPort } from './port.ts'
 import { CAPABILITIES, Control, Hba, PORT_BASE, PORT_LENGTH, SLOTS, VERSION } from './registers.ts'
 

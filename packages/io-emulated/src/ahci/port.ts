@@ -5,8 +5,9 @@
  *   PxCMD.CR stays set until what was under way has ended: then the guest has its memory back.
  */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { DeviceContext, Snapshot } from '@nonroot/contracts'
-import { restoreState, saveState, snapshotData } from '../state.ts'
+import { restoreState, saveState } from '../state.ts'
 import { SIGNATURE } from '../ata/disk.ts'
 import type { AtaDisk, Outcome } from '../ata/disk.ts'
 import { AtaStatus, COMMANDS } from '../ata/facts.ts'

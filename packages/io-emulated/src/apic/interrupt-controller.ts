@@ -1,6 +1,6 @@
 /** The PC's interrupt controller: local APICs, I/O APIC and 8259 pair as one. Independent of CPU modes and devices. @hot */
 
-import { VcpuSignal } from '@nonroot/contracts'
+import { snapshotData, VcpuSignal } from '@nonroot/contracts'
 import type {
   Counter,
   DeviceContext,
@@ -15,7 +15,6 @@ import type {
   Snapshot,
 } from '@nonroot/contracts'
 import { PicPair } from '../pic8259.ts'
-import { snapshotData } from '../state.ts'
 import { GsiInput, GsiLine } from './gsi-line.ts'
 import { IO_APIC_PINS, IoApic } from './io-apic.ts'
 import { LocalApic } from './local-apic.ts'

@@ -1,6 +1,6 @@
 /** An Intel 82540EM ("e1000"), as a PCI function: registers, rings and interrupts between a driver and a cable. Independent of the network behind the cable. @hot */
 
-import { NetworkCable, NO_OFFLOADS } from '@nonroot/contracts'
+import { NetworkCable, NO_OFFLOADS, snapshotData } from '@nonroot/contracts'
 import type {
   CableEnd,
   Counter,
@@ -14,7 +14,6 @@ import type {
   PciFunction,
   Snapshot,
 } from '@nonroot/contracts'
-import { snapshotData } from '../state.ts'
 import { Eeprom } from './eeprom.ts'
 import {
   ADDRESS_VALID,

@@ -7,12 +7,13 @@
  *   idle --command--> waiting for the bus master (DMA, DRQ) --> busy
  */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { IoSize, MemoryLease, Snapshot } from '@nonroot/contracts'
 import { SIGNATURE } from '../ata/disk.ts'
 import type { AtaDisk, Outcome, Registers } from '../ata/disk.ts'
 import type { DataBuffer } from '../ata/buffer.ts'
 import { AtaStatus, COMMANDS, READY } from '../ata/facts.ts'
-import { assignState, restoreState, saveState, snapshotData } from '../state.ts'
+import { assignState, restoreState, saveState } from '../state.ts'
 import { Ata, Control, OBSOLETE, SECOND } from './registers.ts'
 
 /** What the bus master does for a command that moves data by DMA. */

@@ -1,5 +1,6 @@
 /** PIIX4 IDE function with one drive on its primary channel, at the legacy places, and its bus master. (82371AB datasheet, "IDE Controller Function") */
 
+import { snapshotData } from '@nonroot/contracts'
 import type {
   BlockBackend,
   Device,
@@ -13,7 +14,7 @@ import type {
 import { GuestBuffer } from '../ata/buffer.ts'
 import type { DataBuffer } from '../ata/buffer.ts'
 import { AtaDisk } from '../ata/disk.ts'
-import { restoreState, saveState, snapshotData } from '../state.ts'
+import { restoreState, saveState } from '../state.ts'
 import { IdeChannel } from './channel.ts'
 import type { DmaEngine } from './channel.ts'
 import {

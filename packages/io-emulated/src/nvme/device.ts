@@ -1,7 +1,8 @@
 /** NVMe controller with one namespace, as a PCI function: registers and interrupts. What commands do is in `controller.ts`. (NVM Express Base Specification 1.4, "Controller Registers") */
 
+import { snapshotData } from '@nonroot/contracts'
 import type { BlockBackend, Device, DeviceContext, IoHandler, IoSize, PciFunction, Snapshot } from '@nonroot/contracts'
-import { restoreState, saveState, snapshotData } from '../state.ts'
+import { restoreState, saveState } from '../state.ts'
 import { AdminCommands } from './admin.ts'
 import { Controller } from './controller.ts'
 import {

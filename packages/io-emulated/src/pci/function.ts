@@ -1,6 +1,6 @@
 /** One PCI function: configuration space, BARs, capabilities, its interrupts. Knows its bus only as what places BARs and routes pins. */
 
-import { NonrootError } from '@nonroot/contracts'
+import { NonrootError, snapshotData } from '@nonroot/contracts'
 import type {
   InterruptLine,
   IoHandler,
@@ -12,7 +12,6 @@ import type {
   PciFunctionDescription,
   Snapshot,
 } from '@nonroot/contracts'
-import { snapshotData } from '../state.ts'
 import { MsixTable } from './msix-table.ts'
 import {
   BarBits,

@@ -3,7 +3,7 @@
  * (Intel 3 Series Express Chipset datasheet; ICH9 datasheet, "LPC Interface Bridge Registers")
  */
 
-import { gpa, NonrootError } from '@nonroot/contracts'
+import { gpa, NonrootError, snapshotData } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -21,7 +21,6 @@ import type {
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
 import { PCI_INTX, PCI_IO_WINDOW, Place } from '../pc-addresses.ts'
 import type { ResetControl } from '../reset-control.ts'
-import { snapshotData } from '../state.ts'
 import { PciDeviceFunction } from './function.ts'
 import type { Bar, PciParent } from './function.ts'
 import { PIRQ_OFF, PirqRouter } from './pirq-router.ts'

@@ -1,6 +1,14 @@
 /** @hot The `ept` strategy: a second stage filled as the guest touches its memory. The guest keeps its own tables. */
 
-import { FRAME_SIZE, invariant, NonrootError, RESUME, SecondStageAccess, EPT_ENTRY } from '@nonroot/contracts'
+import {
+  EPT_ENTRY,
+  FRAME_SIZE,
+  invariant,
+  NonrootError,
+  RESUME,
+  SecondStageAccess,
+  snapshotData,
+} from '@nonroot/contracts'
 import type {
   Counter,
   Gauge,
@@ -169,12 +177,7 @@ export class EptPaging implements X86PagingStrategy {
     return { type: 'paging.ept', version: 1, data: {} }
   }
   restore(snapshot: Snapshot): void {
-    if (snapshot.type !== 'paging.ept' || snapshot.version !== 1) {
-      throw new NonrootError({
-        code: 'snapshot.mismatch',
-        message: `ept cannot restore ${snapshot.type} version ${snapshot.version}`,
-      })
-    }
+    snapshotData(snapshot, 'paging.ept', 1)
     this.tables.clear()
     for (const port of this.ports) port.flushAll()
   }

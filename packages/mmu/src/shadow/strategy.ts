@@ -5,7 +5,7 @@
  * emulated. NXE, SMEP and SMAP of the hardware are the guest's.
  */
 
-import { invariant, NonrootError, PageFaultCode, RESUME } from '@nonroot/contracts'
+import { invariant, NonrootError, PageFaultCode, RESUME, snapshotData } from '@nonroot/contracts'
 import type {
   Counter,
   Gauge,
@@ -226,12 +226,7 @@ export class ShadowPaging implements X86PagingStrategy {
     return { type: 'paging.shadow', version: 1, data: {} }
   }
   restore(snapshot: Snapshot): void {
-    if (snapshot.type !== 'paging.shadow' || snapshot.version !== 1) {
-      throw new NonrootError({
-        code: 'snapshot.mismatch',
-        message: `shadow cannot restore ${snapshot.type} version ${snapshot.version}`,
-      })
-    }
+    snapshotData(snapshot, 'paging.shadow', 1)
     this.tables.clear()
     for (const vcpu of this.vcpus) if (vcpu) this.reload(vcpu)
   }
