@@ -7,6 +7,8 @@ import type { ImageDiskOptions } from './commands/image-disk.ts'
 import type { JitDumpOptions } from './commands/jit.ts'
 import { json, processIo, report } from './io.ts'
 import type { CommandIo } from './io.ts'
+import type { MemoryOptions } from './commands/memory.ts'
+import type { StopOptions } from './commands/stop.ts'
 import type { RunOptions } from './run/run-options.ts'
 import { splitCommand } from './run/split-command.ts'
 import { version } from './version.ts'
@@ -71,6 +73,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
       'write where the guest spent its time: folded stacks, or for speedscope if it ends in .json',
     )
     .option('--symbols <file>', "a System.map or ELF for the profile's names, if not the kernel's own")
+    .option('--name <name>', "the VM's name, for nonroot ps and its like; vm0 if left out")
     .option('--logs <folder>', "with several VMs: write each one's console into NAME.log there")
     .option('--verbose', 'say more on standard error')
     .usage('[options] [stack] [-- COMMAND...]')
@@ -81,6 +84,45 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (stack: string | undefined, options: RunOptions) => {
       const { run } = await import('./commands/run.ts')
       status = await run(stack, { ...options, ...(guestCommand ? { command: guestCommand } : {}) }, io)
+    })
+
+  command(program, 'ps')
+    .description('list the VMs that run')
+    .addOption(jsonOption())
+    .action(async (options: { json?: boolean }) => {
+      const { ps } = await import('./commands/ps.ts')
+      status = await ps(options, io)
+    })
+  command(program, 'attach')
+    .description("this terminal becomes a running VM's console; Ctrl-A X leaves it")
+    .argument('<name>', 'the VM, as nonroot ps lists it: NAME, or HOST/NAME')
+    .action(async (name: string) => {
+      const { attach } = await import('./commands/attach.ts')
+      status = await attach(name, io)
+    })
+  command(program, 'stop')
+    .description('ask the guest of a running VM to shut down, and wait until it has')
+    .argument('<name>', 'the VM, as nonroot ps lists it: NAME, or HOST/NAME')
+    .option('--force', 'end the VM without asking its guest')
+    .option('--timeout <duration>', 'how long to wait; 60s if left out')
+    .action(async (name: string, options: StopOptions) => {
+      const { stop } = await import('./commands/stop.ts')
+      status = await stop(name, options, io)
+    })
+  command(program, 'memory')
+    .description('show who has what of the memory of running hosts, in MiB')
+    .option('--watch', 'again each second, until interrupted')
+    .addOption(jsonOption())
+    .action(async (options: MemoryOptions) => {
+      const { memory } = await import('./commands/memory.ts')
+      status = await memory(options, io)
+    })
+  command(program, 'metrics')
+    .description('print what a running VM has counted, in the text format of Prometheus')
+    .argument('<name>', 'the VM, as nonroot ps lists it: NAME, or HOST/NAME')
+    .action(async (name: string) => {
+      const { metrics } = await import('./commands/metrics.ts')
+      status = await metrics(name, io)
     })
 
   const config = command(program, 'config').description('look at configurations')

@@ -1,11 +1,12 @@
 /** `nonroot run`: of one VM, the terminal on one side, the VM's thread on the other, and what goes between them. */
 
 import { constants } from 'node:os'
-import { formatSize, parseSize } from '@nonroot/contracts'
-import { createFlow, openTerminal } from '@nonroot/host-node'
+import { formatSize, NonrootError, parseSize } from '@nonroot/contracts'
+import { openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
-import { loadConfig } from '@nonroot/hypervisor'
+import { loadConfig, VM_NAME } from '@nonroot/hypervisor'
 import type { LoadedConfig } from '@nonroot/hypervisor'
+import type { ControlServer } from '../control/control-server.ts'
 import { defaultStack, moduleSource } from '../host.ts'
 import { report } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
@@ -26,13 +27,15 @@ import { statsJson, statsText } from '../run/stats.ts'
 import { TraceFile } from '../run/trace-file.ts'
 import { GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
 import type { RunOptions, RunSource } from '../run/run-options.ts'
-import { VmHandle, VmThread } from '../run/vm-handle.ts'
+import { VmThread } from '../run/vm-handle.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
+import { WatchedVm } from '../run/watched-vm.ts'
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export async function run(file: string | undefined, options: RunOptions, io: CommandIo): Promise<number> {
   const timeoutMs = options.timeout === undefined ? undefined : parseDuration(options.timeout, '--timeout')
+  checkName(options.name)
   const set = changesOf(options)
   const stackFile = file ?? defaultStack()
   const loaded = await loadConfig(stackFile, moduleSource(), set)
@@ -53,6 +56,18 @@ export async function run(file: string | undefined, options: RunOptions, io: Com
 }
 
 interface RunRequest extends BootRequest, RunSource {}
+
+/** It becomes the name of a file. */
+function checkName(name: string | undefined): void {
+  if (name === undefined || VM_NAME.test(name)) return
+  throw new NonrootError({
+    code: 'usage',
+    message: `--name: ${JSON.stringify(name)} is not valid`,
+    thing: '--name',
+    value: name,
+    remedy: 'a name is up to 32 letters, digits and hyphens, a letter first',
+  })
+}
 
 /** As after `--set`. */
 const changesOf = ({ memory, set }: RunOptions): string[] => [
@@ -94,7 +109,7 @@ class Session {
   readonly #terminal: Terminal
   readonly #io: CommandIo
   readonly #thread = new VmThread()
-  readonly #vm: VmHandle
+  readonly #vm: WatchedVm
   readonly #monitor: Monitor
   readonly #marks: Marks | undefined
   readonly #panic = new PanicWatch((message) => this.#stop({ by: 'panic', message }))
@@ -102,7 +117,7 @@ class Session {
   #held: { bytes: Uint8Array; done: () => void }[] = []
   #stopReason: StopReason | undefined
   #progressShown = false
-  readonly #flow = createFlow()
+  #control: Promise<ControlServer | undefined> | undefined
   #written = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #stopping: NodeJS.Timeout | undefined
@@ -122,11 +137,12 @@ class Session {
     this.#terminal = terminal
     this.#io = io
     if (request.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
-    this.#vm = new VmHandle(this.#flow, {
+    this.#vm = new WatchedVm(options.name ?? 'vm0', {
       onOutput: (bytes, done) => this.#output(bytes, done),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
       onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
+      onStop: (reason) => this.#stop(reason),
     })
     this.#monitor = new Monitor({
       vm: this.#vm,
@@ -145,11 +161,15 @@ class Session {
     const planning = new AbortController()
     try {
       // Who stops it ends the thread.
-      const plan = await Promise.race([this.#plan(planning.signal), this.#vm.ended as Promise<never>])
-      const job = jobOf({ ...this.#request, name: 'vm0' }, plan, this.#options, this.#flow)
-      this.#thread.start(hostJobOf(this.#options), [{ handle: this.#vm, job }])
+      const { name, handle, flow } = this.#vm
+      const plan = await Promise.race([this.#plan(planning.signal), handle.ended as Promise<never>])
+      const job = jobOf({ ...this.#request, name }, plan, this.#options, flow)
+      this.#thread.start(hostJobOf(this.#options), [{ handle, job }])
       mark('program')
-      return await this.#finish(await this.#vm.ended)
+      const outcome = await handle.ended
+      const status = await this.#finish(outcome)
+      this.#vm.finish({ status, end: outcome.end, stop: this.#stopReason })
+      return status
     } catch (error) {
       return await this.#failed(error)
     } finally {
@@ -157,7 +177,8 @@ class Session {
       clearTimeout(this.#timer)
       for (const signal of SIGNALS) process.off(signal, onSignal)
       clearTimeout(this.#stopping)
-      this.#vm.close()
+      this.#vm.handle.close()
+      await (await this.#control)?.close()
       await this.#thread.end()
     }
   }
@@ -173,8 +194,20 @@ class Session {
   /** The guest's time is counted from here: making its image may take minutes. */
   #started(timeoutMs: number | undefined): void {
     this.#progress('', true)
+    this.#control = this.#serve()
     if (timeoutMs === undefined) return
     this.#timer = setTimeout(() => this.#stop({ by: 'timeout', text: this.#options.timeout! }), timeoutMs)
+  }
+
+  /** A VM that cannot be controlled runs nonetheless. */
+  async #serve(): Promise<ControlServer | undefined> {
+    try {
+      const { serveControl } = await import('../control/control-server.ts')
+      return await serveControl({ file: this.#request.stackFile, vms: [this.#vm] })
+    } catch (error) {
+      if (this.#options.verbose) this.#say(`no control sockets: ${(error as Error).message}`)
+      return undefined
+    }
   }
 
   // Between terminal and guest
@@ -192,8 +225,8 @@ class Session {
       if (this.#monitor.open) this.#monitor.feed(kept)
       else this.#vm.input(kept)
     })
-    if (!terminal.interactive) terminal.onInputEnd(() => this.#vm.inputEnd())
-    terminal.onResize(({ columns, rows }) => this.#vm.resize(columns, rows))
+    if (!terminal.interactive) terminal.onInputEnd(() => this.#vm.handle.inputEnd())
+    terminal.onResize(({ columns, rows }) => this.#vm.handle.resize(columns, rows))
     terminal.onOutputClosed(({ code }) =>
       this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
     )
@@ -234,7 +267,7 @@ class Session {
     // Asked twice, somebody is in a hurry.
     if (this.#stopReason) void this.#thread.end()
     this.#stopReason ??= reason
-    this.#vm.stop()
+    this.#vm.handle.stop()
     this.#stopping ??= setTimeout(() => void this.#thread.end(), GRACE_MS)
   }
 

@@ -133,6 +133,10 @@ describe('what is wrong with vms', () => {
     expect(await check(vms, more)).toContain(says)
   })
 
+  it('a name that is no name', async () => {
+    expect((await cli('run', '--name', '../x')).err).toMatch(/--name: "\.\.\/x" is not valid\n {2}a name is up to 32/)
+  })
+
   it('options of one VM', async () => {
     const file = join(folder, 'wrong.yaml')
     await writeFile(file, `${STACK}vms: [{ name: a }]\n`)

@@ -8,6 +8,8 @@ import { openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
 import { hostConfig, hostMemoryFor, resolveStack, vmConfigs } from '@nonroot/hypervisor'
 import type { LoadedConfig, VmConfig } from '@nonroot/hypervisor'
+import { serveControl } from '../control/control-server.ts'
+import type { ControlServer } from '../control/control-server.ts'
 import { moduleSource } from '../host.ts'
 import type { CommandIo } from '../io.ts'
 import { planBoot } from '../run/boot-plan.ts'
@@ -29,6 +31,7 @@ const OF_ONE = {
   network: 'name a card in its devices: { kind: virtio-net, network: user }',
   forward: 'name a card in its devices: { kind: virtio-net, forward: [...] }',
   loopback: 'name a card in its devices: { kind: virtio-net, loopback: [...] }',
+  name: 'name them in vms',
   trace: 'run that VM from a file of its own',
   profile: 'run that VM from a file of its own',
 } as const satisfies Partial<Record<keyof RunOptions, string>>
@@ -109,9 +112,11 @@ class Fleet {
     this.#terminal.onOutputClosed(({ code }) =>
       this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
     )
+    let control: ControlServer | undefined
     try {
       const plans = await this.#plan()
       if (plans) await this.#start(plans)
+      control = await this.#serve()
       const results = await Promise.all(this.#vms.map(({ result }) => result))
       await this.#terminal.drain()
       this.#tellStats(results)
@@ -119,10 +124,23 @@ class Fleet {
       return results.find(({ status }) => status !== 0)?.status ?? 0
     } finally {
       this.#planning.abort()
+      await control?.close()
       clearTimeout(this.#stopping)
       for (const signal of SIGNALS) process.off(signal, onSignal)
-      for (const { handle } of this.#vms) handle.close()
+      for (const { vm } of this.#vms) vm.handle.close()
       await Promise.all(this.#threads.map((thread) => thread.end()))
+    }
+  }
+
+  /** A host that cannot be controlled runs nonetheless. */
+  async #serve(): Promise<ControlServer | undefined> {
+    try {
+      return await serveControl({ file: this.#source.stackFile, vms: this.#vms.map(({ vm }) => vm) })
+    } catch (error) {
+      this.#io.err(
+        `no control sockets: ${error instanceof NonrootError ? error.describe() : (error as Error).message}\n`,
+      )
+      return undefined
     }
   }
 
@@ -156,9 +174,9 @@ class Fleet {
       plans.map(({ config }) => config.config),
     )
     const job = { ...hostJobOf(this.#options), host: { config: host, memory: memory.memory } }
-    const started = this.#vms.map((handled, index) => {
-      const request = { ...this.#source, name: handled.name, interactive: this.#options.command === undefined }
-      return { handle: handled.handle, job: jobOf(request, plans[index]!, this.#options, handled.flow) }
+    const started = this.#vms.map(({ vm: { name, handle, flow } }, index) => {
+      const request = { ...this.#source, name, interactive: this.#options.command === undefined }
+      return { handle, job: jobOf(request, plans[index]!, this.#options, flow) }
     })
     const isEach = await hasThreadEach(host)
     for (const vms of isEach ? started.map((one) => [one]) : [started]) {
@@ -167,7 +185,7 @@ class Fleet {
       thread.start(job, vms)
     }
     // A command reads nothing.
-    if (this.#options.command) for (const { handle } of this.#vms) handle.inputEnd()
+    if (this.#options.command) for (const { vm } of this.#vms) vm.handle.inputEnd()
   }
 
   #stop(reason: StopReason): void {
@@ -185,7 +203,7 @@ class Fleet {
     const { stats: wanted } = this.#options
     if (wanted === undefined || wanted === false) return
     const ended = results.flatMap(({ outcome }, index) =>
-      outcome ? [{ name: this.#vms[index]!.name, stats: outcome.stats }] : [],
+      outcome ? [{ name: this.#vms[index]!.vm.name, stats: outcome.stats }] : [],
     )
     if (wanted === 'json')
       this.#io.err(`${JSON.stringify(Object.fromEntries(ended.map(({ name, stats }) => [name, statsJson(stats)])))}\n`)

@@ -37,6 +37,10 @@ const answer: { [R in RequestName]: (of: Machine, what: Requests[R]['of']) => Re
   stats: ({ vm }) => vm.samples(),
   hostStats: ({ hypervisor }) => hypervisor.samples(),
   memory: ({ vm }) => vm.memory(),
+  hostMemory: ({ hypervisor: { hostMemory } }) => ({
+    totalFrames: hostMemory.totalFrames,
+    freeFrames: hostMemory.freeFrames,
+  }),
   disks: ({ stack }) => diskInfo(stack),
   pause: ({ vm }) => (vm.pause(), true),
   resume: ({ vm }) => (vm.resume(), true),

@@ -65,6 +65,7 @@ export interface Requests {
   /** Of the host: all VMs of the thread. */
   hostStats: { of: undefined; gives: readonly MetricSample[] }
   memory: { of: undefined; gives: MemoryUse }
+  hostMemory: { of: undefined; gives: HostMemoryUse }
   disks: { of: undefined; gives: readonly DiskInfo[] }
   pause: { of: undefined; gives: true }
   resume: { of: undefined; gives: true }
@@ -76,6 +77,12 @@ export interface Requests {
   requestMemory: { of: number; gives: boolean }
 }
 export type RequestName = keyof Requests
+
+/** What guests may use of the host's memory, in frames. */
+export interface HostMemoryUse {
+  readonly totalFrames: number
+  readonly freeFrames: number
+}
 
 /** A disk of a machine. */
 export interface DiskInfo {

@@ -15,6 +15,7 @@ export interface RunOptions {
   readonly trace?: string
   readonly profile?: string
   readonly symbols?: string
+  readonly name?: string
   readonly logs?: string
   readonly verbose?: boolean
   /** What came after `--`. */

@@ -133,12 +133,15 @@ const boot = z
 
 const strategyChange = z.looseObject({ use: packageName.optional(), strategy: z.string().min(1).optional() })
 
+/** Names of VMs. They become parts of file names. */
+export const VM_NAME = /^[a-z][a-z0-9-]{0,31}$/i
+
 /** What a VM changes of the file's own keys. Merged with them as a file is with what it extends. */
 const vm = z
   .strictObject({
     name: z
       .string()
-      .regex(/^[a-z][a-z0-9-]{0,31}$/i, 'a name is up to 32 letters, digits and hyphens, a letter first')
+      .regex(VM_NAME, 'a name is up to 32 letters, digits and hyphens, a letter first')
       .meta({
         description:
           'what its console, metrics and control socket are called: up to 32 letters, digits and hyphens, a letter first',

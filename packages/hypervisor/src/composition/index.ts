@@ -2,7 +2,7 @@
 export * from './compose.ts'
 export { loadConfig, withOverrides } from './config-load.ts'
 export type { LoadedConfig } from './loaded-config.ts'
-export { CONFIG_VERSION, defineStack, stackConfig, stackJsonSchema } from './config-schema.ts'
+export { CONFIG_VERSION, defineStack, stackConfig, stackJsonSchema, VM_NAME } from './config-schema.ts'
 export type { StackConfig, StackConfigInput } from './config-schema.ts'
 export { readManifest } from './manifest.ts'
 export { loadStack, packagesOf, resolveStack } from './stack.ts'

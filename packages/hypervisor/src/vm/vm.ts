@@ -53,7 +53,8 @@ export type VmEvent =
   | { readonly kind: 'paused' | 'resumed' | 'powerButton' }
   /** `guest`: it asked for it, or had a triple fault. */
   | { readonly kind: 'reset'; readonly guest: boolean }
-  | { readonly kind: 'balloon'; readonly actualFrames: number }
+  /** RAM less what the guest has given to balloons. */
+  | { readonly kind: 'balloon'; readonly remainingBytes: number }
 
 export interface Vm {
   readonly name: string
@@ -161,7 +162,10 @@ export class KernelVm implements Vm {
     })
     assembly.platform.interrupts.attach(this.#loop)
     for (const balloon of this.#offered(Balloon))
-      balloon.onChange((actualFrames) => this.#tell({ kind: 'balloon', actualFrames }))
+      balloon.onChange(() => {
+        const given = this.#offered(Balloon).reduce((frames, { actualFrames }) => frames + actualFrames, 0)
+        this.#tell({ kind: 'balloon', remainingBytes: assembly.guestMemory.size - given * FRAME_SIZE })
+      })
     assembly.tracer?.attach?.({ vcpus: assembly.vcpus, guestMemory: assembly.guestMemory })
     this.#start(assembly.booted)
   }

@@ -1,0 +1,40 @@
+/** `nonroot attach NAME`: this terminal at the console of a running VM. */
+
+import { createConnection } from 'node:net'
+import { ExitCode } from '@nonroot/contracts'
+import { openTerminal } from '@nonroot/host-node'
+import { findVm } from '../control/find-vm.ts'
+import type { CommandIo } from '../io.ts'
+import { EscapeKeys } from '../run/escape-keys.ts'
+
+const HELP = `
+Ctrl-A X  leave; the guest runs on
+Ctrl-A A  send Ctrl-A to the guest
+`
+
+export async function attach(name: string, io: CommandIo): Promise<number> {
+  const { sockets, name: vm } = await findVm(name)
+  const terminal = openTerminal()
+  const socket = createConnection(sockets.console(vm))
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve)
+      socket.once('error', reject)
+    })
+    socket.on('error', () => {})
+    const keys = new EscapeKeys((command) => {
+      if (command === 'quit') socket.end()
+      else io.err(HELP)
+    })
+    if (terminal.interactive) io.err(`the console of ${name}; Ctrl-A X leaves it\n`)
+    socket.on('data', (bytes) => terminal.write(bytes, () => {}))
+    terminal.onInput((bytes) => void socket.write(terminal.interactive ? keys.filter(bytes) : bytes))
+    terminal.onOutputClosed(() => socket.destroy())
+    await new Promise<void>((resolve) => socket.on('close', () => resolve()))
+    await terminal.drain()
+    return ExitCode.ok
+  } finally {
+    socket.destroy()
+    terminal.close()
+  }
+}
