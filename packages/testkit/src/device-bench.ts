@@ -62,6 +62,8 @@ export function createTestLine(): TestLine {
 /** A console that remembers what was written and can be typed on. */
 export interface TestConsole extends ConsoleBackend {
   readonly output: string
+  /** The same as it was written. */
+  readonly bytes: readonly number[]
   type(text: string): void
 }
 
@@ -69,11 +71,14 @@ export function createTestConsole(): TestConsole {
   let output = ''
   const listeners = new Set<(bytes: Uint8Array) => void>()
   const decoder = new TextDecoder()
+  const written: number[] = []
   return {
+    bytes: written,
     get output() {
       return output
     },
     write(bytes) {
+      written.push(...bytes)
       output += decoder.decode(bytes, { stream: true })
     },
     onInput(listener) {
@@ -124,6 +129,8 @@ export interface DeviceBench {
     msixEnabled: boolean
   }[]
   line(name: number | string): TestLine
+  /** Lines that were asked for. */
+  readonly lines: ReadonlyMap<number | string, TestLine>
   /** The guest's IN and OUT. Unclaimed reads give all ones. */
   readPort(port: number, size?: IoSize): number
   writePort(port: number, value: number, size?: IoSize): void
@@ -275,6 +282,7 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
     messages,
     functions,
     line,
+    lines,
     readPort: (port, size = 1) => read(ports, port, size),
     writePort: (port, value, size = 1) => write(ports, port, size, value),
     readMmio: (address, size = 4) => read(mmio, gpa(address), size),

@@ -73,6 +73,8 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   driverFeatureSelect = 0
   queueSelect = 0
   #status = 0
+  /** The driver wrote the configuration since the last reset. */
+  #configWritten = false
   /** The status before the last reset. */
   #before = 0
   #generation = 0
@@ -168,7 +170,9 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     this.driverFeatures.fill(0)
     this.deviceFeatureSelect = this.driverFeatureSelect = this.queueSelect = 0
     this.#link.cleared()
-    if (started) this.device.stop?.()
+    // A driver writes the configuration before DRIVER_OK, too.
+    if (started || this.#configWritten) this.device.stop?.()
+    this.#configWritten = false
   }
 
   fail(reason: string): void {
@@ -319,7 +323,9 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   }
 
   writeConfig(offset: number, size: 1 | 2 | 4, value: number): void {
-    if (offset + size <= (this.device.config?.length ?? 0)) this.device.writeConfig?.(offset, size, value)
+    if (offset + size > (this.device.config?.length ?? 0)) return
+    this.#configWritten = true
+    this.device.writeConfig?.(offset, size, value)
   }
 
   // As a device of the machine

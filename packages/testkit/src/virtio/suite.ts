@@ -14,8 +14,18 @@ export interface VirtioSubject {
   readonly driver: MockVirtioDriver
 }
 
+export interface VirtioSuiteOptions {
+  /** The device tells its driver that it was restored: by these queues, and by a change of the configuration. */
+  readonly tellsOfRestore?: { readonly queues?: readonly number[] }
+}
+
 /** `create` makes a new device on a new bench each time. */
-export function testVirtioDevice(name: string, create: () => Promise<VirtioSubject>, it: TestRegistrar): void {
+export function testVirtioDevice(
+  name: string,
+  create: () => Promise<VirtioSubject>,
+  it: TestRegistrar,
+  options: VirtioSuiteOptions = {},
+): void {
   const test = (statement: string, run: (subject: VirtioSubject) => void | Promise<void>): void => {
     it(`${name}: ${statement}`, async () => run(await create()))
   }
@@ -192,6 +202,18 @@ export function testVirtioDevice(name: string, create: () => Promise<VirtioSubje
     check(!driver.needsReset, 'the device needs a reset')
   })
 
+  it(`${name}: saved, reset and restored in the midst of things it goes on as its twin does`, async () => {
+    for (let round = 1; round <= 4; round++) {
+      const twins = [new Script(await create(), round, options), new Script(await create(), round, options)] as const
+      const [twin, subject] = twins
+      const when = 3 + createRandom(round)(12)
+      for (let step = 0; step < 30; step++) {
+        if (step === when) await subject.saveResetRestore()
+        checkSame(await subject.step(), await twin.step(), `script ${round}, restored before step ${when}: step ${step}`)
+      }
+    }
+  })
+
   test('survives adversarial rings', ({ driver }) => {
     const random = createRandom(0x5eed)
     for (let round = 0; round < 60; round++) {
@@ -214,6 +236,61 @@ const REQUIREMENTS: readonly { readonly deviceId: number; readonly feature: numb
   // Block: a switchable write cache can be flushed.
   { deviceId: 2, feature: 11, needs: [9] },
 ]
+
+/** What a driver does and sees, by a seed: buffers of random shapes in random queues, some of which stay there. */
+class Script {
+  readonly #subject: VirtioSubject
+  readonly #random: (below: number) => number
+  readonly #room: { address: number; length: number }[] = []
+  /** Buffers that each queue has. */
+  readonly #waiting: number[] = []
+  readonly #tells: VirtioSuiteOptions['tellsOfRestore']
+
+  constructor(subject: VirtioSubject, seed: number, { tellsOfRestore }: VirtioSuiteOptions) {
+    this.#tells = tellsOfRestore
+    this.#subject = subject
+    this.#random = createRandom(seed * 0x9e3779b9)
+    const random = createRandom(seed)
+    subject.driver.start({ accept: (bit) => bit === VirtioFeature.version1 || random(4) !== 0, queueSize: 16 })
+  }
+
+  async step(): Promise<unknown> {
+    const { driver, device, bench } = this.#subject
+    const random = this.#random
+    const queues = driver.rings.flatMap((ring, index) => (ring ? [index] : []))
+    const index = queues[random(queues.length)]!
+    const waiting = this.#waiting[index] ?? 0
+    if (waiting < 6) {
+      this.#waiting[index] = waiting + 1
+      const length = 16 + random(3) * 64
+      const address = driver.place(Uint8Array.from({ length }, () => random(3)))
+      const writable = random(2) === 0
+      this.#room.push({ address, length })
+      driver.send(index, random(2) === 0 ? [{ address, length, writable }] : [{ address, length: 8 }, { address: address + 8, length: length - 8, writable }])
+    } else driver.kick(index)
+    if (random(4) === 0) bench.console.type('hello')
+    await device.quiesce?.()
+    await new Promise((resolve) => setTimeout(resolve, 0))
+    const used = queues.map((queue) => driver.ring(queue).takeUsed())
+    for (const [n, buffers] of used.entries()) this.#waiting[queues[n]!]! -= buffers.length
+    const silent = (queue: number): boolean => !this.#tells?.queues?.includes(queue)
+    return {
+      used: used.filter((_, n) => silent(queues[n]!)),
+      memory: this.#tells?.queues ? [] : this.#room.map(({ address, length }) => driver.bytes(address, length).reduce((sum, byte) => (Math.imul(sum, 31) + byte) | 0, 0)),
+      status: driver.registers.status(),
+      interrupts: this.#tells?.queues ? [] : queues.map((queue) => driver.registers.queueInterrupts(queue)),
+      configuration: this.#tells ? [] : [driver.registers.configInterrupts(), ...[0, 4, 8, 12].map((offset) => driver.registers.readConfig(offset, 4))],
+      output: [...bench.console.bytes],
+    }
+  }
+  async saveResetRestore(): Promise<void> {
+    const { device } = this.#subject
+    await device.quiesce?.()
+    const saved = structuredClone(device.save!())
+    device.reset!()
+    device.restore!(saved)
+  }
+}
 
 /** Devices take from a queue when notified, or when they have something to send: notify all, twice. */
 function drawIn(driver: MockVirtioDriver): void {

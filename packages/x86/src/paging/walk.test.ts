@@ -407,6 +407,46 @@ describe('slow paths', () => {
       expect(slowWrite(machine.core, bytes)).toBe(1)
       expect(tag(1, 0x1000, TLB.read)).toBe(-1)
     })
+    /** [name, mode, entry of the large page, upper half of its addresses, three parts of it, tables above] */
+    it.each<[string, Mode, number, number, [number, number, number], () => void]>([
+      ['2 MiB', {}, PATH[2]!, 0x40, [0x1000, 0x2000, 0x1f_f000], () => path4(0n)],
+      ['1 GiB', {}, PATH[1]!, 0x40, [0x1000, 0x20_0000, 0x30_0000], () => path4(0n)],
+      ['2 MiB of PAE', { efer: 0 }, ROOT + 0x2000, 0, [0x1000, 0x2000, 0x1f_f000], () => machine.write64(ROOT, BigInt(ROOT + 0x2000) | P)],
+      ['4 MiB', { efer: 0, cr4: 0x10 }, ROOT, 0, [0x1000, 0x2000, 0x3f_f000], () => {}],
+      ['4 MiB, of which the other half is used', { efer: 0, cr4: 0x10 }, ROOT, 0, [0x20_0000, 0x20_1000, 0x1000], () => {}],
+    ])('INVLPG, or a page fault, of one part of a large page leaves nothing of the others: %s', (_name, mode, entry, high, [one, other, third], prepare) => {
+      for (const how of ['INVLPG', 'page fault']) {
+        machine = new BareMetal()
+        const write = (value: bigint): void => (mode.cr4 === 0x10 ? machine.write32(entry, Number(value)) : machine.write64(entry, value))
+        prepare()
+        write(P | PS)
+        setMode(mode)
+        const reads = (low: number): boolean => {
+          at(low, high)
+          return slowRead(machine.core, 1) === 0
+        }
+        expect([reads(one), reads(other)]).toEqual([true, true])
+        write(0n)
+        if (how === 'INVLPG') flushPage(machine.core, third, high)
+        else {
+          at(third, high)
+          expect(slowWrite(machine.core, 1)).toBe(1)
+        }
+        expect([how, tag(1, one, TLB.read), tag(1, other, TLB.read), reads(one), reads(other)]).toEqual([how, -1, -1, false, false])
+      }
+    })
+    it('a page fault near another page of 1 GiB with the same hash keeps it', () => {
+      setMode({})
+      path4(0n)
+      machine.write64(PATH[1]!, P | PS)
+      // 1024 GiB higher: entries 2, 256.
+      machine.write64(ROOT + 16, BigInt(ROOT + 0x1000) | P)
+      at(0x1000, 0x40)
+      expect(slowRead(machine.core, 1)).toBe(0)
+      machine.write64(ROOT + 16, 0n)
+      at(0x5000, 0x140)
+      expect([slowRead(machine.core, 1), tag(1, 0x1000, TLB.read)]).toEqual([1, 0x1000])
+    })
     it('after more fills than the journal holds', () => {
       setMode({})
       machine.write64(ROOT, BigInt(ROOT + 0x1000) | 7n)

@@ -64,7 +64,7 @@ export function slowModify(core: Core, info: number): 0 | 1 {
 export function raisePageFault(core: Core, low: number, high: number): void {
   core.paging.faultLow = low
   core.paging.faultHigh = high
-  forgetPage(core, low)
+  forgetPage(core, low, high)
   core.raise(VECTOR.PF, core.paging.errorCode)
 }
 

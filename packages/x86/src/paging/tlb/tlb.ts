@@ -3,7 +3,7 @@
  * by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../../state/core.ts'
-import { JOURNAL_COUNT, JOURNAL_SIZE, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
+import { JOURNAL_COUNT, JOURNAL_SIZE, REGION, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { ACCESS, PAGING, type PagingState } from '../../state/paging-state.ts'
 import { forgetGuestPages } from '../second-stage.ts'
 import type { SecondStage } from '../../state/paging-state.ts'
@@ -123,52 +123,74 @@ export function flushPage(core: Core, low: number, high: number): void {
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
   nextGeneration(core)
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
-  const slot = largeHash(low, high)
-  const key = largeKey(low, high)
-  const marked = paging.large[slot]
-  if (marked !== key && marked !== SEVERAL) return flushEntries(core, low, 1)
-  const legacy = paging.kind === PAGING.bits32
-  flushEntries(core, low & (legacy ? -0x40_0000 : -0x20_0000), legacy ? 1024 : 512)
-  if (marked === key && !legacy) paging.large[slot] = 0
+  flushEntries(core, low, partsAt(paging, low, high))
 }
 
-function flushEntries(core: Core, low: number, count: number): void {
+/** Kills the entries of the `count` pages around an address that are one page to the guest; whether code was fetched from any of them. */
+function flushEntries(core: Core, low: number, count: number): boolean {
   const { i32 } = core
+  const start = low & -(count * 4096)
+  let wasFetched = false
   for (let root = 0; root < core.paging.roots; root++) {
     for (let bank = 0; bank < TLB_BANK.count; bank++) {
       const base = core.base + ROOT_BANKS[root]! + bank * TLB_BANK_SIZE
       for (let i = 0; i < count; i++) {
-        const at = entryAt(base, low + i * 4096)
-        const tag = (low + i * 4096) & -4096
+        const tag = (start + i * 4096) | 0
+        const at = entryAt(base, tag)
+        if (i32[at + EXECUTE] === tag) wasFetched = true
         if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
       }
     }
   }
+  return wasFetched
 }
 
-/** A page fault discards the translation of its page. Links to code are discarded only if code was fetched from there. */
-export function forgetPage(core: Core, low: number): void {
-  const { i32 } = core
-  let wasFetched = false
-  for (let bank = 0; bank < TLB_BANK.count; bank++) {
-    const at = entryAt(bankAddress(core, bank), low)
-    const tag = low & -4096
-    if (i32[at + EXECUTE] === tag) wasFetched = true
-    if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
+/**
+ * A page fault discards the translation of its page, with all parts of a large page. (SDM Vol. 3A, "Details of TLB Use") Links to code are discarded
+ * only if code was fetched from there.
+ */
+export function forgetPage(core: Core, low: number, high: number): void {
+  const { paging } = core
+  if (paging.huge[hugeHash(low, high)]) return forgetHuge(core, low, high)
+  if (flushEntries(core, low, partsAt(paging, low, high))) nextGeneration(core)
+}
+
+/** The same where a page of 1 GiB may be. Other addresses have the same hash: only if something of this one is cached, all is flushed. */
+function forgetHuge(core: Core, low: number, high: number): void {
+  const { i32, paging } = core
+  const isNear = (at: number): boolean => i32[at + 1] === high && i32[at]! >>> 30 === low >>> 30 && i32[at] !== -1
+  for (let root = 0; root < paging.roots; root++) {
+    const start = rootStart(core, root)
+    for (let at = start; at < start + ROOT_WORDS; at += WORDS) if (isNear(at + READ) || isNear(at + EXECUTE)) return flushAll(core)
   }
-  if (wasFetched) nextGeneration(core)
+  const { regions, generation } = paging
+  const key = ((high << 11) | (low >>> 21)) >>> 9
+  for (let slot = 0; slot < regions.length; slot += REGION.entry >> 2)
+    if (regions[slot + 1] === generation && regions[slot]! >>> 9 === key) return nextGeneration(core)
+}
+
+/** Pages of 4 KiB that may be in the TLB as parts of the page at an address; from now on there are none. */
+function partsAt({ large, kind }: PagingState, low: number, high: number): number {
+  const isLegacy = kind === PAGING.bits32
+  const slot = largeHash(isLegacy ? low & -0x40_0000 : low, high)
+  const key = largeKey(isLegacy ? low & -0x40_0000 : low, high)
+  const marked = large[slot]
+  if (marked !== key && marked !== SEVERAL) return 1
+  if (marked === key) large[slot] = 0
+  return isLegacy ? 1024 : 512
 }
 
 const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high * 0x9d)) & 0xfff
 /** Odd, so that 0 means no region and SEVERAL more than one. */
 const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
 const SEVERAL = 2
-/** Parts of a page of this level may be in the TLB from now on: INVLPG flushes them all. */
-export function markLarge({ large, huge }: PagingState, low: number, high: number, level: number): void {
+/** Parts of a page of this level may be in the TLB from now on: INVLPG and page faults flush them all. 32-bit paging has pages of 4 MiB. */
+export function markLarge({ large, huge, kind }: PagingState, low: number, high: number, level: number): void {
   if (level === 1) return
   if (level > 2) huge[hugeHash(low, high)] = 1
-  const slot = largeHash(low, high)
-  const key = largeKey(low, high)
+  const first = kind === PAGING.bits32 ? low & -0x40_0000 : low
+  const slot = largeHash(first, high)
+  const key = largeKey(first, high)
   large[slot] = large[slot] === 0 || large[slot] === key ? key : SEVERAL
 }
 const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high << 2)) & 0x3ff
