@@ -357,6 +357,30 @@ describe('TCP', () => {
   })
 
   it.each([
+    { late: 0, sentAgain: true },
+    { late: 20e6, sentAgain: true },
+    // The VM stood still: the guest first gets the time to answer what it already has.
+    { late: 20e6 + 1, sentAgain: false },
+  ])('a time-out noticed $late ns late sends again at once: $sentAgain', async ({ late, sentAgain }) => {
+    const guest = new Guest()
+    const { clock } = guest.around
+    const streams = guest.host.serve('192.0.2.1:80')
+    guest.send(guest.tcp(outside, 80, SYN, { seq: 100 }))
+    await guest.later()
+    guest.send(guest.tcp(outside, 80, Flag.ack, { seq: 101, ack: sequenceOf(guest) + 1 }))
+    streams[0]!.say('page')
+    const page = ['tcp 192.0.2.1:80 > 10.0.2.15:6000 AP page']
+    expect(guest.shown()).toEqual(page)
+    clock.advanceInstructions(clock.nextDeadline() - clock.nowNs() + late)
+    clock.runExpired()
+    expect(guest.shown()).toEqual(sentAgain ? page : [])
+    if (sentAgain) return
+    clock.advanceNs(20e6)
+    clock.runExpired()
+    expect(guest.shown()).toEqual(page)
+  })
+
+  it.each([
     { problem: 'refused', answer: 'tcp 192.0.2.1:80 > 10.0.2.15:6000 AR' },
     { problem: 'unreachable', answer: 'icmp 10.0.2.2 > 10.0.2.15 3/1' },
     { problem: 'denied', answer: 'icmp 10.0.2.2 > 10.0.2.15 3/13' },
