@@ -46,6 +46,7 @@ export class TestFrames implements GuestFrames {
   readonly #frames = new Map<Gpa, Hpa>()
   readonly #parked = new Map<Gpa, Parked>()
   readonly #pins = new Map<Gpa, number>()
+  readonly #added: MemoryRegion[] = []
   /** Leases of each frame; those that were dropped meanwhile go when the last ends. */
   readonly #leases = new Map<Hpa, number>()
   readonly #dropped: Hpa[] = []
@@ -60,7 +61,9 @@ export class TestFrames implements GuestFrames {
 
   regionOf(address: number, length: number): MemoryRegion | undefined {
     return Number.isInteger(address) && Number.isInteger(length) && address >= 0 && length >= 0
-      ? this.regions.find((region) => address >= region.start && address + length <= region.start + region.length)
+      ? [...this.regions, ...this.#added].find(
+          (region) => address >= region.start && address + length <= region.start + region.length,
+        )
       : undefined
   }
   isRam(address: number, length: number): boolean {
@@ -295,6 +298,19 @@ export class TestFrames implements GuestFrames {
     this.dirty.clear()
     if (on) for (const page of this.#frames.keys()) this.#tell(page, 'writeProtected')
   }
+  addPage(address: number): boolean {
+    if (address % FRAME_SIZE !== 0 || this.regionOf(address, 1)) return false
+    this.#added.push({ start: gpa(address), length: FRAME_SIZE, kind: 'ram' })
+    return true
+  }
+  removePage(address: number): boolean {
+    const at = this.#added.findIndex(({ start }) => start === address)
+    if (at < 0 || this.#pins.has(gpa(address))) return false
+    this.release([{ address: gpa(address), length: FRAME_SIZE }])
+    this.#added.splice(at, 1)
+    return true
+  }
+
   takeDirty(): Gpa[] {
     const pages = [...this.dirty].sort((left, right) => left - right)
     this.dirty.clear()

@@ -137,6 +137,14 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** False: it was not pinned. */
   unpin(address: number): boolean
 
+  /**
+   * Makes one page of RAM, absent at first, where the machine has no memory: for pages of the hypervisor's that a guest maps where it likes (Xen's grant
+   * tables). It is in neither `regions` nor `size`. False: there is memory already, or no room for another such page.
+   */
+  addPage(address: number): boolean
+  /** Takes away a page that `addPage` made, unless it is pinned. False: nothing was taken away. */
+  removePage(address: number): boolean
+
   /** Starts or stops the dirty log. Starting write-protects mapped frames, so that first writes are detected. */
   setDirtyLog(on: boolean): void
   /** Frames written since the last call (start addresses, ascending), and a fresh log. Empty while off. */

@@ -11,26 +11,58 @@ export interface Slot {
   readonly first: number
 }
 
+/** Pages that can be added to a machine while it runs. */
+export const MOST_ADDED = 128
+/** Guest-physical addresses that a second stage of four levels reaches. */
+const MOST_ADDRESS = 2 ** 48
+
 export class FrameIndex implements MemoryMap {
   readonly size: number
   readonly regions: readonly MemoryRegion[]
-  readonly slots: readonly Slot[]
+  #slots: Slot[]
   /** Entries of the table. */
   readonly length: number
+  /** Of added pages: entry numbers that are free. */
+  readonly #spare: number[]
   #last: Slot
 
   constructor(regions: readonly MemoryRegion[]) {
     this.regions = regions
     let first = 0
-    this.slots = regions.map(({ start, length, kind }) => {
+    this.#slots = regions.map(({ start, length, kind }) => {
       invariant(length > 0 && length % FRAME_SIZE === 0 && start % FRAME_SIZE === 0, 'a region is whole frames')
       const slot = { start, end: start + length, ram: kind === 'ram', first }
       first += length / FRAME_SIZE
       return slot
     })
-    this.length = first
+    this.length = first + MOST_ADDED
+    this.#spare = Array.from({ length: MOST_ADDED }, (_, n) => this.length - 1 - n)
     this.size = regions.reduce((sum, { kind, length }) => sum + (kind === 'ram' ? length : 0), 0)
-    this.#last = this.slots[0]!
+    this.#last = this.#slots[0]!
+  }
+
+  get slots(): readonly Slot[] {
+    return this.#slots
+  }
+
+  /** Makes a slot of one page of RAM. False: something is there, or no entry is free. */
+  add(start: number): boolean {
+    const first = this.#spare.at(-1)
+    const end = start + FRAME_SIZE
+    if (first === undefined || start % FRAME_SIZE !== 0 || !(start >= 0 && end <= MOST_ADDRESS)) return false
+    if (this.#slots.some((slot) => start < slot.end && end > slot.start)) return false
+    this.#spare.pop()
+    this.#slots.push({ start, end, ram: true, first })
+    return true
+  }
+  /** Takes away a slot that `add` made. Its entry is empty. */
+  remove(slot: Slot): void {
+    this.#slots = this.#slots.filter((one) => one !== slot)
+    this.#spare.push(slot.first)
+    this.#last = this.#slots[0]!
+  }
+  isAdded(slot: Slot): boolean {
+    return slot.first >= this.length - MOST_ADDED
   }
 
   /** The region that contains the whole range. NaN fails the comparisons; other hostile values fail `isInteger`. */
@@ -51,7 +83,9 @@ export class FrameIndex implements MemoryMap {
 
   /** Guest-physical start of an entry's page. */
   addressOf(entry: number): Gpa {
-    const slot = this.slots.findLast(({ first }) => first <= entry)!
+    const slot = this.slots.find(
+      ({ first, start, end }) => first <= entry && entry < first + (end - start) / FRAME_SIZE,
+    )!
     return gpa(slot.start + (entry - slot.first) * FRAME_SIZE)
   }
 

@@ -266,6 +266,17 @@ export class DemandGuestFrames implements GuestFrames {
     return true
   }
 
+  addPage(address: number): boolean {
+    return this.index.add(address)
+  }
+
+  removePage(address: number): boolean {
+    const slot = this.index.find(address, 1)
+    if (!slot || !this.index.isAdded(slot) || this.#table.pins.has(slot.first)) return false
+    this.release([{ address: gpa(slot.start), length: FRAME_SIZE }])
+    this.index.remove(slot)
+    return true
+  }
   get #everything(): MemoryRange[] {
     return this.regions.map(({ start, length }) => ({ address: start, length }))
   }

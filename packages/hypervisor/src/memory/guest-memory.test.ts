@@ -239,3 +239,45 @@ describe('guest memory', () => {
     expect(hostMemory.freeFrames).toBe(before)
   })
 })
+
+describe('a page that is added where there is no memory', () => {
+  const AT = FOUR_GIB * 4
+  it('is RAM like any other until it is taken away, and part of no map', () => {
+    const { memory } = create()
+    const { size, regions } = memory
+    expect([memory.writeU32(AT, 7), memory.addPage(AT), memory.writeU32(AT, 7), memory.readU32(AT)]).toEqual([
+      ...[false, true, true, 7],
+    ])
+    expect([memory.size, memory.regions]).toEqual([size, regions])
+    expect(memory.isRam(AT + 4095, 2)).toBe(false)
+    expect([memory.removePage(AT), memory.readU32(AT), memory.removePage(AT)]).toEqual([true, undefined, false])
+    expect([memory.addPage(AT), memory.readU32(AT)]).toEqual([true, 0])
+  })
+  it.each([
+    ['memory', 0x1000],
+    ['no page’s start', AT + 8],
+    ['no address', -4096],
+    ['beyond all addresses', 2 ** 48],
+    ['no number', Number.NaN],
+  ])('is refused at %s', (_what, address) => {
+    expect(create().memory.addPage(address)).toBe(false)
+  })
+  it('stays while it is pinned', () => {
+    const { memory } = create()
+    memory.addPage(AT)
+    memory.pin(AT)
+    expect(memory.removePage(AT)).toBe(false)
+    memory.unpin(AT)
+    expect(memory.removePage(AT)).toBe(true)
+    expect(memory.removePage(0x1000)).toBe(false)
+  })
+  it('is one of 128 at most, and all frames go back to the host', () => {
+    const { memory, hostMemory } = create()
+    const free = hostMemory.freeFrames
+    const added = Array.from({ length: 130 }, (_, n) => memory.addPage(AT + n * FRAME_SIZE))
+    expect(added.filter(Boolean)).toHaveLength(128)
+    for (let n = 0; n < 128; n++) memory.writeU8(AT + n * FRAME_SIZE, 1)
+    for (let n = 0; n < 128; n++) memory.removePage(AT + n * FRAME_SIZE)
+    expect(hostMemory.freeFrames).toBe(free)
+  })
+})
