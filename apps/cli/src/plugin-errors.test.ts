@@ -57,6 +57,11 @@ const cases: Case[] = [
     says: ['names "devise:bad"', 'did you mean "device"?'],
   },
   {
+    name: 'has a default that it does not provide',
+    manifest: { nonroot: { apiVersion: 1, provides: ['device:bad'], defaults: ['device:worse'] } },
+    says: ['nonroot.defaults in its package.json is ["device:worse"]', 'what the package provides: device:bad'],
+  },
+  {
     name: 'does not provide what is asked',
     manifest: { nonroot: { apiVersion: 1, provides: ['device:good'] } },
     says: ['has no device "bad"'],

@@ -120,6 +120,8 @@ export interface PluginManifest {
   readonly apiVersion: number
   /** `paging:ept`, `device:acme-sensor`, ... : exactly what the plugin exports. */
   readonly provides: readonly string[]
+  /** Of a role with several strategies, the one that a stack means that names none: `io:pc`. */
+  readonly defaults?: readonly string[]
 }
 
 /** Only typed here; checked at load time. `export default definePlugin({ ... })`. */

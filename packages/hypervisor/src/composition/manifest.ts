@@ -67,9 +67,24 @@ export function readManifest(found: FoundPackage, request: PluginRequest): Plugi
       throw fail(`nonroot.provides in its package.json names "${item}"`, `each is ROLE:NAME. ${suggest(kind, kinds)}`)
     }
   }
-  return { apiVersion, provides: provides as string[] }
+  const { defaults = [] } = field as Record<string, unknown>
+  if (!Array.isArray(defaults) || !defaults.every((item) => provides.includes(item))) {
+    throw fail(
+      `nonroot.defaults in its package.json is ${JSON.stringify(defaults)}`,
+      `it should be a list of what the package provides: ${provides.join(', ')}`,
+    )
+  }
+  return { apiVersion, provides: provides as string[], defaults: defaults as string[] }
+}
+
+/** The strategy that is meant where none is named. Undefined: one has to be named. */
+export function defaultOf({ provides, defaults = [] }: PluginManifest, kind: string): string | undefined {
+  const names = namesIn(provides, kind)
+  return names.length === 1 ? names[0] : namesIn(defaults, kind)[0]
 }
 
 /** Names that a manifest provides for one role. */
-export const providedBy = (manifest: PluginManifest, kind: string): string[] =>
-  manifest.provides.filter((item) => item.startsWith(`${kind}:`)).map((item) => item.slice(kind.length + 1))
+export const providedBy = (manifest: PluginManifest, kind: string): string[] => namesIn(manifest.provides, kind)
+
+const namesIn = (list: readonly string[], kind: string): string[] =>
+  list.filter((item) => item.startsWith(`${kind}:`)).map((item) => item.slice(kind.length + 1))

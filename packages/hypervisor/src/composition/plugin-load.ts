@@ -2,7 +2,7 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import type { FoundPackage, ModuleSource, Plugin, PluginManifest } from '@nonroot/contracts'
-import { pluginError, providedBy, readManifest } from './manifest.ts'
+import { defaultOf, pluginError, providedBy, readManifest } from './manifest.ts'
 import type { PluginRequest } from './manifest.ts'
 import { asPlugin, shapeProblem } from './plugin-shape.ts'
 import { suggest } from './spelling.ts'
@@ -119,7 +119,7 @@ function checkNeed(found: FoundPackage, manifest: PluginManifest, need: PluginNe
       remedy: `it provides ${manifest.provides.join(', ') || 'nothing'}`,
     })
   }
-  if (need.name === undefined ? names.length > 1 : !names.includes(need.name)) {
+  if (need.name === undefined ? defaultOf(manifest, need.kind) === undefined : !names.includes(need.name)) {
     throw pluginError(
       need.request,
       'plugin.invalid',

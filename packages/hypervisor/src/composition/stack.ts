@@ -8,7 +8,6 @@ import type {
   DeviceDefinition,
   FoundPackage,
   ModuleSource,
-  Plugin,
   Role,
   Schema,
   SourceLocation,
@@ -23,7 +22,7 @@ import type { ConfigPath } from './config-tree.ts'
 import { issuesToErrors, jsonSchemaOf, throwAll } from './issues.ts'
 import { folderOf } from './loaded-config.ts'
 import type { LoadedConfig } from './loaded-config.ts'
-import { pluginError, providedBy } from './manifest.ts'
+import { defaultOf, pluginError, providedBy } from './manifest.ts'
 import type { PluginRequest } from './manifest.ts'
 import { DEFAULT_LOAD_LIMIT_MS, messageOf, PluginLoader, TIMED_OUT, withLimit } from './plugin-load.ts'
 import type { LoadedPlugin } from './plugin-load.ts'
@@ -173,7 +172,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
   )) {
     try {
       const plugin = await loadEntry(entry, loaded, loader, resolved)
-      const definition = select(entry, plugin.plugin)
+      const definition = select(entry, plugin)
       const parsed = await parseOptions(entry, definition.options, plugin, loaded, limitMs)
       const base: LayerBase = {
         thing: pathText(entry.path),
@@ -319,10 +318,11 @@ async function loadEntry(
 type Definition = AnyStrategyDefinition | DeviceDefinition
 
 /** The loader has checked that it exists. */
-function select(entry: Entry, plugin: Plugin): Definition {
+function select(entry: Entry, { plugin, manifest }: LoadedPlugin): Definition {
   if (entry.kind === 'device') return plugin.devices!.find((device) => device.kind === entry.name)!
   const ofRole = plugin.strategies!.filter((strategy) => strategy.role === entry.kind)
-  return ofRole.find((strategy) => entry.name === undefined || strategy.name === entry.name)!
+  const name = entry.name ?? defaultOf(manifest, entry.kind)
+  return ofRole.find((strategy) => strategy.name === name)!
 }
 
 async function parseOptions(
