@@ -1,6 +1,6 @@
 /** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
 
-import { FirmwareConfiguration, gpa, NumericErrors } from '@nonroot/contracts'
+import { FirmwareConfiguration, gpa, NumericErrors, VcpuVectors } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -85,6 +85,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
     offers: new Map<Token<unknown>, () => unknown>([
       [FirmwareConfiguration, () => fwCfg],
       [NumericErrors, () => coprocessorError],
+      [VcpuVectors, () => interruptController],
     ]),
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,

@@ -1,9 +1,11 @@
 /** What this package adds to a stack. */
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
+import { z } from 'zod'
 import { Ahci } from './ahci/device.ts'
 import { E1000 } from './e1000/device.ts'
 import { Ide } from './ide/device.ts'
+import { createLocalApics } from './local-apics.ts'
 import { Nvme } from './nvme/device.ts'
 import { cardOptions, diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
@@ -20,6 +22,13 @@ export default definePlugin({
       options: pcOptions,
       gives: ['interruptController', 'pci', 'acpi'],
       create: createPc,
+    }),
+    defineIoModel({
+      name: 'local-apics',
+      summary: 'local APICs and a power switch, and nothing else of a PC: what PVH guests have',
+      options: z.strictObject({}),
+      gives: ['interruptController', 'acpi'],
+      create: createLocalApics,
     }),
   ],
   devices: [

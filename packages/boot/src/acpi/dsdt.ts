@@ -43,7 +43,7 @@ type PicRouting = NonNullable<Pci['picRouting']>
 
 export function dsdtTerms(platform: PlatformDescription): Aml {
   return [
-    ...(platform.acpi ? sleepStates(platform.acpi) : []),
+    ...sleepStates(platform.acpi ?? platform.reducedAcpi),
     ...(platform.pci?.picRouting ? interruptModel() : []),
     ...scope(
       '\\_SB',
@@ -55,9 +55,9 @@ export function dsdtTerms(platform: PlatformDescription): Aml {
   ]
 }
 
-/** \_S5: what goes into SLP_TYP of both PM1 control blocks. */
-const sleepStates = ({ sleepTypeS5 }: NonNullable<PlatformDescription['acpi']>): Aml =>
-  named('\\_S5', packageOf(integer(sleepTypeS5), integer(sleepTypeS5), integer(0), integer(0)))
+/** \_S5: what goes into SLP_TYP of both PM1 control blocks, or of the sleep control register. */
+const sleepStates = (acpi: { readonly sleepTypeS5: number } | undefined): Aml =>
+  acpi ? named('\\_S5', packageOf(integer(acpi.sleepTypeS5), integer(acpi.sleepTypeS5), integer(0), integer(0))) : []
 
 /** The system says by \_PIC which interrupt controllers it uses: 0 for the 8259 pair, which is how it starts. */
 const INTERRUPT_MODEL = '\\PICM'

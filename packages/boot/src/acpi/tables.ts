@@ -95,8 +95,14 @@ function fadt(platform: PlatformDescription, facsAddress: number, dsdtAddress: n
   const boot = BOOT.legacyDevices | (i8042 ? BOOT.i8042 : 0) | (vga ? 0 : BOOT.noVga) | (rtc ? 0 : BOOT.noCmosRtc)
   table.u16(96, UNSUPPORTED_C2).u16(98, UNSUPPORTED_C3).u16(109, boot)
   if (rtc) table.u8(108, 0x32) // CMOS byte of the century
-  if (!acpi) flags |= FLAG.hardwareReduced
-  else {
+  if (!acpi) {
+    flags |= FLAG.hardwareReduced
+    const { reducedAcpi } = platform
+    if (reducedAcpi) {
+      genericAddress(table, 244, reducedAcpi.sleepControl, 8)
+      genericAddress(table, 256, reducedAcpi.sleepStatus, 8)
+    }
+  } else {
     table.u16(46, acpi.sciGsi).u32(48, acpi.smiCommand ?? 0)
     if (acpi.smiCommand !== undefined) table.u8(52, 2).u8(53, 3) // ACPI_ENABLE, ACPI_DISABLE
     table.u32(56, acpi.pm1Event).u8(88, 4)

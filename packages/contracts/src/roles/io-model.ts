@@ -55,6 +55,15 @@ export interface PlatformDescription {
       readonly irqs: readonly number[]
     }
   }
+  /** ACPI without fixed hardware: registers of one port each. (ACPI, "Sleep Control and Status Registers") */
+  readonly reducedAcpi?: {
+    readonly sleepControl: number
+    readonly sleepStatus: number
+    /** SLP_TYP value that means S5. */
+    readonly sleepTypeS5: number
+  }
+  /** Pages of RAM that the platform uses itself: memory maps report them as reserved. */
+  readonly reservedMemory?: readonly { readonly address: Gpa; readonly length: number }[]
   readonly serial?: readonly { readonly port: number; readonly gsi: number }[]
   readonly hpet?: { readonly address: Gpa }
   readonly rtc?: { readonly port: number; readonly gsi: number }

@@ -1,5 +1,6 @@
 /** The x86 part of an interrupt controller: local APIC state, signals between processors, EOI without an exit. */
 
+import { token } from '../base/token.ts'
 import type { InterruptController } from '../devices/interrupts.ts'
 
 /** Signals other than vectored interrupts, as bits of `InterruptController.signals`. */
@@ -17,6 +18,15 @@ export interface EoiAssist {
   /** Another interrupt is pending, so a real EOI is needed: clears the flag. Call `taken` first. */
   withdraw(vcpu: number): void
 }
+
+/**
+ * Interrupts of the hypervisor's own, by vector: a capability that an I/O model with local APICs offers. Unlike a message, one that comes before the
+ * guest has enabled its APIC is kept until then.
+ */
+export interface VcpuVectors {
+  raise(vcpu: number, vector: number): void
+}
+export const VcpuVectors = token<VcpuVectors>('VcpuVectors')
 
 export interface X86InterruptController extends InterruptController {
   /** Called by a guest ABI in its `attach`. Absent: not supported by the controller. */

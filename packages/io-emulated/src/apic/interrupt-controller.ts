@@ -13,6 +13,7 @@ import type {
   IoSize,
   MessageInterrupts,
   Snapshot,
+  VcpuVectors,
 } from '@nonroot/contracts'
 import { PicPair } from '../pic8259.ts'
 import { GsiInput, GsiLine } from './gsi-line.ts'
@@ -24,7 +25,8 @@ import { X2APIC_READABLE, X2APIC_WRITABLE, x2apicRegister } from './x2apic.ts'
 
 export interface PcInterruptControllerOptions {
   readonly vcpuCount: number
-  readonly ioApicAddress: number
+  /** Undefined: local APICs alone, without I/O APIC and 8259 pair. */
+  readonly ioApicAddress: number | undefined
 }
 
 const NOBODY: InterruptSink = { wake: () => {} }
@@ -39,13 +41,13 @@ const Message = { base: 0xfee, logical: 0x4, level: 0x8000 } as const
 
 const TYPE = 'pc-interrupts'
 
-export class PcInterruptController implements X86InterruptController, ApicBus {
-  readonly lines = IO_APIC_PINS
+export class PcInterruptController implements X86InterruptController, ApicBus, VcpuVectors {
+  readonly lines: number
   readonly messages: MessageInterrupts
   assist: EoiAssist | undefined
   readonly #apics: readonly LocalApic[]
-  readonly #ioApic: IoApic
-  readonly #pic: PicPair
+  readonly #ioApic: IoApic | undefined
+  readonly #pic: PicPair | undefined
   readonly #inputs: readonly GsiInput[]
   readonly #signals: Uint8Array
   /** NMIs behind the signal: one that is about to be taken, and one that a processor keeps meanwhile. Further ones merge with it. */
@@ -73,12 +75,16 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     this.#nmis = new Uint8Array(vcpuCount)
     this.#startupVectors = new Uint8Array(vcpuCount)
     this.#awaitsStartup = Uint8Array.from({ length: vcpuCount }, (_, index) => (index === 0 ? 0 : 1))
-    this.#inputs = Array.from({ length: IO_APIC_PINS }, (_, gsi) => new GsiInput(gsi))
-    this.#ioApic = new IoApic(context, options.ioApicAddress, (destination, logical, mode, vector, level) =>
-      this.#route(destination === 0xff ? BROADCAST : destination, logical, mode, vector, level),
-    )
-    this.#pic = new PicPair(context)
-    this.#pic.onOutput = () => this.#wakeForPic()
+    const { ioApicAddress } = options
+    this.lines = ioApicAddress === undefined ? 0 : IO_APIC_PINS
+    this.#inputs = Array.from({ length: this.lines }, (_, gsi) => new GsiInput(gsi))
+    if (ioApicAddress !== undefined) {
+      this.#ioApic = new IoApic(context, ioApicAddress, (destination, logical, mode, vector, level) =>
+        this.#route(destination === 0xff ? BROADCAST : destination, logical, mode, vector, level),
+      )
+      this.#pic = new PicPair(context)
+      this.#pic.onOutput = () => this.#wakeForPic()
+    }
     this.messages = { send: (address, data) => this.#message(address, data) }
     const page: IoHandler = {
       read: (offset, size) => this.#readPage(offset, size),
@@ -104,9 +110,9 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
 
   #set(gsi: number, asserted: boolean): void {
     // GSI 0 is the I/O APIC's first pin and nothing else; the timer is GSI 2.
-    if (gsi === TIMER_GSI) this.#pic.setLine(0, asserted)
-    else if (gsi > 0 && gsi < ISA_LINES) this.#pic.setLine(gsi, asserted)
-    this.#ioApic.setPin(gsi, asserted)
+    if (gsi === TIMER_GSI) this.#pic?.setLine(0, asserted)
+    else if (gsi > 0 && gsi < ISA_LINES) this.#pic?.setLine(gsi, asserted)
+    this.#ioApic?.setPin(gsi, asserted)
   }
 
   #wakeForPic(): void {
@@ -190,7 +196,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
   }
 
   endOfInterrupt(vector: number): void {
-    this.#ioApic.endOfInterrupt(vector)
+    this.#ioApic?.endOfInterrupt(vector)
   }
 
   wake(vcpu: number): void {
@@ -220,17 +226,23 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     this.wake(vcpu)
   }
 
+  /** By the hypervisor itself. */
+  raise(vcpu: number, vector: number): void {
+    this.#apics[vcpu]!.acceptOrKeep(vector)
+  }
+
   // The vCPU's side
 
   hasPending(vcpu: number): boolean {
     this.#running = vcpu
     const apic = this.#apics[vcpu]!
-    return apic.pending() || (this.#pic.output && apic.acceptsExtInt())
+    return apic.pending() || (this.#pic !== undefined && this.#pic.output && apic.acceptsExtInt())
   }
 
   acknowledge(vcpu: number): number {
     const apic = this.#apics[vcpu]!
-    const vector = this.#pic.output && apic.acceptsExtInt() ? this.#pic.acknowledge() : apic.acknowledge()
+    const pic = this.#pic
+    const vector = pic?.output && apic.acceptsExtInt() ? pic.acknowledge() : apic.acknowledge()
     if (vector >= 0) this.#delivered.value++
     return vector
   }
@@ -322,8 +334,8 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
   reset(vcpu?: number): void {
     if (vcpu !== undefined) return this.#apics[vcpu]!.reset('init')
     for (const apic of this.#apics) apic.reset('powerUp')
-    this.#ioApic.reset()
-    this.#pic.reset()
+    this.#ioApic?.reset()
+    this.#pic?.reset()
     this.#signals.fill(0)
     this.#nmis.fill(0)
     this.#startupVectors.fill(0)
@@ -339,8 +351,8 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
       version: 1,
       data: {
         apics: this.#apics.map((apic) => ({ ...apic.save().data })),
-        ioApic: this.#ioApic.save().data,
-        pic: this.#pic.save().data,
+        ...(this.#ioApic ? { ioApic: this.#ioApic.save().data } : {}),
+        ...(this.#pic ? { pic: this.#pic.save().data } : {}),
         signals: this.#signals.slice(),
         nmis: this.#nmis.slice(),
         startupVectors: this.#startupVectors.slice(),
@@ -354,8 +366,8 @@ export class PcInterruptController implements X86InterruptController, ApicBus {
     const data = snapshotData(snapshot, TYPE, 1)
     const apics = data['apics'] as Snapshot['data'][]
     this.#apics.forEach((apic, index) => apic.restore({ type: 'local-apic', version: 1, data: apics[index] ?? {} }))
-    this.#ioApic.restore({ type: 'io-apic', version: 1, data: data['ioApic'] as Snapshot['data'] })
-    this.#pic.restore({ type: 'pic8259', version: 1, data: data['pic'] as Snapshot['data'] })
+    this.#ioApic?.restore({ type: 'io-apic', version: 1, data: data['ioApic'] as Snapshot['data'] })
+    this.#pic?.restore({ type: 'pic8259', version: 1, data: data['pic'] as Snapshot['data'] })
     this.#signals.set(data['signals'] as Uint8Array)
     this.#nmis.set(data['nmis'] as Uint8Array)
     this.#startupVectors.set(data['startupVectors'] as Uint8Array)

@@ -59,6 +59,10 @@ const powerOn = (bootstrap: boolean) => ({
   levelTriggered: new Uint32Array(8),
   /** The guest may end the interrupt in service by itself (`EoiAssist`). */
   offered: false,
+  /** A vector of the hypervisor's that came before the guest enabled its APIC; 0 none. */
+  kept: 0,
+  /** The last vector of the hypervisor's. */
+  raised: 0,
 })
 
 /** Highest vector set, or -1. */
@@ -127,6 +131,13 @@ export class LocalApic implements Saveable {
     if (assist && this.#highestRequest < 0 && !(state.levelTriggered[vector >> 5]! & bit))
       state.offered = assist.offer(this.index)
     return vector
+  }
+
+  /** A vector that is kept while the APIC is disabled. */
+  acceptOrKeep(vector: number): void {
+    this.#state.raised = vector
+    if (this.enabled && this.#state.spuriousVector & Svr.enabled) this.accept(vector, false)
+    else this.#state.kept = vector
   }
 
   /** A vectored message for this processor. */
@@ -292,6 +303,10 @@ export class LocalApic implements Saveable {
         state.spuriousVector = value & Svr.writable
         if (!(value & Svr.enabled))
           for (let entry = 0; entry < state.lvt.length; entry++) state.lvt[entry]! |= LvtField.masked
+        else if (state.kept) {
+          this.accept(state.kept, false)
+          state.kept = 0
+        }
         return
       case ApicRegister.errorStatus:
         state.errorStatus = state.newErrors
@@ -361,10 +376,15 @@ export class LocalApic implements Saveable {
     this.#highestRequest = this.#highestInService = -1
   }
 
-  /** INIT keeps the mode and the base. */
+  /** INIT keeps the mode and the base, and what the hypervisor raised and the guest has not taken. */
   reset(kind: 'powerUp' | 'init'): void {
+    const { raised, kept, requests } = this.#state
+    const waits = kept !== 0 || ((requests[raised >> 5]! >>> (raised & 31)) & 1) === 1
     this.#initialise()
-    if (kind === 'init') return
+    if (kind === 'init') {
+      this.#state.kept = this.#state.raised = waits ? raised : 0
+      return
+    }
     this.#base = this.#powerOnBase()
     this.enabled = true
     this.x2apic = false
