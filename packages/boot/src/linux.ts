@@ -75,7 +75,7 @@ export const createLinux = (options: LinuxOptions = { entry: 'auto' }): BootProt
   load(image: BootImage, machine: BootMachine): BootState<VcpuState> {
     if (!image.kernel) throw badImage('kernel', 'file', 'not given', 'name one: boot.linux.kernel: ./vmlinuz')
     const reader = new ImageReader('kernel', image.kernel)
-    const placement = new Placement(machine.guestMemory)
+    const placement = new Placement(machine)
     const loaded = isElf(reader) ? loadElf(reader, placement, options) : loadBzImage(reader, placement, options)
     const { parameters } = loaded
     placeCommandLine(placement, loaded, image.cmdline ?? '')

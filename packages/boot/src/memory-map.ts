@@ -17,7 +17,7 @@ const ECAM_BUS = 1 << 20 // configuration space of one bus
 
 /** Ascending, no two overlap. */
 export function memoryMap({ guestMemory, platform }: BootMachine): MapEntry[] {
-  const entries: MapEntry[] = usableRam(guestMemory).map(({ start, end }) => ({
+  const entries: MapEntry[] = usableRam(guestMemory, platform.reservedMemory).map(({ start, end }) => ({
     start,
     length: end - start,
     type: RANGE_RAM,
@@ -25,6 +25,8 @@ export function memoryMap({ guestMemory, platform }: BootMachine): MapEntry[] {
   if (guestMemory.isRam(BASE_MEMORY_END, EBDA_LENGTH))
     entries.push({ start: BASE_MEMORY_END, length: EBDA_LENGTH, type: RANGE_RESERVED })
   entries.push(FIRMWARE_AREA)
+  for (const { address, length } of platform.reservedMemory ?? [])
+    entries.push({ start: address, length, type: RANGE_RESERVED })
   for (const { start, length, kind } of guestMemory.regions) {
     if (kind === 'rom' && start >= 0x100000) entries.push({ start, length, type: RANGE_RESERVED })
   }

@@ -32,7 +32,7 @@ export const createMultiboot = (): BootProtocol<VcpuState> => ({
     if (unknown !== 0)
       throw reader.bad('multiboot flags', hex(flags), `bits ${hex(unknown)} ask for what Multiboot 1 does not define`)
 
-    const placement = new Placement(machine.guestMemory)
+    const placement = new Placement(machine)
     const entry = (flags & ADDRESSES_VALID) !== 0 ? loadByHeader(reader, header, placement) : loadElf(reader, placement)
     const info = describe(placement, image, machine)
     placeFirmwareTables(placement, machine)

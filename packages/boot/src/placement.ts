@@ -1,6 +1,6 @@
 /** Puts things into guest memory, one beside the other, and remembers where. Independent of the boot protocol. */
 import { invariant } from '@nonroot/contracts'
-import type { BootContent, BootState, GuestMemory } from '@nonroot/contracts'
+import type { BootContent, BootMachine, BootState, GuestMemory, PlatformDescription } from '@nonroot/contracts'
 import type { ElfImage } from './elf.ts'
 import { hex, noRoom } from './errors.ts'
 
@@ -18,8 +18,8 @@ export interface Range {
   readonly end: number
 }
 
-/** RAM a guest may use freely, ascending: regions of RAM without the extended BIOS data area and the legacy hole. */
-export function usableRam(guestMemory: GuestMemory): Range[] {
+/** RAM a guest may use freely, ascending: regions of RAM without the extended BIOS data area, the legacy hole, and what the platform uses. */
+export function usableRam(guestMemory: GuestMemory, reserved: PlatformDescription['reservedMemory'] = []): Range[] {
   const found: Range[] = []
   for (const { start, length, kind } of guestMemory.regions) {
     if (kind !== 'ram') continue
@@ -27,7 +27,14 @@ export function usableRam(guestMemory: GuestMemory): Range[] {
     if (start < BASE_MEMORY_END) found.push({ start, end: Math.min(end, BASE_MEMORY_END) })
     if (end > MEBIBYTE) found.push({ start: Math.max(start, MEBIBYTE), end })
   }
-  return found.filter(({ start, end }) => end > start).sort((a, b) => a.start - b.start)
+  let free = found
+  for (const { address, length } of reserved) {
+    free = free.flatMap(({ start, end }) => [
+      { start, end: Math.min(end, address) },
+      { start: Math.max(start, address + length), end },
+    ])
+  }
+  return free.filter(({ start, end }) => end > start).sort((a, b) => a.start - b.start)
 }
 
 const mebibytes = (bytes: number): string => `${Math.ceil(bytes / MEBIBYTE)} MiB`
@@ -37,9 +44,9 @@ export class Placement {
   readonly ram: readonly Range[]
   private readonly taken: { what: string; start: number; length: number }[] = []
 
-  constructor(guestMemory: GuestMemory) {
+  constructor({ guestMemory, platform }: Pick<BootMachine, 'guestMemory' | 'platform'>) {
     this.guestMemory = guestMemory
-    this.ram = usableRam(guestMemory)
+    this.ram = usableRam(guestMemory, platform.reservedMemory)
     if (this.ram.length === 0) throw noRoom('a guest', 'memory', 'give the machine some: machine.memory: 128 MiB')
   }
 

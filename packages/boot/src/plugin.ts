@@ -36,7 +36,7 @@ export default definePlugin({
     defineBoot({
       name: 'pvh',
       summary: 'PVH: an ELF kernel with a Xen note, in 32-bit protected mode',
-      options: z.strictObject({ kernel: file, initrd: file.optional(), modules, cmdline }),
+      options: z.strictObject({ kernel: file.optional(), initrd: file.optional(), modules, cmdline }),
       image: ({ kernel, initrd, modules, cmdline }) => given({ kernel, initrd, modules, cmdline }),
       create: () => createPvh(),
     }),

@@ -35,6 +35,27 @@ describe('PVH', () => {
     expect(map.getUint32(88, true)).toBe(1)
   })
 
+  it('leaves out memory that the platform uses: nothing is placed there, and the map says reserved', () => {
+    const machine = createMachine(64)
+    const reserved = { address: gpa(64 * MEBIBYTE - 8192), length: 8192 }
+    const platform = { ...machine.platform, reservedMemory: [reserved] }
+    const { registers, placed } = createPvh().load(
+      { kernel: createElf64().bytes, initrd: new Uint8Array(5000) },
+      { ...machine, platform },
+    )
+    expect(placed.find(({ what }) => what === 'initrd')).toMatchObject({ start: 64 * MEBIBYTE - 8192 - 8192 })
+    const info = memoryAt(machine, registers.rbx!, 56)
+    const count = info.getUint32(48, true)
+    const map = memoryAt(machine, info.getBigUint64(40, true), count * 24)
+    const entries = Array.from({ length: count }, (_, n) => [
+      Number(map.getBigUint64(n * 24, true)),
+      Number(map.getBigUint64(n * 24 + 8, true)),
+      map.getUint32(n * 24 + 16, true),
+    ])
+    expect(entries).toContainEqual([64 * MEBIBYTE - 8192, 8192, 2])
+    expect(entries).toContainEqual([MEBIBYTE, 63 * MEBIBYTE - 8192, 1])
+  })
+
   it.each([
     { name: 'a bzImage', kernel: new Uint8Array(4096), says: 'format is not ELF' },
     { name: 'no note', kernel: createElf64().u32(0x1808, 17).bytes, says: 'XEN_ELFNOTE_PHYS32_ENTRY is not there' },

@@ -28,7 +28,7 @@ export const createPvh = (): BootProtocol<VcpuState> => ({
       )
     const elf = readElf(reader)
     const entry = entryOf(elf, reader)
-    const placement = new Placement(machine.guestMemory)
+    const placement = new Placement(machine)
     placement.putElf(elf)
 
     const modules = [

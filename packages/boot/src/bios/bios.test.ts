@@ -8,7 +8,7 @@ import { placeFirmwareTables } from './placing.ts'
 
 const placed = (platform = PLATFORM) => {
   const machine = createMachine(256, platform)
-  const placement = new Placement(machine.guestMemory)
+  const placement = new Placement(machine)
   placeFirmwareTables(placement, machine)
   return { machine, placement }
 }
@@ -46,7 +46,7 @@ describe('BIOS data area', () => {
 
   it('leaves a kernel alone that is loaded there', () => {
     const machine = createMachine()
-    const placement = new Placement(machine.guestMemory)
+    const placement = new Placement(machine)
     placement.put('kernel', 0, new Uint8Array(0x1000).fill(0xcc))
     placeFirmwareTables(placement, machine)
     expect(memoryAt(machine, 0x413, 1).getUint8(0)).toBe(0xcc)
@@ -110,7 +110,7 @@ describe('MP table', () => {
   it('is left out where systems would look for it and no memory is', () => {
     const machine = createMachine(256, PLATFORM)
     const { guestMemory } = machine
-    placeFirmwareTables(new Placement(guestMemory), {
+    placeFirmwareTables(new Placement({ guestMemory, platform: {} }), {
       ...machine,
       guestMemory: { ...guestMemory, writeRom: () => false },
     })
