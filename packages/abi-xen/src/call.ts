@@ -1,6 +1,7 @@
 /** One hypercall under way: its arguments, guest memory as it may reach it, and how it is continued. */
 
 import type { PvVcpu, TableCalls, TableStatus, EventError } from '@nonroot/contracts'
+import { invariant } from '@nonroot/contracts'
 import { fail } from './facts.ts'
 import type { Domain, DomainVcpu } from './domain.ts'
 
@@ -9,12 +10,26 @@ export const AGAIN = Number.MIN_SAFE_INTEGER
 /** The call has set all registers itself. */
 export const NO_RESULT = AGAIN + 1
 
+/** What every kind of vCPU can do for a call. */
+export interface CallVcpu {
+  /** Guest memory at linear addresses. False: some of it cannot be reached; bytes before may have been copied. */
+  copyIn(address: bigint, into: Uint8Array): boolean
+  copyOut(address: bigint, from: Uint8Array): boolean
+  /** Until there is something for it. `untilWoken`: whatever the upcall mask says. It may end early. */
+  sleep(untilWoken: boolean): void
+  yield(): void
+}
+
 export class Call {
   readonly domain: Domain
   /** Up to six; those that a call does not take are whatever the guest left there. */
   readonly args: bigint[] = [0n, 0n, 0n, 0n, 0n, 0n]
   vcpu!: DomainVcpu
+  cpu!: CallVcpu
+  /** Of a paravirtual guest: the same as `cpu`. */
   pv!: PvVcpu
+  /** Counts a sub-operation of the call that is being handled. */
+  note: (operation: number) => void = () => {}
   inMulticall = false
 
   constructor(domain: Domain) {
@@ -22,7 +37,9 @@ export class Call {
   }
 
   get tables(): TableCalls {
-    return this.domain.tables
+    const { tables } = this.domain
+    invariant(tables, 'the call is one of paravirtual guests')
+    return tables
   }
 
   /** An argument that is a small number: bits 31:0. */
@@ -37,10 +54,10 @@ export class Call {
   /** A structure at a guest address, or undefined: -EFAULT. */
   read(address: bigint, bytes: number): DataView | undefined {
     const buffer = new Uint8Array(bytes)
-    return this.pv.copyIn(address, buffer) ? new DataView(buffer.buffer) : undefined
+    return this.cpu.copyIn(address, buffer) ? new DataView(buffer.buffer) : undefined
   }
   write(address: bigint, view: DataView | Uint8Array): boolean {
-    return this.pv.copyOut(
+    return this.cpu.copyOut(
       address,
       view instanceof Uint8Array ? view : new Uint8Array(view.buffer, view.byteOffset, view.byteLength),
     )

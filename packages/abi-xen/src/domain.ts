@@ -11,6 +11,7 @@ import type {
   TableCalls,
   XenPlatform,
 } from '@nonroot/contracts'
+import type { HvmState } from './hvm/state.ts'
 import { GrantTable } from './grants.ts'
 import { INFO, SHARED } from './facts.ts'
 import { VcpuTimers, writeTimeInfo, writeWallClock } from './time.ts'
@@ -28,10 +29,17 @@ export interface DomainVcpu {
   since: number
 }
 
+/** The domain's frames, by the numbers that its calls name them by. */
+export type DomainFrames = Pick<TableCalls, 'hold' | 'release' | 'hostAddress' | 'shareFrame'>
+
 export interface DomainParts {
   readonly hostMemory: HostMemory
   readonly clock: Clock
-  readonly tables: TableCalls
+  readonly frames: DomainFrames
+  /** Of a paravirtual guest. */
+  readonly tables?: TableCalls
+  /** Of the others. */
+  readonly hvm?: HvmState
   readonly platform: XenPlatform
   readonly power: PowerControl
   readonly vcpuCount: number
@@ -41,15 +49,18 @@ export class Domain implements EventMemory {
   readonly hostMemory: HostMemory
   readonly view: DataView
   readonly clock: Clock
-  readonly tables: TableCalls
+  readonly frames: DomainFrames
+  readonly tables: TableCalls | undefined
+  readonly hvm: HvmState | undefined
   readonly platform: XenPlatform
   readonly power: PowerControl
   readonly grants: GrantTable
-  readonly sharedInfo: Hpa
+  sharedInfo: Hpa
+  readonly #ownSharedInfo: Hpa
   readonly vcpus: readonly DomainVcpu[]
   assists = 0
 
-  constructor({ hostMemory, clock, tables, platform, power, vcpuCount }: DomainParts) {
+  constructor({ hostMemory, clock, frames, tables, hvm, platform, power, vcpuCount }: DomainParts) {
     if (vcpuCount > SHARED.vcpus) {
       throw new NonrootError({
         code: 'config.schema',
@@ -62,15 +73,17 @@ export class Domain implements EventMemory {
     this.hostMemory = hostMemory
     this.view = hostMemory.view
     this.clock = clock
+    this.frames = frames
     this.tables = tables
+    this.hvm = hvm
     this.platform = platform
     this.power = power
     const shared = hostMemory.allocateFrame()
     if (shared === undefined)
       throw new NonrootError({ code: 'host.memory', message: 'host memory has no frame left for shared information' })
-    this.sharedInfo = shared
-    tables.shareFrame(shared)
-    this.grants = new GrantTable(hostMemory, tables)
+    this.sharedInfo = this.#ownSharedInfo = shared
+    frames.shareFrame(shared)
+    this.grants = new GrantTable(hostMemory, frames)
     this.vcpus = Array.from({ length: vcpuCount }, (_, index) => ({
       index,
       abi: undefined,
@@ -89,6 +102,7 @@ export class Domain implements EventMemory {
 
   /** As a new domain has it. Its frames are populated already. */
   begin(): void {
+    this.sharedInfo = this.#ownSharedInfo
     this.hostMemory.bytes.fill(0, this.sharedInfo, this.sharedInfo + 4096)
     this.assists = 0
     this.grants.reset()
@@ -98,16 +112,30 @@ export class Domain implements EventMemory {
       vcpu.infoFrame = 0
       vcpu.since = this.clock.nowNs()
       this.setInfo(vcpu, (this.sharedInfo + vcpu.index * SHARED.vcpuInfo) as Hpa)
-      this.view.setUint8(vcpu.info + INFO.mask, 1)
+      if (this.tables) this.view.setUint8(vcpu.info + INFO.mask, 1)
       writeTimeInfo(this.view, vcpu.info + INFO.time, this.clock)
     }
-    // A new vCPU ticks until it says that it does not want to.
-    this.vcpus[0]!.timers.startPeriodic(10_000_000)
+    // A new vCPU of a paravirtual guest ticks until it says that it does not want to.
+    if (this.tables) this.vcpus[0]!.timers.startPeriodic(10_000_000)
     writeWallClock(this.view, this.sharedInfo, this.clock)
   }
 
   setInfo(vcpu: DomainVcpu, at: Hpa): void {
     vcpu.info = at
-    vcpu.abi?.pv!.setInfo(at)
+    vcpu.abi?.pv?.setInfo(at)
+  }
+
+  /** Shared information is at another host address from now on. */
+  moveSharedInfo(to: Hpa): void {
+    this.hostMemory.bytes.copyWithin(to, this.sharedInfo, this.sharedInfo + 4096)
+    this.sharedInfo = to
+    for (const vcpu of this.vcpus)
+      if (vcpu.infoFrame === 0) this.setInfo(vcpu, (to + vcpu.index * SHARED.vcpuInfo) as Hpa)
+  }
+
+  dispose(): void {
+    for (const vcpu of this.vcpus) vcpu.timers.cancel()
+    this.grants.dispose()
+    this.hostMemory.freeFrame(this.#ownSharedInfo)
   }
 }

@@ -54,11 +54,16 @@ export const TIME = {
 /** XENFEAT bits: preserving accessed and dirty flags, roots above 4 GiB, high memory, software bits of grants. */
 export const FEATURES = (1 << 4) | (1 << 5) | (1 << 6) | (1 << 7)
 
+/** Of guests with memory of their own: writable tables, addresses translated, a vector for events, clocks that may be trusted. */
+export const HVM_FEATURES = (1 << 0) | (1 << 2) | (1 << 8) | (1 << 9)
+
 export const CPUID = {
   base: 0x4000_0000,
   last: 0x4000_0005,
   signature: [0x566e_6558, 0x6558_4d4d, 0x4d4d_566e],
   hypervisorPresent: 1 << 31,
+  /** Leaf 4, for guests with interrupts of their own: vCPU's number in EBX, domain's in ECX, a vector for events can be chosen. */
+  hvm: { vcpu: 1 << 3, domain: 1 << 4, upcallVector: 1 << 6 },
 } as const
 /** Bits of a machine address, as leaf 5 tells: grants of version 1 reach it all. */
 export const MACHINE_ADDRESS_BITS = 40

@@ -10,13 +10,15 @@ export const RESERVED = { console: 0, store: 1 } as const
 
 export class GrantTable {
   readonly #host: HostMemory
-  readonly #tables: TableCalls
+  readonly #guest: Pick<TableCalls, 'shareFrame'>
+  /** Where each frame of the table is, and the host's frame that is kept for it. */
   readonly #frames: Hpa[] = []
+  readonly #own: Hpa[] = []
   #inUse = 0
 
-  constructor(host: HostMemory, tables: TableCalls) {
+  constructor(host: HostMemory, guest: Pick<TableCalls, 'shareFrame'>) {
     this.#host = host
-    this.#tables = tables
+    this.#guest = guest
   }
 
   get frameCount(): number {
@@ -28,8 +30,9 @@ export class GrantTable {
     while (this.#frames.length < count) {
       const frame = this.#host.allocateFrame()
       if (frame === undefined) return undefined
-      this.#tables.shareFrame(frame)
+      this.#guest.shareFrame(frame)
       this.#frames.push(frame)
+      this.#own.push(frame)
     }
     this.#inUse = Math.max(this.#inUse, count)
     return this.#frames.slice(0, count).map((frame) => frame >>> 12)
@@ -44,12 +47,21 @@ export class GrantTable {
     this.#host.view.setUint32(at + 4, frame, true)
   }
 
+  /** A frame of the table is at another host address from now on. */
+  move(index: number, to: Hpa): void {
+    const from = this.#frames[index]!
+    this.#host.bytes.copyWithin(to, from, from + 4096)
+    this.#frames[index] = to
+  }
+
   reset(): void {
+    this.#own.forEach((frame, n) => (this.#frames[n] = frame))
     for (const frame of this.#frames) this.#host.bytes.fill(0, frame, frame + 4096)
     this.#inUse = 0
   }
 
   dispose(): void {
-    for (const frame of this.#frames.splice(0)) this.#host.freeFrame(frame)
+    for (const frame of this.#own.splice(0)) this.#host.freeFrame(frame)
+    this.#frames.length = 0
   }
 }

@@ -1,5 +1,6 @@
 /** What a guest finds of its hypervisor: Xen's hypercalls, shared information and clocks. */
 export { default } from './plugin.ts'
 export { XenAbi } from './xen.ts'
+export { XenHvmAbi } from './hvm/abi.ts'
 export { HYPERCALLS } from './table.ts'
 export * from './facts.ts'

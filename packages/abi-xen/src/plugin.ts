@@ -2,6 +2,7 @@
 
 import { API_VERSION, defineGuestAbi, definePlugin } from '@nonroot/contracts'
 import { z } from 'zod'
+import { XenHvmAbi } from './hvm/abi.ts'
 import { XenAbi } from './xen.ts'
 
 export default definePlugin({
@@ -13,7 +14,16 @@ export default definePlugin({
       summary: "Xen's interface for paravirtual guests: hypercalls, shared information, event channels, clocks",
       options: z.strictObject({}),
       needs: ['pvEntry', 'directPaging', 'eventChannels'],
+      gives: ['tableHypercalls'],
       create: (_options, context) => new XenAbi(context),
+    }),
+    defineGuestAbi({
+      name: 'xen-hvm',
+      summary: "Xen's interface for guests with memory and interrupts of their own: PVH and HVM",
+      options: z.strictObject({}),
+      needs: ['unmodifiedKernel', 'interruptController', 'eventChannels'],
+      conflicts: ['pvEntry'],
+      create: (_options, context) => new XenHvmAbi(context),
     }),
   ],
 })

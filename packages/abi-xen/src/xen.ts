@@ -2,7 +2,6 @@
 
 import { NonrootError, XenPlatform } from '@nonroot/contracts'
 import type {
-  Counter,
   CpuidResult,
   X86GuestAbi,
   X86GuestAbiPorts,
@@ -12,32 +11,34 @@ import type {
   ParavirtualMemory,
   ParavirtualPlaces,
   Snapshot,
+  TableCalls,
   VmContext,
 } from '@nonroot/contracts'
-import { AGAIN, Call, NO_RESULT } from './call.ts'
+import { AGAIN, Call } from './call.ts'
 import { Domain } from './domain.ts'
-import { CPUID, MACHINE_ADDRESS_BITS, VERSION } from './facts.ts'
+import { hypervisorLeaf } from './cpuid.ts'
+import { CPUID, MACHINE_ADDRESS_BITS } from './facts.ts'
 import { RESERVED } from './grants.ts'
-import { dispatch, HYPERCALLS, type Hypercall } from './table.ts'
+import { makeCall } from './make-call.ts'
+import { CallStatistics } from './statistics.ts'
 
 export class XenAbi implements X86GuestAbi {
   readonly #context: VmContext
-  readonly #counters = new Map<Hypercall, Counter>()
-  readonly #refused: Counter
-  readonly #again: Counter
+  readonly #statistics: CallStatistics
   #domain: Domain | undefined
   #call: Call | undefined
 
   constructor(context: VmContext) {
     this.#context = context
-    const calls = context.metrics.scope('hypercalls')
-    for (const row of HYPERCALLS.values()) this.#counters.set(row, calls.counter(row.name, `hypercalls ${row.name}`))
-    this.#refused = calls.counter('refused', 'hypercalls that gave an error')
-    this.#again = calls.counter('again', 'hypercalls that were continued')
+    this.#statistics = new CallStatistics(context.metrics.scope('hypercalls'))
   }
 
   get domain(): Domain {
     return this.#domain!
+  }
+
+  get #tables(): TableCalls {
+    return this.domain.tables!
   }
 
   attach({ clock, vcpuCount, power, paging, capability }: X86GuestAbiPorts): void {
@@ -51,7 +52,8 @@ export class XenAbi implements X86GuestAbi {
       })
     }
     const { hostMemory } = this.#context
-    this.#domain = new Domain({ hostMemory, clock, tables, platform: capability(XenPlatform), power, vcpuCount })
+    const platform = capability(XenPlatform)
+    this.#domain = new Domain({ hostMemory, clock, frames: tables, tables, platform, power, vcpuCount })
     this.#call = new Call(this.#domain)
   }
 
@@ -65,60 +67,17 @@ export class XenAbi implements X86GuestAbi {
 
   hypercall(vcpu: GuestAbiVcpu): HypercallResult {
     const call = this.#call!
-    const { registers } = vcpu
-    call.vcpu = this.domain.vcpus[vcpu.index]!
-    call.pv = vcpu.pv!
-    call.inMulticall = false
-    const { args } = call
-    args[0] = registers.rdi
-    args[1] = registers.rsi
-    args[2] = registers.rdx
-    args[3] = registers.r10
-    args[4] = registers.r8
-    args[5] = registers.r9
-    const number = registers.rax
-    const result = dispatch(call, number, (row) => this.#count(row))
-    if (result === NO_RESULT) return 'done'
-    if (result === AGAIN) {
-      registers.rdi = args[0]
-      registers.rsi = args[1]
-      registers.rdx = args[2]
-      registers.r10 = args[3]
-      registers.r8 = args[4]
-      this.#again.value++
-      call.pv.repeat()
-      return 'done'
-    }
-    if (result < 0) this.#refused.value++
-    registers.rax = BigInt.asUintN(64, BigInt(result))
+    const pv = vcpu.pv!
+    call.pv = call.cpu = pv
+    if (makeCall(call, this.domain.vcpus[vcpu.index]!, vcpu.registers, this.#statistics) === AGAIN) pv.repeat()
     return 'done'
-  }
-
-  #count(row: Hypercall): void {
-    this.#counters.get(row)!.value++
   }
 
   // CPUID and MSRs
 
   cpuid(_vcpu: number, leaf: number, subleaf: number, result: CpuidResult): void {
-    if (leaf === 1) result.ecx = (result.ecx | CPUID.hypervisorPresent) >>> 0
-    if (leaf < CPUID.base || leaf > CPUID.last) return
-    result.eax = result.ebx = result.ecx = result.edx = 0
-    switch (leaf - CPUID.base) {
-      case 0:
-        result.eax = CPUID.last
-        ;[result.ebx, result.ecx, result.edx] = CPUID.signature
-        break
-      case 1:
-        result.eax = VERSION
-        break
-      case 3:
-        if (subleaf === 0) result.ecx = this.#context.clock.tscHz / 1000
-        break
-      case 5:
-        if (subleaf === 0) result.ebx = MACHINE_ADDRESS_BITS
-        break
-    }
+    hypervisorLeaf(leaf, subleaf, CPUID.last, this.#context.clock, result)
+    if (leaf === CPUID.base + 5 && subleaf === 0) result.ebx = MACHINE_ADDRESS_BITS
   }
   readMsr(): undefined {
     return undefined
@@ -136,7 +95,8 @@ export class XenAbi implements X86GuestAbi {
 
   #begin(): ParavirtualMemory {
     const { domain } = this
-    const { tables, platform } = domain
+    const { platform } = domain
+    const tables = this.#tables
     const machineFrames = tables.populate()
     platform.begin()
     domain.begin()
@@ -152,7 +112,8 @@ export class XenAbi implements X86GuestAbi {
   }
 
   #start({ root, store, console }: ParavirtualPlaces): void {
-    const { tables, platform, grants } = this.domain
+    const { platform, grants } = this.domain
+    const tables = this.#tables
     const status = tables.pin(4, root)
     if (status !== 'ok') {
       throw new NonrootError({
@@ -184,10 +145,7 @@ export class XenAbi implements X86GuestAbi {
   }
 
   dispose(): void {
-    if (!this.#domain) return
-    for (const vcpu of this.#domain.vcpus) vcpu.timers.cancel()
-    this.#domain.grants.dispose()
-    this.#context.hostMemory.freeFrame(this.#domain.sharedInfo)
+    this.#domain?.dispose()
   }
 }
 

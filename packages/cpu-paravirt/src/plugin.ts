@@ -25,7 +25,7 @@ export default definePlugin({
           .describe('tiers of the processor: the interpreter alone, or the compiler behind it (default both)'),
       }),
       needs: ['directPaging', 'eventChannels'],
-      gives: ['pvEntry', 'tableHypercalls'],
+      gives: ['pvEntry'],
       create: createParavirtMode,
     }),
   ],

@@ -196,6 +196,14 @@ export class VmxGuest {
     core.set32(S.exit, EXIT.stop)
     return LEFT
   }
+  /** Leaves the guest after the instruction, asleep as after HLT. */
+  halt(): typeof LEFT {
+    const { core } = this
+    this.activity = 'halted'
+    core.set64(S.rip, core.nextRip())
+    core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
   /** Leaves the guest in the middle of an instruction, without any of its effects, until a page is there. */
   leaveForMemory(address: Gpa): typeof LEFT {
     this.asked = this.exits.memory(address)

@@ -7,15 +7,18 @@ const IN = { at: 0, size: 1024, consumer: 3072, producer: 3076 } as const
 const OUT = { at: 1024, size: 2048, consumer: 3080, producer: 3084 } as const
 
 export class ConsoleRing implements RingBackend {
+  /** Where it is; undefined where the guest chooses. */
+  readonly page: Gpa | undefined
   #port = 0
   readonly #memory: DmaMemory
   readonly #events: TwoLevelChannels
   readonly #console: ConsoleBackend
-  #page: Gpa | undefined
+  #connected: Gpa | undefined
   /** Typed, and not in the ring yet. */
   #typed: Uint8Array[] = []
 
-  constructor(memory: DmaMemory, events: TwoLevelChannels, console: ConsoleBackend) {
+  constructor(memory: DmaMemory, events: TwoLevelChannels, console: ConsoleBackend, page?: Gpa) {
+    this.page = page
     this.#memory = memory
     this.#events = events
     this.#console = console
@@ -30,12 +33,12 @@ export class ConsoleRing implements RingBackend {
   }
 
   reset(): void {
-    this.#page = undefined
+    this.#connected = undefined
     this.#port = this.#events.allocateLocal(() => this.#onEvent())
   }
 
   connect(page: Gpa): void {
-    this.#page = page
+    this.#connected = page
     this.#give()
   }
 
@@ -46,7 +49,7 @@ export class ConsoleRing implements RingBackend {
 
   /** True: the guest has room again. Indices are the guest's own words: more than a ring full is no ring. */
   #show(): boolean {
-    const page = this.#page
+    const page = this.#connected
     if (page === undefined) return false
     const producer = this.#memory.readU32(page + OUT.producer) ?? 0
     const consumer = this.#memory.readU32(page + OUT.consumer) ?? 0
@@ -63,7 +66,7 @@ export class ConsoleRing implements RingBackend {
   }
 
   #give(): void {
-    const page = this.#page
+    const page = this.#connected
     if (page === undefined || this.#typed.length === 0) return
     let producer = this.#memory.readU32(page + IN.producer) ?? 0
     const consumer = this.#memory.readU32(page + IN.consumer) ?? 0

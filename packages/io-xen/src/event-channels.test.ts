@@ -1,7 +1,7 @@
 /** Event channels by what the guest finds in its shared page. */
 
 import { describe, expect, it } from 'vitest'
-import { bench, PENDING } from './io-xen.test.support.ts'
+import { bench, hvmBench, PENDING } from './io-xen.test.support.ts'
 import { PORTS } from './event-channels.ts'
 
 const SELF = 0x7ff0
@@ -126,5 +126,38 @@ describe('refusals', () => {
       events.bindVcpu(pair!, 2),
     ]).toEqual(['invalid', 'invalid', undefined, 'badVcpu'])
     expect(events.status(pair!)).toMatchObject({ vcpu: 1 })
+  })
+})
+
+describe('an event of a guest with local APICs', () => {
+  it('comes as the vector that the vCPU chose, once until the vCPU has looked', () => {
+    const { platform, events, vectors, take } = hvmBench()
+    platform.setUpcallVector!(1, 0xf3)
+    const port = events.bindIpi(1) as number
+    events.send(port)
+    events.send(events.bindIpi(1) as number)
+    expect(vectors).toEqual([[1, 0xf3]])
+    take(1)
+    events.send(events.bindIpi(1) as number)
+    expect(vectors).toHaveLength(2)
+  })
+  it('waits for the vector', () => {
+    const { platform, events, vectors } = hvmBench()
+    events.send(events.bindIpi(0) as number)
+    expect(vectors).toEqual([])
+    platform.setUpcallVector!(0, 0x40)
+    expect(vectors).toEqual([[0, 0x40]])
+  })
+  it('finds no vector after a reset', () => {
+    const { platform, events, vectors } = hvmBench()
+    platform.setUpcallVector!(0, 0x40)
+    platform.begin()
+    events.send(events.bindIpi(0) as number)
+    expect(vectors).toEqual([])
+  })
+  it('has its rings in the last pages below 4 GiB, which memory maps leave out', () => {
+    const { platform, model } = hvmBench()
+    expect([platform.console.page, platform.store.page]).toEqual([6 * 4096, 7 * 4096])
+    expect(model.describe!()).toEqual({ reservedMemory: [{ address: 6 * 4096, length: 8192 }] })
   })
 })

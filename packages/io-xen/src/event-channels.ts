@@ -43,6 +43,7 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
   readonly lines = 0
   readonly messages = { send: (): void => {} }
   readonly #vcpuCount: number
+  readonly #deliver: ((vcpu: number) => void) | undefined
   #memory: EventMemory | undefined
   #sink: InterruptSink | undefined
   readonly #ports: Port[] = []
@@ -53,8 +54,10 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
   readonly #lost: Counter
   readonly #upcalls: Counter
 
-  constructor(vcpuCount: number, metrics: Metrics) {
+  /** `deliver`: tells a vCPU of events that has interrupts. Without it, the CPU mode looks before each entry. */
+  constructor(vcpuCount: number, metrics: Metrics, deliver?: (vcpu: number) => void) {
     this.#vcpuCount = vcpuCount
+    this.#deliver = deliver
     this.#virtual = new Uint16Array(vcpuCount * VIRTUAL_INTERRUPTS)
     this.#sends = metrics.counter('sends', 'events sent by the guest')
     this.#virtuals = metrics.counter('virtual', 'virtual interrupts raised')
@@ -237,8 +240,15 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
     if (memory.view.getUint8(at + UPCALL_PENDING) === 0) {
       memory.view.setUint8(at + UPCALL_PENDING, 1)
       this.#upcalls.value++
+      this.#deliver?.(vcpu)
     }
     this.wake(vcpu)
+  }
+
+  /** The vCPU was told of events that it has not looked at. */
+  isToldOf(vcpu: number): boolean {
+    const memory = this.#memory
+    return memory !== undefined && memory.view.getUint8(memory.vcpuInfo(vcpu) + UPCALL_PENDING) !== 0
   }
 
   markAll(vcpu: number): void {

@@ -1,7 +1,7 @@
 /** A domain's shared page and rings for tests of its back ends. Not part of the package. */
 
-import { gpa, type Hpa } from '@nonroot/contracts'
-import type { GuestMemory } from '@nonroot/contracts'
+import { gpa, XenPlatform, type Hpa } from '@nonroot/contracts'
+import type { GuestMemory, IoModelContext } from '@nonroot/contracts'
 import {
   createTestConsole,
   createTestGuestMemory,
@@ -10,6 +10,7 @@ import {
   createTestMetrics,
 } from '@nonroot/testkit'
 import { ConsoleRing } from './console-ring.ts'
+import { createXenHvmPlatform } from './platform.ts'
 import { TwoLevelChannels } from './event-channels.ts'
 import { StoreRing } from './store/ring.ts'
 import { Store } from './store/store.ts'
@@ -41,6 +42,30 @@ export function bench(vcpuCount = 2) {
   }
 }
 
+/** The model for guests with local APICs, and the vectors that it raises there. */
+export function hvmBench(vcpuCount = 2) {
+  const host = createTestHostMemory(64)
+  const memory: GuestMemory = createTestGuestMemory({ hostMemory: host, ram: 8 * 4096 })
+  const vectors: [vcpu: number, vector: number][] = []
+  const raise = (vcpu: number, vector: number): void => void vectors.push([vcpu, vector])
+  const model = createXenHvmPlatform(undefined, {
+    vcpuCount,
+    dma: memory,
+    memoryMap: memory,
+    console: createTestConsole(),
+    metrics: createTestMetrics(),
+    log: createTestLog(),
+    power: { onPowerButton: () => () => {} },
+    capability: () => ({ raise }),
+  } as unknown as IoModelContext)
+  const platform = model.offers!.get(XenPlatform)!({} as never) as XenPlatform
+  const shared = host.allocateFrame()!
+  platform.events.attach({ view: host.view, sharedInfo: shared, vcpuInfo: (vcpu) => (shared + vcpu * 64) as Hpa })
+  platform.begin()
+  const take = (vcpu: number): void => void host.bytes.fill(0, shared + vcpu * 64, shared + vcpu * 64 + 16)
+  return { model, platform, events: platform.events, vectors, take }
+}
+
 export function consoleBench() {
   const all = bench()
   const console = createTestConsole()
@@ -54,7 +79,7 @@ export function storeBench() {
   const all = bench()
   const store = new Store()
   const log = createTestLog()
-  const ring = new StoreRing(all.memory, all.events, store, 1, log)
+  const ring = new StoreRing(all.memory, all.events, store, { domain: 1, log })
   ring.reset()
   ring.connect(gpa(4096))
   let [request, read] = [0, 0]

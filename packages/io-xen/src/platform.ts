@@ -1,7 +1,7 @@
 /** Xen's I/O model: what a domain meets its devices on. The host plays domain 0. */
 
-import { XenPlatform } from '@nonroot/contracts'
-import type { IoModel, IoModelContext } from '@nonroot/contracts'
+import { FRAME_SIZE, gpa, VcpuVectors, XenPlatform } from '@nonroot/contracts'
+import type { Gpa, IoModel, IoModelContext } from '@nonroot/contracts'
 import { ConsoleRing } from './console-ring.ts'
 import { TwoLevelChannels } from './event-channels.ts'
 import { StoreRing } from './store/ring.ts'
@@ -15,31 +15,79 @@ export interface XenIoModel extends IoModel {
   readonly store: Store
 }
 
+/** For paravirtual guests: events are their interrupts. */
 export function createXenPlatform(_options: unknown, context: IoModelContext): XenIoModel {
-  const { dma, memoryMap, console, metrics, log, power } = context
-  const events = new TwoLevelChannels(context.vcpuCount, metrics.scope('events'))
+  const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'))
+  const { platform, store } = build(context, events)
+  return { interruptController: events, store, offers: new Map([[XenPlatform, () => platform]]) }
+}
+
+const RING_PAGES = 2
+const FOUR_GIBIBYTES = 2 ** 32
+
+/** Beside local APICs: each vCPU is told of events by a vector that it chooses. The rings are in the last pages of RAM below 4 GiB. */
+export function createXenHvmPlatform(_options: unknown, context: IoModelContext): IoModel & { readonly store: Store } {
+  const interrupts = context.capability(VcpuVectors)
+  const vectors = new Uint8Array(context.vcpuCount)
+  const deliver = (vcpu: number): void => {
+    if (vectors[vcpu]) interrupts.raise(vcpu, vectors[vcpu])
+  }
+  const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'), deliver)
+  const end = Math.max(
+    ...context.memoryMap.regions
+      .filter(({ kind, start }) => kind === 'ram' && start < FOUR_GIBIBYTES)
+      .map(({ start, length }) => start + length),
+  )
+  const first = end - RING_PAGES * FRAME_SIZE
+  const { platform, store } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
+  const begin = (): void => {
+    vectors.fill(0)
+    platform.begin()
+  }
+  const setUpcallVector = (vcpu: number, vector: number): void => {
+    vectors[vcpu] = vector
+    if (events.isToldOf(vcpu)) deliver(vcpu)
+  }
+  const offered: XenPlatform = { ...platform, begin, setUpcallVector }
+  return {
+    store,
+    offers: new Map([[XenPlatform, () => offered]]),
+    describe: () => ({ reservedMemory: [{ address: gpa(first), length: RING_PAGES * FRAME_SIZE }] }),
+  }
+}
+
+interface Pages {
+  readonly console: Gpa
+  readonly store: Gpa
+}
+
+function build(
+  context: IoModelContext,
+  events: TwoLevelChannels,
+  pages?: Pages,
+): { platform: XenPlatform; store: Store } {
+  const { dma, memoryMap, console, log, power } = context
   const store = new Store()
   const control = store.connect(0, () => {})
   const rings = {
-    console: new ConsoleRing(dma, events, console),
-    store: new StoreRing(dma, events, store, DOMAIN, log),
-  }
-  /** Before each boot: ports of the back ends, and what the toolstack writes for a new domain. */
-  const reset = (): void => {
-    events.reset()
-    rings.store.reset()
-    rings.console.reset()
-    describeDomain(control, memoryMap.size, context.vcpuCount)
+    console: new ConsoleRing(dma, events, console, pages?.console),
+    store: new StoreRing(dma, events, store, { domain: DOMAIN, log, page: pages?.store }),
   }
   power.onPowerButton(() => void control.write(`${HOME}/control/shutdown`, 'poweroff'))
   const platform: XenPlatform = {
     events,
     ...rings,
-    begin: reset,
+    /** Before each boot: ports of the back ends, and what the toolstack writes for a new domain. */
+    begin() {
+      events.reset()
+      rings.store.reset()
+      rings.console.reset()
+      describeDomain(control, memoryMap.size, context.vcpuCount)
+    },
     write: (bytes) => console.write(bytes),
     read: () => 0,
   }
-  return { interruptController: events, store, offers: new Map([[XenPlatform, () => platform]]) }
+  return { platform, store }
 }
 
 const HOME = `/local/domain/${DOMAIN}`

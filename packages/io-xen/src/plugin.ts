@@ -2,7 +2,7 @@
 
 import { API_VERSION, defineIoModel, definePlugin } from '@nonroot/contracts'
 import { z } from 'zod'
-import { createXenPlatform } from './platform.ts'
+import { createXenHvmPlatform, createXenPlatform } from './platform.ts'
 
 export default definePlugin({
   name: '@nonroot/io-xen',
@@ -14,6 +14,14 @@ export default definePlugin({
       options: z.strictObject({}),
       gives: ['interruptController', 'eventChannels', 'xenstore'],
       create: createXenPlatform,
+    }),
+    defineIoModel({
+      name: 'xen-hvm',
+      summary: "Xen's event channels, console ring and store for a guest with local APICs; the host plays domain 0",
+      options: z.strictObject({}),
+      needs: ['interruptController'],
+      gives: ['eventChannels', 'xenstore'],
+      create: createXenHvmPlatform,
     }),
   ],
 })

@@ -52,9 +52,11 @@ export interface Planning {
 export const cacheFolder = (): string =>
   process.env['NONROOT_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'nonroot')
 
-/** Where Linux has its console, by the protocol that starts it. */
-const CONSOLES: Readonly<Record<string, string>> = { linux: 'ttyS0', 'xen-pv': 'hvc0' }
-const consoleParameter = (protocol: string): string => `console=${CONSOLES[protocol] ?? 'ttyS0'}`
+/** Protocols that a stack may name without a kernel: it says how its guests start, and leaves open which. */
+const OPEN = ['xen-pv', 'pvh']
+/** Where Linux has its console: Xen's guests on a ring, others on a serial port. */
+const consoleParameter = ({ stack }: StackConfig): string =>
+  `console=${stack.abi.use === '@nonroot/abi-xen' ? 'hvc0' : 'ttyS0'}`
 
 export async function planBoot(request: BootRequest, loaded: LoadedConfig, planning: Planning): Promise<BootPlan> {
   const { set, ...plan } = await planImage(request, loaded, planning)
@@ -123,17 +125,18 @@ async function choose(
   const { kernel, initrd, cmdline, command } = request
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
   const configured = config.boot && Object.keys(config.boot).find((key) => key !== 'use')
-  // A stack may say how its guests start and leave open which.
-  const isOpen = configured === 'xen-pv' && !('kernel' in Object(config.boot![configured]))
+  const isOpen =
+    configured !== undefined && OPEN.includes(configured) && !('kernel' in Object(config.boot![configured]))
   const protocol = isOpen ? configured : 'linux'
-  if (kernel !== undefined) return { set: [await kernelSetting(kernel, protocol, request, source)], ours: false }
+  if (kernel !== undefined)
+    return { set: [await kernelSetting(kernel, protocol, request, config, source)], ours: false }
   if (configured !== undefined && !isOpen) {
     const set = Object.entries(extra).map(([key, value]) => `boot.${configured}.${key}=${JSON.stringify(value)}`)
     return { set, ours: false }
   }
   const { DEBIAN_PARAMETERS } = await import('@nonroot/image')
   // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
-  const usual = [consoleParameter(protocol), ...DEBIAN_PARAMETERS.slice(1), ...(command ? ['quiet'] : [])].join(' ')
+  const usual = [consoleParameter(config), ...DEBIAN_PARAMETERS.slice(1), ...(command ? ['quiet'] : [])].join(' ')
   // Only our own init runs commands.
   if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !command)) {
     const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
@@ -165,6 +168,7 @@ async function kernelSetting(
   kernel: string,
   protocol: string,
   request: BootRequest,
+  config: StackConfig,
   source: ModuleSource,
 ): Promise<string> {
   const start = await readStart(source.resolvePath(source.workingFolder, kernel))
@@ -176,7 +180,7 @@ async function kernelSetting(
   return bootSetting(protocol, {
     kernel,
     ...(initrd ? { initrd } : {}),
-    cmdline: cmdline ?? consoleParameter(protocol),
+    cmdline: cmdline ?? consoleParameter(config),
   })
 }
 

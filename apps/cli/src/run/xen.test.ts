@@ -27,7 +27,17 @@ describe('xen-like', { timeout: 60_000 }, () => {
         .filter(({ name }) => name.startsWith('paging.refused.'))
         .map(({ name, value }) => [name.slice(15), value]),
     )
-    expect(counted).toEqual({ flags: 1, frame: 1, owner: 3, use: 12, slot: 1, descriptor: 1, range: 2, pin: 2, walk: 0 })
+    expect(counted).toEqual({
+      flags: 1,
+      frame: 1,
+      owner: 3,
+      use: 12,
+      slot: 1,
+      descriptor: 1,
+      range: 2,
+      pin: 2,
+      walk: 0,
+    })
   })
 
   it.each([
@@ -47,14 +57,40 @@ describe('xen-like', { timeout: 60_000 }, () => {
   })
 })
 
-describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a paravirtual guest', { timeout: 600_000 }, () => {
-  it.each(['1', '2'])('runs a command on %s vCPU', async (vcpus) => {
+describe('xen-pvh', () => {
+  it.each([
+    {
+      what: 'direct paging',
+      set: 'stack.paging.strategy=direct',
+      says: /direct needs pvEntry .*\n.*direct needs tableHypercalls/s,
+    },
+    { what: 'a guest at CPL 3', set: 'stack.cpu.use="@nonroot/cpu-paravirt"', says: /ept needs secondStage/ },
+    {
+      what: 'no local APICs',
+      set: 'stack.io=[{"use":"@nonroot/io-xen","strategy":"xen-hvm"}]',
+      says: /needs interruptController/,
+    },
+    { what: 'events for paravirtual guests', set: 'stack.io[1].strategy=xen', says: /second interruptController/ },
+  ])('is refused with $what, and says why', async ({ set, says }) => {
+    const { status, err } = await spawnCli(['run', path('stacks/xen-pvh.yaml'), '--set', set, '--kernel', hello])
+    expect(status).toBe(2)
+    expect(err).toMatch(says)
+  })
+})
+
+describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a Xen guest', { timeout: 600_000 }, () => {
+  it.each([
+    { stack: 'xen-like', vcpus: 1, on: 'Xen' },
+    { stack: 'xen-like', vcpus: 2, on: 'Xen' },
+    { stack: 'xen-pvh', vcpus: 1, on: 'Xen PVH' },
+    { stack: 'xen-pvh', vcpus: 2, on: 'Xen PVH' },
+  ])('runs a command on $stack with $vcpus vCPU', async ({ stack, vcpus, on }) => {
     const words = ['sh', '-c', 'dmesg | grep -E "Booting kernel on|BUG|WARNING"; nproc; exit 7']
     const result = await spawnCli(
-      ['run', stack, '--timeout', '5m', '--set', `machine.vcpus=${vcpus}`, '--', ...words],
+      ['run', path(`stacks/${stack}.yaml`), '--timeout', '5m', '--set', `machine.vcpus=${vcpus}`, '--', ...words],
       { env },
     )
     expect(result.status).toBe(7)
-    expect(result.out.replaceAll(/^\[[\d. ]+\] /gm, '')).toBe(`Booting kernel on Xen\n${vcpus}\n`)
+    expect(result.out.replaceAll(/^\[[\d. ]+\] /gm, '')).toBe(`Booting kernel on ${on}\n${vcpus}\n`)
   })
 })

@@ -12,12 +12,12 @@ export const consoleIo: Handler = (call) => {
   const bytes = new Uint8Array(count)
   switch (call.u32(0)) {
     case 0:
-      if (!call.pv.copyIn(call.args[2]!, bytes)) return fail('EFAULT')
+      if (!call.cpu.copyIn(call.args[2]!, bytes)) return fail('EFAULT')
       platform.write(bytes)
       return 0
     case 1: {
       const got = platform.read(bytes)
-      return call.pv.copyOut(call.args[2]!, bytes.subarray(0, got)) ? got : fail('EFAULT')
+      return call.cpu.copyOut(call.args[2]!, bytes.subarray(0, got)) ? got : fail('EFAULT')
     }
     default:
       return fail('ENOSYS')

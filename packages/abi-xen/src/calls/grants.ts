@@ -22,7 +22,8 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       const count = a.getUint32(4, true)
       const status = (value: number): void => a.setInt16(8, value, true)
       if (!isSelf(a.getUint16(0, true))) return void status(STATUS.badDomain)
-      const frames = count > MOST_FRAMES ? undefined : call.domain.grants.setup(count)
+      // A guest with memory of its own maps them by memory_op.
+      const frames = count > MOST_FRAMES || !call.domain.tables ? undefined : call.domain.grants.setup(count)
       if (!frames) return void status(STATUS.general)
       const list = new DataView(new ArrayBuffer(count * 8))
       frames.forEach((frame, n) => list.setBigUint64(n * 8, BigInt(frame), true))

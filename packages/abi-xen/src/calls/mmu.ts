@@ -182,7 +182,9 @@ export const mmuextOp: Handler = (call) => {
   if (typeof batch === 'number') return batch
   for (let n = 0; n < batch.count; n++) {
     const at = n * EXTENDED_BYTES
-    const operation = EXTENDED[words.getUint32(at, true)]
+    const number = words.getUint32(at, true)
+    const operation = EXTENDED[number]
+    call.note(number)
     const result = operation
       ? operation(call, words.getBigUint64(at + 8, true), words.getBigUint64(at + 16, true))
       : fail('ENOSYS')

@@ -6,9 +6,9 @@ import { fail, INFO } from '../facts.ts'
 const MOST_POLLED = 128
 const REASON = { powerOff: 0, reboot: 1, suspend: 2, crash: 3 } as const
 
-const block: Handler = ({ domain, vcpu, pv }) => {
+const block: Handler = ({ domain, vcpu, cpu }) => {
   domain.view.setUint8(vcpu.info + INFO.mask, 0)
-  if (domain.view.getUint8(vcpu.info + INFO.pending) === 0) pv.sleep(false)
+  if (domain.view.getUint8(vcpu.info + INFO.pending) === 0) cpu.sleep(false)
   return 0
 }
 
@@ -29,7 +29,7 @@ const shutdown: Handler = (call) => {
     default:
       return fail('EINVAL')
   }
-  call.pv.sleep(false)
+  call.cpu.sleep(false)
   return 0
 }
 
@@ -51,13 +51,13 @@ function poll(call: Call): number {
   }
   if (timeout !== 0 && timeout <= clock.nowNs()) return 0
   if (timeout !== 0) call.vcpu.timers.wakeAt(timeout, () => events.wake(call.vcpu.index))
-  call.pv.sleep(true)
+  call.cpu.sleep(true)
   return 0
 }
 
 const OPERATIONS: Readonly<Record<number, Handler>> = {
-  0: ({ pv }) => {
-    pv.yield()
+  0: ({ cpu }) => {
+    cpu.yield()
     return 0
   },
   1: block,

@@ -52,9 +52,9 @@ const registerInfo: Operation = (call, vcpu, address) => {
   const frame = toNumber(argument.getBigUint64(0, true))
   const offset = argument.getUint32(8, true)
   if (vcpu.infoFrame !== 0 || offset > 4096 - INFO.bytes || offset & 7) return fail('EINVAL')
-  const status = domain.tables.hold(frame)
+  const status = domain.frames.hold(frame)
   if (status !== 'ok') return statusCode(status)
-  const page = domain.tables.hostAddress(frame * 4096)
+  const page = domain.frames.hostAddress(frame * 4096)
   invariant(page !== undefined, 'a frame that is held has an address')
   const at = (page + offset) as Hpa
   domain.hostMemory.bytes.copyWithin(at, vcpu.info, vcpu.info + INFO.bytes)
@@ -109,9 +109,13 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
   13: registerTime,
 }
 
+/** Others are of paravirtual guests: with a local APIC, vCPUs are started and stopped through it. */
+const ONLY_PARAVIRTUAL = new Set([0, 1, 2, 3, 11])
+
 /** (operation, vCPU, argument). */
 export const vcpuOp = (call: Call): number => {
-  const operation = OPERATIONS[call.u32(0)]
+  const number = call.u32(0)
+  const operation = call.domain.tables || !ONLY_PARAVIRTUAL.has(number) ? OPERATIONS[number] : undefined
   const vcpu = call.domain.vcpus[call.u32(1)]
   if (!vcpu) return fail('ENOENT')
   return operation ? operation(call, vcpu, call.args[2]!) : fail('ENOSYS')

@@ -1,7 +1,7 @@
 /** What hypervisor this is. Texts are padded with zeros to their whole length. (Xen, "public/version.h"; XSA-122) */
 
 import type { Call, Handler } from '../call.ts'
-import { EXTRA_VERSION, fail, FEATURES, VERSION } from '../facts.ts'
+import { EXTRA_VERSION, fail, FEATURES, HVM_FEATURES, VERSION } from '../facts.ts'
 
 const text = (value: string, bytes: number): Uint8Array => {
   const padded = new Uint8Array(bytes)
@@ -36,7 +36,7 @@ const virtualStart = (): Uint8Array => {
 function features(call: Call): number {
   const argument = call.read(call.args[1]!, 8)
   if (!argument) return fail('EFAULT')
-  argument.setUint32(4, argument.getUint32(0, true) === 0 ? FEATURES : 0, true)
+  argument.setUint32(4, argument.getUint32(0, true) === 0 ? (call.domain.tables ? FEATURES : HVM_FEATURES) : 0, true)
   return call.write(call.args[1]!, argument) ? 0 : fail('EFAULT')
 }
 

@@ -52,6 +52,8 @@ export interface EventChannels {
 export interface RingBackend {
   /** Port in the guest, waiting for domain 0. Valid until the domain's reset. */
   readonly port: number
+  /** Of guests that do not choose the page themselves: its address. */
+  readonly page?: Gpa | undefined
   /** The guest's page. */
   connect(page: Gpa): void
 }
@@ -63,6 +65,8 @@ export interface XenPlatform {
   readonly events: EventChannels
   readonly console: RingBackend
   readonly store: RingBackend
+  /** Of guests with interrupts: the vector that tells a vCPU of events, 0 none. It comes through the vCPU's local APIC. */
+  setUpcallVector?(vcpu: number, vector: number): void
   /** The hypervisor's own console (console_io). */
   write(bytes: Uint8Array): void
   read(into: Uint8Array): number

@@ -36,8 +36,12 @@ export interface GuestAbiVcpu {
   readonly pv?: PvVcpu
 }
 
-/** `done`: result registers are set. `unknown`: #UD. `exit`: for the VM (power off, schedule); becomes a `hypercall` exit. */
-export type HypercallResult = 'done' | 'unknown' | 'exit'
+/**
+ * `done`: result registers are set. `again`: the arguments are set for the rest of the call, which the guest makes again once its own interrupts were
+ * delivered. `yield`: as `done`, and other vCPUs run first. `halt`: as `done`, and the vCPU sleeps as after HLT. `unknown`: #UD. `exit`: for the VM
+ * (power off, schedule); becomes a `hypercall` exit.
+ */
+export type HypercallResult = 'done' | 'again' | 'yield' | 'halt' | 'unknown' | 'exit'
 
 export interface X86GuestAbiPorts extends GuestAbiPorts {
   readonly interrupts: X86InterruptController

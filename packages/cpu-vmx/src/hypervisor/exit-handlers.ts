@@ -32,6 +32,13 @@ const hypercall: ExitHandler = (guest) => {
   switch (guest.ports.abi.hypercall(guest.abiVcpu)) {
     case 'done':
       return NEXT
+    case 'again':
+      return guest.leave()
+    case 'yield':
+      guest.kick()
+      return NEXT
+    case 'halt':
+      return guest.halt()
     case 'unknown':
       return undefinedOpcode(guest)
     case 'exit':

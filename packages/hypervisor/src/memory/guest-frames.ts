@@ -277,6 +277,7 @@ export class DemandGuestFrames implements GuestFrames {
     this.index.remove(slot)
     return true
   }
+
   get #everything(): MemoryRange[] {
     return this.regions.map(({ start, length }) => ({ address: start, length }))
   }

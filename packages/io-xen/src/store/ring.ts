@@ -14,19 +14,27 @@ export const LONGEST = 4096
 const MOST_WAITING = 64 * 1024
 
 export class StoreRing implements RingBackend {
+  /** Where it is; undefined where the guest chooses. */
+  readonly page: Gpa | undefined
   #port = 0
   readonly #memory: DmaMemory
   readonly #events: TwoLevelChannels
   readonly #store: Store
   readonly #domain: number
   readonly #log: Log
-  #page: Gpa | undefined
+  #connected: Gpa | undefined
   #connection: StoreConnection
   #received = new Uint8Array()
   #waiting: Uint8Array[] = []
   #dead = false
 
-  constructor(memory: DmaMemory, events: TwoLevelChannels, store: Store, domain: number, log: Log) {
+  constructor(
+    memory: DmaMemory,
+    events: TwoLevelChannels,
+    store: Store,
+    { domain, log, page }: { readonly domain: number; readonly log: Log; readonly page?: Gpa | undefined },
+  ) {
+    this.page = page
     this.#memory = memory
     this.#events = events
     this.#store = store
@@ -49,7 +57,7 @@ export class StoreRing implements RingBackend {
   reset(): void {
     this.#connection.reset()
     this.#connection = this.#connect()
-    this.#page = undefined
+    this.#connected = undefined
     this.#received = new Uint8Array()
     this.#waiting = []
     this.#dead = false
@@ -57,12 +65,12 @@ export class StoreRing implements RingBackend {
   }
 
   connect(page: Gpa): void {
-    this.#page = page
+    this.#connected = page
     this.#flush()
   }
 
   #onEvent(): void {
-    if (this.#page === undefined || this.#dead) return
+    if (this.#connected === undefined || this.#dead) return
     this.#flush()
     while (!this.#dead && this.#waitingBytes < MOST_WAITING && this.#take()) this.#parse()
     this.#flush()
@@ -74,7 +82,7 @@ export class StoreRing implements RingBackend {
 
   /** What the ring holds now, read once. */
   #take(): boolean {
-    const page = this.#page!
+    const page = this.#connected!
     const producer = this.#memory.readU32(page + REQUEST.producer) ?? 0
     const consumer = this.#memory.readU32(page + REQUEST.consumer) ?? 0
     const count = (producer - consumer) >>> 0
@@ -128,7 +136,7 @@ export class StoreRing implements RingBackend {
   }
 
   #flush(): void {
-    const page = this.#page
+    const page = this.#connected
     if (page === undefined || this.#dead || this.#waiting.length === 0) return
     let producer = this.#memory.readU32(page + RESPONSE.producer) ?? 0
     const consumer = this.#memory.readU32(page + RESPONSE.consumer) ?? 0

@@ -1,0 +1,53 @@
+/** HVM parameters, and the vector that tells a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
+
+import type { Call, Handler } from '../call.ts'
+import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { PARAMETER } from './state.ts'
+
+const BYTES = 16
+/** Parameters that the interface has. */
+const COUNT = 39
+/** Those that the guest may set; the others are the toolstack's. */
+const SETTABLE: ReadonlySet<number> = new Set([PARAMETER.callback])
+const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
+
+const parameter =
+  (run: (call: Call, index: number, argument: DataView) => number): Handler =>
+  (call) => {
+    const argument = call.read(call.args[1]!, BYTES)
+    if (!argument) return fail('EFAULT')
+    const index = argument.getUint32(4, true)
+    if (index >= COUNT) return fail('EINVAL')
+    return isSelf(argument.getUint16(0, true)) ? run(call, index, argument) : fail('ESRCH')
+  }
+
+const set = parameter(({ domain }, index, argument) => {
+  if (!SETTABLE.has(index)) return fail('EPERM')
+  domain.hvm!.parameters.set(index, argument.getBigUint64(8, true))
+  return 0
+})
+
+const get = parameter((call, index, argument) => {
+  argument.setBigUint64(8, call.domain.hvm!.parameters.get(index) ?? 0n, true)
+  return call.write(call.args[1]!, argument) ? 0 : fail('EFAULT')
+})
+
+/** Vectors below are exceptions'. */
+const FIRST_VECTOR = 16
+
+const setUpcallVector: Handler = (call) => {
+  const argument = call.read(call.args[1]!, 8)
+  if (!argument) return fail('EFAULT')
+  const { vcpus, platform } = call.domain
+  const vector = argument.getUint8(4)
+  if (vector < FIRST_VECTOR) return fail('EINVAL')
+  const vcpu = vcpus[argument.getUint32(0, true)]
+  if (!vcpu) return fail('ENOENT')
+  platform.setUpcallVector?.(vcpu.index, vector)
+  return 0
+}
+
+const OPERATIONS: Readonly<Record<number, Handler>> = { 0: set, 1: get, 23: setUpcallVector }
+
+/** (operation, argument). */
+export const hvmOp: Handler = (call) => OPERATIONS[call.u32(0)]?.(call) ?? fail('ENOSYS')
