@@ -133,6 +133,14 @@ export class Guest {
     this.activity = 'shutdown'
     this.asked = this.exits.shutdown
   }
+  /** Leaves the guest after the instruction, asleep as after HLT. */
+  halt(): typeof LEFT {
+    const { core } = this
+    this.activity = 'halted'
+    core.set64(S.rip, core.nextRip())
+    core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
   leaveForHypercall(): typeof LEFT {
     const { core } = this
     this.asked = this.exits.hypercall(core)

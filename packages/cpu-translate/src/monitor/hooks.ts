@@ -134,6 +134,14 @@ export class MonitorHooks implements Hooks {
     switch (guest.ports.abi.hypercall(guest.abiVcpu)) {
       case 'done':
         return NEXT
+      case 'again':
+        guest.core.set32(S.exit, EXIT.abandoned)
+        return LEFT
+      case 'yield':
+        guest.kick()
+        return NEXT
+      case 'halt':
+        return guest.halt()
       case 'unknown':
         return guest.core.raise(UNDEFINED_OPCODE)
       case 'exit':

@@ -237,7 +237,7 @@ async function broughtDevices(resolved: readonly Resolved[], loaded: Located, li
       const [provider] = providers
       if (!provider || providers.size > 1) continue
       const device: Entry = { ...entry, kind: 'device', name: kind, raw: {} }
-      const definition = select(device, provider.plugin) as DeviceDefinition
+      const definition = select(device, provider) as DeviceDefinition
       const given = resolved.flatMap((item) => ('gives' in item.layer.definition && item.layer.definition.gives) || [])
       // A machine without its transport (a paravirtual one) goes without.
       if (!(definition.needs ?? []).every((need) => given.includes(need))) continue
