@@ -11,6 +11,7 @@ import type {
   TableCalls,
   XenPlatform,
 } from '@nonroot/contracts'
+import type { DomainFrames } from './frames.ts'
 import type { HvmState } from './hvm/state.ts'
 import { GrantTable } from './grants.ts'
 import { INFO, SHARED } from './facts.ts'
@@ -28,9 +29,6 @@ export interface DomainVcpu {
   /** When it was created, for its run state. */
   since: number
 }
-
-/** The domain's frames, by the numbers that its calls name them by. */
-export type DomainFrames = Pick<TableCalls, 'hold' | 'release' | 'hostAddress' | 'shareFrame'>
 
 export interface DomainParts {
   readonly hostMemory: HostMemory

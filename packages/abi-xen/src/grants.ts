@@ -1,6 +1,7 @@
 /** Grant table of one domain, version 1: frames that the guest writes its permissions into. (Xen, "public/grant_table.h") */
 
-import type { HostMemory, Hpa, TableCalls } from '@nonroot/contracts'
+import type { HostMemory, Hpa } from '@nonroot/contracts'
+import type { DomainFrames } from './frames.ts'
 
 export const MOST_FRAMES = 64
 const ENTRY = 8
@@ -10,13 +11,13 @@ export const RESERVED = { console: 0, store: 1 } as const
 
 export class GrantTable {
   readonly #host: HostMemory
-  readonly #guest: Pick<TableCalls, 'shareFrame'>
+  readonly #guest: Pick<DomainFrames, 'shareFrame'>
   /** Where each frame of the table is, and the host's frame that is kept for it. */
   readonly #frames: Hpa[] = []
   readonly #own: Hpa[] = []
   #inUse = 0
 
-  constructor(host: HostMemory, guest: Pick<TableCalls, 'shareFrame'>) {
+  constructor(host: HostMemory, guest: Pick<DomainFrames, 'shareFrame'>) {
     this.#host = host
     this.#guest = guest
   }

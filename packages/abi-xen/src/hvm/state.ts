@@ -1,7 +1,7 @@
 /** What a guest with memory and interrupts of its own has besides: pages of the hypervisor's in its memory, and HVM parameters. */
 
 import type { Gpa, GuestFrames, Hpa, TableStatus } from '@nonroot/contracts'
-import type { DomainFrames } from '../domain.ts'
+import type { DomainFrames } from '../frames.ts'
 
 const PAGE = 4096
 /** Frame numbers above this have no guest-physical address. */
