@@ -245,8 +245,8 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
     this.wake(vcpu)
   }
 
-  /** The vCPU was told of events that it has not looked at. */
-  isToldOf(vcpu: number): boolean {
+  /** The vCPU was notified of events and has not looked at them yet. */
+  isNotified(vcpu: number): boolean {
     const memory = this.#memory
     return memory !== undefined && memory.view.getUint8(memory.vcpuInfo(vcpu) + UPCALL_PENDING) !== 0
   }

@@ -25,7 +25,7 @@ export function createXenPlatform(_options: unknown, context: IoModelContext): X
 const RING_PAGES = 2
 const FOUR_GIBIBYTES = 2 ** 32
 
-/** Beside local APICs: each vCPU is told of events by a vector that it chooses. The rings are in the last pages of RAM below 4 GiB. */
+/** Beside local APICs: each vCPU is notified of events by a vector that it chooses. The rings are in the last pages of RAM below 4 GiB. */
 export function createXenHvmPlatform(_options: unknown, context: IoModelContext): IoModel & { readonly store: Store } {
   const interrupts = context.capability(VcpuVectors)
   const vectors = new Uint8Array(context.vcpuCount)
@@ -46,7 +46,7 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   }
   const setUpcallVector = (vcpu: number, vector: number): void => {
     vectors[vcpu] = vector
-    if (events.isToldOf(vcpu)) deliver(vcpu)
+    if (events.isNotified(vcpu)) deliver(vcpu)
   }
   const offered: XenPlatform = { ...platform, begin, setUpcallVector }
   return {
