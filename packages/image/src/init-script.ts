@@ -127,6 +127,16 @@ if [ -n "$root" ]; then
   [ -f /etc/resolv.conf -a -f /disk/etc/resolv.conf ] && mount --bind /etc/resolv.conf /disk/etc/resolv.conf
 fi
 
+# The machine's power button ends the guest, as it ends one with an init that supervises.
+watch_button() {
+  load button evdev
+  for event in /sys/class/input/event*; do
+    read -r name 2>/dev/null <$event/device/name
+    [ "$name" = 'Power Button' ] || continue
+    dd if=/dev/input/\${event##*/} of=/dev/null bs=24 count=1 2>/dev/null && poweroff -f &
+  done
+}
+
 [ -n "$rows" ] && stty rows "$rows" 2>/dev/null
 [ -n "$columns" ] && stty cols "$columns" 2>/dev/null
 cd /root
@@ -150,6 +160,7 @@ else
   echo
   echo "nonroot: Linux $release, $(nproc) CPU, $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB. poweroff ends it."
   echo
+  watch_button
   [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
   setsid cttyhack sh -l
 fi
