@@ -1,12 +1,15 @@
 /** The hash table by which `dispatch` finds decoded blocks: TypeScript enters them, generated code looks them up. */
+import type { IrBuilder } from '../ir/builder.ts'
+import type { Value, Variable } from '../ir/nodes.ts'
+import { S } from '../state/layout.ts'
 import type { Block } from './block.ts'
 
-/**
- * Block hash table: sets of two entries, the later published one first. An entry is 16 bytes: i32 HPA of the first byte, i32 mode key,
- * i32 address of the first record. One entry a set would lose a fifth of some thousand blocks to each other.
- */
+/** Offsets in an entry, and its size. The first two words are the key: HPA of the first byte, and mode. `first`: address of the first record. */
+export const ENTRY = { host: 0, mode: 4, first: 8, bytes: 16 } as const
+/** Sets of two entries, the later published one first. With one entry a set, a fifth of some thousand blocks would displace each other. */
+const SET_BYTES = 2 * ENTRY.bytes
 export const BLOCK_TABLE_BITS = 15
-export const BLOCK_TABLE_SIZE = 32 << BLOCK_TABLE_BITS
+export const BLOCK_TABLE_SIZE = SET_BYTES << BLOCK_TABLE_BITS
 const BLOCK_HASH = 0x9e3779b1 // 2^32 / golden ratio
 
 interface Arithmetic<T> {
@@ -16,7 +19,7 @@ interface Arithmetic<T> {
   shrU(a: T, by: number): T
 }
 /** Number of the set for a block, in numbers or in IR. */
-export const blockHash = <T>(a: Arithmetic<T>, host: T, mode: T): T =>
+const blockHash = <T>(a: Arithmetic<T>, host: T, mode: T): T =>
   a.shrU(a.mul(a.xor(host, a.shl(mode, 20)), BLOCK_HASH | 0), 32 - BLOCK_TABLE_BITS)
 
 const NUMBERS: Arithmetic<number> = {
@@ -26,7 +29,19 @@ const NUMBERS: Arithmetic<number> = {
   shrU: (a, by) => a >>> by,
 }
 
-const ENTRY_WORDS = 4
+/** The address of a block's entry. Builds `missing`, which must leave, where the table has none. */
+export function findEntry(b: IrBuilder, host: Value, mode: Value, missing: () => void): Variable {
+  const set = b.add(b.slot(S.blockTable, 'i32'), b.shl(blockHash<Value>(b, host, mode), Math.log2(SET_BYTES)))
+  const key = b.or(b.extendU(host), b.shl(b.extendU(mode), 32))
+  const found = b.variable(set, 'found')
+  b.if(b.ne(b.rawLoad('i64', set, 0, 64), key), () => {
+    b.ifUnlikely(b.ne(b.rawLoad('i64', set, ENTRY.bytes, 64), key), missing)
+    b.assign(found, b.add(set, ENTRY.bytes))
+  })
+  return found
+}
+
+const ENTRY_WORDS = ENTRY.bytes >> 2
 
 export class BlockTable {
   readonly #i32: Int32Array

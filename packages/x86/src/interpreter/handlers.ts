@@ -22,7 +22,7 @@ import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { HandlerTable, Special } from '../code/handler-table.ts'
 import { FAR, NOT_LINKED, PAGE_REACH } from '../code/record.ts'
 import { RECORD } from '../state/record.ts'
-import { blockHash } from '../code/block-table.ts'
+import { ENTRY, findEntry } from '../code/block-table.ts'
 
 /** A function that handlers may call. */
 export interface HandlerImport extends Signature {
@@ -275,16 +275,9 @@ function find(b: HandlerBuilder): void {
   })
   const host = b.get(address)
   const mode = b.slot(S.mode, 'i32')
-  const hash = blockHash(b, host, mode)
-  const set = b.add(b.slot(S.blockTable, 'i32'), b.shl(hash, 5))
-  const key = b.or(b.extendU(host), b.shl(b.extendU(mode), 32))
-  const found = b.variable(set, 'found')
-  b.if(b.ne(b.rawLoad('i64', set, 0, 64), key), () => {
-    b.ifUnlikely(b.ne(b.rawLoad('i64', set, 16, 64), key), lookup)
-    b.assign(found, b.add(set, 16))
-  })
+  const found = findEntry(b, host, mode, lookup)
   b.setSlot(S.ripPage, b.sub(rip, b.and(linear, 4095)))
-  const block = b.rawLoad('i32', b.get(found), 8, 32)
+  const block = b.rawLoad('i32', b.get(found), ENTRY.first, 32)
   b.if(
     b.eq(b.and(mode, MODE.codeSize), 2),
     () => {
