@@ -1,3 +1,4 @@
+import { gpa } from '@nonroot/contracts'
 import { createRandom, testDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import plugin from '../index.ts'
@@ -265,7 +266,7 @@ describe('stopping in the midst', () => {
   })
 
   it('quiesces before it is saved, and goes on where it was', async () => {
-    const { prepare, port, disk, device } = await started()
+    const { prepare, port, disk, device, memory } = await started()
     disk.hold = true
     prepare(0, { command: 0x25, count: 1, regions: [512] })
     port.write(0x38, 1)
@@ -277,6 +278,17 @@ describe('stopping in the midst', () => {
     other.device.restore!(saved)
     expect(other.device.save!()).toEqual(saved)
     expect(other.port.read(0x10) & PortInterrupt.deviceToHost).toBe(PortInterrupt.deviceToHost)
+    // The driver goes on: no register is written again.
+    const bytes = new Uint8Array(memory.size)
+    memory.readBytes(gpa(0), bytes)
+    other.memory.writeBytes(gpa(0), bytes)
+    const [pci] = other.bench.functions
+    expect(pci!.line.raised).toBe(true)
+    other.port.write(0x10, other.port.read(0x10))
+    other.write(0x08, 1)
+    expect(pci!.line.raised).toBe(false)
+    const { data, status } = await other.run({ command: 0x25, lba: 3, count: 2, regions: [1024] }, 5)
+    expect([status, Buffer.compare(data, disk.bytes.subarray(1536, 2560)), pci!.line.edges > 1, other.port.read(0x38)]).toEqual([READY, 0, true, 0])
   })
 })
 

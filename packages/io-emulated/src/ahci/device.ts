@@ -127,6 +127,10 @@ export class Ahci implements Device, IoHandler {
     this.#interrupts = data['interrupts'] as number
     this.#resetting = data['resetting'] as boolean
     this.#port.restore({ type: 'ahci-port', version: 1, data: data['port'] as Snapshot['data'] })
+    // Messages were sent when they were due; a level is still there.
+    const isRaised = this.#interruptEnable && this.#interrupts !== 0 && !this.#function.msixEnabled
+    if (isRaised) this.#function.interrupt.raise()
+    else this.#function.interrupt.lower()
   }
 
   quiesce(): Promise<void> {
