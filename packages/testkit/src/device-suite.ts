@@ -28,7 +28,10 @@ export function testDevice(
     const { device } = await create()
     for (const method of ['reset', 'save', 'restore'] as const) check(device[method], `${kind} has no ${method}`)
     const saved = device.save!()
-    check(saved.type !== '' && Number.isInteger(saved.version) && saved.version >= 1, 'a snapshot has a type and a version')
+    check(
+      saved.type !== '' && Number.isInteger(saved.version) && saved.version >= 1,
+      'a snapshot has a type and a version',
+    )
   })
 
   testState(kind, async () => new DeviceSubject(await create()), it)
@@ -113,7 +116,12 @@ class DeviceSubject implements StateSubject {
     if (peers && random(8) === 0) console.type('x'.repeat(1 + random(4)))
     const done = access(this.#bench, random)
     const signals = functions.flatMap((each) => each.signals)
-    this.#seen = { power: power.length, messages: messages.length, output: console.bytes.length, signals: signals.length }
+    this.#seen = {
+      power: power.length,
+      messages: messages.length,
+      output: console.bytes.length,
+      signals: signals.length,
+    }
     return {
       done,
       power: power.slice(before.power),

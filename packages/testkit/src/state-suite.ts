@@ -64,7 +64,13 @@ async function run(subject: StateSubject, seed: number, steps: number, peers: bo
   }
 }
 
-async function compare(one: StateSubject, other: StateSubject, seed: number, steps: number, what: string): Promise<void> {
+async function compare(
+  one: StateSubject,
+  other: StateSubject,
+  seed: number,
+  steps: number,
+  what: string,
+): Promise<void> {
   const randoms = [createRandom(seed * 0x9e3779b9), createRandom(seed * 0x9e3779b9)] as const
   for (let step = 0; step < steps; step++) {
     const wanted = one.step(randoms[0], true)

@@ -117,9 +117,18 @@ describe('IDT-vectoring information', () => {
   })
 
   it('an NMI that was cut short does not stand in its own way', () => {
-    const bench = createBench([NOP, NOP, HLT])
-    handle(bench, 2, [...OUT_AL(0x99), HLT])
+    // When it is injected again nothing blocks it. (SDM Vol. 3C, "Checks on Guest Non-Register State")
+    const blocked: number[] = []
     let left = false
+    const bench = createBench([NOP, NOP, HLT], {
+      interrupts: {
+        signals: () => {
+          if (left) blocked.push(bench.vcpu.core.get32(S.nmiBlocked))
+          return bench.signals.bits
+        },
+      },
+    })
+    handle(bench, 2, [...OUT_AL(0x99), HLT])
     recordExits(bench.vcpu, [], {
       eptViolation: (v) => {
         if (!v.core.delivering || left) return HANDLERS.eptViolation(v)
@@ -132,6 +141,7 @@ describe('IDT-vectoring information', () => {
     bench.vcpu.run(1000)
     expect(ports(bench)).toEqual([0x99])
     expect(bench.vcpu.readState().nmiBlocked).toBe(true)
+    expect(blocked[0]).toBe(0)
   })
 
   it('a device on the way that takes its time: the event is neither lost nor delivered twice', () => {

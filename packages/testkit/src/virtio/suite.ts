@@ -209,7 +209,11 @@ export function testVirtioDevice(
       const when = 3 + createRandom(round)(12)
       for (let step = 0; step < 30; step++) {
         if (step === when) await subject.saveResetRestore()
-        checkSame(await subject.step(), await twin.step(), `script ${round}, restored before step ${when}: step ${step}`)
+        checkSame(
+          await subject.step(),
+          await twin.step(),
+          `script ${round}, restored before step ${when}: step ${step}`,
+        )
       }
     }
   })
@@ -266,7 +270,15 @@ class Script {
       const address = driver.place(Uint8Array.from({ length }, () => random(3)))
       const writable = random(2) === 0
       this.#room.push({ address, length })
-      driver.send(index, random(2) === 0 ? [{ address, length, writable }] : [{ address, length: 8 }, { address: address + 8, length: length - 8, writable }])
+      driver.send(
+        index,
+        random(2) === 0
+          ? [{ address, length, writable }]
+          : [
+              { address, length: 8 },
+              { address: address + 8, length: length - 8, writable },
+            ],
+      )
     } else driver.kick(index)
     if (random(4) === 0) bench.console.type('hello')
     await device.quiesce?.()
@@ -276,10 +288,19 @@ class Script {
     const silent = (queue: number): boolean => !this.#tells?.queues?.includes(queue)
     return {
       used: used.filter((_, n) => silent(queues[n]!)),
-      memory: this.#tells?.queues ? [] : this.#room.map(({ address, length }) => driver.bytes(address, length).reduce((sum, byte) => (Math.imul(sum, 31) + byte) | 0, 0)),
+      memory: this.#tells?.queues
+        ? []
+        : this.#room.map(({ address, length }) =>
+            driver.bytes(address, length).reduce((sum, byte) => (Math.imul(sum, 31) + byte) | 0, 0),
+          ),
       status: driver.registers.status(),
       interrupts: this.#tells?.queues ? [] : queues.map((queue) => driver.registers.queueInterrupts(queue)),
-      configuration: this.#tells ? [] : [driver.registers.configInterrupts(), ...[0, 4, 8, 12].map((offset) => driver.registers.readConfig(offset, 4))],
+      configuration: this.#tells
+        ? []
+        : [
+            driver.registers.configInterrupts(),
+            ...[0, 4, 8, 12].map((offset) => driver.registers.readConfig(offset, 4)),
+          ],
       output: [...bench.console.bytes],
     }
   }

@@ -559,17 +559,47 @@ describe('CPUID, MSRs, TSC, random numbers', () => {
       0xcdefn,
     ])
   })
-  it('INVPCID', () => {
-    expect(m.run(asm(64, 'mov eax, 2; invpcid rax, [0x20000]; xor eax, eax; invpcid rax, [0x20000]; hlt'))).toBe('halt')
-    expect(m.vector).toBe(-1)
-    expect(faultOf(asm(64, 'mov eax, 4; invpcid rax, [0x20000]; hlt'))).toEqual([GP, 0])
-  })
-  it('INVLPG makes a changed entry visible', () => {
+  /** Page tables whose entry of page 30H, in the table at 13000H, leads to 30000H; both pages hold different numbers. */
+  function changeablePage(): void {
     m.write64(PLACE.tables + 0x2000, BigInt(PLACE.tables + 0x3000) | 7n)
     for (let n = 0; n < 512; n++) m.write64(PLACE.tables + 0x3000 + 8 * n, BigInt(n * 4096) | 7n)
     m.write32(0x30000, 1)
     m.write32(0x31000, 2)
-    // The entry of page 30H is in the table at 13000H.
+  }
+  it.each<[string, number, bigint, bigint, number]>([
+    ['an address', 0, 0n, 0x30123n, 2],
+    ['another address', 0, 0n, 0x3_1000n, 1],
+    ['a context', 1, 0n, 0n, 2],
+    ['all contexts, with global pages', 2, 0n, 0n, 2],
+    ['all contexts', 3, 0n, 0n, 2],
+  ])('INVPCID of %s', (_name, type, pcid, address, seen) => {
+    changeablePage()
+    m.write64(0x20000, pcid)
+    m.write64(0x20008, address)
+    m.set(RSI, type)
+    expect(m.run(asm(64, 'mov eax, [0x30000]; mov qword ptr [0x13180], 0x31007; mov ebx, [0x30000]; invpcid rsi, [0x20000]; mov ecx, [0x30000]; hlt'))).toBe('halt')
+    expect([m.register(RAX), m.register(RBX), m.register(RCX)]).toEqual([1n, 1n, BigInt(seen)])
+  })
+  it.each<[string, number, bigint, bigint, boolean]>([
+    ['type 3', 3, 0n, 0n, true],
+    ['type 4', 4, 0n, 0n, false],
+    ['reserved bits behind the PCID', 2, 1n << 12n, 0n, false],
+    ['the last reserved bit', 3, 1n << 63n, 0n, false],
+    ['an address that is not canonical', 0, 0n, 0x8000_0000_0000n, false],
+    ['the last canonical address of the lower half', 0, 0n, 0x7fff_ffff_ffffn, true],
+    ['an address that is not used', 1, 0n, 0x8000_0000_0000n, true],
+    ['a PCID of an address without CR4.PCIDE', 0, 1n, 0n, false],
+    ['a PCID of a context without CR4.PCIDE', 1, 0xfffn, 0n, false],
+    ['a PCID that is not used', 2, 1n, 0n, true],
+  ])('INVPCID and %s', (_name, type, pcid, address, allowed) => {
+    m.write64(0x20000, pcid)
+    m.write64(0x20008, address)
+    m.set(RSI, type)
+    expect(m.run(asm(64, 'invpcid rsi, [0x20000]; hlt'))).toBe('halt')
+    expect(m.vector).toBe(allowed ? -1 : GP)
+  })
+  it('INVLPG makes a changed entry visible', () => {
+    changeablePage()
     m.run(
       asm(
         64,
