@@ -3,7 +3,7 @@
 import { ExitCode, NonrootError } from '@nonroot/contracts'
 import { json, report } from '../io.ts'
 import type { CommandIo } from '../io.ts'
-import { load } from './load.ts'
+import { loadAll } from './load.ts'
 
 export async function configCheck(
   file: string,
@@ -11,8 +11,8 @@ export async function configCheck(
   io: CommandIo,
 ): Promise<number> {
   try {
-    const stack = await load(file, options.set)
-    if (options.json) json(io, { valid: true, file: stack.file })
+    const { host } = await loadAll(file, options.set)
+    if (options.json) json(io, { valid: true, file: host.file })
     else io.out(`${file}: ok\n`)
     return ExitCode.ok
   } catch (error) {

@@ -1,10 +1,15 @@
 /** A stack file as the commands want it. */
 
-import { loadStack } from '@nonroot/hypervisor'
-import type { Stack } from '@nonroot/hypervisor'
+import { loadFleet, loadStack } from '@nonroot/hypervisor'
+import type { Fleet, LoadStackOptions, Stack } from '@nonroot/hypervisor'
 import { loadLimitMs, moduleSource } from '../host.ts'
 
-export function load(file: string, set: readonly string[]): Promise<Stack> {
+function loading(set: readonly string[]): LoadStackOptions {
   const limit = loadLimitMs()
-  return loadStack(file, { source: moduleSource(), set, ...(limit === undefined ? {} : { loadLimitMs: limit }) })
+  return { source: moduleSource(), set, ...(limit === undefined ? {} : { loadLimitMs: limit }) }
 }
+
+/** With the stacks of all its VMs. */
+export const loadAll = (file: string, set: readonly string[]): Promise<Fleet> => loadFleet(file, loading(set))
+
+export const load = (file: string, set: readonly string[]): Promise<Stack> => loadStack(file, loading(set))

@@ -7,6 +7,7 @@ import { Marks } from '../run/marks.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
 import { commandStatus, runEnd } from '../run/run-end.ts'
 import type { StopReason } from '../run/run-end.ts'
+import { GRACE_MS } from '../run/run-job.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
 import { WatchedVm } from '../run/watched-vm.ts'
 import type { LineSource } from './line-printer.ts'
@@ -19,6 +20,10 @@ export interface FleetVmOptions {
   /** Where the whole console goes. */
   readonly log?: string
   readonly timeout?: { readonly ms: number; readonly text: string }
+  /** Resolves when what was written is out. */
+  readonly drained: () => Promise<void>
+  /** Ends the thread that the VM has for itself: it was asked to stop and does not listen. */
+  readonly abandon?: () => void
   /** For a person. */
   readonly say: (words: string) => void
 }
@@ -38,6 +43,7 @@ export class FleetVm {
   readonly #log: WriteStream | undefined
   #stopReason: StopReason | undefined
   #timer: NodeJS.Timeout | undefined
+  #patience: NodeJS.Timeout | undefined
 
   constructor(options: FleetVmOptions) {
     const { name, lines, log, command, say } = options
@@ -66,12 +72,13 @@ export class FleetVm {
     this.#panic.feed(bytes)
     if (!this.#marks) return this.#options.lines.feed(bytes, done)
     this.#marks.feed(bytes)
-    done()
+    void this.#options.drained().then(done)
   }
 
   stop(reason: StopReason): void {
     this.#stopReason ??= reason
     this.vm.handle.stop()
+    this.#patience ??= setTimeout(() => this.#options.abandon?.(), GRACE_MS)
   }
 
   async #finish(): Promise<FleetVmResult> {
@@ -84,6 +91,7 @@ export class FleetVm {
       status = this.#failed(error)
     }
     clearTimeout(this.#timer)
+    clearTimeout(this.#patience)
     this.#options.lines.flush()
     await new Promise<void>((resolve) => (this.#log ? this.#log.end(() => resolve()) : resolve()))
     this.vm.finish({ status, end: outcome?.end, stop: this.#stopReason })

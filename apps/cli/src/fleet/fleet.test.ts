@@ -137,6 +137,21 @@ describe('what is wrong with vms', () => {
     expect((await cli('run', '--name', '../x')).err).toMatch(/--name: "\.\.\/x" is not valid\n {2}a name is up to 32/)
   })
 
+  it('a plugin that is not there, of one VM: `config check` says whose', async () => {
+    const file = join(folder, 'wrong.yaml')
+    await writeFile(
+      file,
+      `${STACK}vms:\n  - { name: a }\n  - { name: b, stack: { paging: { use: "@nonroot/none" } } }\n`,
+    )
+    const { status, err } = await cli('config', 'check', file)
+    expect([status, err.replaceAll(folder, '')]).toEqual([
+      2,
+      expect.stringMatching(
+        /^error: \/wrong\.yaml:10:40: VM b: stack\.paging\.use: the package "@nonroot\/none" is not installed/,
+      ),
+    ])
+  })
+
   it('options of one VM', async () => {
     const file = join(folder, 'wrong.yaml')
     await writeFile(file, `${STACK}vms: [{ name: a }]\n`)

@@ -101,6 +101,8 @@ class Fleet {
           command: command !== undefined,
           ...(logs === undefined ? {} : { log: join(logs, `${name}.log`) }),
           ...(timeoutMs === undefined ? {} : { timeout: { ms: timeoutMs, text: timeout! } }),
+          drained: () => terminal.drain(),
+          abandon: () => this.#abandon(index),
           say: (words) => io.err(`${name}: ${words}\n`),
         }),
     )
@@ -194,6 +196,10 @@ class Fleet {
     this.#planning.abort()
     for (const vm of this.#vms) vm.stop(reason)
     this.#stopping = setTimeout(() => this.#endThreads(), GRACE_MS)
+  }
+  /** If it has a thread for itself. */
+  #abandon(index: number): void {
+    if (this.#threads.length > 1 || this.#vms.length === 1) void this.#threads[index]?.end()
   }
   #endThreads(): void {
     for (const thread of this.#threads) void thread.end()

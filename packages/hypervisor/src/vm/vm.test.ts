@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from 'vitest'
 import { FrameReturn, gpa, NetworkCable, VcpuKick } from '@nonroot/contracts'
-import type { ConsoleBackend, DeviceContext, HostBackends, Iommu } from '@nonroot/contracts'
+import type { ConsoleBackend, DeviceContext, HostBackends, Iommu, Schedulable } from '@nonroot/contracts'
+import { RoundRobin } from '../scheduling/round-robin.ts'
 import { createHypervisor } from './hypervisor.ts'
 import { HALT, scriptedStack, SHUTDOWN } from '../testing/scripted-stack.ts'
 import type { Guest, ScriptedCpu, ScriptedStackOptions } from '../testing/scripted-stack.ts'
@@ -470,6 +471,54 @@ describe('two VMs on one thread', () => {
     await hypervisor.dispose()
     await Promise.all(runs)
     expect(stolen.filter((ns) => !Number.isInteger(ns) || ns <= 0)).toEqual([])
+  })
+
+  it('differs from its host in what its own stack says, and has the claim that it or the embedder names', async () => {
+    const claims: Schedulable[] = []
+    const host = scriptedStack({ guest: busy })
+    const scheduler = {
+      ...host.cpu,
+      ...{ role: 'scheduler', thing: 'stack.scheduler' },
+      definition: {
+        role: 'scheduler',
+        name: 'counting',
+        create: () => {
+          const inner = new RoundRobin()
+          const { add } = inner
+          inner.add = (who) => (claims.push(who), add.call(inner, who))
+          return inner
+        },
+      },
+    } as never
+    const hypervisor = await createHypervisor({ ...host, scheduler, layers: [...host.layers, scheduler] }, { backends })
+    const own = scriptedStack({ guest: sleeper(OFF), machine: { memory: 4 * 2 ** 20, vcpus: 2 } })
+    const stack = {
+      ...own,
+      cpu: { ...own.cpu, options: { another: 'mode' } },
+      config: { ...own.config, schedule: { weight: 5, cap: 0.5 }, reclaim: { minimum: 2 ** 20, shares: 7 } },
+    }
+    const vms = [
+      await hypervisor.createVm({ name: 'as-host' }),
+      await hypervisor.createVm({ name: 'own', stack }),
+      await hypervisor.createVm({ name: 'told', stack, schedule: { weight: 9 } }),
+    ]
+    const ends = vms.map((vm) => vm.run())
+    expect(claims.map(({ vm, vcpu, weight, cap }) => [vm, vcpu, weight, cap])).toEqual([
+      ['as-host', 0, 1, undefined],
+      ...[0, 1].map((vcpu) => ['own', vcpu, 5, 0.5]),
+      ...[0, 1].map((vcpu) => ['told', vcpu, 9, 0.5]),
+    ])
+    expect(vms[1]!.memory()).toMatchObject({
+      minimumFrames: 256,
+      shares: 7,
+      maximumFrames: (4 * 2 ** 20 - 0x20000) / 4096,
+    })
+    // It runs the guest of its own CPU mode: that one powers off, the host's never does.
+    vms[2]!.stop()
+    expect((await ends[1]!).state).toBe('poweredOff')
+    expect(vms[0]!.state).toBe('running')
+    await hypervisor.dispose()
+    await Promise.all(ends)
   })
 
   it('one that fails leaves the other running', async () => {
