@@ -9,7 +9,7 @@ import { MemoryPolicy } from './policy/policy.ts'
 import { Sharing } from './share/share.ts'
 import { Swapping } from './swap/swap.ts'
 
-const BALLOON = [{ kind: 'virtio-balloon' }] as const
+const BALLOON = ['virtio-balloon'] as const
 
 function openSwap({ openSwap: open }: HostContext, { file, size }: SwapChoice): Promise<SwapBackend> {
   if (open) return open(file === undefined ? {} : { file, size })

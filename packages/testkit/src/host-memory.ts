@@ -12,6 +12,7 @@ export function createTestHostMemory(frames = 1024): HostMemory {
   const codeHolders = new Uint16Array(new SharedArrayBuffer(frames * 2))
   const watchers = new Set<(address: Hpa, length: number) => void>()
   owners[0] = 1
+  let apart = 0
 
   const freeRun = (count: number, align: number): number | undefined => {
     for (let start = align; start + count <= frames; start += align) {
@@ -37,6 +38,16 @@ export function createTestHostMemory(frames = 1024): HostMemory {
     get freeFrames() {
       return owners.reduce((free, owner) => free + (owner === 0 ? 1 : 0), 0)
     },
+    get guestFrames() {
+      return frames - apart
+    },
+    get freeGuestFrames() {
+      return this.freeFrames
+    },
+    get apartFrames() {
+      return apart
+    },
+    setApart: (count) => void (apart += count),
     allocateFrame() {
       return this.allocateFrames(1)
     },

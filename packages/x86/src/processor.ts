@@ -48,7 +48,9 @@ const GENERATIONS = 0x7fff_0000
 
 const EXIT_KINDS = Math.max(...Object.values(EXIT)) + 1
 /** Exits that compiled code makes with its own record; others do not change the `record` slot. */
-const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) => (exit === EXIT.exception || exit === EXIT.budget || exit === EXIT.interpret ? 1 : 0))
+const IN_MIDST = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
+  exit === EXIT.exception || exit === EXIT.budget || exit === EXIT.interpret ? 1 : 0,
+)
 
 /** Exits after which a single-stepped instruction has had no effect. */
 const UNDONE = Uint8Array.from({ length: EXIT_KINDS }, (_, exit) =>
@@ -84,6 +86,7 @@ export class Processor {
     const take = (bytes: number): number => {
       const start = takeFrames(host, bytes)
       this.#taken.push([start, bytes])
+      host.memory.setApart(Math.ceil(bytes / FRAME))
       return start
     }
     const base = take(VCPU_TOTAL)
@@ -134,7 +137,8 @@ export class Processor {
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
     this.#unwatch = host.memory.watchWrites((hpa, length) => {
-      if (this.blocks.hasCode(hpa) || this.blocks.hasCode(hpa + length - 1) || length > FRAME) this.blocks.invalidate(hpa, length)
+      if (this.blocks.hasCode(hpa) || this.blocks.hasCode(hpa + length - 1) || length > FRAME)
+        this.blocks.invalidate(hpa, length)
     })
     resetProcessor(core)
   }
@@ -151,6 +155,7 @@ export class Processor {
     const { memory } = this.core
     for (const [start, bytes] of this.#taken) {
       for (let at = start; at < start + bytes; at += FRAME) memory.freeFrame(at as Hpa)
+      memory.setApart(-Math.ceil(bytes / FRAME))
     }
     this.#taken.length = 0
   }

@@ -21,6 +21,14 @@ export interface HostMemory {
 
   readonly totalFrames: number
   readonly freeFrames: number
+  /**
+   * Of `totalFrames`, those that guests and their page tables may use, and how many of these are free: negative where accesses that cannot wait
+   * took more. Frames set apart do not count.
+   */
+  readonly guestFrames: number
+  readonly freeGuestFrames: number
+  /** Frames set apart. */
+  readonly apartFrames: number
   /** A frame that is always zero and never handed out: reads of memory that was never written may go there. It must not be written. */
   readonly zeroFrame: Hpa
   /**
@@ -36,6 +44,8 @@ export interface HostMemory {
    * has one reference and is freed by itself.
    */
   allocateFrames(count: number, alignFrames?: number): Hpa | undefined
+  /** So many of the caller's frames are no guest's (negative: are free or a guest's again): a processor's decoded and compiled code. */
+  setApart(frames: number): void
   /** Adds an owner of the frame (copy-on-write sharing). Throws `internal` if it has none. */
   shareFrame(frame: Hpa): void
   /** Owners of the frame: 0 free, 1 private, more: shared, must be copied before it is written. */

@@ -76,8 +76,8 @@ export interface StrategyDefinition<R extends Role = Role, Options = never> {
   /** Capabilities that another part of the stack must give. */
   readonly needs?: readonly Capability[]
   readonly gives?: readonly Capability[]
-  /** Devices that each VM gets if it has none of the kind and a package of its stack provides it, with the options' defaults. */
-  readonly brings?: readonly { readonly kind: string }[]
+  /** Kinds of devices: each VM gets one with default options, if it has none of the kind and a package of its stack provides it. */
+  readonly brings?: readonly string[]
   /** Capabilities that must not be in the stack. */
   readonly conflicts?: readonly Capability[]
   readonly create: (

@@ -72,7 +72,7 @@ function definitionProblem(definition: unknown, at: string, nameKey: 'name' | 'k
   if (!isObject(standard) || standard['version'] !== 1 || typeof standard['validate'] !== 'function') {
     return `${at} (${called}): options is ${shown(options)}, not a schema (zod, or any Standard Schema; noOptions for none)`
   }
-  for (const list of ['needs', 'gives', 'conflicts']) {
+  for (const list of ['needs', 'gives', 'conflicts', 'brings']) {
     if (!isTextList(definition[list]))
       return `${at} (${called}): ${list} is ${shown(definition[list])}, not a list of names`
   }

@@ -230,7 +230,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
 async function broughtDevices(resolved: readonly Resolved[], loaded: Located, limitMs: number): Promise<Resolved[]> {
   const brought: Resolved[] = []
   for (const { entry, layer } of resolved) {
-    for (const { kind } of ('brings' in layer.definition && layer.definition.brings) || []) {
+    for (const kind of ('brings' in layer.definition && layer.definition.brings) || []) {
       if ([...resolved, ...brought].some((other) => other.entry.kind === 'device' && other.entry.name === kind))
         continue
       const providers = new Set(resolved.map((item) => item.loaded).filter((item) => provides(item, kind)))

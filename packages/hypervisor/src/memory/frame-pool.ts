@@ -25,9 +25,9 @@ const MAGAZINES = 0x4000
 const TABLES = 0x10000
 
 const MAGIC = 0x4c4f4f50
-const VERSION = 1
+const VERSION = 2
 /** Header words. */
-const H = { magic: 0, version: 1, total: 2, first: 3, lock: 4, fresh: 5, free: 6 } as const
+const H = { magic: 0, version: 1, total: 2, first: 3, lock: 4, fresh: 5, free: 6, apart: 7, limit: 8 } as const
 
 /** A magazine: one word that says whether a thread owns it, then its entries. */
 const MAGAZINE_COUNT = 64
@@ -138,6 +138,28 @@ export class FramePool {
         if (Atomics.load(this.#words, at) !== 0) cached++
     }
     return this.listedFrames + cached
+  }
+
+  /** Frames of processors, which do not count as guests'. */
+  get apartFrames(): number {
+    return Atomics.load(this.#words, this.#header + H.apart)
+  }
+  addApart(frames: number): void {
+    Atomics.add(this.#words, this.#header + H.apart, frames)
+  }
+
+  /** Most frames that guests may use together. 0: all that are not set apart. */
+  setGuestLimit(frames: number): void {
+    Atomics.store(this.#words, this.#header + H.limit, frames)
+  }
+  get guestFrames(): number {
+    const limit = Atomics.load(this.#words, this.#header + H.limit)
+    return limit > 0 ? limit : this.totalFrames - this.firstFrame - this.apartFrames
+  }
+  get freeGuestFrames(): number {
+    const free = this.freeFrames
+    const used = this.totalFrames - this.firstFrame - this.apartFrames - free
+    return Math.min(free, this.guestFrames - used)
   }
 
   /** The free frames that are in no magazine: `freeFrames` to within 63 per thread, for the cost of two loads. */

@@ -101,7 +101,7 @@ export class FrameTable {
     if (start < slot.start || start + RUN_SIZE > slot.end) return false
     const first = this.index.entry(slot, start)
     for (let entry = first; entry < first + RUN; entry++) if (this.frames[entry] !== ABSENT) return false
-    if (this.host.freeFrames - RUN < this.host.totalFrames * PLENTY) return false
+    if (this.host.freeGuestFrames - RUN < this.host.guestFrames * PLENTY) return false
     const run = this.host.allocateFrames(RUN, RUN)
     if (run === undefined) {
       // Fragmented: searching again each time would cost more than it gains.
@@ -171,11 +171,11 @@ export class FrameTable {
   /** Whether the host's free frames are those that are reserved for accesses that cannot wait. */
   isShort(): boolean {
     const { reserve = 0 } = this.options
-    return reserve > 0 && this.host.freeFrames <= reserve
+    return this.host.freeGuestFrames <= reserve
   }
 
   get exhausted(): string {
-    return `host memory is exhausted: all ${this.host.totalFrames} frames are in use; make host.memory larger or machine.memory smaller`
+    return `host memory is exhausted: all ${this.host.guestFrames} frames are in use; make host.memory larger or machine.memory smaller`
   }
 
   // Before a page loses its frame

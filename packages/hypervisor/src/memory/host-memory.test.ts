@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from 'vitest'
-import { FRAME_SIZE, hpa } from '@nonroot/contracts'
-import { createHostMemory, defaultHostSize } from './host-memory.ts'
+import { FRAME_SIZE, gpa, hpa } from '@nonroot/contracts'
+import { DemandGuestMemory } from './guest-memory.ts'
+import { createHostMemory, defaultHostSize, hostMemoryFor } from './host-memory.ts'
 
 const MIB = 2 ** 20
 /** Of 256, without those of the pool itself. */
@@ -75,5 +76,46 @@ describe('host memory', () => {
   it('has a size that leaves room beside the guest', () => {
     expect(defaultHostSize(512 * MIB)).toBe(704 * MIB)
     expect(defaultHostSize(2 ** 32)).toBeLessThan(2 ** 32)
+  })
+})
+
+describe('what guests may use', () => {
+  const machine = { memory: 64 * 2 ** 20, vcpus: 1 }
+  it('is the host’s memory, whatever processors take beside it', () => {
+    const host = hostMemoryFor({ host: { memory: 4 * 2 ** 20 } }, [{ machine }])
+    expect([host.guestFrames, host.freeGuestFrames]).toEqual([1024, 1024])
+    const code = host.allocateFrames(1000)!
+    host.setApart(1000)
+    expect([host.guestFrames, host.freeGuestFrames, host.apartFrames]).toEqual([1024, 1024, 1000])
+    const guest = Array.from({ length: 1024 }, () => host.allocateFrame()!)
+    expect([host.freeGuestFrames, host.freeFrames > 1000]).toEqual([0, true])
+    // Who cannot wait may take more.
+    guest.push(host.allocateFrame()!)
+    expect(host.freeGuestFrames).toBe(-1)
+    for (const frame of guest) host.freeFrame(frame)
+    for (let frame = 0; frame < 1000; frame++) host.freeFrame(hpa(code + frame * FRAME_SIZE))
+    host.setApart(-1000)
+    expect([host.freeGuestFrames, host.apartFrames]).toEqual([1024, 0])
+  })
+
+  it('is all that processors leave where the host has no limit', () => {
+    const host = createHostMemory(2 ** 20)
+    const { guestFrames } = host
+    expect(host.freeGuestFrames).toBe(guestFrames)
+    host.allocateFrames(10)
+    host.setApart(10)
+    expect([host.guestFrames, host.freeGuestFrames]).toEqual([guestFrames - 10, guestFrames - 10])
+  })
+
+  it('ends the wait of a vCPU only when there is room within it', () => {
+    const host = hostMemoryFor({ host: { memory: 2 ** 20 } }, [{ machine }])
+    const memory = new DemandGuestMemory({
+      hostMemory: host,
+      regions: [{ start: gpa(0), length: 2 * 2 ** 20, kind: 'ram' }],
+    })
+    for (let page = 0; page < 256; page++) expect(typeof memory.translate(page * FRAME_SIZE, 'write')).toBe('number')
+    expect(memory.translate(256 * FRAME_SIZE, 'write')).toBe('wait')
+    memory.release([{ address: gpa(0), length: FRAME_SIZE }])
+    expect(typeof memory.translate(256 * FRAME_SIZE, 'write')).toBe('number')
   })
 })

@@ -26,14 +26,22 @@ export function hostMemoryFor(
   vms: readonly Pick<SizedConfig, 'machine'>[],
 ): HostMemory {
   const sum = (of: 'memory' | 'vcpus'): number => vms.reduce((total, { machine }) => total + machine[of], 0)
-  return createHostMemory(defaultHostSize(host.host.memory ?? sum('memory'), sum('vcpus')))
+  const guests = host.host.memory ?? sum('memory')
+  // A processor needs frames that adjoin, and those that guests gave back do not: address space that is not used costs nothing.
+  const space = host.host.memory === undefined ? guests : 2 * guests
+  const pages = pagesOf(defaultHostSize(space, sum('vcpus')))
+  const pool = FramePool.create(allocate(pages))
+  // What processors and their tables need is beside it; a guest may need page tables beyond its memory only without a limit.
+  if (host.host.memory !== undefined) pool.setGuestLimit(Math.floor(guests / FRAME_SIZE))
+  return new PooledHostMemory(pool)
 }
 
 /** Throws `host.memory` if the operating system does not provide that much address space. */
 export function createHostMemory(bytes: number): HostMemory {
-  const pages = Math.min(Math.max(Math.ceil(bytes / WASM_PAGE), 2), MOST_PAGES)
-  return new PooledHostMemory(FramePool.create(allocate(pages)))
+  return new PooledHostMemory(FramePool.create(allocate(pagesOf(bytes))))
 }
+
+const pagesOf = (bytes: number): number => Math.min(Math.max(Math.ceil(bytes / WASM_PAGE), 2), MOST_PAGES)
 
 /**
  * The host memory that another thread created, from its `memory`. Throws `host.memory` if it contains none. `close` it before the thread ends, so
@@ -69,6 +77,19 @@ class PooledHostMemory implements HostMemory {
 
   get freeFrames(): number {
     return this.#pool.freeFrames
+  }
+
+  get guestFrames(): number {
+    return this.#pool.guestFrames
+  }
+  get freeGuestFrames(): number {
+    return this.#pool.freeGuestFrames
+  }
+  get apartFrames(): number {
+    return this.#pool.apartFrames
+  }
+  setApart(frames: number): void {
+    this.#pool.addApart(frames)
   }
 
   allocateFrame(): Hpa | undefined {

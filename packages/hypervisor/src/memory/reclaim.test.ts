@@ -198,10 +198,11 @@ describe('a reclaim policy', () => {
 
   it('VMs whose minimums the host cannot keep are refused', async () => {
     const hypervisor = await hypervisorOf(() => HALT, [new Policy()])
-    const first = await hypervisor.createVm({ reclaim: { minimumFrames: 900 } })
+    const most = hypervisor.hostMemory.guestFrames - 64
+    const first = await hypervisor.createVm({ reclaim: { minimumFrames: most - 60 } })
     const second = { name: 'db', reclaim: { minimumFrames: 61 } }
     await expect(hypervisor.createVm(second)).rejects.toThrow(
-      'db would bring the minimums of all VMs to 3844 KiB, but the host has 3840 KiB for guests',
+      `db would bring the minimums of all VMs to ${4 * (most + 1)} KiB, but the host has ${4 * most} KiB for guests`,
     )
     await first.dispose()
     await (await hypervisor.createVm(second)).dispose()
@@ -283,7 +284,7 @@ describe('in time', () => {
     vi.advanceTimersByTime(RECLAIM_PERIOD_MS - 1)
     expect(policy.samples).toEqual([])
     vi.advanceTimersByTime(1)
-    const { freeFrames, totalFrames } = hypervisor.hostMemory
+    const { freeGuestFrames: freeFrames, guestFrames: totalFrames } = hypervisor.hostMemory
     expect(policy.samples).toEqual([{ wantedFrames: 0, freeFrames, totalFrames, reservedFrames: 64 }])
     vi.advanceTimersByTime(3 * RECLAIM_PERIOD_MS)
     expect([policy.samples.length, broken.calls]).toEqual([4, ['attach', 'add vm0', 'sample']])

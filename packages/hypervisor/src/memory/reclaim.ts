@@ -32,7 +32,7 @@ export class Reclaim {
     this.#host = host
     this.#log = log
     this.#policies = [...policies]
-    this.reserve = policies.length === 0 ? 0 : Math.max(RESERVE, Math.floor(host.totalFrames * RESERVE_PART))
+    this.reserve = policies.length === 0 ? 0 : Math.max(RESERVE, Math.floor(host.guestFrames * RESERVE_PART))
     for (const policy of policies) policy.attach(host, metrics)
     if (policies.length === 0) return
     this.#timer = setInterval(() => this.#sample(), RECLAIM_PERIOD_MS)
@@ -43,7 +43,7 @@ export class Reclaim {
   /** Throws `host.memory` if the VMs' minimums are more than the host has. */
   add(subject: ReclaimSubject): void {
     const promised = this.#promisedFrames + subject.minimumFrames
-    const most = this.#host.totalFrames - this.reserve
+    const most = this.#host.guestFrames - this.reserve
     if (subject.minimumFrames > 0 && promised > most) {
       const [wanted, had] = [promised, most].map((frames) => formatSize(frames * FRAME_SIZE))
       throw new NonrootError({
@@ -85,10 +85,11 @@ export class Reclaim {
     clearInterval(this.#timer)
   }
 
-  #pressure(): ReclaimPressure {
-    const { freeFrames, totalFrames } = this.#host
+  /** `ahead`: so many frames will be taken at once. */
+  #pressure(ahead = 0): ReclaimPressure {
+    const { freeGuestFrames: freeFrames, guestFrames: totalFrames } = this.#host
     // Twice the reserve, so that who waits does not wait again at once.
-    const wantedFrames = Math.max(0, 2 * this.reserve - freeFrames)
+    const wantedFrames = Math.max(0, 2 * this.reserve + ahead - freeFrames)
     return { wantedFrames, freeFrames, totalFrames, reservedFrames: this.reserve }
   }
 
@@ -105,17 +106,24 @@ export class Reclaim {
     return this.#relieving
   }
 
-  async #relieve(): Promise<string | undefined> {
-    const before = this.#host.freeFrames
+  /** Before so many frames are taken by somebody who cannot wait. As far as policies can. */
+  async makeRoom(frames: number): Promise<void> {
+    await this.#relieving
+    this.#relieving ??= this.#relieve(frames).finally(() => (this.#relieving = undefined))
+    await this.#relieving
+  }
+
+  async #relieve(ahead = 0): Promise<string | undefined> {
+    const before = this.#host.freeGuestFrames
     const reasons: string[] = []
     for (const policy of [...this.#policies]) {
-      const pressure = this.#pressure()
+      const pressure = this.#pressure(ahead)
       if (pressure.wantedFrames === 0) break
       const report = await this.#ask(policy, pressure)
       if (report?.reason !== undefined) reasons.push(report.reason)
     }
     // Counted here: what a policy reports is its own view.
-    const { freeFrames, totalFrames } = this.#host
+    const { freeGuestFrames: freeFrames, guestFrames: totalFrames } = this.#host
     if (freeFrames > before || freeFrames > this.reserve) return undefined
     const why = reasons.length > 0 ? `; ${reasons.join('; ')}` : ''
     return `host memory is exhausted: all ${totalFrames} frames are in use, and nothing can be reclaimed${why}; make host.memory larger or machine.memory smaller`

@@ -225,6 +225,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       log,
     }
     const boot = (): BootState => parts.boot!.load(image, bootMachine)
+    await reclaim.makeRoom(framesOf(image))
     // Files are read while the vCPUs are created.
     const booted = boot()
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
@@ -290,6 +291,12 @@ async function assemble(given: Assembling): Promise<KernelVm> {
       })
     throw error
   }
+}
+
+/** About so many are written before the guest runs. */
+function framesOf({ kernel, initrd, firmware, modules = [] }: BootImage): number {
+  const files = [kernel, initrd, firmware, ...modules.map(({ content }) => content)]
+  return files.reduce((sum, file) => sum + Math.ceil((file?.length ?? 0) / FRAME_SIZE), 0)
 }
 
 type ReclaimBounds = Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares' | 'group'>

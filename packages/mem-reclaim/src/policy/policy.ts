@@ -106,8 +106,8 @@ export class MemoryPolicy implements ReclaimPolicy {
   }
   /** Frames that the host lacks for its high state. */
   get #missing(): number {
-    const { freeFrames, totalFrames } = this.#host
-    return Math.max(0, Math.ceil(totalFrames * (THRESHOLDS.high + HYSTERESIS)) - freeFrames)
+    const { freeGuestFrames, guestFrames } = this.#host
+    return Math.max(0, Math.ceil(guestFrames * (THRESHOLDS.high + HYSTERESIS)) - freeGuestFrames)
   }
 
   #reclaim(wanted: number, isUrgent: boolean): Promise<ReclaimReport> {
@@ -116,8 +116,8 @@ export class MemoryPolicy implements ReclaimPolicy {
   }
 
   async #takeAll(wanted: number, isUrgent: boolean): Promise<ReclaimReport> {
-    const before = this.#host.freeFrames
-    const came = (): number => Math.max(0, this.#host.freeFrames - before)
+    const before = this.#host.freeGuestFrames
+    const came = (): number => Math.max(0, this.#host.freeGuestFrames - before)
     const reasons = new Set<string>()
     /** Those that gave less than they were asked for by every technique. */
     const exhausted = new Set<Member>()
@@ -161,7 +161,7 @@ export class MemoryPolicy implements ReclaimPolicy {
     this.#sinceRelaxMs += sinceMs
     if (this.#sinceRelaxMs < RELAX_MS) return
     this.#sinceRelaxMs = 0
-    const spare = Math.floor((freePart - THRESHOLDS.high - HYSTERESIS) * this.#host.totalFrames * RELAX_PART)
+    const spare = Math.floor((freePart - THRESHOLDS.high - HYSTERESIS) * this.#host.guestFrames * RELAX_PART)
     if (spare > 0) for (const technique of this.#techniques) technique.relax?.(spare)
   }
 

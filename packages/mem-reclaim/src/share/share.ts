@@ -8,7 +8,7 @@
  * The technique holds a reference to each shared frame, so that the frame stays what it is as long as the table leads to it.
  */
 
-import { hpa } from '@nonroot/contracts'
+import { FRAME_SIZE, hpa } from '@nonroot/contracts'
 import type { Counter, Gauge, HostMemory, Hpa, Metrics, ReclaimPressure } from '@nonroot/contracts'
 import type { Member } from '../member.ts'
 import type { Taken, Technique } from '../technique.ts'
@@ -22,8 +22,10 @@ export interface ShareOptions {
 
 /** Pages that are scanned at once when frames are wanted, before others run. */
 const SLICE = 512
+/** For each page that the scan may look at, it may pass over so many that it need not look at. */
+const STEPS = 2
 /** Of the shared frames, how many are checked at once for their users. */
-const SWEEP = 4096
+const SWEEP = 512
 /** A page by its VM and number. */
 const PAGE_BITS = 22
 const MOST_MEMBERS = 1023
@@ -48,7 +50,7 @@ export class Sharing implements Technique {
   readonly #groups = new Map<string, number>()
   readonly #candidates = new Candidates()
   readonly #shared = new SharedFrames()
-  /** For each host frame, whether it is in `#shared`. */
+  /** For each host frame a bit: whether it is in `#shared`. */
   readonly #isShared: Uint8Array
   /** Where the scan and the sweep go on. */
   #vm = 0
@@ -66,7 +68,7 @@ export class Sharing implements Technique {
   constructor(host: HostMemory, metrics: Metrics, options: ShareOptions) {
     this.#host = host
     this.#options = options
-    this.#isShared = new Uint8Array(host.totalFrames)
+    this.#isShared = new Uint8Array(Math.ceil(host.totalFrames / 8))
     const own = metrics.scope('share')
     this.#scans = own.counter('scanned', 'pages that the scan looked at')
     this.#passes = own.counter('passes', 'times that the scan has seen all pages')
@@ -116,16 +118,13 @@ export class Sharing implements Technique {
 
   /** Scans ahead until so many frames came back, or all pages were seen twice. What it finds may be another VM's. */
   async take(member: Member, wanted: number): Promise<Taken> {
-    const before = this.#host.freeFrames
-    const came = (): number => Math.max(0, this.#host.freeFrames - before)
-    this.#sweep(this.#isShared.length)
+    let frames = this.#sweep(this.#isShared.length)
     let left = 2 * this.#resident
-    while (came() < wanted && left > 0) {
-      this.#scan(SLICE)
+    while (frames < wanted && left > 0) {
+      frames += this.#scan(SLICE)
       left -= SLICE
       await new Promise((resolve) => void setTimeout(resolve, 0))
     }
-    const frames = came()
     return frames < wanted ? { frames, reason: `${member.name} has no more pages that are alike` } : { frames }
   }
 
@@ -137,11 +136,12 @@ export class Sharing implements Technique {
     return Math.max(0, this.#resident - this.#shared.count)
   }
 
-  /** Looks at so many resident pages. */
-  #scan(pages: number): void {
+  /** Looks at so many resident pages. Returns how many frames came back. */
+  #scan(pages: number): number {
     const started = performance.now()
-    // Machines may be large and empty: the search for resident pages has a bound, too.
-    let steps = pages * 64
+    const before = this.#merged.value + this.#zeros.value
+    // Most pages may have no frame or a shared one: finding the others has a bound, too.
+    let steps = pages * STEPS
     for (let left = pages; left > 0 && steps > 0; steps--) {
       const scanned = this.#scanned[this.#vm]
       if (!scanned || this.#page >= scanned.marks.length) {
@@ -153,6 +153,7 @@ export class Sharing implements Technique {
     this.#costNs.value += Math.floor((performance.now() - started) * 1e6)
     this.#frames.value = this.#shared.count
     this.#metadata.value = this.#metadataBytes()
+    return this.#merged.value + this.#zeros.value - before
   }
 
   /** False: that was the end of a pass. */
@@ -191,7 +192,7 @@ export class Sharing implements Technique {
     // Refused if the page is pinned or a transfer may write it.
     const frame = member.frames.expose(address)
     if (typeof frame !== 'number') return
-    if (member.frames.release([{ address, length: 1 << 12 }]) > 0) {
+    if (member.frames.release([{ address, length: FRAME_SIZE }]) > 0) {
       marks[page] = RELEASED
       this.#zeros.value++
     }
@@ -211,7 +212,7 @@ export class Sharing implements Technique {
     if (typeof exposed !== 'number') return this.#candidates.replace(key, found, this.#valueOf(scanned.number, page))
     if (!this.#share(scanned, page, exposed)) return this.#host.freeFrame(exposed)
     // The reference that `expose` gave is ours.
-    this.#isShared[exposed >>> 12] = 1
+    this.#mark(exposed, true)
     this.#shared.insert(key, exposed)
   }
 
@@ -238,29 +239,42 @@ export class Sharing implements Technique {
     return [this.#scanned[(value >>> PAGE_BITS) - 1]!, value & (2 ** PAGE_BITS - 1)]
   }
 
-  /** Frees shared frames that no page uses any more. */
-  #sweep(count: number): void {
-    const frames = this.#isShared
-    for (let left = Math.min(count, frames.length); left > 0; left--) {
+  /** Frees shared frames that no page uses any more. Looks at the marks of eight times so many. Returns how many it freed. */
+  #sweep(count: number): number {
+    const before = this.#shared.count
+    const marks = this.#isShared
+    for (let left = Math.min(count, marks.length); left > 0; left--) {
       const at = this.#swept++
-      if (this.#swept >= frames.length) this.#swept = 0
-      if (frames[at] === 0 || this.#host.references(hpa(at * 4096)) > 1) continue
-      for (const { hash, frame } of this.#keysOf(at * 4096)) this.#unshare(hash, frame)
+      if (this.#swept >= marks.length) this.#swept = 0
+      for (let bit = 0; bit < 8 && marks[at] !== 0; bit++) {
+        const frame = (at * 8 + bit) * FRAME_SIZE
+        if (!this.#isMarked(frame) || this.#host.references(hpa(frame)) > 1) continue
+        for (const key of this.#keysOf(frame)) this.#unshare(key, frame)
+      }
     }
+    return before - this.#shared.count
+  }
+
+  #isMarked(frame: number): boolean {
+    return (this.#isShared[frame >>> 15]! & (1 << ((frame >>> 12) & 7))) !== 0
+  }
+  #mark(frame: number, isShared: boolean): void {
+    const bit = 1 << ((frame >>> 12) & 7)
+    if (isShared) this.#isShared[frame >>> 15]! |= bit
+    else this.#isShared[frame >>> 15]! &= ~bit
   }
 
   /** The content of a shared frame never changes: it still has its hash, with that of one of the groups. */
-  #keysOf(frame: number): { hash: number; frame: number }[] {
+  #keysOf(frame: number): number[] {
     const hash = hashOf(this.#host.words, frame)
     return [...this.#groups.values()]
       .map((group) => (hash ^ Math.imul(group, 0x85eb_ca6b)) | 0)
       .filter((key) => this.#shared.find(key, (other) => other === frame) !== 0)
-      .map((key) => ({ hash: key, frame }))
   }
 
   #unshare(hash: number, frame: number): void {
     if (!this.#shared.remove(hash, frame)) return
-    this.#isShared[frame >>> 12] = 0
+    this.#mark(frame, false)
     this.#host.freeFrame(hpa(frame))
   }
 
@@ -273,7 +287,7 @@ export class Sharing implements Technique {
       const frame = member.frames.peek(member.pages.addressOf(page))
       if (frame === undefined) {
         if (scanned.marks[page] === RELEASED) saved++
-      } else if (this.#isShared[frame >>> 12] === 1) {
+      } else if (this.#isMarked(frame)) {
         const users = this.#host.references(frame) - 1
         saved += (users - 1) / users
       }

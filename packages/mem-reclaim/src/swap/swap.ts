@@ -3,7 +3,7 @@
  * Their guest is not asked and cannot refuse, so this is what is left when the other techniques give too little.
  */
 
-import { hpa } from '@nonroot/contracts'
+import { FRAME_SIZE, hpa } from '@nonroot/contracts'
 import type {
   Counter,
   FrameFiller,
@@ -113,22 +113,24 @@ export class Swapping implements Technique {
   async take(member: Member, wanted: number): Promise<Taken> {
     const swapped = this.#swapped.get(member)
     if (!swapped) return { frames: 0 }
-    const started = this.#host.freeFrames
-    const came = (): number => this.#host.freeFrames - started
-    let [parked, sinceBreak] = [0, 0]
+    // Counted page by page: other VMs give at the same time.
+    let [frames, parked, sinceBreak] = [0, 0, 0]
     for (const address of swapped.idle.victims()) {
       // A frame for compressed pages is needed before one comes back.
-      if (came() >= wanted || parked >= 4 * wanted + SLICE || member.spareFrames === 0) break
-      if (this.#park(swapped, address)) parked++
+      if (frames >= wanted || parked >= 4 * wanted + SLICE || member.spareFrames === 0) break
+      const stores = this.#store.frames
+      if (this.#park(swapped, address)) {
+        parked++
+        frames += 1 - (this.#store.frames - stores)
+      }
       if (++sinceBreak < SLICE) continue
       sinceBreak = 0
       await new Promise((resolve) => void setTimeout(resolve, 0))
       if (!this.#swapped.has(member)) break
     }
     this.#metrics.store.value = this.#store.frames
-    const frames = Math.max(0, came())
     if (frames >= wanted) return { frames }
-    return { frames, reason: this.#reason(member, frames, wanted) }
+    return { frames: Math.max(0, frames), reason: this.#reason(member, frames, wanted) }
   }
 
   #reason(member: Member, frames: number, wanted: number): string {
@@ -157,7 +159,7 @@ export class Swapping implements Technique {
   #releaseZeros({ member }: Swapped, address: Gpa): boolean {
     const exposed = member.frames.expose(address)
     if (typeof exposed !== 'number') return false
-    const released = member.frames.release([{ address, length: 1 << 12 }])
+    const released = member.frames.release([{ address, length: FRAME_SIZE }])
     this.#host.freeFrame(exposed)
     this.#metrics.zeros.value += released
     return released > 0
@@ -175,7 +177,7 @@ export class Swapping implements Technique {
     const { compressed } = this.#options
     return {
       keep: (address, content) => {
-        if (this.#store.frames >= this.#host.totalFrames * compressed) return false
+        if (this.#store.frames >= this.#host.guestFrames * compressed) return false
         const cell = this.#store.put(this.#backend.compress(content))
         if (cell === undefined) return false
         const swapped = this.#of(member)
