@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 import type { MetricSample } from '@nonroot/contracts'
 import { createFlow } from '@nonroot/host-node'
 import { defaultStack } from '../apps/cli/src/host.ts'
-import { VmHandle } from '../apps/cli/src/run/vm-handle.ts'
+import { VmHandle, VmThread } from '../apps/cli/src/run/vm-handle.ts'
 import { soakGuest } from './soak-guest.ts'
 import { isBounded, type Reading } from './soak-verdict.ts'
 
@@ -52,15 +52,18 @@ const vm = new VmHandle(flow, {
   onStarted: () => {},
   onTrace: () => {},
 })
-vm.start({
+const thread = new VmThread()
+const job = {
+  name: 'soak',
   stackFile: defaultStack(),
   set: ['machine.memory="512 MiB"', `boot=${JSON.stringify(setting)}`],
+  planned: [],
   announced: undefined,
   interactive: false,
   trace: false,
-  logLevel: 'warn',
   flow,
-})
+}
+thread.start({ logLevel: 'warn' }, [{ handle: vm, job }])
 
 function hear(line: string): void {
   const round = /^SOAK round (\d+)/.exec(line)
@@ -82,7 +85,8 @@ const end = await Promise.race([
 ])
 clearInterval(timer)
 await look()
-await vm.dispose()
+vm.close()
+await thread.end()
 if (end !== undefined) failures.push(end)
 tell()
 
