@@ -21,9 +21,11 @@ interface Result {
   readonly output: string
 }
 
-function run(command: string, args: readonly string[], seconds: number): Promise<Result> {
+function run(command: string, args: readonly string[], seconds: number, input = new Uint8Array()): Promise<Result> {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], timeout: seconds * 1000, killSignal: 'SIGKILL' })
+    const child = spawn(command, args, { cwd: root, stdio: ['pipe', 'pipe', 'pipe'], timeout: seconds * 1000, killSignal: 'SIGKILL' })
+    child.stdin.on('error', () => {})
+    child.stdin.end(input)
     let output = ''
     const add = (chunk: Buffer): void => void (output += chunk.toString('latin1'))
     child.stdout.on('data', add)
@@ -47,6 +49,11 @@ const DEBIAN: Readonly<Record<string, Check>> = {
   ...Object.fromEntries(
     stacks.map((stack) => [`${stack} runs a command in Debian`, async () => gives(7, await nonroot('run', join('stacks', stack), '--', 'sh', '-c', 'exit 7'))]),
   ),
+  'two million bytes through a command come back': async () => {
+    const bytes = Buffer.from(Uint8Array.from({ length: 2e6 }, (_, index) => Math.imul(index, 0x9e3779b1) >>> 24))
+    const back = await run(process.execPath, [join(root, 'apps/cli/bin/nonroot.js'), 'run', '--', 'cat'], 300, bytes)
+    return gives(0, back) ?? (back.output === bytes.toString('latin1') ? undefined : `${back.output.length} bytes came back, others than went`)
+  },
   'a deterministic run repeats': async () => {
     const args = ['run', '--set', 'machine.clock=deterministic', '--', 'dmesg']
     const [one, two] = [await nonroot(...args), await nonroot(...args)]

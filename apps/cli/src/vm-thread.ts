@@ -1,7 +1,7 @@
 /** A thread that runs VMs: makes their host and them, and runs them. The guests' code and all their devices are here. */
 
 import { parentPort } from 'node:worker_threads'
-import { createNodeBackends, tuneWasm } from '@nonroot/host-node'
+import { createNodeBackends, openStreamConsole, tuneWasm } from '@nonroot/host-node'
 import type { BlockParts, NetworkParts } from '@nonroot/host-node'
 import { createHypervisor, createLog, openHostMemory, resolveStack } from '@nonroot/hypervisor'
 import type { Hypervisor, Stack } from '@nonroot/hypervisor'
@@ -42,6 +42,7 @@ async function createHost(ofVm: Stack): Promise<Hypervisor> {
     backends: createNodeBackends({
       block: diskParts,
       network: networkParts,
+      openers: { console: async ({ name }) => vms.find((vm) => vm.agentPort === name)?.agent ?? openStreamConsole() },
       prebuilt: new URL('./', import.meta.url),
     }),
     log,

@@ -17,6 +17,9 @@ export interface Terminal {
   onInput(listener: (bytes: Uint8Array) => void): void
   /** No more will come. */
   onInputEnd(listener: () => void): void
+  /** No more input for now: whoever sends it waits. */
+  pause(): void
+  resume(): void
   /** In order. Tells when the operating system has it. */
   write(bytes: Uint8Array, written: () => void): void
   /** Output cannot be written: its reader has gone (EPIPE), or there is no room. */
@@ -63,6 +66,8 @@ export function openTerminal(
       input.resume()
     },
     onInputEnd: (listener) => on(input, 'end', listener),
+    pause: () => void input.pause(),
+    resume: () => void input.resume(),
     write(bytes, written) {
       if (closed) written()
       else output.write(bytes, () => written())

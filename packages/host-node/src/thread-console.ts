@@ -25,9 +25,10 @@ export function shown(flow: Int32Array, bytes: number): void {
   Atomics.notify(flow, 0)
 }
 
+/** Without a `flow` the guest never waits: whatever protocol the bytes follow bounds what is under way. */
 export function createThreadConsole(
   send: (bytes: Uint8Array) => void,
-  flow: Int32Array,
+  flow: Int32Array | undefined,
   firstSize: Size | undefined,
 ): ThreadConsole {
   const inputs = new Set<(bytes: Uint8Array) => void>()
@@ -39,9 +40,11 @@ export function createThreadConsole(
   const flush = (): void => {
     scheduled = false
     if (filled === 0) return
-    for (let ahead = Atomics.load(flow, 0); ahead > MOST_AHEAD; ahead = Atomics.load(flow, 0))
-      Atomics.wait(flow, 0, ahead)
-    Atomics.add(flow, 0, filled)
+    if (flow) {
+      for (let ahead = Atomics.load(flow, 0); ahead > MOST_AHEAD; ahead = Atomics.load(flow, 0))
+        Atomics.wait(flow, 0, ahead)
+      Atomics.add(flow, 0, filled)
+    }
     send(batch.slice(0, filled))
     filled = 0
   }

@@ -4,6 +4,7 @@ import { type Bytes, decodeText, encodeText, sha256 } from './bytes.ts'
 import { writeCpio } from './cpio.ts'
 import { openDeb } from './deb.ts'
 import { ImageError } from './errors.ts'
+import { AGENT_PROGRAM_BASE64 } from './agent/program.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
 import type { ImageHost, OnProgress } from './host.ts'
 import { DEFAULT_MODULES, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
@@ -60,6 +61,7 @@ const cacheKey = async ({ include, modules }: DebianImageOptions): Promise<strin
           INIT_SCRIPT,
           LEASE_SCRIPT,
           EXIT_PROGRAM_BASE64,
+          AGENT_PROGRAM_BASE64,
           DEFAULT_MODULES,
           [...(include ?? [])].sort(),
           [...(modules ?? [])].sort(),

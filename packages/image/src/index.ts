@@ -1,4 +1,6 @@
 /** Guest images out of distribution packages. */
+export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents } from './agent/client.ts'
+export type { AgentCommand } from './agent/protocol.ts'
 export { readAr, type ArMember } from './ar.ts'
 export { Apt, parseDepends, type DebianPackage } from './apt.ts'
 export { compressionOf, decompress, decompressStream, type Compression, type Decompressors } from './compression.ts'
@@ -9,7 +11,7 @@ export { openDeb, parseControl, type Deb } from './deb.ts'
 export * from './disk/index.ts'
 export { ImageError, type ImageErrorReason } from './errors.ts'
 export type { DiskHost, DiskSource, ImageHost, NewDisk, OnProgress, Progress, RunResult } from './host.ts'
-export { DEBIAN_PARAMETERS, fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
+export { AGENT_PORT, DEBIAN_PARAMETERS, fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
 export { addModules, createGuestTree, DEFAULT_MODULES, finishGuestTree, type ModuleFile } from './initramfs.ts'
 export { moduleName, readModuleInfo, type ModuleInfo } from './module-info.ts'
 export {

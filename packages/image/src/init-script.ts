@@ -5,6 +5,9 @@ import { writeCpio } from './cpio.ts'
 /** Where the init script finds the program that reports a status (exit-program.ts), and a command too long for a parameter. */
 export const EXIT_PROGRAM_PATH = 'nonroot/exit'
 export const COMMAND_PATH = 'nonroot/command'
+export const AGENT_PATH = 'nonroot/agent'
+/** Of the virtio-console port by which a host reaches the agent. */
+export const AGENT_PORT = 'org.nonroot.agent'
 /** What udhcpc calls with what it got. (busybox, "udhcpc") */
 export const LEASE_SCRIPT_PATH = 'nonroot/lease'
 
@@ -37,7 +40,7 @@ busybox --install -s /usr/bin 2>/dev/null
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up 2>/dev/null
 
-command= marks= network= modules= rows= columns= TERM=vt220
+command= marks= agent= network= modules= rows= columns= TERM=vt220
 root= rootmode=ro rootflags= rootfstype= rootdelay=30 init=/sbin/init
 [ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
 read -r parameters </proc/cmdline
@@ -46,6 +49,7 @@ for word in $parameters; do
   case $word in
     nonroot.command=*) command=$(echo "\${word#*=}" | base64 -d) ;;
     nonroot.marks=1) marks=1 ;;
+    nonroot.agent=1) agent=1 ;;
     nonroot.network=*) network=\${word#*=} ;;
     nonroot.modules=*) modules=\${word#*=} ;;
     nonroot.rows=*) rows=\${word#*=} ;;
@@ -141,13 +145,9 @@ watch_button() {
 [ -n "$columns" ] && stty cols "$columns" 2>/dev/null
 cd /root
 
-if [ -n "$command" ]; then
-  dmesg -n 1
-  stty -onlcr -echo 2>/dev/null
-  [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
-  if [ -n "$root" ]; then setsid cttyhack chroot /disk /bin/sh -c "cd; $command"
-  else setsid cttyhack sh -c "$command"; fi
-  status=$?
+# The command ended with this status: the disk is left as it should be, and the machine told.
+finish() {
+  status=$1
   if [ -n "$root" ]; then
     umount /disk/etc/resolv.conf /disk/dev/pts /disk/dev /disk/proc /disk/sys /disk/run /disk/tmp 2>/dev/null
     umount /disk 2>/dev/null || mount -o remount,ro /disk 2>/dev/null
@@ -156,6 +156,35 @@ if [ -n "$command" ]; then
   /${EXIT_PROGRAM_PATH} $status 2>/dev/null
   # Still here: no device took the status.
   [ -n "$marks" ] || printf '\\r\\nnonroot: exit status %d\\r\\n' $status
+}
+# The port of the host's that the agent serves. Its name comes a moment after its device.
+agent_port() {
+  tries=0
+  while [ $tries -lt 200 ]; do
+    for port in /sys/class/virtio-ports/*; do
+      [ -r "$port/name" ] && read -r name <"$port/name" && [ "$name" = ${AGENT_PORT} ] || continue
+      echo "/dev/\${port##*/}"
+      return
+    done
+    tries=$((tries + 1))
+    usleep 10000
+  done
+}
+port=
+[ -z "$agent" ] || port=$(agent_port)
+
+if [ -n "$command" -a -n "$port" ]; then
+  dmesg -n 1
+  if [ -n "$root" ]; then /${AGENT_PATH} "$port" chroot /disk /bin/sh -c 'cd; exec "$@"' sh
+  else /${AGENT_PATH} "$port"; fi
+  finish $?
+elif [ -n "$command" ]; then
+  dmesg -n 1
+  stty -onlcr -echo 2>/dev/null
+  [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
+  if [ -n "$root" ]; then setsid cttyhack chroot /disk /bin/sh -c "cd; $command"
+  else setsid cttyhack sh -c "$command"; fi
+  finish $?
 else
   echo
   echo "nonroot: Linux $release, $(nproc) CPU, $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB. poweroff ends it."
@@ -188,6 +217,8 @@ export interface GuestParameters {
   readonly command?: readonly string[]
   /** Frame the command's output on the console with begin and status marks (README.md, "Marks"). */
   readonly marks?: boolean
+  /** Look for the port of the host's agent and, where there is one, have the agent run what the host asks for, in place of the command. */
+  readonly agent?: boolean
   /** How the first network card gets an address. */
   readonly network?: 'dhcp'
   readonly modules?: readonly string[]
@@ -218,6 +249,7 @@ export function guestParameters(wanted: GuestParameters): { parameters: string[]
     else overlay = fileOverlay({ [COMMAND_PATH]: command })
   }
   if (wanted.marks === true) parameters.push('nonroot.marks=1')
+  if (wanted.agent === true) parameters.push('nonroot.agent=1')
   if (wanted.network) parameters.push(`nonroot.network=${wanted.network}`)
   if (wanted.modules?.length) parameters.push(`nonroot.modules=${wanted.modules.join(',')}`)
   if (wanted.rows !== undefined) parameters.push(`nonroot.rows=${wanted.rows}`)

@@ -1,7 +1,8 @@
 /** A Debian guest's root as an initramfs tree: busybox, the init script, chosen kernel modules, and whatever packages bring. */
 import type { Bytes } from './bytes.ts'
+import { AGENT_PROGRAM_BASE64 } from './agent/program.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
-import { EXIT_PROGRAM_PATH, INIT_SCRIPT, LEASE_SCRIPT, LEASE_SCRIPT_PATH, PROFILE } from './init-script.ts'
+import { AGENT_PATH, EXIT_PROGRAM_PATH, INIT_SCRIPT, LEASE_SCRIPT, LEASE_SCRIPT_PATH, PROFILE } from './init-script.ts'
 import { type KernelModule, formatModulesAlias, formatModulesDep } from './modules.ts'
 import type { TarEntry } from './tar.ts'
 import { Tree } from './tree.ts'
@@ -37,13 +38,15 @@ export function createGuestTree(): Tree {
 }
 
 /** Puts in what makes the tree start: init script, exit program, accounts. After the packages, so that it has the last word. */
+const program = (base64: string): Uint8Array => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
+
 export function finishGuestTree(tree: Tree): Tree {
   for (const [path, text] of Object.entries(FILES)) if (path === 'etc/profile' || !tree.get(path)) tree.file(path, text)
-  const exitProgram = Uint8Array.from(atob(EXIT_PROGRAM_BASE64), (c) => c.charCodeAt(0))
   return tree
     .file('init', INIT_SCRIPT, 0o755)
     .file(LEASE_SCRIPT_PATH, LEASE_SCRIPT, 0o755)
-    .file(EXIT_PROGRAM_PATH, exitProgram, 0o755)
+    .file(EXIT_PROGRAM_PATH, program(EXIT_PROGRAM_BASE64), 0o755)
+    .file(AGENT_PATH, program(AGENT_PROGRAM_BASE64), 0o755)
 }
 
 export interface ModuleFile extends KernelModule {

@@ -16,6 +16,7 @@ import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan, BootRequest } from '../run/boot-plan.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
+import type { CommandChannel } from '../run/command-channel.ts'
 import { Marks } from '../run/marks.ts'
 import { Monitor } from '../run/monitor.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
@@ -93,6 +94,7 @@ function requestOf(file: string | undefined, options: RunOptions, terminal: Term
     ...(command?.length ? { command } : {}),
     ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
     interactive: terminal.interactive,
+    agent: true,
   }
 }
 
@@ -112,9 +114,13 @@ class Session {
   readonly #vm: WatchedVm
   readonly #monitor: Monitor
   readonly #marks: Marks | undefined
+  /** To the guest's agent, where the machine has a port for one. */
+  #channel: CommandChannel | undefined
   readonly #panic = new PanicWatch((message) => this.#stop({ by: 'panic', message }))
+  /** Typed before it was known where it goes. */
+  #typed: Uint8Array[] | undefined = []
   /** What the guest printed while the monitor was open. */
-  #held: { bytes: Uint8Array; done: () => void }[] = []
+  #held: (() => void)[] = []
   #stopReason: StopReason | undefined
   #progressShown = false
   #control: Promise<ControlServer | undefined> | undefined
@@ -136,9 +142,14 @@ class Session {
     this.#options = options
     this.#terminal = terminal
     this.#io = io
-    if (request.command) this.#marks = new Marks((bytes) => this.#write(bytes, () => {}))
+    if (request.command)
+      this.#marks = new Marks(
+        (bytes) => this.#write(bytes, () => {}),
+        () => this.#useConsole(),
+      )
     this.#vm = new WatchedVm(options.name ?? 'vm0', {
       onOutput: (bytes, done) => this.#output(bytes, done),
+      onAgent: (bytes) => this.#channel?.receive(bytes),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
       onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
@@ -149,7 +160,7 @@ class Session {
       print: (text) => this.#write(new TextEncoder().encode(text), () => {}),
       quit: () => this.#stop({ by: 'user' }),
       closed: () => {
-        for (const { bytes, done } of this.#held.splice(0)) this.#output(bytes, done)
+        for (const show of this.#held.splice(0)) show()
       },
     })
   }
@@ -163,6 +174,8 @@ class Session {
       // Who stops it ends the thread.
       const { name, handle, flow } = this.#vm
       const plan = await Promise.race([this.#plan(planning.signal), handle.ended as Promise<never>])
+      if (plan.agentPort !== undefined) await this.#openChannel()
+      this.#connectInput()
       const job = jobOf({ ...this.#request, name }, plan, this.#options, flow)
       this.#thread.start(hostJobOf(this.#options), [{ handle, job }])
       mark('program')
@@ -219,24 +232,65 @@ class Session {
       else if (command === 'monitor') this.#monitor.toggle()
       else this.#write(new TextEncoder().encode(ESCAPE_HELP), () => {})
     })
-    terminal.onInput((bytes) => {
-      const kept = terminal.interactive ? keys.filter(bytes) : bytes
-      if (kept.length === 0) return
-      if (this.#monitor.open) this.#monitor.feed(kept)
-      else this.#vm.input(kept)
+    if (terminal.interactive)
+      terminal.onInput((bytes) => {
+        const kept = keys.filter(bytes)
+        if (kept.length === 0) return
+        if (this.#monitor.open) this.#monitor.feed(kept)
+        else if (this.#typed) this.#typed.push(kept)
+        else this.#feed(kept)
+      })
+    terminal.onResize((size) => {
+      this.#vm.handle.resize(size.columns, size.rows)
+      this.#channel?.resize(size)
     })
-    if (!terminal.interactive) terminal.onInputEnd(() => this.#vm.handle.inputEnd())
-    terminal.onResize(({ columns, rows }) => this.#vm.handle.resize(columns, rows))
     terminal.onOutputClosed(({ code }) =>
       this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
     )
   }
 
+  #feed(bytes: Uint8Array): void {
+    if (this.#channel) this.#channel.input(bytes)
+    else this.#vm.input(bytes)
+  }
+
+  /** Standard input that no person types goes to the console, unless an agent may be there to take it. */
+  #connectInput(): void {
+    for (const bytes of this.#typed ?? []) this.#feed(bytes)
+    this.#typed = undefined
+    const terminal = this.#terminal
+    if (terminal.interactive || this.#channel) return
+    terminal.onInput((bytes) => this.#vm.input(bytes))
+    terminal.onInputEnd(() => this.#vm.handle.inputEnd())
+  }
+
+  async #openChannel(): Promise<void> {
+    const { CommandChannel } = await import('../run/command-channel.ts')
+    this.#channel = new CommandChannel(this.#request.command!, this.#request.terminal, {
+      terminal: this.#terminal,
+      send: (bytes) => this.#vm.handle.agent(bytes),
+      output: (bytes, done) => this.#unlessMonitor(() => this.#write(bytes, done)),
+      errors: (bytes, done) => this.#unlessMonitor(() => void process.stderr.write(bytes, () => done())),
+      failed: (error) => this.#stop({ by: 'agent', message: error.describe() }),
+    })
+  }
+
+  /** The guest has no agent: the command's streams are the console's. */
+  #useConsole(): void {
+    const channel = this.#channel
+    if (!channel || channel.started) return
+    this.#channel = undefined
+    for (const bytes of channel.abandon()) this.#vm.input(bytes)
+    this.#connectInput()
+  }
+
+  #unlessMonitor(show: () => void): void {
+    if (this.#monitor.open) this.#held.push(show)
+    else show()
+  }
+
   #output(bytes: Uint8Array, done: () => void): void {
-    if (this.#monitor.open) {
-      this.#held.push({ bytes, done })
-      return
-    }
+    if (this.#monitor.open) return void this.#held.push(() => this.#output(bytes, done))
     this.#panic.feed(bytes)
     if (!this.#marks) return this.#write(bytes, done)
     this.#marks.feed(bytes)
@@ -283,7 +337,10 @@ class Session {
     this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
-    const command = commandStatus(status, end.state, this.#marks)
+    const { begun, tail, status: marked } = this.#marks
+    const told = this.#channel?.status ?? marked
+    const progress = { begun: begun || this.#channel?.started === true, tail, status: told }
+    const command = commandStatus(status, end.state, progress)
     if (command.words) this.#say(command.words)
     return command.status
   }

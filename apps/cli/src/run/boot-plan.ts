@@ -27,6 +27,8 @@ export interface BootRequest {
   readonly command?: readonly string[]
   readonly terminal?: TerminalKind
   readonly interactive: boolean
+  /** Whoever asks carries a command's streams by the guest's agent, where there can be one. */
+  readonly agent?: boolean
 }
 
 export interface BootPlan {
@@ -39,6 +41,8 @@ export interface BootPlan {
   readonly addition?: ImageAddition
   /** What our init will announce on the console, with marks around a command's output. */
   readonly announced: Announced
+  /** The console back end of the port by which the guest's agent is reached, if the machine has one. */
+  readonly agentPort?: string
 }
 
 export interface Planning {
@@ -80,11 +84,13 @@ async function planImage(
   }
   const { ours, image } = chosen
   const network = planNetwork(request.network, disk ? withOverrides(loaded, disk.set).config : config)
-  const set = [...(disk?.set ?? []), ...network.set, ...chosen.set]
+  const devices = [...(disk?.set ?? []), ...network.set]
+  const agent = request.agent && command && (await agentOf(withOverrides(loaded, devices).config))
+  const set = [...devices, ...(agent ? [agent.set] : []), ...chosen.set]
   // The system on a disk takes over from our init, which then announces nothing.
   const isOurs = ours && (disk === undefined || command !== undefined)
   const announced = command ? 'command' : isOurs && !request.interactive ? 'shell' : undefined
-  const plan = { set, announced, ...(image ? { image } : {}) } as const
+  const plan = { set, announced, ...(image ? { image } : {}), ...(agent ? { agentPort: agent.port } : {}) } as const
   // An init of another's does not know our parameters; the kernel passes them on, and warns of what it does not know itself.
   const dhcp = network.dhcp && (isOurs || command !== undefined)
   if (!announced && !(isOurs && terminal) && !dhcp && !disk) return plan
@@ -92,6 +98,7 @@ async function planImage(
   const { parameters, overlay } = guestParameters({
     ...(command ? { command } : {}),
     ...(announced ? { marks: true } : {}),
+    ...(agent ? { agent: true } : {}),
     ...(dhcp ? { network: 'dhcp' } : {}),
     ...(isOurs && terminal ? { rows: terminal.rows, columns: terminal.columns } : {}),
     ...(isOurs && terminal?.name ? { term: terminal.name } : {}),
@@ -105,6 +112,12 @@ async function planImage(
 async function diskOf(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
   const { planDisk } = await import('./disk-plan.ts')
   return planDisk(name, config, source)
+}
+
+async function agentOf(config: StackConfig): Promise<{ set: string; port: string } | undefined> {
+  const [{ planAgent }, { AGENT_PORT }] = await Promise.all([import('./agent-plan.ts'), import('@nonroot/image')])
+  const set = planAgent(config)
+  return set === undefined ? undefined : { set, port: AGENT_PORT }
 }
 
 interface Chosen {

@@ -52,6 +52,9 @@ const answer: { [R in RequestName]: (of: Machine, what: Requests[R]['of']) => Re
 
 export class GuestVm {
   ended = false
+  /** The port of the guest's agent. Without flow control: the agent's protocol bounds what is under way. */
+  readonly agent: ThreadConsole
+  readonly agentPort: string | undefined
   readonly #job: RunJob
   readonly #port: MessagePort
   readonly #parts: ThreadParts
@@ -76,6 +79,12 @@ export class GuestVm {
       job.flow,
       job.terminal,
     )
+    this.agentPort = job.agentPort
+    this.agent = createThreadConsole(
+      (bytes) => this.send({ type: 'agent', bytes }, [bytes.buffer as ArrayBuffer]),
+      undefined,
+      undefined,
+    )
     this.#input = new GuestInput((bytes) => this.#screen.deliver(bytes))
     const show = (bytes: Uint8Array): void => this.#screen.write(bytes)
     this.#console = { ...this.#screen, write: (bytes) => this.#input.watch(bytes, show) }
@@ -97,6 +106,8 @@ export class GuestVm {
     switch (message.type) {
       case 'input':
         return this.#input.add(message.bytes)
+      case 'agent':
+        return this.agent.deliver(message.bytes)
       case 'inputEnd':
         return this.#input.end()
       case 'resize':

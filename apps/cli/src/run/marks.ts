@@ -12,12 +12,15 @@ export class Marks {
   /** As the closing mark says. */
   status: number | undefined
   readonly #show: (bytes: Uint8Array) => void
+  readonly #onBegin: () => void
   #inside = false
   #held: number[] = []
   #before: number[] = []
 
-  constructor(show: (bytes: Uint8Array) => void) {
+  /** `onBegin` is called when the command begins to write on the console. */
+  constructor(show: (bytes: Uint8Array) => void, onBegin: () => void = () => {}) {
     this.#show = show
+    this.#onBegin = onBegin
   }
 
   get begun(): boolean {
@@ -68,7 +71,10 @@ export class Marks {
   }
 
   #mark(text: string, shown: number[]): void {
-    if (text === 'begin' && this.status === undefined) this.#inside = true
+    if (text === 'begin' && this.status === undefined && !this.#inside) {
+      this.#inside = true
+      this.#onBegin()
+    }
     const status = /^status=(\d{1,3})$/.exec(text)
     if (!status || !this.#inside) return
     this.status = Number(status[1])

@@ -32,6 +32,8 @@ export interface RunJob {
   readonly addition?: ImageAddition
   /** What our init will announce on the console, with marks around a command's output. */
   readonly announced: Announced
+  /** The console back end of the port by which the guest's agent is reached, if the machine has one. */
+  readonly agentPort?: string
   readonly terminal?: TerminalKind
   /** Input comes from a person, not from a file or another program. */
   readonly interactive: boolean
@@ -95,6 +97,8 @@ export interface DiskInfo {
 /** What is sent to a VM of the thread, through its port. */
 export type ToVm =
   | { readonly type: 'input'; readonly bytes: Uint8Array }
+  /** Of the agent's port. */
+  | { readonly type: 'agent'; readonly bytes: Uint8Array }
   /** No more input will come. */
   | { readonly type: 'inputEnd' }
   | { readonly type: 'resize'; readonly columns: number; readonly rows: number }
@@ -103,6 +107,8 @@ export type ToVm =
 
 export type FromVm =
   | { readonly type: 'output'; readonly bytes: Uint8Array }
+  /** Of the agent's port. */
+  | { readonly type: 'agent'; readonly bytes: Uint8Array }
   | { readonly type: 'log'; readonly level: LogLevel; readonly message: string }
   /** The guest is about to run. */
   | { readonly type: 'started' }

@@ -10,6 +10,8 @@ export type StopReason =
   | { readonly by: 'timeout'; readonly text: string }
   | { readonly by: 'signal'; readonly number: number }
   | { readonly by: 'panic'; readonly message: string }
+  /** The guest's agent did not do what it should. */
+  | { readonly by: 'agent'; readonly message: string }
   /** What the guest prints cannot be written. */
   | { readonly by: 'output' }
 
@@ -39,7 +41,10 @@ export function runEnd(end: VmEnd, stop: StopReason | undefined, rip: bigint | u
 }
 
 /** How a run of a command ended: its status is in the exit device's word, or in the closing mark where no device took it. */
-export function commandStatus(status: number, state: VmEnd['state'], marks: Marks): RunEnd {
+/** What is known of a command, by its marks or by its agent. */
+export type CommandProgress = Pick<Marks, 'begun' | 'status' | 'tail'>
+
+export function commandStatus(status: number, state: VmEnd['state'], marks: CommandProgress): RunEnd {
   if (state === 'exited') return { status, words: undefined }
   if (marks.status !== undefined && state === 'poweredOff') return { status: marks.status, words: undefined }
   const words = !marks.begun
@@ -59,6 +64,8 @@ function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd 
     // Reported when the streams are settled.
     case 'output':
       return { status: ExitCode.host, words: undefined }
+    case 'agent':
+      return { status: ExitCode.guestCrashed, words: `error: ${stop.message}` }
     case 'panic':
       return { status: ExitCode.guestCrashed, words: `the guest crashed: ${stop.message}` }
     default:

@@ -14,6 +14,8 @@ import { takeThread } from '../thread.ts'
 export interface VmEvents {
   /** Call `done` when the bytes were shown: the guest waits for a slow reader. */
   onOutput(bytes: Uint8Array, done: () => void): void
+  /** The guest's agent sent this. */
+  onAgent?(bytes: Uint8Array): void
   onLog(level: LogLevel, message: string): void
   onStarted(): void
   onEvent?(event: VmEvent): void
@@ -87,6 +89,8 @@ export class VmHandle {
       switch (message.type) {
         case 'output':
           return events.onOutput(message.bytes, () => shown(flow, message.bytes.length))
+        case 'agent':
+          return events.onAgent?.(message.bytes)
         case 'log':
           return events.onLog(message.level, message.message)
         case 'started':
@@ -133,6 +137,11 @@ export class VmHandle {
 
   input(bytes: Uint8Array): void {
     this.#post({ type: 'input', bytes })
+  }
+
+  /** To the guest's agent. */
+  agent(bytes: Uint8Array): void {
+    this.#post({ type: 'agent', bytes })
   }
 
   inputEnd(): void {

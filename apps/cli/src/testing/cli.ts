@@ -18,7 +18,9 @@ export interface CliOptions {
   readonly cwd?: string
   readonly env?: NodeJS.ProcessEnv
   /** Standard input that comes after a while, and ends after as long again. Default: none. */
-  readonly input?: { readonly text: string; readonly afterMs: number }
+  readonly input?: { readonly text: string | Uint8Array; readonly afterMs: number }
+  /** Of standard output, in `out`. */
+  readonly encoding?: 'utf8' | 'latin1'
 }
 
 export const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url))
@@ -45,7 +47,7 @@ export function spawnCli(argv: readonly string[], options: CliOptions = {}): Pro
 }
 
 export function exec(command: string, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const { cwd, env, input } = options
+  const { cwd, env, input, encoding = 'utf8' } = options
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       ...(cwd === undefined ? {} : { cwd }),
@@ -56,11 +58,12 @@ export function exec(command: string, args: readonly string[], options: CliOptio
       setTimeout(() => child.stdin!.write(input.text), input.afterMs)
       setTimeout(() => child.stdin!.end(), 2 * input.afterMs)
     }
-    let [out, err] = ['', '']
-    child.stdout!.on('data', (chunk) => (out += chunk))
+    let err = ''
+    const out: Buffer[] = []
+    child.stdout!.on('data', (chunk: Buffer) => out.push(chunk))
     child.stderr!.on('data', (chunk) => (err += chunk))
     child.on('error', reject)
-    child.on('close', (status) => resolve({ status, out, err }))
+    child.on('close', (status) => resolve({ status, out: Buffer.concat(out).toString(encoding), err }))
   })
 }
 
