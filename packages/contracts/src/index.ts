@@ -30,6 +30,7 @@ export * from './devices/power.ts'
 export * from './devices/virtio.ts'
 
 export * from './host/backends.ts'
+export * from './host/host-bus.ts'
 export type * from './host/folder.ts'
 export * from './host/host-network.ts'
 export * from './host/module-source.ts'

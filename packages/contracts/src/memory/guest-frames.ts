@@ -118,6 +118,12 @@ export interface GuestFrames extends MemoryMap, FrameReturn {
   /** Whether a frame may be mapped writable right now: RAM, private, and not awaiting its first write for the dirty log. */
   isWritable(address: number): boolean
 
+  /**
+   * Where a page that is no memory leads on the host's bus (`HOST_MMIO`): registers of a device that is assigned to this VM. Undefined: nowhere. Valid
+   * until `PagingStrategy.onMemoryChange` names the page.
+   */
+  registerPage?(address: number): number | undefined
+
   /** Pages that have a frame, and those of them that are pinned. */
   readonly residentFrames: number
   readonly pinnedFrames: number

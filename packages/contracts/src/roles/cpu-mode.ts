@@ -2,6 +2,7 @@
 
 import type { Clock } from '../devices/clock.ts'
 import type { EntropyBackend } from '../host/backends.ts'
+import type { HostBus } from '../host/host-bus.ts'
 import type { GuestAbi } from './guest-abi.ts'
 import type { GuestFrames } from '../memory/guest-frames.ts'
 import type { GuestMemory } from '../memory/guest-memory.ts'
@@ -22,6 +23,8 @@ export interface VcpuPorts {
   readonly abi: GuestAbi
   readonly interrupts: InterruptController
   readonly io: IoBus
+  /** The host's bus, for leaves of hardware tables that lead to `HOST_MMIO`. Absent: the host has no devices. */
+  readonly hostBus?: HostBus | undefined
   /** A capability that an I/O model of the stack offers. Undefined: none does. */
   capability<T>(of: Token<T>): T | undefined
   readonly clock: Clock

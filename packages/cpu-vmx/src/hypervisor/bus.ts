@@ -2,7 +2,7 @@
 
 import { IO_DEFERRED, NumericErrors } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, X86VcpuPorts } from '@nonroot/contracts'
-import { GuestFault, STALLED } from '@nonroot/x86'
+import { GuestFault, HOST_BUS_BASE, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
 import { X2APIC_TPR, type TaskPriorityShadow } from '../features/task-priority.ts'
 
@@ -75,6 +75,7 @@ export class ProcessorBus implements ProcessorHost {
   }
 
   readDevice(physical: number, size: number): number {
+    if (physical >= HOST_BUS_BASE) return this.readHostBus(physical - HOST_BUS_BASE, size)
     if (this.onTableWrite && this.ports.guestMemory.isRam(physical, size)) return this.readMemory(physical, size)
     const answered = this.takeAnswer('mmio', false, physical)
     if (answered !== undefined) return answered
@@ -84,6 +85,7 @@ export class ProcessorBus implements ProcessorHost {
     return value
   }
   writeDevice(physical: number, size: number, value: number): void {
+    if (physical >= HOST_BUS_BASE) return this.writeHostBus(physical - HOST_BUS_BASE, size, value)
     if (this.onTableWrite && this.writeMemory(physical, size, value)) {
       this.onTableWrite(physical as Gpa, size)
       return
@@ -92,6 +94,17 @@ export class ProcessorBus implements ProcessorHost {
     if (!this.ports.io.writeMmio(physical as Gpa, size as IoSize, value >>> 0)) {
       throw this.defer('mmio', true, physical, size, value >>> 0)
     }
+    this.onAccess()
+  }
+
+  /** A leaf of the hypervisor's tables leads to the host's bus: no exit, and nobody in between. */
+  private readHostBus(address: number, size: number): number {
+    const value = this.ports.hostBus?.readMmio(address, size as IoSize) ?? -1
+    this.onAccess()
+    return value
+  }
+  private writeHostBus(address: number, size: number, value: number): void {
+    this.ports.hostBus?.writeMmio(address, size as IoSize, value >>> 0)
     this.onAccess()
   }
 

@@ -53,6 +53,7 @@ export class EptPaging implements X86PagingStrategy {
   private readonly violations: Counter
   private readonly smallPages: Counter
   private readonly largeMaps: Counter
+  private readonly registerMaps: Counter
   private readonly revocations: Counter
   private readonly tableFrames: Gauge
 
@@ -72,6 +73,7 @@ export class EptPaging implements X86PagingStrategy {
     this.violations = metrics.counter('violations', 'Second-stage faults handled')
     this.smallPages = metrics.counter('maps4K', 'Leaves of 4 KiB written')
     this.largeMaps = metrics.counter('maps2M', 'Leaves of 2 MiB written')
+    this.registerMaps = metrics.counter('registerMaps', "Leaves written that lead to the host's bus")
     this.revocations = metrics.counter('revocations', 'Changes of guest memory that took mappings back')
     this.tableFrames = metrics.gauge('tableFrames', 'Host frames that hold tables', 'frames')
     this.tableFrames.value = this.tables.frames
@@ -92,6 +94,8 @@ export class EptPaging implements X86PagingStrategy {
         ? this.frames.translate(address, write ? 'write' : (access & SecondStageAccess.fetch) !== 0 ? 'fetch' : 'read')
         : undefined
     if (byte === undefined) {
+      const registers = this.frames.registerPage?.(address)
+      if (registers !== undefined && !(access & SecondStageAccess.fetch)) return this.mapRegisters(address, registers)
       this.mmio.address = address
       return this.mmio
     }
@@ -116,6 +120,17 @@ export class EptPaging implements X86PagingStrategy {
     if (!mapped) return { next: 'failure', message: 'no host frame is free for an EPT table' }
     if (large) this.largeMaps.value++
     else this.smallPages.value++
+    this.tableFrames.value = this.tables.frames
+    return RESUME
+  }
+
+  /** Registers of an assigned device: from now on the processor reaches them without an exit. Nothing is executed from there. */
+  private mapRegisters(address: number, registers: number): PagingOutcome {
+    const bits = EPT_ENTRY.read | EPT_ENTRY.write | EPT_ENTRY.accessed | EPT_ENTRY.dirty
+    const low = (registers % 2 ** 32) & ~0xfff
+    if (!this.tables.map(address, 1, low | bits, Math.floor(registers / 2 ** 32)))
+      return { next: 'failure', message: 'no host frame is free for an EPT table' }
+    this.registerMaps.value++
     this.tableFrames.value = this.tables.frames
     return RESUME
   }

@@ -96,3 +96,19 @@ describe('2 MiB leaves', () => {
     expect(tables.level).toBe(1)
   })
 })
+
+describe('registers of assigned devices', () => {
+  it('are mapped page by page on the host bus, and taken back with nothing left above bit 31', () => {
+    const { strategy, memory, tables, port, host, entry } = bench()
+    const registers = new Map([[0xc000_0000, 0xff_0000_2000]])
+    Object.assign(memory, { registerPage: (address: number) => registers.get(address - (address % 4096)) })
+    expect(strategy.onSecondStageFault(port, gpa(0xc000_0010), SecondStageAccess.write)).toBe(RESUME)
+    const word = tables.leaf(0xc000_0000)
+    expect([entry(0xc000_0000) & ~0xfff, entry(0xc000_0000) & 7, host.words[word + 1]]).toEqual([0x2000, 3, 0xff])
+    // Not the next page, and nothing is executed there.
+    expect(strategy.onSecondStageFault(port, gpa(0xc000_1000), SecondStageAccess.read)).toMatchObject({ next: 'mmio' })
+    expect(strategy.onSecondStageFault(port, gpa(0xc000_0000), SecondStageAccess.fetch)).toMatchObject({ next: 'mmio' })
+    strategy.onMemoryChange([{ address: gpa(0xc000_0000), length: 4096 }], 'unmapped')
+    expect([tables.leaf(0xc000_0000), host.words[word], host.words[word + 1]]).toEqual([-1, 0, 0])
+  })
+})

@@ -7,8 +7,8 @@ import { LARGE_FRAMES, LARGE_SIZE, ROOT_LEVEL } from './entry.ts'
 const HIGH = 0x1_0000_0000
 
 /**
- * Host memory ends at 4 GiB, so bits 63:32 of every entry are zero and one 32-bit store changes an entry at once, as another
- * processor that walks the tables needs it.
+ * Host memory ends at 4 GiB, so bits 63:32 of an entry are zero and one 32-bit store changes it at once, as another processor
+ * that walks the tables needs it. Leaves that lead to the host's bus have them; they are written while the entry is not present.
  */
 export class EptTables {
   readonly root: Hpa
@@ -59,10 +59,10 @@ export class EptTables {
   }
 
   /**
-   * Make the leaf of `level` (1 or 2) for `address` be `entry`. Tables are made on the way, a large leaf in the way is split.
+   * Make the leaf of `level` (1 or 2) for `address` be `entry`, with `upper` as bits 63:32. Tables are made on the way, a large leaf in the way is split.
    * False: no frame is free for a table.
    */
-  map(address: number, level: number, entry: number): boolean {
+  map(address: number, level: number, entry: number, upper = 0): boolean {
     const low = address >>> 0
     const high = Math.floor(address / HIGH)
     let word = this.root >>> 2
@@ -81,6 +81,7 @@ export class EptTables {
       }
       word = (table & ~0xfff) >>> 2
     }
+    this.words[word + 1] = upper
     this.words[word] = entry
     return true
   }
@@ -116,6 +117,7 @@ export class EptTables {
       if ((entry & EPT_ENTRY.accessed) !== 0) this.mayBeCached = true
       if (!protect) {
         this.words[word] = 0
+        this.words[word + 1] = 0
         changed = true
       } else if ((entry & EPT_ENTRY.write) !== 0) {
         changed = true

@@ -4,8 +4,9 @@
  */
 import type { Core } from '../state/core.ts'
 import { SECOND_STAGE } from '../state/hooks.ts'
-import { EPT_ENTRY } from '@nonroot/contracts'
-import { ABANDONED, ACCESS, CACHE_MASK, DEVICE } from '../state/paging-state.ts'
+import { EPT_ENTRY, HOST_MMIO_HIGH } from '@nonroot/contracts'
+import { FRAME_HIGH, frameOf } from '../state/paging-entry.ts'
+import { ABANDONED, ACCESS, CACHE_MASK, DEVICE, HOST_BUS_FRAME } from '../state/paging-state.ts'
 
 /** Exit qualification for EPT violations, beyond the access and the rights. */
 const LINEAR_VALID = 0x80
@@ -39,7 +40,7 @@ function findPage(core: Core, frame: number, access: number, tables: boolean): n
 function hostPage(core: Core, frame: number): number {
   const host = core.host.hostAddress(frame * 4096)
   if (host >= 0) return (host & -4096) | EPT_ENTRY.rights
-  core.paging.frame = frame
+  core.paging.frame = core.paging.hardwareRoot ? frame | HOST_BUS_FRAME : frame
   return DEVICE
 }
 
@@ -97,6 +98,10 @@ function walkSecondStage(core: Core, frame: number, access: number, tables: bool
         if (!(entry & EPT_ENTRY.dirty)) rights &= ~EPT_ENTRY.write
       }
       const inner = (1 << ((level - 1) * 9)) - 1
+      if (high & FRAME_HIGH) {
+        core.paging.frame = (frameOf(low, high) & ~inner) | (frame & inner) | HOST_BUS_FRAME
+        return DEVICE
+      }
       return (low & -4096 & ~(inner << 12)) | ((frame & inner) << 12) | rights
     }
     if (answer === SECOND_STAGE.left) return ABANDONED
@@ -115,8 +120,9 @@ function violation(core: Core, frame: number, wanted: number, rights: number, ta
 /** (SDM Vol. 3C, "EPT Misconfigurations") */
 function misconfigured(core: Core, low: number, high: number, level: number, leaf: boolean): boolean {
   if ((low & 3) === EPT_ENTRY.write) return true
-  // Host memory is below 4 GiB: any higher address bit is outside the machine, and treated as reserved.
-  if (high & 0x000fffff || (low & -4096) >>> 0 >= core.u8.length) return true
+  // Host memory is below 4 GiB. A leaf may lead to the host's MMIO window; any other higher address is outside the machine, and treated as reserved.
+  const above = high & 0x000fffff
+  if (above ? above !== HOST_MMIO_HIGH || !leaf : (low & -4096) >>> 0 >= core.u8.length) return true
   if (level === 4) return (low & 0xf8) !== 0
   if (!leaf) return (low & 0x78) !== 0
   const type = (low >>> 3) & 7

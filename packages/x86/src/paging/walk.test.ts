@@ -5,7 +5,7 @@ import { NO_HOOKS } from '../testing/no-hooks.ts'
 import { S, TLB, TLB_BANK } from '../state/layout.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { SECOND_STAGE, WALK_FAULT, type Hooks, type WalkFaultAnswer } from '../state/hooks.ts'
-import { ABANDONED, ACCESS, DEVICE, FAULT } from '../state/paging-state.ts'
+import { ABANDONED, ACCESS, DEVICE, FAULT, HOST_BUS_FRAME } from '../state/paging-state.ts'
 import {
   fetchPage,
   flushAll,
@@ -563,6 +563,28 @@ describe('second stage', () => {
     answer = SECOND_STAGE.device
     expect(walk4(0)).toBe(DEVICE)
     expect(machine.core.paging.frame).toBe(5)
+  })
+  it.each<[string, bigint, number, number, number]>([
+    ['read', 3n, 0, DEVICE, 0xff_fedc5],
+    ['write', 3n, ACCESS.write, DEVICE, 0xff_fedc5],
+    ['a write of read-only registers', 1n, ACCESS.write, ABANDONED, 0],
+    ['a fetch', 3n, ACCESS.fetch, ABANDONED, 0],
+  ])('a leaf leads to the host bus: %s', (_name, rights, access, status, frame) => {
+    machine.write64(EPT + 0x3000 + 5 * 8, 0xff_fedc_5000n | rights)
+    expect(walk4(access)).toBe(status)
+    if (status === DEVICE) expect(machine.core.paging.frame).toBe(HOST_BUS_FRAME | frame)
+    expect(log.length).toBe(status === DEVICE ? 0 : 1)
+  })
+  it('a table on the host bus is a misconfiguration', () => {
+    machine.write64(EPT + 0x2000, 0xff_0000_0000n | 7n)
+    expect(walk4(0)).toBe(ABANDONED)
+    expect(log[0]![0]).toBe('misconfiguration')
+  })
+  it('a large leaf leads to the host bus', () => {
+    machine.write64(EPT + 0x2008, 0xff_0020_0000n | 3n | PS)
+    path4(P | W | U | 0x20_5000n)
+    expect(walk4(0)).toBe(DEVICE)
+    expect(machine.core.paging.frame).toBe(HOST_BUS_FRAME | 0xff_00205)
   })
   it('retry walks again', () => {
     map(0x5000, 0n)

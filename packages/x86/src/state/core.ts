@@ -38,7 +38,10 @@ export interface ProcessorHost {
   hostAddress(physical: number): number
   readPort(port: number, size: number): number
   writePort(port: number, size: number, value: number): void
-  /** An access to physical addresses that are not memory. `size` 1, 2, 4 or 8; 8-byte values as two halves through `high`. */
+  /**
+   * An access to physical addresses that are not memory, of 1, 2 or 4 bytes. At `HOST_BUS_BASE` and above: the host-physical address, less that, to which
+   * a leaf of the hypervisor's tables leads.
+   */
   readDevice(physical: number, size: number): number
   writeDevice(physical: number, size: number, value: number): void
   /** Time stamp counter in guest ticks, now. */

@@ -17,6 +17,14 @@ export const ABANDONED = STATUS | 2
 /** Not memory: `frame` holds the physical page. */
 export const DEVICE = STATUS | 4
 
+/**
+ * In `frame`, above all page frame numbers: the page is the host's, because a leaf of the hypervisor's tables leads there. The access goes to the host's
+ * bus without an exit.
+ */
+export const HOST_BUS_FRAME = 1 << (MAX_PHYSICAL_BITS - 12)
+/** The same as a physical address: `ProcessorHost.readDevice` and `writeDevice` get the host-physical address added to it. */
+export const HOST_BUS_BASE = HOST_BUS_FRAME * 4096
+
 /** Paging modes. (SDM Vol. 3A, "Paging Modes and Control Bits") */
 export const PAGING = { none: 0, bits32: 1, pae: 2, level4: 3, level5: 4 } as const
 
