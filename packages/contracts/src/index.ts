@@ -29,6 +29,7 @@ export * from './devices/pci.ts'
 export * from './devices/power.ts'
 export * from './devices/virtio.ts'
 
+export * from './host/assignment.ts'
 export * from './host/backends.ts'
 export * from './host/host-bus.ts'
 export type * from './host/folder.ts'

@@ -1,6 +1,6 @@
 /** What this package adds to a stack. */
 
-import { API_VERSION, defineDevice, defineIoModel, definePlugin } from '@nonroot/contracts'
+import { API_VERSION, defineDevice, defineHostModel, defineIoModel, definePlugin, noOptions } from '@nonroot/contracts'
 import { z } from 'zod'
 import { Ahci } from './ahci/device.ts'
 import { E1000 } from './e1000/device.ts'
@@ -10,6 +10,7 @@ import { Nvme } from './nvme/device.ts'
 import { cardOptions, diskOptions, pcOptions, uartOptions } from './options.ts'
 import { createPc } from './pc.ts'
 import { Gsi, SERIAL_PORTS } from './pc-addresses.ts'
+import { createHostPci } from './pci/host-pci.ts'
 import { Uart16550 } from './uart16550.ts'
 
 export default definePlugin({
@@ -29,6 +30,13 @@ export default definePlugin({
       options: z.strictObject({}),
       gives: ['interruptController', 'acpi'],
       create: createLocalApics,
+    }),
+    defineHostModel({
+      name: 'pci',
+      summary: "the host's PCI: functions that can be assigned to VMs",
+      options: noOptions,
+      gives: ['pci'],
+      create: createHostPci,
     }),
   ],
   devices: [

@@ -14,8 +14,11 @@ export interface InterruptLine {
 
 /** Sends message-signalled interrupts: a memory write that the controller understands (MSI, MSI-X). */
 export interface MessageInterrupts {
-  /** `address` as the guest programmed it (0xFEExxxxx), `data` 32 bits. An address without meaning is ignored and counted. */
-  send(address: number, data: number): void
+  /**
+   * `address` as the guest programmed it (0xFEExxxxx), `data` 32 bits. An address without meaning is ignored and counted. `requester`: the PCI function
+   * that sends it, for an IOMMU that remaps interrupts.
+   */
+  send(address: number, data: number, requester?: number): void
 }
 export const MessageInterrupts = token<MessageInterrupts>('MessageInterrupts')
 

@@ -10,6 +10,8 @@ export type PciBarDescription =
       readonly size: number
       readonly handler: IoHandler
       readonly prefetchable?: boolean
+      /** The guest placed the BAR at an address, or (undefined) it answers nowhere. Before the registers answer there. */
+      readonly onPlaced?: (address: number | undefined) => void
     }
   | { readonly kind: 'io'; readonly size: number; readonly handler: IoHandler }
 
@@ -41,8 +43,8 @@ export interface PciFunctionDescription {
   readonly msiVectors?: number
   /** INTA to INTD. Absent: no pin. */
   readonly interruptPin?: 'A' | 'B' | 'C' | 'D'
-  /** A fixed address (`00:1f.0`) where guests expect it. */
-  readonly at?: { readonly device: number; readonly function: number }
+  /** A fixed address (`00:1f.0`) where guests expect it. Bus 0 if absent; guests' buses have no other. */
+  readonly at?: { readonly bus?: number; readonly device: number; readonly function: number }
   /** The guest changed the command register (I/O, memory, bus master enable). */
   readonly onCommand?: (command: number) => void
 }
@@ -66,5 +68,7 @@ export interface PciFunction {
 /** Offered by an I/O model that has a PCI bus; `DeviceContext.pci` goes through it. */
 export interface PciBus {
   add(name: string, description: PciFunctionDescription): PciFunction
+  /** Function-level reset: configuration space, MSI and MSI-X are as at power-on. The device resets itself. */
+  reset?(requesterId: number): void
 }
 export const PciBus = token<PciBus>('PciBus')

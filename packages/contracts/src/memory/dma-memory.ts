@@ -60,4 +60,11 @@ export interface DmaRequester {
 export interface Iommu {
   /** The device's view of `memory`, which is all of the guest's memory. */
   attach(requester: DmaRequester, memory: DmaMemory): DmaMemory
+  /** Stands in front of the interrupt controller: `deliver`s the message that it stands for, or none. */
+  interrupt?(
+    requester: number | undefined,
+    address: number,
+    data: number,
+    deliver: (address: number, data: number) => void,
+  ): void
 }

@@ -54,6 +54,8 @@ export interface Roles {
   abi: { context: VmContext; strategy: GuestAbi }
   /** One per VM and entry of `stack.io`. */
   io: { context: IoModelContext; strategy: IoModel }
+  /** One per host and entry of `host.io`: the PCI bus of the host machine, its IOMMU. A device that it is offered to is the host's. */
+  host: { context: IoModelContext; strategy: IoModel }
   /** One per host and entry of `stack.reclaim`. */
   reclaim: { context: HostContext; strategy: ReclaimPolicy }
   /** One per boot. */
@@ -63,7 +65,7 @@ export interface Roles {
 }
 export type Role = keyof Roles
 
-export const ROLES = ['cpu', 'paging', 'abi', 'io', 'reclaim', 'boot', 'scheduler'] as const satisfies readonly Role[]
+export const ROLES = ['cpu', 'paging', 'abi', 'io', 'host', 'reclaim', 'boot', 'scheduler'] as const satisfies readonly Role[]
 
 /** An implementation of a role. */
 export interface StrategyDefinition<R extends Role = Role, Options = never> {
@@ -145,6 +147,7 @@ export const defineCpuMode: Define<'cpu'> = definer('cpu')
 export const definePaging: Define<'paging'> = definer('paging')
 export const defineGuestAbi: Define<'abi'> = definer('abi')
 export const defineIoModel: Define<'io'> = definer('io')
+export const defineHostModel: Define<'host'> = definer('host')
 export const defineReclaim: Define<'reclaim'> = definer('reclaim')
 export const defineScheduler: Define<'scheduler'> = definer('scheduler')
 export const defineBoot = <Options>(definition: Omit<BootDefinition<Options>, 'role'>): BootDefinition =>

@@ -66,6 +66,8 @@ export interface PlatformDescription {
   readonly reservedMemory?: readonly { readonly address: Gpa; readonly length: number }[]
   readonly serial?: readonly { readonly port: number; readonly gsi: number }[]
   readonly hpet?: { readonly address: Gpa }
+  /** An IOMMU's registers. */
+  readonly iommu?: { readonly address: number }
   readonly rtc?: { readonly port: number; readonly gsi: number }
   readonly i8042?: boolean
   readonly vga?: boolean

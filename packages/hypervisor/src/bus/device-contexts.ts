@@ -1,6 +1,6 @@
 /** The contexts that a VM's devices and I/O models receive: claims, lines, back ends, and what the models offer. Independent of device types. */
 
-import { FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
+import { Assignment, FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
 import type {
   BackendKinds,
   Clock,
@@ -15,6 +15,7 @@ import type {
   IoModelContext,
   Log,
   MemoryMap,
+  MessageInterrupts,
   Metrics,
   PciBus,
   PlatformDescription,
@@ -41,6 +42,10 @@ export interface DeviceContextsOptions {
   readonly log: Log
   readonly vcpuCount: number
   readonly console: ConsoleBackend
+  /** Where messages go if no I/O model has an interrupt controller: on the host. */
+  readonly messages?: MessageInterrupts
+  /** Offered to devices, with functions of the host. */
+  readonly assignment?: Assignment
   readonly backends: HostBackends
   /** Resolves a path of the configuration against the folder of the file that contains it. */
   readonly resolvePath: (folder: string, path: string) => string
@@ -138,7 +143,7 @@ export class DeviceContexts {
         return added
       },
       interrupt: (line) => this.#line(name, line),
-      messageInterrupts: { send: (address, data) => this.interrupts.messages.send(address, data) },
+      messageInterrupts: { send: (address, data, from = requesterId) => this.#message(address, data, from) },
       dma: this.#dmaFor(requester),
       memoryMap,
       clock,
@@ -146,6 +151,7 @@ export class DeviceContexts {
       backend: (kind, request) => this.#backend(kind, request, folder),
       capability: <T>(of: Token<T>): T => {
         if ((of as symbol) === FrameReturn) return this.#options.frames as T
+        if ((of as symbol) === Assignment && this.#options.assignment) return this.#options.assignment as T
         if (!offered.has(of)) offered.set(of, this.#offer(of, context))
         return offered.get(of) as T
       },
@@ -153,6 +159,14 @@ export class DeviceContexts {
       log: namedLog(this.#options.log, name),
     }
     return context
+  }
+
+  /** Through the IOMMU, if there is one. */
+  #message(address: number, data: number, requester: number | undefined): void {
+    const messages = this.#options.messages ?? this.interrupts.messages
+    const iommu = this.#models.find((model) => model.iommu)?.iommu
+    if (!iommu?.interrupt) return messages.send(address, data)
+    iommu.interrupt(requester, address, data, (to, what) => messages.send(to, what))
   }
 
   #anywhere(name: string, length: number): number {

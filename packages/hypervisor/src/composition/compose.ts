@@ -81,6 +81,7 @@ const TOKENS: { readonly [R in Role]: Token<Roles[R]['strategy']> } = {
   paging: PagingStrategy,
   abi: GuestAbi,
   io: IoModel,
+  host: IoModel,
   reclaim: ReclaimPolicy,
   boot: BootProtocol,
   scheduler: Scheduler,
@@ -238,7 +239,7 @@ async function bindAll(container: Container, bindings: readonly Binding[]): Prom
   return created
 }
 
-function createError(layer: StrategyLayer | DeviceLayer, error: unknown): NonrootError {
+export function createError(layer: StrategyLayer | DeviceLayer, error: unknown): NonrootError {
   const isDevice = 'name' in layer
   const cause = causeOf(error)
   const { package: from, thing, location } = layer

@@ -89,8 +89,30 @@ const machine = z.strictObject({
     .meta({ description: 'what a reset of the machine (or a triple fault) does' }),
 })
 
+const hostDevice = device.extend({
+  at: z
+    .string()
+    .regex(/^[\da-f]{2}:[01][\da-f]\.[0-7]$/, 'a PCI address is bus:device.function, as in "01:00.0"')
+    .optional()
+    .meta({ description: 'its PCI address on the host; a bus of its own otherwise', examples: ['01:00.0'] }),
+})
+
+/** What a host with devices has, unless its configuration says otherwise. */
+export const DEFAULT_HOST_IO = [
+  { use: '@nonroot/io-pci-passthrough', strategy: 'intel-iommu' },
+  { use: '@nonroot/io-emulated', strategy: 'pci' },
+] as const
+
 const host = z.strictObject({
   memory: size(MIN_MEMORY, 2 ** 32 - 65536, 'memory of the host, which all its guests share').optional(),
+  io: z
+    .array(strategyUse('an I/O model of the host'))
+    .optional()
+    .meta({ description: 'its PCI bus and its IOMMU; with devices, it has both unless this says otherwise' }),
+  devices: z
+    .array(hostDevice)
+    .default([])
+    .meta({ description: 'devices of the host, which VMs may be given: { kind: pci-passthrough, host: "01:00.0" }' }),
 })
 
 const schedule = z

@@ -16,6 +16,7 @@ import { NonrootError } from '@nonroot/contracts'
 import { incompatibilities, sortByRequires } from './compatibility.ts'
 import type { Part } from './compatibility.ts'
 import { loadConfig } from './config-load.ts'
+import { DEFAULT_HOST_IO } from './config-schema.ts'
 import type { StackConfig } from './config-schema.ts'
 import { keyLocation, nodeAt, pathText } from './config-tree.ts'
 import type { ConfigPath } from './config-tree.ts'
@@ -54,6 +55,12 @@ export interface DeviceLayer extends LayerBase {
   readonly definition: DeviceDefinition
 }
 
+/** One device of the host. */
+export interface HostDeviceLayer extends DeviceLayer {
+  /** Its PCI address; undefined: any. */
+  readonly at: string | undefined
+}
+
 export interface Stack {
   readonly file: string
   readonly config: StackConfig
@@ -65,6 +72,8 @@ export interface Stack {
   readonly scheduler: StrategyLayer<'scheduler'> | undefined
   readonly boot: (StrategyLayer<'boot'> & { readonly image: BootImage<string> }) | undefined
   readonly devices: readonly DeviceLayer[]
+  /** The host's own hardware: nothing in most stacks. */
+  readonly host: { readonly io: readonly StrategyLayer<'host'>[]; readonly devices: readonly HostDeviceLayer[] }
   /** Every strategy above, in the order in which they are bound: those that others require first. */
   readonly layers: readonly StrategyLayer[]
 }
@@ -94,6 +103,8 @@ interface Entry {
   /** The key that has the name. */
   readonly nameKey: string
   readonly raw: Readonly<Record<string, unknown>>
+  /** It is the host's, not the machine's. */
+  readonly ofHost?: true
 }
 
 const RESERVED: Record<Role | 'device', readonly string[]> = {
@@ -101,6 +112,7 @@ const RESERVED: Record<Role | 'device', readonly string[]> = {
   paging: ['use', 'strategy'],
   abi: ['use', 'strategy'],
   io: ['use', 'strategy'],
+  host: ['use', 'strategy'],
   scheduler: ['use', 'strategy'],
   reclaim: ['use', 'strategy', 'policy'],
   boot: [],
@@ -113,6 +125,9 @@ function entriesOf(config: StackConfig): Entry[] {
     const nameKey = kind === 'reclaim' && value['policy'] !== undefined ? 'policy' : 'strategy'
     return { kind, path, use: value['use'] as string, name: value[nameKey] as string | undefined, nameKey, raw: value }
   }
+  const device = (path: ConfigPath, value: StackConfig['devices'][number]): Entry => ({
+    ...{ kind: 'device', path, use: value.use, name: value.kind, nameKey: 'kind', raw: value },
+  })
   const protocol = boot && Object.keys(boot).find((key) => key !== 'use')
   return [
     strategy('cpu', ['stack', 'cpu'], stack.cpu),
@@ -133,13 +148,14 @@ function entriesOf(config: StackConfig): Entry[] {
           },
         ]
       : []),
-    ...config.devices.map((value, index) => ({
-      kind: 'device' as const,
-      path: ['devices', index],
-      use: value.use,
-      name: value.kind,
-      nameKey: 'kind',
-      raw: value,
+    ...config.devices.map((value, index) => device(['devices', index], value)),
+    ...(config.host.devices.length > 0 ? (config.host.io ?? DEFAULT_HOST_IO) : []).map((value, index) => ({
+      ...strategy('host', ['host', 'io', index], value),
+      ofHost: true as const,
+    })),
+    ...config.host.devices.map(({ at: _, ...value }, index) => ({
+      ...device(['host', 'devices', index], value),
+      ofHost: true as const,
     })),
   ]
 }
@@ -202,9 +218,14 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     resolved.map(({ loaded: { plugin }, layer }) => [plugin, { plugin, thing: layer.thing, location: layer.location }]),
   )
   const order = sortByRequires([...plugins.values()]).map((part) => part.plugin)
-  throwAll(incompatibilities(resolved.map(toPart)), 'parts of the stack do not fit together')
+  const ofHost = resolved.filter((item) => item.entry.ofHost)
+  const ofMachine = resolved.filter((item) => !item.entry.ofHost)
+  throwAll(
+    [ofMachine, ofHost].flatMap((items) => incompatibilities(items.map(toPart))),
+    'parts of the stack do not fit together',
+  )
 
-  const strategies = resolved.filter((item) => item.entry.kind !== 'device')
+  const strategies = ofMachine.filter((item) => item.entry.kind !== 'device')
   const layers = strategies
     .toSorted((left, right) => order.indexOf(left.loaded.plugin) - order.indexOf(right.loaded.plugin))
     .map((item) => item.layer as StrategyLayer)
@@ -221,7 +242,13 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     reclaim: all('reclaim'),
     scheduler: all('scheduler')[0],
     boot: boot && { ...boot, image: imageOf(boot) },
-    devices: resolved.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
+    devices: ofMachine.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
+    host: {
+      io: ofHost.filter((item) => item.entry.kind === 'host').map((item) => item.layer as unknown as StrategyLayer<'host'>),
+      devices: ofHost
+        .filter((item) => item.entry.kind === 'device')
+        .map((item, index) => ({ ...(item.layer as DeviceLayer), at: config.host.devices[index]!.at })),
+    },
     layers,
   }
 }

@@ -51,6 +51,22 @@ export class DemandGuestFrames implements GuestFrames {
     this.#table.paging = paging
   }
 
+  /** Pages of registers on the host's bus, by guest-physical page. */
+  readonly #registers = new Map<number, number>()
+
+  registerPage(address: number): number | undefined {
+    return this.#registers.get(address - (address & FRAME_MASK))
+  }
+
+  mapRegisters(address: number, hostAddress: number, length: number): void {
+    for (let at = 0; at < length; at += FRAME_SIZE) this.#registers.set(address + at, hostAddress + at)
+  }
+
+  unmapRegisters(address: number, length: number): void {
+    for (let at = 0; at < length; at += FRAME_SIZE) this.#registers.delete(address + at)
+    this.#table.notify([{ address: gpa(address), length }], 'unmapped')
+  }
+
   get residentFrames(): number {
     return this.#table.resident
   }

@@ -226,7 +226,7 @@ export function scriptedStack({
       apiVersion: 'nonroot/v1',
       stack: {} as never,
       machine: { memory: 2 * MIB, vcpus: 1, clock: 'wall', onReset: 'restart', ...machine },
-      host: { memory: hostBytes },
+      host: { memory: hostBytes, devices: [] },
       devices: [],
     },
     ...(layers as unknown as Pick<Stack, 'cpu' | 'paging' | 'abi' | 'io' | 'boot'>),
@@ -238,6 +238,7 @@ export function scriptedStack({
       name,
       definition: { kind: name, summary: '', options: noOptions as never, create: create as () => Device },
     })),
+    host: { io: [], devices: [] },
     layers: [
       layers.cpu,
       layers.paging,

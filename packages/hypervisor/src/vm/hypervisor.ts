@@ -21,6 +21,7 @@ import { KernelIoBus, DeviceContexts } from '../bus/index.ts'
 import { composeHost } from '../composition/compose.ts'
 import type { HostParts, VmParts } from '../composition/compose.ts'
 import type { Stack } from '../composition/stack.ts'
+import { HostMachine } from '../host-machine/index.ts'
 import { createHostMemory, defaultHostSize, DemandGuestMemory, pcMemoryMap } from '../memory/index.ts'
 import { Reclaim } from '../memory/reclaim.ts'
 import { createLog, namedLog } from '../metrics/log.ts'
@@ -105,6 +106,17 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
         ...(file === undefined ? {} : { file: (options.resolvePath ?? join)(folder, file) }),
       }),
   })
+  const hostMachine =
+    stack.host.devices.length > 0
+      ? await HostMachine.create({
+          ...stack.host,
+          memory: hostMemory,
+          backends: options.backends,
+          metrics: metrics.scope('host'),
+          log,
+          resolvePath: options.resolvePath ?? join,
+        })
+      : undefined
   const thread = new HostThread(0, parts.scheduler, options.pace ?? new EventLoopPace(), metrics.scope('scheduler'))
   const reclaim = new Reclaim(hostMemory, parts.reclaim, metrics.scope('reclaim'), log)
   const vms = new Set<KernelVm>()
@@ -118,6 +130,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
         name,
         stack: vmOptions.stack ?? stack,
         parts,
+        hostMachine,
         thread,
         hostMemory,
         reclaim,
@@ -133,6 +146,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
       for (const vm of vms) await vm.dispose()
       vms.clear()
       reclaim.dispose()
+      await hostMachine?.dispose()
       await parts.dispose()
     },
   }
@@ -142,6 +156,7 @@ interface Assembling {
   readonly name: string
   readonly stack: Stack
   readonly parts: HostParts
+  readonly hostMachine: HostMachine | undefined
   readonly thread: HostThread
   readonly hostMemory: HostMemory
   readonly reclaim: Reclaim
@@ -191,6 +206,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
     console: clock.kind === 'deterministic' ? timedConsole(console, clock, () => nudge()) : console,
     backends: timedDisks ? timedDisks.wrap(backends) : backends,
     resolvePath,
+    ...(given.hostMachine ? { assignment: given.hostMachine.assignmentFor(name, guestMemory) } : {}),
   })
   const parts = await given.parts.createVmParts(stack, {
     guestMemory,
@@ -236,6 +252,7 @@ async function assemble(given: Assembling): Promise<KernelVm> {
           abi: parts.abi,
           interrupts,
           io: bus,
+          hostBus: given.hostMachine?.bus,
           capability,
           clock,
           guestMemory,

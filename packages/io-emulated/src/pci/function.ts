@@ -74,6 +74,8 @@ export class PciDeviceFunction implements PciFunction {
   readonly interrupt: InterruptLine
   readonly bars: readonly Bar[]
   readonly #parent: PciParent
+  /** The bus's, with this function as the requester. */
+  readonly #messages: MessageInterrupts
   readonly #description: PciFunctionDescription
   readonly #chipset: ChipsetExtras | undefined
   readonly #bytes = new Uint8Array(CONFIG_SIZE)
@@ -92,7 +94,7 @@ export class PciDeviceFunction implements PciFunction {
   constructor(
     parent: PciParent,
     name: string,
-    slot: { device: number; function: number },
+    slot: { bus?: number; device: number; function: number },
     description: PciFunctionDescription,
     chipset?: ChipsetExtras,
   ) {
@@ -100,7 +102,8 @@ export class PciDeviceFunction implements PciFunction {
     this.#parent = parent
     this.#description = description
     this.#chipset = chipset
-    this.requesterId = (slot.device << 3) | slot.function
+    this.requesterId = ((slot.bus ?? 0) << 8) | (slot.device << 3) | slot.function
+    this.#messages = { send: (address, data) => parent.messages.send(address, data, this.requesterId) }
     this.#header(description)
     for (const { offset, bytes, writable } of chipset?.registers ?? []) {
       this.#bytes.set(bytes, offset)
@@ -113,7 +116,7 @@ export class PciDeviceFunction implements PciFunction {
     if (description.msiVectors) this.#addMsi(description.msiVectors)
     const bars = { ...description.bars }
     if (description.msixVectors) {
-      this.#msix = new MsixTable(description.msixVectors, parent.messages)
+      this.#msix = new MsixTable(description.msixVectors, this.#messages)
       const number = this.#freeBar(bars)
       bars[number] = { kind: 'mmio32', size: this.#msix.size, handler: this.#msix }
       this.#addMsix(this.#msix, number)
@@ -207,7 +210,9 @@ export class PciDeviceFunction implements PciFunction {
       this.#refuse(`BAR ${number} has ${size} bytes`, `give it a power of two from ${smallest}`)
     if (number > 5 || (kind === 'mmio64' && number > 4))
       this.#refuse(`there is no room for BAR ${number}`, 'use BARs 0 to 5, two for 64 bits')
-    const region = this.#parent.claim(kind, size, handler)
+    const claimed = this.#parent.claim(kind, size, handler)
+    const onPlaced = description.kind === 'io' ? undefined : description.onPlaced
+    const region = onPlaced ? reportPlaces(claimed, onPlaced) : claimed
     const at = Config.bar0 + number * 4
     let low = region.base % 2 ** 32
     if (kind === 'io') low |= BarBits.io
@@ -333,7 +338,7 @@ export class PciDeviceFunction implements PciFunction {
     }
     const address =
       view.getUint32(at + MsiOffset.addressLow, true) + view.getUint32(at + MsiOffset.addressHigh, true) * 2 ** 32
-    this.#parent.messages.send(address, (view.getUint16(at + MsiOffset.data, true) & ~(granted - 1)) | number)
+    this.#messages.send(address, (view.getUint16(at + MsiOffset.data, true) & ~(granted - 1)) | number)
   }
 
   #releaseMsi(): void {
@@ -394,5 +399,30 @@ export class PciDeviceFunction implements PciFunction {
     this.#msix?.pending.set(data['pending'] as number[])
     this.#pinAsserted = data['pinAsserted'] as boolean
     this.#changed(true)
+  }
+}
+
+/** The region, which also reports where it answers. */
+function reportPlaces(region: IoRegion, onPlaced: (address: number | undefined) => void): IoRegion {
+  return {
+    get base() {
+      return region.base
+    },
+    length: region.length,
+    get enabled() {
+      return region.enabled
+    },
+    move: (base) => {
+      if (region.enabled) onPlaced(base)
+      region.move(base)
+    },
+    enable: () => {
+      if (!region.enabled) onPlaced(region.base)
+      region.enable()
+    },
+    disable: () => {
+      if (region.enabled) onPlaced(undefined)
+      region.disable()
+    },
   }
 }

@@ -1,0 +1,246 @@
+/** Devices of the host, assigned to VMs: what works, and what must not be possible. */
+
+import { HOST_MMIO } from '@nonroot/contracts'
+import { describe, expect, it } from 'vitest'
+import { benchHost, MIB } from '../testing/assigned-host.ts'
+
+const DATA = 0x10_0000
+const SECTOR = 512
+
+async function assigned() {
+  const host = await benchHost()
+  const vm = host.vm('vm0')
+  const made = await vm.assign('01:00.0')
+  made.nvme.start()
+  const bytes = (at: number, length = SECTOR): Uint8Array => {
+    const into = new Uint8Array(length)
+    vm.guestMemory.readBytes(at, into)
+    return into
+  }
+  return { ...host, ...vm, ...made, bytes, disk: host.disks[0]! }
+}
+
+describe('an assigned function', () => {
+  it('is the one of the host, with a table of messages of its own', async () => {
+    const { bench, machine } = await assigned()
+    expect(machine.list()).toEqual([
+      {
+        ...{ at: '01:00.0', name: 'nvme0', kind: 'nvme', group: 1, owner: 'vm0' },
+        ...{ vendorId: 0x8086, deviceId: 0x2700, classCode: 0x010802 },
+      },
+    ])
+    const { description } = bench.functions[0]!
+    expect(description).toMatchObject({ vendorId: 0x8086, deviceId: 0x2700, classCode: 0x010802, msixVectors: 17 })
+    expect(description.bars).toEqual({ 0: expect.objectContaining({ kind: 'mmio64', size: 0x2000 }) })
+    expect(description.capabilities).toBeUndefined()
+  })
+
+  it('reads and writes sectors by guest-physical addresses, and interrupts', async () => {
+    const { nvme, bench, bytes, disk, settle, guestMemory } = await assigned()
+    bench.functions[0]!.description.onCommand!(0x0006)
+    nvme.issue(2, 7, DATA)
+    await settle()
+    expect(nvme.completion()).toBe(0)
+    expect(bytes(DATA)).toEqual(disk.bytes.subarray(7 * SECTOR, 8 * SECTOR))
+    expect(bench.functions[0]!.signals).toEqual([0])
+    guestMemory.fill(DATA, SECTOR, 0x5a)
+    nvme.issue(1, 9, DATA)
+    await settle()
+    expect([nvme.completion(), disk.bytes[9 * SECTOR]]).toEqual([0, 0x5a])
+  })
+
+  it('has its BAR where the guest puts it, without an exit', async () => {
+    const { bench, guestMemory, nvme } = await assigned()
+    const bar = bench.functions[0]!.description.bars![0]! as { onPlaced(at: number | undefined): void }
+    bar.onPlaced(0xc010_0000)
+    const first = guestMemory.registerPage(0xc010_0ffc)!
+    expect(first).toBeGreaterThanOrEqual(HOST_MMIO.start)
+    expect(guestMemory.registerPage(0xc010_1000)).toBe(first + 4096)
+    expect([guestMemory.registerPage(0xc010_2000), guestMemory.registerPage(0xc00f_f000)]).toEqual([
+      undefined,
+      undefined,
+    ])
+    bar.onPlaced(0x1_0000_0000)
+    expect([guestMemory.registerPage(0xc010_0000), guestMemory.registerPage(0x1_0000_0000)]).toEqual([undefined, first])
+    bar.onPlaced(undefined)
+    expect(guestMemory.registerPage(0x1_0000_0000)).toBeUndefined()
+    expect(nvme.read(8)).toBe(0x1_0400)
+  })
+
+  it('goes back to the host when its VM ends, and to the next one', async () => {
+    const { device, machine, vm, guestMemory } = await assigned()
+    expect(guestMemory.pinnedFrames).toBeGreaterThan(900)
+    await device.dispose!()
+    expect([machine.list()[0]!.owner, guestMemory.pinnedFrames]).toEqual([undefined, 0])
+    await vm('vm1').assign('01:00.0')
+    expect(machine.list()[0]!.owner).toBe('vm1')
+  })
+})
+
+describe('refusals', () => {
+  it.each<[string, Parameters<typeof benchHost>[0], string, RegExp, RegExp]>([
+    ['not there', {}, '02:00.0', /the host has no function 02:00.0/, /it has 01:00.0/],
+    ['no IOMMU', { iommu: false }, '01:00.0', /the host has no IOMMU/, /host.io/],
+    [
+      'no message interrupts',
+      { devices: [{ kind: 'e1000', at: '01:00.0' }] },
+      '01:00.0',
+      /neither MSI-X nor MSI/,
+      /as nvme does/,
+    ],
+  ])('%s', async (_, options, at, message, remedy) => {
+    const { vm, machine, memory } = await benchHost(options)
+    const free = memory.freeFrames
+    const one = vm('vm0')
+    const error = await one.assign(at).catch((thrown: unknown) => thrown as { message: string; remedy: string })
+    expect((error as { message: string }).message).toMatch(message)
+    expect((error as { remedy: string }).remedy).toMatch(remedy)
+    expect(machine.list().map(({ owner }) => owner)).toEqual([undefined])
+    expect(one.guestMemory.pinnedFrames).toBe(0)
+    one.guestMemory.dispose()
+    expect(memory.freeFrames).toBeGreaterThanOrEqual(free - 8)
+  })
+
+  it('a group is not split', async () => {
+    const { vm } = await benchHost({
+      devices: [
+        { kind: 'nvme', at: '01:00.0' },
+        { kind: 'nvme', at: '01:00.1' },
+      ],
+    })
+    await vm('vm0').assign('01:00.0')
+    await expect(vm('vm1').assign('01:00.1')).rejects.toThrow(/in one group with 01:00.0, which is assigned to VM vm0/)
+  })
+
+  it('memory that cannot be pinned', async () => {
+    const { vm, memory, machine } = await benchHost()
+    while (memory.freeFrames > 200) memory.allocateFrame()
+    await expect(vm('vm0').assign('01:00.0')).rejects.toThrow(/no host frame is free/)
+    expect(machine.list()[0]!.owner).toBeUndefined()
+  })
+})
+
+describe('what must not be possible', () => {
+  it('two owners', async () => {
+    const { vm } = await assigned()
+    await expect(vm('vm1').assign('01:00.0')).rejects.toThrow('host function 01:00.0 (nvme0) is assigned to VM vm0')
+  })
+
+  it.each([
+    ['beyond its RAM', 4 * MIB],
+    ['in the host’s tables', 0x2000],
+    ['at the end of 48 bits', 2 ** 48 - 4096],
+  ])("DMA outside the owner's memory: %s", async (_, address) => {
+    const { nvme, others, guestMemory, settle, vm } = await assigned()
+    const other = vm('vm1').guestMemory
+    other.fill(0, 4 * MIB - 0x6_0000 - 0x10_0000, 0x77)
+    const before = others(guestMemory)
+    // 0x2000 is RAM of this VM's: what a host-physical address leads to is its own memory.
+    nvme.issue(2, 3, address)
+    await settle()
+    expect(nvme.completion()).toBe(address < 4 * MIB ? 0 : 4)
+    expect(others(guestMemory)).toEqual(before)
+  })
+
+  it("DMA after the owner's reset, and after its end", async () => {
+    const { nvme, device, disk, others, guestMemory, settle, vm } = await assigned()
+    disk.hold = true
+    nvme.issue(2, 3, DATA)
+    device.reset!()
+    nvme.issue(2, 4, DATA + 0x1000)
+    disk.go()
+    await settle()
+    expect(guestMemory.readU32(DATA + 0x1000)).toBe(0)
+    nvme.start()
+    disk.hold = true
+    nvme.issue(2, 3, DATA)
+    let ended = false
+    const end = Promise.resolve(device.dispose!()).then(() => (ended = true))
+    await settle()
+    // Its frames are its own until the transfer is over.
+    expect([ended, guestMemory.pinnedFrames > 0]).toEqual([false, true])
+    disk.go()
+    await end
+    guestMemory.dispose()
+    const next = vm('vm1').guestMemory
+    next.fill(0, 0x9_0000, 0x11)
+    const before = others()
+    // Its registers are still reachable for who kept a handler: nothing of it can reach memory.
+    nvme.write(0x24, 0x7_0007)
+    nvme.write(0x28, 0x10000)
+    nvme.write(0x30, 0x11000)
+    nvme.write(0x14, (6 << 16) | (4 << 20) | 1)
+    nvme.write(0x1000, 1)
+    await settle()
+    expect(nvme.read(0x1c) & 2).toBe(2)
+    expect(others()).toEqual(before)
+  })
+
+  it('DMA to frames that were ballooned, shared, swapped or given to another VM: the frames stay', async () => {
+    const { guestMemory, memory, nvme, bytes, settle, disk } = await assigned()
+    const frame = guestMemory.peek(DATA)!
+    const range = { address: DATA as never, length: 4096 }
+    expect(guestMemory.release([range])).toBe(0)
+    expect(guestMemory.park(DATA, { fillNow: () => {} })).toBe('pinned')
+    expect(guestMemory.expose(DATA)).toBe('pinned')
+    expect(guestMemory.replace(DATA, memory.allocateFrame()!)).toBe('pinned')
+    expect(guestMemory.share(DATA, memory.allocateFrame()!)).toBe('pinned')
+    expect(guestMemory.peek(DATA)).toBe(frame)
+    nvme.issue(2, 3, DATA)
+    await settle()
+    expect(bytes(DATA)).toEqual(disk.bytes.subarray(3 * SECTOR, 4 * SECTOR))
+  })
+
+  it('a forged MSI: completions posted to 0xFEE00000', async () => {
+    const { nvme, bench, settle, machine } = await assigned()
+    let raised = 0
+    const interrupts = Array.from({ length: 8 }, () => machine.interrupts.allocate(() => raised++))
+    expect(interrupts).toHaveLength(8)
+    nvme.start(0xfee0_0000)
+    bench.functions[0]!.signals.length = 0
+    nvme.issue(2, 3, DATA)
+    await settle()
+    expect([nvme.read(0x1c) & 2, raised, bench.functions[0]!.signals]).toEqual([2, 0, []])
+  })
+
+  it('peer-to-peer DMA around the IOMMU', async () => {
+    const { vm, settle, machine } = await benchHost({
+      devices: [
+        { kind: 'nvme', at: '01:00.0' },
+        { kind: 'nvme', at: '02:00.0' },
+      ],
+    })
+    const one = await vm('vm0').assign('01:00.0')
+    const other = await vm('vm1').assign('02:00.0')
+    one.nvme.start()
+    const before = other.nvme.read(0x24)
+    for (const window of [0, HOST_MMIO.start]) {
+      for (let at = 0xc000_0000; at < 0xc001_0000; at += 0x2000) {
+        one.nvme.issue(2, 1, window + at)
+        await settle()
+        expect(one.nvme.completion()).toBe(4)
+        one.nvme.start()
+      }
+    }
+    expect([other.nvme.read(0x24), other.nvme.read(0x1c)]).toEqual([before, 0])
+    expect(machine.list().map(({ owner }) => owner)).toEqual(['vm0', 'vm1'])
+  })
+
+  it('state of the last owner seen by the next', async () => {
+    const { nvme, device, vm } = await assigned()
+    nvme.write(0x28, 0x1234_5000)
+    await device.dispose!()
+    const next = await vm('vm1').assign('01:00.0')
+    expect([0x14, 0x1c, 0x24, 0x28, 0x2c, 0x30].map((register) => next.nvme.read(register))).toEqual([0, 0, 0, 0, 0, 0])
+    expect(next.bench.functions[0]!.signals).toEqual([])
+  })
+
+  it('interrupts of a function that has not been made a bus master', async () => {
+    const { nvme, bench, settle } = await assigned()
+    bench.functions[0]!.description.onCommand!(0x0002)
+    bench.functions[0]!.signals.length = 0
+    nvme.issue(2, 3, DATA)
+    await settle()
+    expect([nvme.completion(), bench.functions[0]!.signals]).toEqual([0, []])
+  })
+})
