@@ -18,7 +18,7 @@ export interface HostFunctionInfo {
   readonly classCode: number
   /** Functions of one group may reach each other behind an IOMMU's back: they have one owner. */
   readonly group: number
-  /** The VM that it is assigned to. Undefined: nobody's. */
+  /** The VM that it is assigned to. Undefined: it has none. */
   readonly owner: string | undefined
 }
 

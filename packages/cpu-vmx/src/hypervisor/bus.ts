@@ -97,7 +97,7 @@ export class ProcessorBus implements ProcessorHost {
     this.onAccess()
   }
 
-  /** A leaf of the hypervisor's tables leads to the host's bus: no exit, and nobody in between. */
+  /** A leaf of the hypervisor's tables leads to the host's bus: there is no exit. */
   private readHostBus(address: number, size: number): number {
     const value = this.ports.hostBus?.readMmio(address, size as IoSize) ?? -1
     this.onAccess()

@@ -41,7 +41,7 @@ interface Owned {
   readonly requesterId: number
   readonly device: Device
   owner: string | undefined
-  /** It changes hands: until then it is nobody's to take. */
+  /** It changes hands: until then it cannot be taken. */
   changing: boolean
 }
 

@@ -1,0 +1,171 @@
+/**
+ * DMA remapping: a requester's addresses to physical ones, by root table, context entry and second-level tables, with their caches.
+ * ("DMA Remapping"; "Caching Translation Information") @hot
+ */
+
+import type { Counter, DmaMemory, Metrics } from '@nonroot/contracts'
+import { ContextType, Fault, LEVELS, MESSAGES, Present, Second } from './facts.ts'
+
+export interface Context {
+  readonly domain: number
+  readonly type: number
+  readonly levels: number
+  readonly root: number
+  /** Faults are not recorded. */
+  readonly quiet: boolean
+}
+
+/** Pages cached for a domain at most; then all are dropped. */
+const MOST_CACHED = 8192
+const FRAME = 4096
+const RIGHTS = Second.read | Second.write
+
+export type Report = (requester: number, address: number, write: boolean, reason: number) => void
+
+export class Translation {
+  /** From GCMD.TE. Off: addresses are physical ones. */
+  enabled = false
+  /** Latched by GCMD.SRTP. */
+  rootTable = 0
+  readonly #memory: DmaMemory
+  readonly #report: Report
+  readonly #contexts = new Map<number, Context>()
+  /** By domain and page: the frame's address and, in bits 1:0, rights. */
+  readonly #iotlb = new Map<number, Map<number, number>>()
+  readonly #misses: Counter
+  readonly #blocked: Counter
+
+  constructor(memory: DmaMemory, report: Report, metrics: Metrics) {
+    this.#memory = memory
+    this.#report = report
+    this.#misses = metrics.counter('iotlbMisses', 'walks of second-level tables')
+    this.#blocked = metrics.counter('blocked', 'DMA accesses blocked')
+  }
+
+  /** The physical address, or -1: the access is blocked. `quiet`: only a question, nothing is recorded. */
+  translate(requester: number, address: number, write: boolean, quiet = false): number {
+    if (address >= MESSAGES.start && address < MESSAGES.end)
+      return this.#block(requester, address, write, Fault.reservedRequest, quiet)
+    if (!this.enabled) return address
+    const context = this.#contexts.get(requester) ?? this.#findContext(requester, address, write, quiet)
+    if (context === undefined) return -1
+    if (context.type === ContextType.passThrough) return address
+    const page = Math.floor(address / FRAME)
+    const entry =
+      this.#iotlb.get(context.domain)?.get(page) ?? this.#walk(context, requester, address, page, write, quiet)
+    if (entry < 0) return -1
+    if (!(entry & (write ? Second.write : Second.read)))
+      return this.#block(
+        requester,
+        address,
+        write,
+        write ? Fault.writeDenied : Fault.readDenied,
+        quiet || context.quiet,
+      )
+    return entry - (entry % FRAME) + (address % FRAME)
+  }
+
+  /** The domain that a requester's translations are cached under; undefined: it has none. */
+  domainOf(requester: number): number | undefined {
+    return this.#contexts.get(requester)?.domain
+  }
+
+  #block(requester: number, address: number, write: boolean, reason: number, quiet: boolean): -1 {
+    if (quiet) return -1
+    this.#blocked.value++
+    this.#report(requester, address, write, reason)
+    return -1
+  }
+
+  #findContext(requester: number, address: number, write: boolean, quiet: boolean): Context | undefined {
+    const fail = (reason: number, silent = quiet): undefined =>
+      void this.#block(requester, address, write, reason, silent)
+    const bus = requester >> 8
+    const root = this.#memory.readU64(this.rootTable + bus * 16)
+    if (root === undefined) return fail(Fault.rootAccess)
+    if (!(Number(root & 0xfffn) & Present)) return fail(Fault.rootNotPresent)
+    const at = Number(root & ~0xfffn) + (requester & 0xff) * 16
+    const low = this.#memory.readU64(at)
+    const high = this.#memory.readU64(at + 8)
+    if (low === undefined || high === undefined) return fail(Fault.contextAccess)
+    const bits = Number(low & 0xfffn)
+    const silent = quiet || (bits & 2) !== 0
+    if (!(bits & Present)) return fail(Fault.contextNotPresent, silent)
+    const type = (bits >> 2) & 3
+    const levels = Number(high & 7n) + 2
+    if (type > ContextType.passThrough || !LEVELS.includes(levels as 3 | 4)) return fail(Fault.contextInvalid, silent)
+    const domain = Number((high >> 8n) & 0xffffn)
+    const context: Context = { domain, type, levels, root: Number(low & ~0xfffn), quiet: silent && !quiet }
+    this.#contexts.set(requester, context)
+    return context
+  }
+
+  /** Frame and rights, which are entered into the IOTLB; -1: blocked. Entries that allow nothing are not cached. */
+  #walk(context: Context, requester: number, address: number, page: number, write: boolean, quiet: boolean): number {
+    const { levels, domain } = context
+    const silent = quiet || context.quiet
+    this.#misses.value++
+    if (address >= 2 ** (12 + 9 * levels)) return this.#block(requester, address, write, Fault.addressTooWide, silent)
+    let rights: number = RIGHTS
+    let table = context.root
+    for (let level = levels; ; level--) {
+      const span = 2 ** (9 * (level - 1))
+      const at = table + (Math.floor(page / span) % 512) * 8
+      const low = this.#memory.readU32(at)
+      const high = this.#memory.readU32(at + 4)
+      if (low === undefined || high === undefined)
+        return this.#block(requester, address, write, Fault.tableAccess, silent)
+      rights &= low
+      if (rights === 0)
+        return this.#block(requester, address, write, write ? Fault.writeDenied : Fault.readDenied, silent)
+      const next = (low & -FRAME) + (low < 2 ** 31 ? 0 : 2 ** 32) + (high & 0xf_ffff) * 2 ** 32
+      if (level > 1 && !(level < 4 && low & Second.large)) {
+        table = next
+        continue
+      }
+      const inside = span * FRAME
+      const entry = next - (next % inside) + (page % span) * FRAME + rights
+      this.#cache(domain, page, entry)
+      return entry
+    }
+  }
+
+  #cache(domain: number, page: number, entry: number): void {
+    let pages = this.#iotlb.get(domain)
+    if (!pages) this.#iotlb.set(domain, (pages = new Map()))
+    if (pages.size >= MOST_CACHED) pages.clear()
+    pages.set(page, entry)
+  }
+
+  // Invalidation
+
+  /** Context entries: of one requester, of a domain, or all. */
+  forgetContexts(requester?: number, mask = 0, domain?: number): void {
+    if (requester === undefined && domain === undefined) this.#contexts.clear()
+    for (const [id, context] of this.#contexts) {
+      if (domain !== undefined && context.domain !== domain) continue
+      // The mask leaves bits of the function number out.
+      if (requester !== undefined && (id & ~mask) !== (requester & ~mask)) continue
+      this.#contexts.delete(id)
+    }
+  }
+
+  /** Translations: all, of a domain, or of 2^order pages of it. */
+  forgetPages(domain?: number, page?: number, order = 0): void {
+    if (domain === undefined) return this.#iotlb.clear()
+    if (page === undefined) return void this.#iotlb.delete(domain)
+    const pages = this.#iotlb.get(domain)
+    if (!pages) return
+    const first = page - (page % 2 ** order)
+    if (2 ** order > pages.size) {
+      for (const cached of pages.keys()) if (cached >= first && cached < first + 2 ** order) pages.delete(cached)
+    } else for (let index = 0; index < 2 ** order; index++) pages.delete(first + index)
+  }
+
+  reset(): void {
+    this.enabled = false
+    this.rootTable = 0
+    this.#contexts.clear()
+    this.#iotlb.clear()
+  }
+}
