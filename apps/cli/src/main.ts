@@ -117,6 +117,13 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
       const { memory } = await import('./commands/memory.ts')
       status = await memory(options, io)
     })
+  command(program, 'host')
+    .description('list the devices of running hosts, their groups, and the VMs that own them')
+    .addOption(jsonOption())
+    .action(async (options: { json?: boolean }) => {
+      const { host } = await import('./commands/host.ts')
+      status = await host(options, io)
+    })
   command(program, 'metrics')
     .description('print what a running VM has counted, in the text format of Prometheus')
     .argument('<name>', 'the VM, as nonroot ps lists it: NAME, or HOST/NAME')

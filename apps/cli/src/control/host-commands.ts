@@ -11,6 +11,7 @@ import type { MemoryUse } from '@nonroot/contracts'
 import type { HostMemoryUse } from '../run/protocol.ts'
 
 export const vmsCommand = '__dev.nonroot_vms'
+export const functionsCommand = '__dev.nonroot_host_functions'
 
 /** A VM in a list. */
 export interface VmSummary {
@@ -39,6 +40,10 @@ export function hostCommands(host: ControlledHost): QmpCommands {
     quit(given) {
       checked(given, {})
       setImmediate(() => vms.forEach((vm) => vm.stop({ by: 'user' })))
+    },
+    async [functionsCommand](given) {
+      checked(given, {})
+      return (await firstAnswer(vms, 'hostFunctions')) ?? []
     },
     [vmsCommand]: (given) => (checked(given, {}), hostSummary(host)),
     [memoryCommand]: (given) => (checked(given, {}), hostSummary(host)),
@@ -78,7 +83,7 @@ async function hostSummary({ file, vms }: ControlledHost): Promise<HostSummary> 
 }
 
 /** What is the host's any of its VMs' threads can say. */
-async function firstAnswer<R extends 'hostStats' | 'hostMemory'>(vms: readonly ControlledVm[], what: R) {
+async function firstAnswer<R extends 'hostStats' | 'hostMemory' | 'hostFunctions'>(vms: readonly ControlledVm[], what: R) {
   for (const vm of vms) {
     const answer = await vm.request(what)
     if (answer !== undefined) return answer

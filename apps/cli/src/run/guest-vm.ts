@@ -41,6 +41,7 @@ const answer: { [R in RequestName]: (of: Machine, what: Requests[R]['of']) => Re
     totalFrames: hostMemory.totalFrames,
     freeFrames: hostMemory.freeFrames,
   }),
+  hostFunctions: ({ hypervisor }) => hypervisor.functions(),
   disks: ({ stack }) => diskInfo(stack),
   pause: ({ vm }) => (vm.pause(), true),
   resume: ({ vm }) => (vm.resume(), true),

@@ -1,7 +1,7 @@
 /** What the main thread and the VM's thread say to each other. The main thread has the terminal, the other one the guest. */
 
 import type { MessagePort } from 'node:worker_threads'
-import type { BootImage, MemoryUse, MetricSample, VmEnd } from '@nonroot/contracts'
+import type { BootImage, HostFunctionInfo, MemoryUse, MetricSample, VmEnd } from '@nonroot/contracts'
 import type { LoadedConfig, LogLevel, VmEvent, VmInfo } from '@nonroot/hypervisor'
 import type { FoldedStack } from '../profile/profiler.ts'
 import type { Announced } from './guest-input.ts'
@@ -68,6 +68,7 @@ export interface Requests {
   hostStats: { of: undefined; gives: readonly MetricSample[] }
   memory: { of: undefined; gives: MemoryUse }
   hostMemory: { of: undefined; gives: HostMemoryUse }
+  hostFunctions: { of: undefined; gives: readonly HostFunctionInfo[] }
   disks: { of: undefined; gives: readonly DiskInfo[] }
   pause: { of: undefined; gives: true }
   resume: { of: undefined; gives: true }

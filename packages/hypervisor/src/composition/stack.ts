@@ -225,6 +225,8 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     'parts of the stack do not fit together',
   )
 
+  throwAll(threadsWithDevices(config, ofMachine), 'parts of the stack do not fit together')
+
   const strategies = ofMachine.filter((item) => item.entry.kind !== 'device')
   const layers = strategies
     .toSorted((left, right) => order.indexOf(left.loaded.plugin) - order.indexOf(right.loaded.plugin))
@@ -244,7 +246,9 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     boot: boot && { ...boot, image: imageOf(boot) },
     devices: ofMachine.filter((item) => item.entry.kind === 'device').map((item) => item.layer as DeviceLayer),
     host: {
-      io: ofHost.filter((item) => item.entry.kind === 'host').map((item) => item.layer as unknown as StrategyLayer<'host'>),
+      io: ofHost
+        .filter((item) => item.entry.kind === 'host')
+        .map((item) => item.layer as unknown as StrategyLayer<'host'>),
       devices: ofHost
         .filter((item) => item.entry.kind === 'device')
         .map((item, index) => ({ ...(item.layer as DeviceLayer), at: config.host.devices[index]!.at })),
@@ -407,6 +411,21 @@ function imageOf(layer: StrategyLayer<'boot'>): BootImage<string> {
       cause: error,
     })
   }
+}
+
+/** The host's devices are in one thread, and so are all VMs that may own them. */
+function threadsWithDevices(config: StackConfig, parts: readonly Resolved[]): NonrootError[] {
+  const threads = parts.find(({ layer }) => layer.definition.gives?.includes('threadPerVm'))
+  if (!threads || config.host.devices.length === 0) return []
+  const { label, thing, location } = toPart(threads)
+  return [
+    new NonrootError({
+      code: 'stack.incompatible',
+      message: `${thing}: ${label} gives each VM a thread of its own, and devices of the host can be reached from one thread only`,
+      ...{ thing, location, value: label },
+      remedy: 'choose another scheduler (credit, round-robin), or leave host.devices out',
+    }),
+  ]
 }
 
 function toPart({ entry, layer }: Resolved): Part {

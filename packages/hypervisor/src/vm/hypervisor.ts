@@ -9,6 +9,7 @@ import type {
   ConsoleBackend,
   GuestFrames,
   HostBackends,
+  HostFunctionInfo,
   HostMemory,
   Log,
   MetricSample,
@@ -82,6 +83,8 @@ export interface Hypervisor {
   /** Throws if the machine cannot be created or the image cannot be placed. */
   createVm(options?: VmOptions<StreamConsole>): Promise<Vm & { readonly console: StreamConsole }>
   createVm<Console extends ConsoleBackend>(options: VmOptions<Console>): Promise<Vm & { readonly console: Console }>
+  /** The host's own PCI functions, and who owns each. */
+  functions(): HostFunctionInfo[]
   /** Metrics of the host: its scheduler, its reclaim policies. */
   samples(): MetricSample[]
   dispose(): Promise<void>
@@ -124,6 +127,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
   return {
     stack,
     hostMemory,
+    functions: () => hostMachine?.list() ?? [],
     async createVm(vmOptions: VmOptions<ConsoleBackend> = {}) {
       const name = vmOptions.name ?? `vm${count++}`
       const vm = await assemble({
