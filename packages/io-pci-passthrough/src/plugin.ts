@@ -1,9 +1,9 @@
 /** What this package adds to a stack. */
 
-import { API_VERSION, defineDevice, defineHostModel, definePlugin, noOptions } from '@nonroot/contracts'
+import { API_VERSION, defineDevice, defineHostModel, defineIoModel, definePlugin, noOptions } from '@nonroot/contracts'
 import { z } from 'zod'
 import { AssignedFunction } from './device.ts'
-import { createIntelIommu } from './vtd/model.ts'
+import { createHostIommu, createIntelIommu } from './vtd/model.ts'
 
 export const assignedOptions = z.strictObject({
   /** The function's address on the host, as in `host: { devices: [{ kind: nvme, at: "01:00.0" }] }`. */
@@ -18,6 +18,13 @@ export default definePlugin({
       name: 'intel-iommu',
       summary: "the host's IOMMU, as in VT-d: DMA and interrupt remapping, posted interrupts",
       options: noOptions,
+      create: createHostIommu,
+    }),
+    defineIoModel({
+      name: 'intel-iommu',
+      summary: "an IOMMU in front of the guest's devices, as in VT-d: DMA remapping",
+      options: noOptions,
+      needs: ['acpi'],
       create: createIntelIommu,
     }),
   ],

@@ -1,4 +1,4 @@
-/** ACPI tables made from what the machine has: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
+/** ACPI tables made from what the machine has: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DMAR, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
 import type { PlatformDescription } from '@nonroot/contracts'
 import { byteSum, Structure } from '../structure.ts'
 import { dsdtTerms } from './dsdt.ts'
@@ -72,6 +72,19 @@ function mcfg({ address, startBus, endBus }: NonNullable<NonNullable<PlatformDes
 function hpetTable(address: number): Uint8Array {
   const EVENT_TIMER_BLOCK = 0x8086a201 // Intel, 64-bit counter, three comparators, legacy replacement, revision 1
   return finish(new Structure(56).u32(36, EVENT_TIMER_BLOCK).u64(44, address).u16(53, 0x80), 'HPET', 1)
+}
+
+/** The IOMMU in front of all PCI devices. (VT-d, "DMA Remapping Reporting Structure") */
+function dmar(address: number): Uint8Array {
+  const ADDRESS_BITS = 40
+  const INCLUDE_PCI_ALL = 1
+  const table = new Structure(HEADER + 12 + 16).u8(HEADER, ADDRESS_BITS - 1)
+  table
+    .u16(HEADER + 12, 0)
+    .u16(HEADER + 14, 16)
+    .u8(HEADER + 16, INCLUDE_PCI_ALL)
+    .u64(HEADER + 20, address)
+  return finish(table, 'DMAR', 1)
 }
 
 // Fixed feature flags and IA-PC boot architecture flags. (ACPI, "Fixed ACPI Description Table Fixed Feature Flags")
@@ -159,6 +172,7 @@ export function acpiTables(platform: PlatformDescription, vcpuCount: number, tab
   if (platform.localApic) listed.push(add(madt(platform, vcpuCount)))
   if (platform.pci?.ecam) listed.push(add(mcfg(platform.pci.ecam)))
   if (platform.hpet) listed.push(add(hpetTable(platform.hpet.address)))
+  if (platform.iommu) listed.push(add(dmar(platform.iommu.address)))
   const rsdt = new Structure(HEADER + listed.length * 4)
   const xsdt = new Structure(HEADER + listed.length * 8)
   listed.forEach((address, index) => {

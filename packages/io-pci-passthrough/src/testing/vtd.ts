@@ -3,7 +3,7 @@
 import type { IoModelContext, MessageInterrupts } from '@nonroot/contracts'
 import { createDeviceBench, createTestGuestMemory, createTestHostMemory } from '@nonroot/testkit'
 import { Global, Register } from '../vtd/facts.ts'
-import { createIntelIommu } from '../vtd/model.ts'
+import { createHostIommu } from '../vtd/model.ts'
 
 /** Where software puts things, in memory of 1 MiB. */
 export const Place = {
@@ -28,7 +28,7 @@ export function benchVtd() {
     send: (address, data, requester) => model.iommu!.interrupt!(requester, address, data, deliver),
   }
   const context = { ...bench.context, messageInterrupts } as unknown as IoModelContext
-  const model = createIntelIommu({}, context)
+  const model = createHostIommu({}, context)
   const base = bench.mmio[0]!.base
   const read = (register: number): number => bench.readMmio(base + register)
   const write = (register: number, value: number): void => bench.writeMmio(base + register, value >>> 0)

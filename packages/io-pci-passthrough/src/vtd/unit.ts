@@ -13,6 +13,7 @@ import {
   Register,
   REGISTERS_SIZE,
   VERSION,
+  WITHOUT_INTERRUPTS,
 } from './facts.ts'
 import { EventRegisters, FaultLog } from './faults.ts'
 import { InterruptRemapping } from './interrupts.ts'
@@ -41,7 +42,12 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
   readonly #written = new Uint32Array(REGISTERS_SIZE / 4)
   #latched = 0
 
-  constructor(context: IoModelContext) {
+  /** Off: neither offered nor done. */
+  readonly #remapsInterrupts: boolean
+
+  constructor(context: IoModelContext, remapsInterrupts = true) {
+    this.#remapsInterrupts = remapsInterrupts
+
     this.#context = context
     this.#memory = context.dma
     const { metrics } = context
@@ -94,9 +100,11 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
       case Register.capability:
         return CAPABILITY.low
       case Register.capability + 4:
-        return CAPABILITY.high
+        return this.#remapsInterrupts ? CAPABILITY.high : CAPABILITY.high & WITHOUT_INTERRUPTS.capabilityHigh
       case Register.extendedCapability:
-        return EXTENDED_CAPABILITY.low
+        return this.#remapsInterrupts
+          ? EXTENDED_CAPABILITY.low
+          : EXTENDED_CAPABILITY.low & WITHOUT_INTERRUPTS.extendedLow
       case Register.extendedCapability + 4:
         return EXTENDED_CAPABILITY.high
       case Register.status:
@@ -215,7 +223,7 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
       this.#latch(Global.remappingTable)
     }
     translation.enabled = on(Global.translation)
-    interrupts.enabled = on(Global.interruptRemapping)
+    interrupts.enabled = this.#remapsInterrupts && on(Global.interruptRemapping)
     interrupts.compatibility = on(Global.compatibilityFormat)
     if (queue.enabled && !on(Global.queue)) queue.head = 0
     queue.enabled = on(Global.queue)
