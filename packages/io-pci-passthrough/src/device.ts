@@ -44,7 +44,7 @@ export class AssignedFunction implements Device {
   #disposed = false
 
   static async create({ host: at }: AssignedOptions, context: DeviceContext): Promise<AssignedFunction> {
-    const assignment = context.capability(Assignment)
+    const assignment = assignmentOf(context, at)
     const owned = await assignment.take(at)
     try {
       return new AssignedFunction(assignment, driverOf(assignment, at), owned, context)
@@ -170,6 +170,21 @@ export class AssignedFunction implements Device {
     memory.freeFrame(this.#descriptor)
     this.#driver.close(frames)
     await this.#host.release()
+  }
+}
+
+function assignmentOf(context: DeviceContext, at: string): Assignment {
+  try {
+    return context.capability(Assignment)
+  } catch (error) {
+    throw new NonrootError({
+      code: 'device.create',
+      message: `${context.name}: the host has no devices, so that there is no host function ${at}`,
+      thing: context.name,
+      value: at,
+      remedy: `add host: { devices: [{ kind: nvme, at: "${at}", image: ./disk.img }] }`,
+      cause: error,
+    })
   }
 }
 

@@ -1,6 +1,8 @@
 /** Devices of the host, assigned to VMs: what works, and what must not be possible. */
 
 import { HOST_MMIO } from '@nonroot/contracts'
+import passthrough from '@nonroot/io-pci-passthrough'
+import { benchDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { benchHost, MIB } from '../testing/assigned-host.ts'
 
@@ -99,6 +101,14 @@ describe('refusals', () => {
     expect(one.guestMemory.pinnedFrames).toBe(0)
     one.guestMemory.dispose()
     expect(memory.freeFrames).toBeGreaterThanOrEqual(free - 8)
+  })
+
+  it('a host without devices', async () => {
+    const device = passthrough.devices!.find(({ kind }) => kind === 'pci-passthrough')!
+    await expect(benchDevice(device, { host: '01:00.0' })).rejects.toMatchObject({
+      message: expect.stringContaining('there is no host function 01:00.0') as string,
+      remedy: expect.stringContaining('host: { devices:') as string,
+    })
   })
 
   it('a group is not split', async () => {
