@@ -38,7 +38,7 @@ export async function diskGuest(words: readonly number[], say: (text: string) =>
     await writeFile(part, Buffer.concat([await readFile(image.initrd), overlay]))
     await rename(part, initrd)
   }
-  const script = `echo GUEST-INIT; /${PROGRAM} $(ls /dev/sda /dev/vda 2>/dev/null) ${words.join(' ')}`
+  const script = `echo GUEST-INIT; /${PROGRAM} $(ls /dev/sda /dev/vda /dev/nvme0n1 2>/dev/null) ${words.join(' ')}`
   // QEMU's timer is late for Linux's check of it on a busy machine, which ends in a panic.
   const { parameters } = guestParameters({ command: ['sh', '-c', script] })
   const cmdline = [...DEBIAN_PARAMETERS, 'no_timer_check', 'panic=-1', 'quiet', ...parameters].join(' ')

@@ -50,12 +50,14 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 
 /** A command for each machine. */
 const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
-const ours = (name: string, kind: string, ring: object): string => {
+const PASSTHROUGH = { kind: 'pci-passthrough', use: '@nonroot/io-pci-passthrough' }
+const ours = (name: string, kind: string, ring: object, assigned = false): string => {
   const stack = {
     apiVersion: 'nonroot/v1',
     extends: fileURLToPath(new URL('../stacks/kvm-like.yaml', import.meta.url)),
     stack: { io: [{ use: '@nonroot/io-emulated' }, { use: '@nonroot/io-virtio', ...ring }] },
-    devices: [{ kind, image }],
+    ...(assigned ? { host: { devices: [{ kind, image, at: '01:00.0' }] } } : {}),
+    devices: [assigned ? { ...PASSTHROUGH, host: '01:00.0' } : { kind, image }],
     boot: { linux: { kernel: guest.vmlinux, initrd: guest.initrd, cmdline: guest.cmdline } },
   }
   const file = join(folder, `${name}.json`)
@@ -72,6 +74,8 @@ const all: readonly { name: string; says: string; command: () => string }[] = [
   { name: 'qemu', says: 'QEMU TCG, virtio-blk', command: () => qemu.map(quote).join(' ') },
   { name: 'ide', says: 'emulated: IDE', command: () => ours('ide', 'ide', {}) },
   { name: 'ahci', says: 'emulated: AHCI', command: () => ours('ahci', 'ahci', {}) },
+  { name: 'nvme', says: 'emulated: NVMe', command: () => ours('nvme', 'nvme', {}) },
+  { name: 'assigned', says: 'assigned: NVMe', command: () => ours('assigned', 'nvme', {}, true) },
   {
     name: 'split-plain',
     says: 'virtio, split, no EVENT_IDX',
