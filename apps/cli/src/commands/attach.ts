@@ -1,6 +1,6 @@
 /** `nonroot attach NAME`: this terminal at the console of a running VM. */
 
-import { createConnection } from 'node:net'
+import { connect } from 'node:net'
 import { ExitCode } from '@nonroot/contracts'
 import { openTerminal } from '@nonroot/host-node'
 import { findVm } from '../control/find-vm.ts'
@@ -15,7 +15,7 @@ Ctrl-A A  send Ctrl-A to the guest
 export async function attach(name: string, io: CommandIo): Promise<number> {
   const { sockets, name: vm } = await findVm(name)
   const terminal = openTerminal()
-  const socket = createConnection(sockets.console(vm))
+  const socket = connect(sockets.console(vm))
   try {
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve)

@@ -1,6 +1,6 @@
 /** The client's side of a control socket: what `nonroot ps` and the commands like it are. */
 
-import { createConnection } from 'node:net'
+import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { JsonStream } from './json-stream.ts'
 import type { QmpEvent } from './qmp-session.ts'
@@ -38,7 +38,7 @@ export class QmpClient {
 
   /** Negotiated. Rejects where no process listens. */
   static async connect(path: string): Promise<QmpClient> {
-    const socket = createConnection(path)
+    const socket = connect(path)
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve)
       socket.once('error', reject)
