@@ -7,6 +7,9 @@ import { S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { BareMetal } from '../../testing/bare-metal.ts'
 import { fillData, fillExecute } from './tlb.ts'
 
+/** Its difference from the linear page shares bits with it. */
+const HOST = 0x12_0000
+
 type Access = 'read' | 'write' | 'execute'
 
 /** (cpu, linear) gives the HPA, or -1. */
@@ -28,6 +31,8 @@ describe.each<Access>(['read', 'write', 'execute'])('%s', (access) => {
     ['the same entry, another upper half', fill, 0x41_0000_1000n, 1, false],
     ['the same entry, another page', fill, 0x40_0080_1000n, 1, false],
     ['an empty entry', () => {}, 0x40_0000_1000n, 1, false],
+    ['a page that may be read', fillRead, 0x40_0000_1000n, 1, access === 'read'],
+    ['a page that may be executed', fillCode, 0x40_0000_1000n, 1, access === 'execute'],
   ])('%s', (_name, prepare, linear, bytes, known) => {
     const machine = new BareMetal()
     const { core, processor } = machine
@@ -37,7 +42,7 @@ describe.each<Access>(['read', 'write', 'execute'])('%s', (access) => {
     prepare(machine, bank)
     const module = new WebAssembly.Module(exportedModule([generated(access, bytes)], processor.handlers.moduleContext))
     const run = new WebAssembly.Instance(module, { e: { memory: core.memory.memory, table: processor.handlers.table } }).exports['0'] as (cpu: number, linear: bigint) => number
-    const host = known ? 0x12_3000 + Number(linear & 0xfffn) : -1
+    const host = known ? HOST + Number(linear & 0xfffn) : -1
     expect(run(core.base, linear)).toBe(host)
     const [low, high] = [Number(BigInt.asIntN(32, linear)), Number(linear >> 32n)]
     // TypeScript asks for the first byte, on a page that it has found to hold all.
@@ -45,8 +50,15 @@ describe.each<Access>(['read', 'write', 'execute'])('%s', (access) => {
   })
 })
 
-function fill({ core }: BareMetal, bank: number): void {
-  core.paging.writable = true
-  fillData(core, bank, 0x1000, 0x40, 0x12_3000)
-  fillExecute(core, bank, 0x1000, 0x40, 0x12_3000)
+function fill(machine: BareMetal, bank: number): void {
+  machine.core.paging.writable = true
+  fillData(machine.core, bank, 0x1000, 0x40, HOST)
+  fillCode(machine, bank)
+}
+function fillRead({ core }: BareMetal, bank: number): void {
+  core.paging.writable = false
+  fillData(core, bank, 0x1000, 0x40, HOST)
+}
+function fillCode({ core }: BareMetal, bank: number): void {
+  fillExecute(core, bank, 0x1000, 0x40, HOST)
 }
