@@ -1,4 +1,4 @@
-/** Content of disks out of this host's files: a folder as it is, or a tar archive. */
+/** Content of disks from this host's files: a folder or a tar archive. */
 
 import { createReadStream } from 'node:fs'
 import type { BigIntStats } from 'node:fs'

@@ -1,4 +1,4 @@
-/** Disk files that are being made: beside their name until they are whole. */
+/** Disk files in the making: under a temporary name until they are complete. */
 
 import { open, rename, rm, stat } from 'node:fs/promises'
 import { NonrootError } from '@nonroot/contracts'

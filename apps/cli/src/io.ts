@@ -1,4 +1,4 @@
-/** Where a command's words go: results to `out`, everything said to a person to `err`. */
+/** Output of a command: results to `out`, messages to `err`. */
 
 import { ExitCode, NonrootError } from '@nonroot/contracts'
 

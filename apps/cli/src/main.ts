@@ -1,4 +1,4 @@
-/** The `nonroot` command: its words and options. What a command does is imported when it is called. */
+/** The `nonroot` command: arguments and options. A command's code is imported when it is called. */
 
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'

@@ -1,4 +1,4 @@
-/** Sizes on the command line: as a configuration has them, and as QEMU, too: `512M`, `1G`. */
+/** Sizes on the command line, as in a configuration and as in QEMU: `512M`, `1G`. */
 
 import { NonrootError, parseSize } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** A stack as data and as a tree of text: the same for every role and device, whatever they are. */
+/** A stack as data and as a tree of text: the same for every role and device. */
 
 import { formatSize } from '@nonroot/contracts'
 import type { DeviceLayer, Stack, StrategyLayer } from '@nonroot/hypervisor'

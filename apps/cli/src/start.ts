@@ -1,4 +1,4 @@
-/** The command's first code: what the process begins with, and in which order. */
+/** The entry point of the command: what the process does first, and in which order. */
 
 import { markStart } from './run/start-times.ts'
 import { watchStreams } from './streams.ts'

@@ -1,4 +1,4 @@
-/** Standard output and standard error of the process: what happens where they cannot take what is written. */
+/** Standard output and standard error of the process: handling of write errors. */
 
 import { constants } from 'node:os'
 import { getSystemErrorMessage } from 'node:util'

@@ -11,7 +11,7 @@ function start(): Worker {
   return new Worker(file, { execArgv: workerOptions() })
 }
 
-/** For whoever takes it next. */
+/** For the next caller. */
 export function startThread(): void {
   spare ??= start()
 }

@@ -1,4 +1,4 @@
-/** A thread that runs VMs: makes their host and them, and runs them. The guests' code and all their devices are here. */
+/** The thread that runs VMs: creates their host, creates and runs them. Guest code and all devices run here. */
 
 import { parentPort } from 'node:worker_threads'
 import { createNodeBackends, openStreamConsole, tuneWasm } from '@nonroot/host-node'

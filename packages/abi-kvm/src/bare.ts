@@ -1,4 +1,4 @@
-/** The guest ABI `bare`: the guest finds no hypervisor, as on a machine of its own. */
+/** The guest ABI `bare`: the guest finds no hypervisor, as on real hardware. */
 
 import type { CpuidResult, X86GuestAbi } from '@nonroot/contracts'
 import { HYPERVISOR_PRESENT, Leaf } from './facts.ts'

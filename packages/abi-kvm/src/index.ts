@@ -1,4 +1,4 @@
-/** What a guest finds of its hypervisor: KVM's paravirtual interface, or nothing. */
+/** Guest ABIs: KVM's paravirtual interface, or none. */
 export { default } from './plugin.ts'
 export * from './bare.ts'
 export * from './facts.ts'

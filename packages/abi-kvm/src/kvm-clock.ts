@@ -1,4 +1,4 @@
-/** kvm-clock: guest time as a line over the TSC, in memory the guest names. (Linux, Documentation/virt/kvm/x86/msr.rst; pvclock-abi.h) */
+/** kvm-clock: guest time as a linear function of the TSC, in memory that the guest selects. (Linux, Documentation/virt/kvm/x86/msr.rst; pvclock-abi.h) */
 
 import type { Clock, DmaMemory } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** The guest ABI `kvm`: what a Linux guest finds on KVM. Independent of CPU modes and devices. */
+/** The guest ABI `kvm`: KVM's paravirtual interface as Linux uses it. Independent of CPU modes and devices. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type {

@@ -1,4 +1,4 @@
-/** What a configuration may say about the KVM interface. */
+/** Options of the KVM interface in a configuration. */
 
 import { z } from 'zod'
 

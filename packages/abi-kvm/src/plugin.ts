@@ -1,4 +1,4 @@
-/** What this package adds to a stack. */
+/** The plugin definition: what this package adds to a stack. */
 
 import { API_VERSION, defineGuestAbi, definePlugin, noOptions } from '@nonroot/contracts'
 import { createBareAbi } from './bare.ts'

@@ -1,4 +1,4 @@
-/** Steal time: how long a vCPU was ready to run and did not. Written where the guest asked for it. (Linux, `struct kvm_steal_time`) */
+/** Steal time: how long a vCPU was ready but did not run. Written to memory that the guest selects. (Linux, `struct kvm_steal_time`) */
 
 import type { DmaMemory } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** One hypercall under way: its arguments, guest memory as it may reach it, and how it is continued. */
+/** One hypercall in progress: its arguments, the guest memory that it may access, and its continuation. */
 
 import type { PvVcpu, TableCalls, TableStatus, EventError } from '@nonroot/contracts'
 import { invariant } from '@nonroot/contracts'

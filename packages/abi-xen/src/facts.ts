@@ -1,4 +1,4 @@
-/** Numbers of Xen's public interface. (Xen, "public/xen.h", "public/errno.h", "public/arch-x86/cpuid.h") */
+/** Constants of Xen's public interface. (Xen, "public/xen.h", "public/errno.h", "public/arch-x86/cpuid.h") */
 
 /** As hypercalls give them, negative. */
 export const ERRNO = {
@@ -65,5 +65,5 @@ export const CPUID = {
   /** Leaf 4, for guests with interrupts of their own: vCPU's number in EBX, domain's in ECX, a vector for events can be chosen. */
   hvm: { vcpu: 1 << 3, domain: 1 << 4, upcallVector: 1 << 6 },
 } as const
-/** Bits of a machine address, as leaf 5 tells: grants of version 1 reach it all. */
+/** Bits of a machine address, as leaf 5 reports: grants of version 1 cover all of it. */
 export const MACHINE_ADDRESS_BITS = 40

@@ -1,4 +1,4 @@
-/** A domain's frames, by the numbers that its calls name them by: machine frames of a paravirtual guest, else its own. */
+/** A domain's frames, by the frame numbers in its hypercalls: machine frames for a paravirtual guest, guest-physical frames otherwise. */
 
 import type { TableCalls } from '@nonroot/contracts'
 

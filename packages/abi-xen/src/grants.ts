@@ -1,4 +1,4 @@
-/** Grant table of one domain, version 1: frames that the guest writes its permissions into. (Xen, "public/grant_table.h") */
+/** Grant table of one domain, version 1: frames in which the guest grants access to its pages. (Xen, "public/grant_table.h") */
 
 import type { HostMemory, Hpa } from '@nonroot/contracts'
 import type { DomainFrames } from './frames.ts'

@@ -1,4 +1,4 @@
-/** What a guest finds of its hypervisor: Xen's hypercalls, shared information and clocks. */
+/** Guest ABIs of Xen: hypercalls, shared information and clocks. */
 export { default } from './plugin.ts'
 export { XenAbi } from './xen.ts'
 export { XenHvmAbi } from './hvm/abi.ts'

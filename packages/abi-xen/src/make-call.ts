@@ -1,4 +1,4 @@
-/** Makes the hypercall that a vCPU's registers ask for, and gives them its result. */
+/** Executes the hypercall that a vCPU's registers select, and stores its result in them. */
 
 import type { GuestAbiVcpu } from '@nonroot/contracts'
 import { AGAIN, NO_RESULT, type Call } from './call.ts'

@@ -1,4 +1,4 @@
-/** What this package adds to a stack. */
+/** The plugin definition: what this package adds to a stack. */
 
 import { API_VERSION, defineGuestAbi, definePlugin } from '@nonroot/contracts'
 import { z } from 'zod'

@@ -1,4 +1,4 @@
-/** Counts hypercalls: by number, by sub-operation, those that gave an error and those that were continued. */
+/** Counts hypercalls: by number, by sub-operation, failed calls and continued ones. */
 
 import type { Counter, Metrics } from '@nonroot/contracts'
 import { LISTS_OPERATIONS, OPERATION_NAMES } from './operations.ts'

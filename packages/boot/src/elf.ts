@@ -1,4 +1,4 @@
-/** ELF executables, 32 and 64 bit, x86: what is loaded where, the entry, and notes. Independent of the boot protocol. (System V ABI, "Object Files") */
+/** ELF executables, 32 and 64 bit, x86: segments, entry and notes. Independent of the boot protocol. (System V ABI, "Object Files") */
 import type { BootContent } from '@nonroot/contracts'
 import { hex } from './errors.ts'
 import type { ImageReader } from './image-reader.ts'

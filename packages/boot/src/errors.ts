@@ -1,4 +1,4 @@
-/** A guest that cannot be placed, and why: the image is bad, or the memory too small. */
+/** Errors of placing a guest: the image is invalid, or memory is too small. */
 import { NonrootError } from '@nonroot/contracts'
 
 /** `file` is the role of the bytes in the configuration (kernel, initrd, firmware, module 0): the kernel knows its path. */

@@ -1,4 +1,4 @@
-/** Flat firmware at the reset vector: the image ends at 4 GiB and its last 128 KiB are seen below 1 MiB too. Registers stay those of power-up. (SDM Vol. 3A, "First Instruction Executed") */
+/** Flat firmware at the reset vector: the image ends at 4 GiB, and its last 128 KiB are also visible below 1 MiB. Registers keep their power-up values. (SDM Vol. 3A, "First Instruction Executed") */
 import { bytesOf } from '@nonroot/contracts'
 import type { BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'
 import { offerAcpiFiles } from './acpi/firmware-files.ts'
@@ -10,7 +10,7 @@ const LARGEST = 0x1000000 // 16 MiB: what chipsets decode below 4 GiB
 const SHADOWED = 0x20000 // E0000..FFFFF
 const RESET_VECTOR = 0x10 // bytes before the end
 
-/** Where ROM must be for an image of this length: for whoever lays out memory. */
+/** Where ROM must be for an image of this length, for the code that lays out memory. */
 export const firmwareRom = (length: number): { start: number; length: number } => ({
   start: FOUR_GIBIBYTES - length,
   length,

@@ -1,5 +1,5 @@
 /**
- * Linux on x86: a bzImage by its 64-bit or 32-bit entry, or the ELF inside it, which spares the guest the unpacking.
+ * Linux on x86: a bzImage by its 64-bit or 32-bit entry, or the ELF inside it, which need not decompress itself.
  * (Linux, "The Linux/x86 Boot Protocol")
  */
 import type { BootContent, BootImage, BootMachine, BootProtocol, BootState, VcpuState } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** What memory there is, as every boot protocol tells it in its own layout. Types are those of ACPI's address range table. (ACPI, "System Address Map Interfaces") */
+/** The memory map that boot protocols encode, each in its own layout. Types are those of ACPI's address range table. (ACPI, "System Address Map Interfaces") */
 import type { BootMachine } from '@nonroot/contracts'
 import { BASE_MEMORY_END, EBDA_LENGTH, usableRam } from './placement.ts'
 

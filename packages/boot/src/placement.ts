@@ -1,4 +1,4 @@
-/** Puts things into guest memory, one beside the other, and remembers where. Independent of the boot protocol. */
+/** Allocates places in guest memory and writes to them. Independent of the boot protocol. */
 import { invariant } from '@nonroot/contracts'
 import type { BootContent, BootMachine, BootState, GuestMemory, PlatformDescription } from '@nonroot/contracts'
 import type { ElfImage } from './elf.ts'

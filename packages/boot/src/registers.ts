@@ -1,4 +1,4 @@
-/** First registers of the entry states that boot protocols ask for: flat protected mode, and long mode on an identity map. */
+/** Initial registers of the entry states that boot protocols define: flat protected mode, and long mode on an identity map. */
 import { CR0_64, CR4_64, EFER_64, FLAGS_FIXED, PAGE_ENTRY } from '@nonroot/contracts'
 import type { SegmentState, VcpuStatePatch } from '@nonroot/contracts'
 import type { Placement } from './placement.ts'

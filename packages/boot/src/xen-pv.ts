@@ -1,5 +1,5 @@
 /**
- * Xen's paravirtual start of day: a kernel in an address space that is built for it, entered in 64-bit mode with a page of start information.
+ * Xen's paravirtual start of day: builds an address space for the kernel and enters it in 64-bit mode with a page of start information.
  * (Xen, "public/xen.h", "Start-of-day memory layout", struct start_info; "public/elfnote.h")
  */
 import { invariant } from '@nonroot/contracts'

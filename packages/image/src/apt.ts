@@ -1,4 +1,4 @@
-/** Asks the system's package client: which packages there are, what they need, and their files. Downloads, installs nothing, needs no privilege. */
+/** Queries the system's package client for packages, dependencies and files. Downloads them; installs nothing and needs no privilege. */
 import { sha256 } from './bytes.ts'
 import type { Bytes } from './bytes.ts'
 import { parseControl } from './deb.ts'

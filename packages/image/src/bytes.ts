@@ -1,4 +1,4 @@
-/** Byte helpers that every archive format needs: text, joining, bounded little-endian reads. No format lives here. */
+/** Byte helpers that every archive format needs: text, joining, bounded little-endian reads. Independent of formats. */
 
 export type Bytes = Uint8Array<ArrayBufferLike>
 

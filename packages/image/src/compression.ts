@@ -1,4 +1,4 @@
-/** Which compression some bytes have, and how to undo it. gzip and xz are at hand; zstd is the host's (it has it natively). */
+/** Detects and undoes compression. gzip and xz are built in; zstd is the host's, which has it natively. */
 import { NonrootError } from '@nonroot/contracts'
 import xz from 'xz-decompress' // CommonJS: no named exports
 import { type Bytes, concatBytes, startsWith } from './bytes.ts'

@@ -1,4 +1,4 @@
-/** `nonroot image debian`: Debian's own kernel and an initramfs out of Debian's packages, made once and kept in a cache. */
+/** `nonroot image debian`: Debian's own kernel and an initramfs made of Debian's packages, kept in a cache. */
 import { Apt, type DebianPackage } from './apt.ts'
 import { type Bytes, decodeText, encodeText, sha256 } from './bytes.ts'
 import { writeCpio } from './cpio.ts'
@@ -29,7 +29,7 @@ export interface DebianImageOptions {
 }
 
 export interface GuestImage {
-  /** Paths: bzImage, the ELF inside it (for PVH, and to spare the guest the unpacking), uncompressed initramfs, kernel configuration. */
+  /** Paths: bzImage, the ELF inside it (for PVH, which the guest need not unpack), uncompressed initramfs, kernel configuration. */
   readonly kernel: string
   readonly vmlinux: string
   readonly initrd: string

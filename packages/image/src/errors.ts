@@ -1,4 +1,4 @@
-/** What goes wrong in making a guest image, with the remedy. Every error is a NonrootError. */
+/** Errors of making a guest image, with their remedies. Each is a NonrootError. */
 import { NonrootError } from '@nonroot/contracts'
 
 /** A file is not what it should be: names file, field, value and what would help. */

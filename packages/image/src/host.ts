@@ -1,4 +1,4 @@
-/** What the image pipeline asks of the machine it runs on: files, programs, and the decompressors the host has. Implemented by the host's package. */
+/** What the image pipeline needs from the host: files, programs and decompressors. Implemented by the host's package. */
 import type { BlockBackend } from '@nonroot/contracts'
 import type { Bytes } from './bytes.ts'
 import type { Decompressors } from './compression.ts'
@@ -50,7 +50,7 @@ export interface NewDisk {
 export interface DiskHost extends ImageHost {
   /** A file's bytes as they are. */
   openStream(path: string): AsyncIterable<Bytes>
-  /** A folder, or a tar archive by whatever compression. */
+  /** A folder, or a tar archive with any compression. */
   openSource(path: string): Promise<DiskSource>
   /** raw, or qcow2 where the name ends in it. Refused where there is such a file. */
   createDisk(path: string, size: number): Promise<NewDisk>

@@ -1,4 +1,4 @@
-/** Guest images out of distribution packages. */
+/** Guest images made of distribution packages. */
 export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents } from './agent/client.ts'
 export type { AgentCommand } from './agent/protocol.ts'
 export { readAr, type ArMember } from './ar.ts'

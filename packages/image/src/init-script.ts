@@ -1,4 +1,4 @@
-/** The guest's first program: a busybox shell script, and the kernel parameters that steer it. README.md is its specification. */
+/** The guest's first program: a busybox shell script, and the kernel parameters that control it. README.md is its specification. */
 import { byCodeUnits, encodeText } from './bytes.ts'
 import { writeCpio } from './cpio.ts'
 
@@ -227,7 +227,7 @@ export interface GuestParameters {
   readonly term?: string
 }
 
-/** One word for sh, whatever it holds. */
+/** Quotes any text as one word for sh. */
 const shellQuote = (word: string): string =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
 

@@ -1,4 +1,4 @@
-/** A Debian guest's root as an initramfs tree: busybox, the init script, chosen kernel modules, and whatever packages bring. */
+/** A Debian guest's root as an initramfs tree: busybox, the init script, selected kernel modules, and the files of packages. */
 import type { Bytes } from './bytes.ts'
 import { AGENT_PROGRAM_BASE64 } from './agent/program.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'

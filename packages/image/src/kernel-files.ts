@@ -1,4 +1,4 @@
-/** A kernel and the modules that a virtual machine has a use for, out of the files of a package or of a whole system. */
+/** Selects a kernel, and the modules that a virtual machine needs, from the files of a package or a whole system. */
 import { type Bytes, decodeText } from './bytes.ts'
 import { compressionOf, decompress, type Decompressors } from './compression.ts'
 import { ImageError, invalidImage } from './errors.ts'

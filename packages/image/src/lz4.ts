@@ -1,4 +1,4 @@
-/** LZ4 in the legacy frame that Linux wraps its own image in. No other frame format, no compression. (lz4 frame format, "Legacy frame") */
+/** LZ4 in the legacy frame that Linux wraps its own image in. Decompression of that frame format only. (lz4 frame format, "Legacy frame") */
 import { type Bytes, dataView } from './bytes.ts'
 import { invalidImage } from './errors.ts'
 

@@ -1,4 +1,4 @@
-/** What a Linux kernel module (.ko) says of itself in its .modinfo section: name, depends, softdep, alias. Reads ELF64 only as far as that takes. */
+/** The .modinfo section of a Linux kernel module (.ko): name, depends, softdep, alias. Reads only the parts of ELF64 that this needs. */
 import { type Bytes, dataView, decodeCString, decodeText, startsWith } from './bytes.ts'
 import { invalidImage } from './errors.ts'
 

@@ -1,4 +1,4 @@
-/** Which modules a wish takes along, in which order, and the files that modprobe reads. Knows names, not where files come from. */
+/** Dependencies of modules, in loading order, and the files that modprobe reads. Works on names; independent of where the files are. */
 import { byCodeUnits } from './bytes.ts'
 import { type ModuleInfo, moduleName } from './module-info.ts'
 

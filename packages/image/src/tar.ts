@@ -23,7 +23,7 @@ export interface TarEntry {
   readonly attributes: ReadonlyMap<string, Bytes>
 }
 
-/** With what is in it, as it comes: good until the next entry is asked for. */
+/** With its content as a stream, valid until the next entry is requested. */
 export interface TarStreamEntry extends TarEntry {
   readonly content: AsyncIterable<Bytes>
 }

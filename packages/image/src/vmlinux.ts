@@ -1,4 +1,4 @@
-/** The ELF kernel inside a bzImage, for boot protocols that start it directly (PVH, 64-bit ELF) and to spare the guest the unpacking. */
+/** The ELF kernel inside a bzImage, for boot protocols that start it directly (PVH, 64-bit ELF); the guest then need not decompress itself. */
 import { type Bytes, dataView, startsWith } from './bytes.ts'
 import { type Decompressors, decompress, compressionOf } from './compression.ts'
 import { invalidImage } from './errors.ts'

@@ -109,7 +109,7 @@ export function withoutBranchFilter(stream: Bytes, file: string): Unfiltered {
   }
 }
 
-/** By which of the last three bytes were branch opcodes: whether this one may be a branch too, and which byte tells. */
+/** Indexed by which of the last three bytes were branch opcodes: whether this byte may be one too, and which byte decides. */
 const ALLOWED = [true, true, true, false, true, false, false, false]
 const BIT_NUMBER = [0, 1, 2, 2, 3, 3, 3, 3]
 const isMostSignificant = (byte: number): boolean => byte === 0 || byte === 0xff

@@ -1,4 +1,4 @@
-/** Real-time clock with CMOS memory. Its time is the clock's, moved by what the guest set. (MC146818A data sheet) */
+/** Real-time clock with CMOS memory. Its time is the clock's plus an offset that the guest sets. (MC146818A data sheet) */
 
 import type { Clock, Device, DeviceContext, InterruptLine, MemoryMap, Snapshot } from '@nonroot/contracts'
 import { Alarm, NEVER, SHORTEST_PERIOD_NS } from './alarm.ts'

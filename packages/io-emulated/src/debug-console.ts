@@ -1,4 +1,4 @@
-/** Debug consoles of firmware: ports 0xE9 (Bochs) and 0x402 (SeaBIOS). What is written goes to the log or to the console. */
+/** Debug consoles of firmware: ports 0xE9 (Bochs) and 0x402 (SeaBIOS). Bytes written there go to the log or to the console. */
 
 import type { DeviceContext, IoHandler, Log } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** Registers of the 8237 pair, the page registers and the POST port. There is no ISA device that would use DMA. (8237A data sheet) */
+/** Registers of the 8237 pair, the page registers and the POST port. No ISA device uses DMA. (8237A data sheet) */
 
 import type { Device, DeviceContext, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'

@@ -1,4 +1,4 @@
-/** fw_cfg: what firmware asks the machine, by key and by file. The only content of its own is the directory. (QEMU, "fw_cfg Device Specification") */
+/** fw_cfg: data for firmware, by key and by file. The directory is the only content of its own. (QEMU, "fw_cfg Device Specification") */
 
 import type {
   Device,
@@ -65,7 +65,7 @@ export class FwCfg implements Device, IoHandler, FirmwareConfiguration {
 
   addFile(name: string, content: FirmwareItem): void {
     this.#files.set(name.slice(0, LONGEST_NAME), content)
-    // Keys by order of name: the same files have the same keys, whoever added them first.
+    // Keys by order of name: the same files have the same keys, in whatever order they were added.
     const names = [...this.#files.keys()].sort()
     const directory = new Uint8Array(4 + names.length * 64)
     const view = new DataView(directory.buffer)

@@ -1,4 +1,4 @@
-/** A line that something else may take the place of: closed, its device is not heard. Knows neither. */
+/** An interrupt line with a gate: while the gate is closed, the device's level has no effect. Independent of devices. */
 
 import type { InterruptLine } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** A PS/2 keyboard: commands, and keys that somebody presses for it. Independent of controllers. (IBM PS/2 technical reference, "Keyboard") */
+/** A PS/2 keyboard: commands, and key presses that the program injects. Independent of controllers. (IBM PS/2 technical reference, "Keyboard") */
 
 import type { Saveable, Snapshot } from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from './state.ts'

@@ -1,4 +1,4 @@
-/** What a configuration may say about the PC. */
+/** Options of the PC and its devices in a configuration. */
 
 import { z } from 'zod'
 

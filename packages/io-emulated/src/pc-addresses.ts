@@ -1,4 +1,4 @@
-/** Where things are in this PC: the one list of fixed addresses and lines. */
+/** The PC's fixed addresses and interrupt lines. */
 
 import { gpa } from '@nonroot/contracts'
 import type { PlatformDescription } from '@nonroot/contracts'

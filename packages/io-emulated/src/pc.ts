@@ -1,4 +1,4 @@
-/** The PC as an I/O model: its parts, wired. Knows what there is and where; each part knows itself. */
+/** The PC as an I/O model: creates the parts and connects them. What a part does is in its own file. */
 
 import { FirmwareConfiguration, gpa, NumericErrors, VcpuVectors } from '@nonroot/contracts'
 import type {

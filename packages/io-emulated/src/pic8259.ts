@@ -1,4 +1,4 @@
-/** Pair of 8259A interrupt controllers with ELCR. Independent of the processor: it has an output and answers an acknowledge. (8259A data sheet) @hot */
+/** Pair of 8259A interrupt controllers with ELCR. Independent of the processor: it has an output line and a function that acknowledges an interrupt. (8259A data sheet) @hot */
 
 import type { DeviceContext, Saveable, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'

@@ -1,4 +1,4 @@
-/** 8254 programmable interval timer: three counters derived from the clock when somebody looks. Independent of the speaker. (82C54 data sheet) @hot */
+/** 8254 programmable interval timer: three counters computed from the clock when they are read. Independent of the speaker. (82C54 data sheet) @hot */
 
 import type { Clock, Device, DeviceContext, InterruptLine, Snapshot } from '@nonroot/contracts'
 import { Alarm, NEVER } from './alarm.ts'

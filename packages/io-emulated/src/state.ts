@@ -6,12 +6,12 @@ import type { Snapshot, SnapshotValue } from '@nonroot/contracts'
 type Words = Uint8Array | Uint16Array | Uint32Array | Float64Array
 type StateValue = number | boolean | bigint | string | Words
 
-/** What a device must not forget. Arrays are changed in place, so that whoever holds one keeps it. */
+/** A device's state. Arrays are changed in place, so that references to them stay valid. */
 export type State = { [key: string]: StateValue }
 
 const isWords = (value: unknown): value is Words => ArrayBuffer.isView(value) && !(value instanceof DataView)
 
-/** Give `state` the values of `from`. */
+/** Assigns the values of `from` to `state`. */
 export function assignState<S extends State>(state: S, from: Readonly<S>): void {
   for (const key of Object.keys(state) as (keyof S)[]) {
     const value = from[key]

@@ -1,4 +1,4 @@
-/** System control ports A (0x92) and B (0x61). Knows neither timer nor processor. */
+/** System control ports A (0x92) and B (0x61). Independent of timer and processor. */
 
 import type { Clock, Device, DeviceContext, IoHandler, PowerControl, Snapshot } from '@nonroot/contracts'
 import type { Pit8254 } from './pit8254.ts'

@@ -56,7 +56,7 @@ const powerOn = () => ({
 
 const TYPE = 'uart16550'
 
-/** Sends at once, whatever the divisor says: the holding register is empty again when the write returns. */
+/** Sends at once, independent of the divisor: the holding register is empty when the write returns. */
 export class Uart16550 implements Device, ByteRegisters {
   readonly #state = powerOn()
   readonly #input = new InputQueue()

@@ -1,4 +1,4 @@
-/** VGA in text mode: memory at 0xB8000, registers as far as text needs them, a picture as lines. Draws nothing. (IBM VGA technical reference) */
+/** VGA in text mode: memory at 0xB8000, the registers that text mode needs, the screen as lines of text. Draws nothing. (IBM VGA technical reference) */
 
 import type { Clock, Device, DeviceContext, IoHandler, IoSize, Snapshot } from '@nonroot/contracts'
 import { BytePorts } from './byte-ports.ts'

@@ -1,4 +1,4 @@
-/** What a configuration may say about virtio. */
+/** Options of virtio devices in a configuration. */
 
 import { z } from 'zod'
 

@@ -1,4 +1,4 @@
-/** What this package adds to a stack. */
+/** The plugin definition: what this package adds to a stack. */
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin, VirtioTransport } from '@nonroot/contracts'
 import { VirtioBalloon } from './device/balloon.ts'

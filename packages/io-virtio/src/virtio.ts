@@ -1,4 +1,4 @@
-/** The I/O model: gives each virtio device a transport. Independent of the device type. */
+/** The I/O model: connects each virtio device to a transport. Independent of the device type. */
 
 import { gpa, NonrootError, VirtioTransport } from '@nonroot/contracts'
 import type { DeviceContext, IoModel, PlatformDescription } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** Networks by what a configuration says of them. */
+/** Opens the network that a configuration names. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { HostNetwork, NetworkBackend, NetworkRequest, StreamAddress } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** `nonroot image disk`: a disk file out of a folder or an archive. */
+/** `nonroot image disk`: makes a disk file of a folder or an archive. */
 
 import { ExitCode, formatSize, NonrootError } from '@nonroot/contracts'
 import { makeDisk } from '@nonroot/image'

@@ -1,4 +1,4 @@
-/** `nonroot image`: guest images out of distribution packages, kept in a cache. */
+/** `nonroot image`: makes guest images of distribution packages, and keeps them in a cache. */
 
 import { ExitCode, NonrootError } from '@nonroot/contracts'
 import { debianImage, debianRootfs, FLAVOURS } from '@nonroot/image'

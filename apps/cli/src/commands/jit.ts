@@ -1,4 +1,4 @@
-/** `nonroot jit dump`: what the processor makes of guest code: its disassembly, IR and WebAssembly. */
+/** `nonroot jit dump`: prints the disassembly, IR and WebAssembly of guest code. */
 
 import { readFile } from 'node:fs/promises'
 import { bytesOf, ExitCode, NonrootError } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** A stack file as the commands want it. */
+/** Loads a stack file for the commands. */
 
 import { loadFleet, loadStack } from '@nonroot/hypervisor'
 import type { Fleet, LoadStackOptions, Stack } from '@nonroot/hypervisor'

@@ -1,4 +1,4 @@
-/** `nonroot metrics NAME`: what a running VM has counted, in the text format of Prometheus. */
+/** `nonroot metrics NAME`: prints the metrics of a running VM, in the text format of Prometheus. */
 
 import { ExitCode } from '@nonroot/contracts'
 import { withVm } from '../control/find-vm.ts'

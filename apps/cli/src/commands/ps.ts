@@ -1,4 +1,4 @@
-/** `nonroot ps`: the VMs of this user that run, by their hosts. */
+/** `nonroot ps`: lists this user's running VMs by host. */
 
 import { FRAME_SIZE, ExitCode, formatSize } from '@nonroot/contracts'
 import { hosts } from '../control/find-vm.ts'

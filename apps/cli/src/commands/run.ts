@@ -1,4 +1,4 @@
-/** `nonroot run`: of one VM, the terminal on one side, the VM's thread on the other, and what goes between them. */
+/** `nonroot run`: connects the terminal with the VM's thread. */
 
 import { constants } from 'node:os'
 import { formatSize, NonrootError, parseSize } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** Arguments of commands: what is not of its type, or not known, is refused with the words that QEMU uses. */
+/** Arguments of commands: checks types and names, and refuses others with QEMU's error messages. */
 
 import { QmpError } from './qmp-session.ts'
 import type { QmpArguments } from './qmp-session.ts'

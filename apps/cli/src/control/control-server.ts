@@ -70,7 +70,7 @@ async function serveVm(
   })
 }
 
-/** Gives what tells all clients of an event. */
+/** Returns a function that sends an event to all clients. */
 async function serveQmp(listen: Listen, path: string, commands: QmpCommands): Promise<(event: QmpEvent) => void> {
   const sessions = new Set<QmpSession>()
   await listen(path, (client) => {

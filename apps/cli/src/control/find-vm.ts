@@ -1,4 +1,4 @@
-/** Finds running hosts and their VMs by what a person calls them: `web`, or `1234/web` where several hosts have one. */
+/** Finds running hosts and their VMs by name: `web`, or `1234/web` where several hosts have one. */
 
 import { NonrootError } from '@nonroot/contracts'
 import { vmsCommand } from './host-commands.ts'

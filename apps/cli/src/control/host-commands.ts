@@ -1,4 +1,4 @@
-/** What the control socket of a `nonroot run` understands: its VMs, and what they share. */
+/** Commands of the control socket of a `nonroot run`: its VMs, and what they share. */
 
 import { checked } from './arguments.ts'
 import type { ControlledHost, ControlledVm } from './controlled-vm.ts'

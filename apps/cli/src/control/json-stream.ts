@@ -1,4 +1,4 @@
-/** Cuts a stream of bytes into JSON objects: with lines between them or none, as clients of QMP send them. */
+/** Cuts a stream of bytes into JSON objects: with or without line breaks between them, as QMP clients send them. */
 
 /** A command that is longer is refused. */
 export const LONGEST = 64 * 1024

@@ -1,4 +1,4 @@
-/** The client's side of a control socket: what `nonroot ps` and the commands like it are. */
+/** The client's side of a control socket: used by `nonroot ps` and similar commands. */
 
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'

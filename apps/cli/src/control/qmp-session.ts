@@ -1,4 +1,4 @@
-/** One client of a control socket: greeting, negotiation, commands one after the other, events. Speaks QMP (QEMU's documentation, "QEMU Machine Protocol Specification"). */
+/** One client of a control socket: greeting, negotiation, commands in order, events. Speaks QMP (QEMU's documentation, "QEMU Machine Protocol Specification"). */
 
 import type { Socket } from 'node:net'
 import { version } from '../version.ts'

@@ -1,4 +1,4 @@
-/** Where the control sockets of running hosts are: a folder for each, named by the number of its process. */
+/** The folders with the control sockets of running hosts, each named by its process ID. */
 
 import { chmod, mkdir, readdir, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'

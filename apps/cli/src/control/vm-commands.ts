@@ -1,4 +1,4 @@
-/** What a VM's control socket understands. Names and answers are QEMU's ("QEMU QMP Reference Manual"); ours begin with `__dev.nonroot_`. */
+/** Commands of a VM's control socket. Names and answers are QEMU's ("QEMU QMP Reference Manual"); ours begin with `__dev.nonroot_`. */
 
 import { FRAME_SIZE } from '@nonroot/contracts'
 import { infoText } from '../run/monitor.ts'

@@ -1,4 +1,4 @@
-/** One of several VMs: where its console goes, why it was stopped, how it ended. */
+/** One of several VMs: destination of its console, reason of its stop, its end. */
 
 import { createWriteStream } from 'node:fs'
 import type { WriteStream } from 'node:fs'

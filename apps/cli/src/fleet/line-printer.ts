@@ -1,4 +1,4 @@
-/** Several consoles on one output: each line carries the name of its VM. Lines that stay unfinished are shown after a while, as prompts are. */
+/** Several consoles on one output: each line carries the name of its VM. Incomplete lines, such as prompts, are shown after a while. */
 
 /** How long an unfinished line waits for its end. */
 const PATIENCE_MS = 100

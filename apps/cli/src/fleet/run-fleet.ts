@@ -1,4 +1,4 @@
-/** `nonroot run` of a file with several VMs: one host, their consoles on one output, an exit status of all. */
+/** `nonroot run` of a file with several VMs: one host, one output for all consoles, one exit status. */
 
 import { mkdirSync } from 'node:fs'
 import { constants } from 'node:os'

@@ -1,4 +1,4 @@
-/** Which symbols a profile has: of the file that was given, or those that the kernel's image carries. */
+/** Selects the symbols of a profile: of the given file, or those in the kernel's image. */
 import { readFile } from 'node:fs/promises'
 import { bytesOf, NonrootError } from '@nonroot/contracts'
 import type { BootContent, ModuleSource } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** Names of addresses: from a System.map, an ELF's symbol table, or what a kernel image carries for itself. Independent of the guest. */
+/** Names of addresses: from a System.map, an ELF's symbol table, or a kernel image's own. Independent of the guest. */
 import { bzImagePayload, extractVmlinux } from '@nonroot/image'
 import { readKallsyms } from './kallsyms.ts'
 

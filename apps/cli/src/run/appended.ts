@@ -1,3 +1,3 @@
-/** `KEY=VALUE`, as after `--set`, for one more item of a list. A list that is not there cannot grow. */
+/** `KEY=VALUE`, as after `--set`, to append an item to an existing list. */
 export const appended = (key: string, list: readonly unknown[], item: object): string =>
   list.length === 0 ? `${key}=${JSON.stringify([item])}` : `${key}.${list.length}=${JSON.stringify(item)}`

@@ -1,4 +1,4 @@
-/** What a run boots: what the configuration says, what the command line says, or else Debian, or else the demo guest. */
+/** What a run boots: as configured, as the command line says, or else Debian, or else the demo guest. */
 
 import { open } from 'node:fs/promises'
 import { homedir } from 'node:os'

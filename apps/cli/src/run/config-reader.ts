@@ -1,2 +1,2 @@
-/** Reading configurations, apart from all else, so that the thread loads YAML only where it reads one. */
+/** Reads configurations. Apart from everything else, so that the thread loads the YAML parser only if it reads one. */
 export { hostConfig, loadConfig, vmConfigs, withOverrides } from '@nonroot/hypervisor'

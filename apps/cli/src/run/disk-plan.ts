@@ -1,4 +1,4 @@
-/** `run --disk FILE`: the disk as a device of the machine, and the kernel that is on it. */
+/** `run --disk FILE`: adds the disk to the machine, and boots the kernel on it. */
 
 import { createNodeBackends } from '@nonroot/host-node'
 import type { ModuleSource } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** The keys that are ours and not the guest's: Ctrl-A and one more. */
+/** Key sequences that control nonroot instead of the guest: Ctrl-A and a letter. */
 
 const CTRL_A = 1
 

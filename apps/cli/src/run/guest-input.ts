@@ -1,6 +1,5 @@
 /**
- * What comes from standard input on its way to the guest. It waits until somebody is there to take it: the machine, or what our init announces, a
- * shell or a command. Kernels throw away what they find in a serial port, and a command's input is not for the shell before it.
+ * Standard input for the guest. It is held until the guest can read it: from the start, or when our init announces a shell or a command. Kernels discard pending input of a serial port, and a command's input must not reach the shell before it.
  */
 
 /** What our init announces (packages/image/README.md, "Marks"). */
@@ -50,7 +49,7 @@ export class GuestInput {
     if (!announced) this.#release()
   }
 
-  /** The guest wrote this; what of it is to be shown goes to `show`. A command's mark is for whoever cuts its output out, a shell's for us. */
+  /** The guest wrote this; the part to be shown goes to `show`. A command's mark is for the code that extracts its output, a shell's is for this class. */
   watch(output: Uint8Array, show: (bytes: Uint8Array) => void): void {
     if (!this.#held) {
       show(output)

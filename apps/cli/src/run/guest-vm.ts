@@ -178,7 +178,7 @@ export class GuestVm {
     return addition ? withAddition(image, addition) : image
   }
 
-  /** Runs it to its end, and tells how it ended. */
+  /** Runs it to its end, and returns how it ended. */
   async run(): Promise<void> {
     const { stack, vm } = this.#machine!
     try {

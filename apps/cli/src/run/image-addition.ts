@@ -1,4 +1,4 @@
-/** What a run adds to its image: parameters of the kernel, and an archive behind the initramfs. Plain data: it is sent to the VM's thread. */
+/** What a run adds to its image: kernel parameters, and an archive appended to the initramfs. Plain data: it is sent to the VM's thread. */
 
 import { bytesOf } from '@nonroot/contracts'
 import type { BootImage } from '@nonroot/contracts'

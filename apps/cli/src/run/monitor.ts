@@ -1,4 +1,4 @@
-/** The prompt behind Ctrl-A C: looks at the VM and steers it. The guest runs on meanwhile; what it prints waits. */
+/** The monitor (Ctrl-A C): inspects and controls the VM. The guest continues to run; its output is held. */
 
 import { formatSize } from '@nonroot/contracts'
 import type { VmInfo } from '@nonroot/hypervisor'

@@ -1,4 +1,4 @@
-/** The network of a run: what the configuration has, what the command line says, or else the user-mode network. */
+/** The network of a run: as configured, as the command line says, or else the user-mode network. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'

@@ -1,4 +1,4 @@
-/** Hears on the console when a Linux guest gives up. It would stand there for ever, and nothing else says so. */
+/** Detects on the console that a Linux guest panicked, because it then hangs without any other sign. */
 
 /** `[    1.234567] ---[ end Kernel panic - not syncing: VFS: ... ]---`: the last line of a panic. */
 const LAST_LINE = /^(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?---\[ end (Kernel panic - not syncing.*?) \]---/

@@ -1,4 +1,4 @@
-/** What the main thread and the VM's thread say to each other. The main thread has the terminal, the other one the guest. */
+/** Messages between the main thread, which has the terminal, and the VM's thread. */
 
 import type { MessagePort } from 'node:worker_threads'
 import type { BootImage, HostFunctionInfo, MemoryUse, MetricSample, VmEnd } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** How a run ended, in an exit status and in words. */
+/** The end of a run as exit status and message. */
 
 import { ExitCode } from '@nonroot/contracts'
 import type { VmEnd } from '@nonroot/contracts'

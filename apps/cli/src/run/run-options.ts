@@ -1,4 +1,4 @@
-/** What the command line of `nonroot run` says. */
+/** Options of `nonroot run`. */
 
 export interface RunOptions {
   readonly set: readonly string[]

@@ -1,4 +1,4 @@
-/** Cuts `-- COMMAND...` off a command line: what follows it belongs to the guest. */
+/** Splits `-- COMMAND...` off a command line: it runs in the guest. */
 
 export function splitCommand(argv: readonly string[]): {
   ours: readonly string[]

@@ -1,4 +1,4 @@
-/** What passes between the start of the process and the guest's first instruction, in parts. Each thread marks its own. */
+/** The time between the start of the process and the guest's first instruction, in parts. Each thread records its own. */
 
 /** Moments on the way, in this order. Those of different threads overlap in part: what counts is when the last was done. */
 const STEPS = {

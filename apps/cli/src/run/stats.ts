@@ -1,4 +1,4 @@
-/** What a run counted, for a person and for programs. Independent of particular parts: metrics describe themselves by name and unit. */
+/** The metrics of a run, as text and as data. Independent of particular parts: metrics describe themselves by name and unit. */
 
 import type { MetricSample } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** Collects what the run loop tells, and samples of counters, and sends them on in batches. */
+/** Collects events of the run loop and samples of counters, and sends them in batches. */
 
 import type { MetricSample } from '@nonroot/contracts'
 import type { Tracer } from '@nonroot/hypervisor'

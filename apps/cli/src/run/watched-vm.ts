@@ -1,4 +1,4 @@
-/** A VM as whoever runs it keeps it: its handle, its state, and those who watch its console and events. */
+/** A VM as the main thread keeps it: its handle, its state, and the watchers of its console and events. */
 
 import { createFlow } from '@nonroot/host-node'
 import type { VmEvent } from '@nonroot/hypervisor'

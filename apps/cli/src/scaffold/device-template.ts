@@ -1,4 +1,4 @@
-/** The files of a new device package: small, complete, working. What a device author starts from. */
+/** The files of a new device package: small, complete, working; the starting point of a device author. */
 
 export interface DeviceTemplateInput {
   /** npm package name. */

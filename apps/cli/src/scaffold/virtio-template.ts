@@ -1,4 +1,4 @@
-/** The files of a new virtio device package: small, complete, working. What differs from a device with registers of its own. */
+/** The files of a new virtio device package: small, complete, working. Only what differs from a device with its own registers. */
 
 import { manifest, readme, TSCONFIG } from './device-template.ts'
 import type { DeviceTemplateInput } from './device-template.ts'

@@ -1,4 +1,4 @@
-/** Where the guest kernel wants to be entered: traps, callbacks, NMIs. (Xen, "public/arch-x86/xen.h", struct trap_info; "public/callback.h") */
+/** Registers entry points of the guest kernel: traps, callbacks, NMIs. (Xen, "public/arch-x86/xen.h", struct trap_info; "public/callback.h") */
 
 import type { PvCallback } from '@nonroot/contracts'
 import type { Call, Handler } from '../call.ts'

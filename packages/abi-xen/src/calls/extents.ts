@@ -1,4 +1,4 @@
-/** Lists of frames in memory calls: walked one by one, and continued from where a piece ended. (Xen, "public/memory.h", struct xen_memory_reservation) */
+/** Lists of frames in memory calls: processed in pieces, each continued where the last one ended. (Xen, "public/memory.h", struct xen_memory_reservation) */
 
 import { toNumber, type Call, type Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'

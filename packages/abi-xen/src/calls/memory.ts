@@ -1,4 +1,4 @@
-/** How much memory the domain has, and giving and taking of it. (Xen, "public/memory.h") */
+/** The domain's amount of memory, and its increase and decrease. (Xen, "public/memory.h") */
 
 import { toNumber, type Call, type Handler } from '../call.ts'
 import { fail } from '../facts.ts'

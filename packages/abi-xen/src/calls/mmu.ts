@@ -1,4 +1,4 @@
-/** Updates of page tables, in batches. What an update may do is the paging strategy's to judge. (Xen, "public/xen.h", MMU calls) @hot */
+/** Updates of page tables, in batches. The paging strategy validates them. (Xen, "public/xen.h", MMU calls) @hot */
 
 import type { TableLevel } from '@nonroot/contracts'
 import { statusCode, toNumber, type Call, type Handler } from '../call.ts'

@@ -1,4 +1,4 @@
-/** Ports. A domain without devices may ask for privilege over them, and finds none. (Xen, "public/physdev.h") */
+/** Ports. A domain without devices may request I/O privilege; it has no effect. (Xen, "public/physdev.h") */
 
 import type { Handler } from '../call.ts'
 import { fail } from '../facts.ts'

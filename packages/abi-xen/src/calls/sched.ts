@@ -1,4 +1,4 @@
-/** Giving the processor away, and the end of the domain. (Xen, "public/sched.h") */
+/** Yielding, blocking, and shutdown of the domain. (Xen, "public/sched.h") */
 
 import { toNumber, type Call, type Handler } from '../call.ts'
 import { fail, INFO } from '../facts.ts'

@@ -1,4 +1,4 @@
-/** A vCPU's first state, as another one gives it. (Xen, "public/arch-x86/xen.h", struct vcpu_guest_context) */
+/** The initial state of a vCPU, which another vCPU supplies. (Xen, "public/arch-x86/xen.h", struct vcpu_guest_context) */
 
 import { statusCode, toNumber, type Call } from '../call.ts'
 import type { DomainVcpu } from '../domain.ts'

@@ -1,4 +1,4 @@
-/** vCPUs: bringing them up, their timers, where their shared structures are. (Xen, "public/vcpu.h") */
+/** vCPUs: start and stop, timers, addresses of their shared structures. (Xen, "public/vcpu.h") */
 
 import { invariant } from '@nonroot/contracts'
 import type { Hpa } from '@nonroot/contracts'

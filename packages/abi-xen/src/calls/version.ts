@@ -1,4 +1,4 @@
-/** What hypervisor this is. Texts are padded with zeros to their whole length. (Xen, "public/version.h"; XSA-122) */
+/** Version and features of the hypervisor. Texts are padded with zeros to their whole length. (Xen, "public/version.h"; XSA-122) */
 
 import type { Call, Handler } from '../call.ts'
 import { EXTRA_VERSION, fail, FEATURES, HVM_FEATURES, VERSION } from '../facts.ts'

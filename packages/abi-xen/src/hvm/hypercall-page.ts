@@ -1,4 +1,4 @@
-/** The page of entries that kernels before VMCALL was agreed on call into. (Xen, "public/arch-x86/cpuid.h", leaf 2) */
+/** The hypercall page: entry points that kernels call. (Xen, "public/arch-x86/cpuid.h", leaf 2) */
 
 const ENTRIES = 128
 const ENTRY_BYTES = 32

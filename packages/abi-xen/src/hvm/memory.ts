@@ -1,4 +1,4 @@
-/** Memory of a guest that has its own physical addresses: the hypervisor's pages in it, and giving and taking of pages. (Xen, "public/memory.h") */
+/** Memory of a guest that has its own physical addresses: the hypervisor's pages in it, and increase and decrease of memory. (Xen, "public/memory.h") */
 
 import { extents, selfOf } from '../calls/extents.ts'
 import { statusCode, toNumber, type Call, type Handler } from '../call.ts'

@@ -1,4 +1,4 @@
-/** HVM parameters, and the vector that tells a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
+/** HVM parameters, and the vector that notifies a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
 
 import type { Call, Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'

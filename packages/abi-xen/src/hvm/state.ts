@@ -1,4 +1,4 @@
-/** What a guest with memory and interrupts of its own has besides: pages of the hypervisor's in its memory, and HVM parameters. */
+/** State of a guest with its own memory and interrupts: pages of the hypervisor in its memory, and HVM parameters. */
 
 import type { Gpa, GuestFrames, Hpa, TableStatus } from '@nonroot/contracts'
 import type { DomainFrames } from '../frames.ts'

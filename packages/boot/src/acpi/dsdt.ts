@@ -1,4 +1,4 @@
-/** The DSDT's terms: devices that no bus can enumerate, made from what the platform says it has. */
+/** The DSDT's terms: devices that no bus can enumerate, generated from the platform's description. */
 import type { PlatformDescription } from '@nonroot/contracts'
 import {
   type Aml,

@@ -1,4 +1,4 @@
-/** The same tables for firmware that fetches them by fw_cfg and puts them where it likes, with the script that tells how. (QEMU, "BIOS linker/loader") */
+/** The same tables for firmware, which fetches them by fw_cfg and places them itself, with the script that links them. (QEMU, "BIOS linker/loader") */
 import { FirmwareConfiguration } from '@nonroot/contracts'
 import type { BootMachine, PlatformDescription } from '@nonroot/contracts'
 import { Structure } from '../structure.ts'

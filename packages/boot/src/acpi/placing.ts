@@ -1,4 +1,4 @@
-/** Puts the ACPI tables where systems look for them, or, where nothing can be kept there, into low memory. */
+/** Places the ACPI tables where systems look for them or, if there is no memory there, in low memory. */
 import type { BootMachine } from '@nonroot/contracts'
 import type { Placement } from '../placement.ts'
 import { acpiTables } from './tables.ts'

@@ -1,4 +1,4 @@
-/** ACPI tables made from what the machine has: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DMAR, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
+/** ACPI tables generated from the platform's description: RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DMAR, DSDT. (ACPI 6.5, "ACPI Software Programming Model") */
 import type { PlatformDescription } from '@nonroot/contracts'
 import { byteSum, Structure } from '../structure.ts'
 import { dsdtTerms } from './dsdt.ts'

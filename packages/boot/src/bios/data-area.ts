@@ -1,4 +1,4 @@
-/** The BIOS data area and the extended one, as a BIOS leaves them: what a guest reads of a PC without calling it. (Phoenix, "System BIOS for IBM PCs", "BIOS Data Area") */
+/** The BIOS data area and the extended one, as a BIOS leaves them, for guests that read them without calling a BIOS. (Phoenix, "System BIOS for IBM PCs", "BIOS Data Area") */
 import type { BootMachine } from '@nonroot/contracts'
 import { BASE_MEMORY_END, EBDA_LENGTH, type Placement } from '../placement.ts'
 import { Structure } from '../structure.ts'

@@ -1,4 +1,4 @@
-/** All that firmware leaves for a system where none has run: data areas, MP table, ACPI tables. */
+/** Places what firmware leaves in memory, if no firmware runs: data areas, MP table, ACPI tables. */
 import type { BootMachine } from '@nonroot/contracts'
 import { placeAcpiTables } from '../acpi/placing.ts'
 import type { Placement } from '../placement.ts'

@@ -1,4 +1,4 @@
-/** What goes onto a disk: files with their owners, modes, times and attributes, one after the other. Where they come from is the source's business. */
+/** Entries of a disk: files with owners, modes, times and attributes. Independent of their source. */
 
 import type { Bytes } from '../bytes.ts'
 

@@ -1,4 +1,4 @@
-/** `nonroot image disk`: a disk file out of a folder or an archive. */
+/** `nonroot image disk`: makes a disk file of a folder or an archive. */
 
 import type { DiskHost, OnProgress } from '../host.ts'
 import type { DiskEntries, DiskEntry } from './entry.ts'

@@ -1,4 +1,4 @@
-/** Bytes in memory: as a store for a disk format, as a disk, and as what is written over another disk. Sparse. */
+/** Bytes in memory: as the storage of a disk format, as a disk, and as an overlay of another disk. Sparse. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { BlockBackend, ByteStore } from '@nonroot/contracts'

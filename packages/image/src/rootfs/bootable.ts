@@ -1,4 +1,4 @@
-/** What a disk with a system on it is booted with: its own kernel and initramfs, found in its file system. */
+/** Finds the kernel and initramfs of the system on a disk, in its file system. */
 
 import type { BlockBackend } from '@nonroot/contracts'
 import type { Bytes } from '../bytes.ts'

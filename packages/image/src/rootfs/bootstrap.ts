@@ -1,4 +1,4 @@
-/** The distribution's own bootstrap tools: which there is, and a root out of it as a tar archive. Independent of disks. */
+/** The distribution's bootstrap tools: finds one, and makes a root with it as a tar archive. Independent of disks. */
 
 import { ImageError } from '../errors.ts'
 import type { ImageHost, OnProgress } from '../host.ts'

@@ -1,4 +1,4 @@
-/** What a fresh Debian needs to come up in a virtual machine: a name, a way in, its file system. Works on entries on their way to the disk. */
+/** Settings that a new Debian needs to boot in a virtual machine: host name, login, file system table. Changes entries before they are written to the disk. */
 
 import { type Bytes, concatBytes, decodeText, encodeText } from '../bytes.ts'
 import { diskEntry, fileEntry } from '../disk/entry.ts'

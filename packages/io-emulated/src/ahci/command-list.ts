@@ -1,4 +1,4 @@
-/** What a guest's command list says: the one checked way to its headers, tables and regions. Independent of registers and disks. */
+/** Reads and checks a guest's command list: headers, tables and regions. All accesses to them go through here. Independent of registers and disks. */
 
 import type { DmaMemory, MemoryPiece } from '@nonroot/contracts'
 import { GuestBuffer } from '../ata/buffer.ts'

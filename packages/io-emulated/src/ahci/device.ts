@@ -1,4 +1,4 @@
-/** AHCI controller with one disk, as a PCI function. Knows registers and interrupts; the port knows commands. (Serial ATA AHCI 1.3.1) */
+/** AHCI controller with one disk, as a PCI function. Registers and interrupts are here; commands are in port.ts. (Serial ATA AHCI 1.3.1) */
 
 import { snapshotData } from '@nonroot/contracts'
 import type { BlockBackend, Device, DeviceContext, IoHandler, IoSize, PciFunction, Snapshot } from '@nonroot/contracts'

@@ -1,5 +1,5 @@
 /**
- * One AHCI port with a disk on it: registers, command slots, what becomes of a command. Independent of PCI.
+ * One AHCI port with a disk on it: registers, command slots, execution of commands. Independent of PCI.
  *
  *   stopped --ST=1--> running --failed command--> failed --ST=0--> stopped
  *   PxCMD.CR stays set until what was under way has ended: then the guest has its memory back.

@@ -1,4 +1,4 @@
-/** Lines into the interrupt controller, shared by whoever asks for the same one. Independent of controllers. @hot */
+/** Lines into the interrupt controller. Devices that request the same GSI share one. Independent of controllers. @hot */
 
 import type { InterruptLine } from '@nonroot/contracts'
 

@@ -1,4 +1,4 @@
-/** One vCPU's local APIC: requests, priorities, registers. What leaves it goes over the `ApicBus`. Independent of the I/O APIC. @hot */
+/** One vCPU's local APIC: requests, priorities, registers. It sends messages over the `ApicBus`. Independent of the I/O APIC. @hot */
 
 import type { Clock, EoiAssist, Saveable, Snapshot } from '@nonroot/contracts'
 import { assignState, restoreState, saveState } from '../state.ts'

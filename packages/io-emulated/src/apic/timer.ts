@@ -1,4 +1,4 @@
-/** A local APIC's timer: counting down, or waiting for the TSC. Of its LVT entry it knows only the mode. (SDM Vol. 3A, "APIC Timer") @hot */
+/** A local APIC's timer: one-shot and periodic countdown, and TSC deadline. Of the LVT entry it uses only the mode. (SDM Vol. 3A, "APIC Timer") @hot */
 
 import type { Clock } from '@nonroot/contracts'
 import { Alarm, NEVER, nextPeriod } from '../alarm.ts'

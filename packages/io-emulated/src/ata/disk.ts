@@ -1,4 +1,4 @@
-/** An ATA disk over a block back end: takes a command with its registers, gives registers back. Independent of controllers and interrupts. */
+/** An ATA disk over a block back end: executes a command given by its registers, and returns the registers after it. Independent of controllers and interrupts. */
 
 import { readScattered, writeGathered } from '@nonroot/contracts'
 import type { BlockBackend, Counter, Log, Metrics, Snapshot } from '@nonroot/contracts'

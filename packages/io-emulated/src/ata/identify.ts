@@ -1,4 +1,4 @@
-/** IDENTIFY DEVICE data: what a drive says of itself. (ACS-2, "IDENTIFY DEVICE - ECh") */
+/** IDENTIFY DEVICE data: the drive's description of itself. (ACS-2, "IDENTIFY DEVICE - ECh") */
 
 import { BLOCK } from './facts.ts'
 

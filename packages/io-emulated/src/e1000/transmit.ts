@@ -1,4 +1,4 @@
-/** The transmit ring: descriptors into frames, with what the card would do to them left to the network. Independent of all registers but the ring's. @hot */
+/** The transmit ring: makes frames of descriptors, and leaves checksums and segmentation to the network. Independent of all registers except the ring's. @hot */
 
 import { createFrameWork, LONGEST_FRAME, SHORTEST_FRAME } from '@nonroot/contracts'
 import type { CableEnd, DmaMemory } from '@nonroot/contracts'

@@ -1,5 +1,5 @@
 /**
- * One parallel ATA channel with one drive: task file, PIO data, interrupt request. Data by DMA is the bus master's. Independent of PCI.
+ * One parallel ATA channel with one drive: task file, PIO data, interrupt request. DMA is the bus master's responsibility. Independent of PCI.
  *
  *   idle --command--> busy (drive works) --> idle
  *   idle --command--> collecting (PIO out, DRQ) --> busy

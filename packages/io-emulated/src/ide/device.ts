@@ -1,4 +1,4 @@
-/** PIIX4 IDE function with one drive on its primary channel, at the legacy places, and its bus master. (82371AB datasheet, "IDE Controller Function") */
+/** PIIX4 IDE function with one drive on its primary channel, at the legacy ports, and its bus master. (82371AB datasheet, "IDE Controller Function") */
 
 import { snapshotData } from '@nonroot/contracts'
 import type {

@@ -1,4 +1,4 @@
-/** The admin command set, queues excepted: identify, features, logs, asynchronous events. Independent of registers. (Base Specification, "Admin Command Set") */
+/** The admin command set except queues: identify, features, logs, asynchronous events. Independent of registers. (Base Specification, "Admin Command Set") */
 
 import type { DmaMemory, Snapshot } from '@nonroot/contracts'
 import { refused, succeeded } from './command.ts'

@@ -1,4 +1,4 @@
-/** A submission queue entry, and what becomes of it. (Base Specification, "Submission Queue Entry – Command Format") */
+/** A submission queue entry and its completion. (Base Specification, "Submission Queue Entry – Command Format") */
 
 import { DO_NOT_RETRY, Status } from './facts.ts'
 

@@ -1,5 +1,5 @@
 /**
- * The controller's queues: which there are, what is fetched from them, what is completed. Knows neither registers nor interrupts' wires.
+ * The controller's queues: creation, fetching of commands, completion. Independent of registers and of how interrupts are delivered.
  * (Base Specification, "Queue Management"; "Command Submission and Completion Mechanism")
  */
 

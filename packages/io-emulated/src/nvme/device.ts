@@ -1,4 +1,4 @@
-/** NVMe controller with one namespace, as a PCI function: registers and interrupts. What commands do is in `controller.ts`. (NVM Express Base Specification 1.4, "Controller Registers") */
+/** NVMe controller with one namespace, as a PCI function: registers and interrupts. Queues and commands are in `controller.ts`. (NVM Express Base Specification 1.4, "Controller Registers") */
 
 import { snapshotData } from '@nonroot/contracts'
 import type { BlockBackend, Device, DeviceContext, IoHandler, IoSize, PciFunction, Snapshot } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** What a controller and its namespace say of themselves, and their logs. (Base Specification, "Identify", "Get Log Page") */
+/** Identify data of the controller and its namespace, and their logs. (Base Specification, "Identify", "Get Log Page") */
 
 import { MOST_EVENTS, MOST_PAGES_LOG2, PAGE, VERSION } from './facts.ts'
 

@@ -1,4 +1,4 @@
-/** Submission and completion queues in guest memory. Know rings, no commands. (Base Specification, "Submission Queue & Completion Queue Definition") @hot */
+/** Submission and completion queues in guest memory. Rings only; independent of commands. (Base Specification, "Submission Queue & Completion Queue Definition") @hot */
 
 import type { DmaMemory } from '@nonroot/contracts'
 import { parseCommand } from './command.ts'

@@ -1,4 +1,4 @@
-/** One PCI function: configuration space, BARs, capabilities, its interrupts. Knows its bus only as what places BARs and routes pins. */
+/** One PCI function: configuration space, BARs, capabilities, its interrupts. Its bus, which places BARs and routes pins, is an interface. */
 
 import { NonrootError, snapshotData } from '@nonroot/contracts'
 import type {

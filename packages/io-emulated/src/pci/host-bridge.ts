@@ -1,5 +1,5 @@
 /**
- * PCI host bridge as in Q35 and ICH9: configuration by ports and ECAM, BAR placement, pins. Knows functions, no device kinds.
+ * PCI host bridge as in Q35 and ICH9: configuration by ports and ECAM, BAR placement, pins. Independent of device types.
  * (Intel 3 Series Express Chipset datasheet; ICH9 datasheet, "LPC Interface Bridge Registers")
  */
 

@@ -1,5 +1,5 @@
 /**
- * Where PCI pins go: each to its pin of the I/O APIC, and to an ISA IRQ as the LPC bridge routes it: to the 8259 pair (ICH9 datasheet,
+ * Routes PCI pins: each to its pin of the I/O APIC, and to an ISA IRQ as the LPC bridge routes it: to the 8259 pair (ICH9 datasheet,
  * "PIRQ[n]_ROUT"), and to that IRQ's pin of the I/O APIC, which is the one that SeaBIOS's MP table names.
  */
 

@@ -1,4 +1,4 @@
-/** Traditional memory balloon: a guest gives frames back, on request or because it has no use for them. ("Traditional Memory Balloon Device") */
+/** Traditional memory balloon: a guest returns frames, on request or because they are free. ("Traditional Memory Balloon Device") */
 
 import { Balloon, FRAME_SIZE, FrameReturn, gpa } from '@nonroot/contracts'
 import type {
@@ -132,7 +132,7 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
   #inflate(chain: DescriptorChain): void {
     const bytes = new Uint8Array(this.#piece.buffer)
     const pages: number[] = []
-    // A list cannot be longer than there are frames, whatever its length says.
+    // A list cannot have more entries than there are frames; its length comes from the guest.
     const end = Math.min(chain.readable - (chain.readable % 4), (this.#memorySize / FRAME_SIZE) * 4)
     for (let at = 0; at < end; at += PIECE) {
       const length = Math.min(PIECE, end - at)
@@ -271,14 +271,14 @@ export class VirtioBalloon implements VirtioDevice, Balloon {
     for (const resolve of this.#askers.splice(0)) resolve(undefined)
   }
 
-  /** The kept buffer goes back to the ring: whoever restores takes it from there. */
+  /** The buffer that is held goes back to the ring, from which the restored device takes it. */
   async quiesce(): Promise<void> {
     this.#kept?.queue.unpop(this.#kept.chain)
     this.#kept = undefined
   }
 
   save(): Snapshot {
-    // The rings were saved with the buffer in them; whoever goes on has it again.
+    // The rings were saved with the buffer in them; take it again to continue.
     const queue = this.#port.queue(this.#roles.indexOf('statistics'))
     if (queue && !this.#kept) this.#takeStatistics(queue)
     return { type: 'virtio-balloon', version: 1, data: { config: this.config.slice(), command: this.#command } }

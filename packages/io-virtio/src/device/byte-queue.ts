@@ -1,4 +1,4 @@
-/** Bytes that wait, first in first out, up to a bound. Independent of devices. */
+/** A bounded first-in, first-out queue of bytes. Independent of devices. */
 
 export class ByteQueue {
   readonly #most: number

@@ -1,4 +1,4 @@
-/** Console device: ports of bytes both ways, some of them terminals. ("Console Device") */
+/** Console device: bidirectional byte ports, some of them terminals. ("Console Device") */
 
 import type { ConsoleBackend, DescriptorChain, Snapshot, VirtioDevice, VirtioPort, Virtqueue } from '@nonroot/contracts'
 import { ByteQueue } from './byte-queue.ts'

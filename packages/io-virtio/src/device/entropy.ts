@@ -1,4 +1,4 @@
-/** Entropy device: random bytes on request. A whole device on one screen, to copy from. ("Entropy Device") */
+/** Entropy device: random bytes on request. The smallest complete device; a template for others. ("Entropy Device") */
 
 import type { EntropyBackend, VirtioDevice, Virtqueue } from '@nonroot/contracts'
 

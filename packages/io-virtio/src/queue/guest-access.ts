@@ -1,4 +1,4 @@
-/** The one checked way to what a guest supplies: every ring, table and descriptor is read here. Independent of the ring format. @hot */
+/** Checked accesses to everything that a guest supplies: every ring, table and descriptor is read here. Independent of the ring format. @hot */
 
 import type { DmaMemory } from '@nonroot/contracts'
 

@@ -1,5 +1,5 @@
 /**
- * What every transport has: status machine, features, queues, configuration space. Independent of registers and device types.
+ * What all transports share: status machine, features, queues, configuration space. Independent of registers and device types.
  *
  *   0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK -> NEEDS_RESET
  *   ^----------------------------- 0 written ----------------------|
@@ -207,7 +207,7 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     return this.queues[this.queueSelect]
   }
 
-  /** "a value of 0 or a power of 2", unless packed rings were negotiated: whatever the driver wrote. */
+  /** "a value of 0 or a power of 2", unless packed rings were negotiated; the driver may have written anything. */
   get queueSize(): number {
     const size = this.selected?.size ?? 0
     return this.#wrote(Feature.ringPacked) || (size & (size - 1)) === 0 ? size : 0

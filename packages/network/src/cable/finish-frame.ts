@@ -1,4 +1,4 @@
-/** What the sender of a frame left undone, done here: checksums, and cutting TCP into segments. For ends that take complete frames only. @hot */
+/** Completes a frame: checksums, and TCP segmentation. For ends that accept complete frames only. @hot */
 
 import { ETHERNET_HEADER, LONGEST_FRAME } from '@nonroot/contracts'
 import type { FrameOffloads, FrameWork } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** A network with a bad cable: frames are lost, late, twice and out of order, as said, in both directions. For tests. */
+/** A network with a bad cable: loses, delays, duplicates and reorders frames in both directions, as configured. For tests. */
 
 import { ALL_OFFLOADS, NO_WORK } from '@nonroot/contracts'
 import type {

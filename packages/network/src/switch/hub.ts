@@ -1,6 +1,5 @@
 /**
- * `hub:NAME`: a switch between VMs of one or several processes. The first to come has the switch, and listens for the others; if it goes, one of
- * those takes over.
+ * `hub:NAME`: a switch between VMs of one or several processes. The first process has the switch and listens for the others; if it ends, another one takes over.
  */
 
 import { NO_OFFLOADS, NO_WORK } from '@nonroot/contracts'

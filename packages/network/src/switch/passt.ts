@@ -1,4 +1,4 @@
-/** `passt`: the program of that name is started for one card, and spoken to over its UNIX socket. */
+/** `passt`: starts the program of that name for one card, and exchanges frames with it over its UNIX socket. */
 
 import { ConnectError, NonrootError } from '@nonroot/contracts'
 import type { HostNetwork, NetworkBackend, SocketStream } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** A network that is a stream of frames to somebody else: another VM, passt, QEMU. The link is down while no peer is connected. */
+/** A network that is a stream of frames to a peer: another VM, passt, QEMU. The link is down while no peer is connected. */
 
 import { ALL_OFFLOADS, ConnectError, NO_WORK, NonrootError } from '@nonroot/contracts'
 import type {

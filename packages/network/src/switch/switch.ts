@@ -1,4 +1,4 @@
-/** An Ethernet switch that learns: where each address is, by the frames that come from it. Bounded; a slow port holds up no other. @hot */
+/** A learning Ethernet switch. Bounded; a slow port does not delay others. @hot */
 
 import type { CableEnd, FrameWork } from '@nonroot/contracts'
 import { NO_WORK } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** Bytes that wait to be acknowledged, as a ring that grows with need and shrinks to nothing when empty. @hot */
+/** Bytes that are not acknowledged yet, in a ring that grows as needed and is freed when empty. @hot */
 
 const FIRST_SIZE = 16 * 1024
 const NOTHING = new Uint8Array(0)

@@ -1,4 +1,4 @@
-/** How much may be under way. (RFC 5681; growth by bytes acknowledged, as a peer answers whole batches) @hot */
+/** The congestion window: how much may be in flight. (RFC 5681; growth by bytes acknowledged, as a peer answers whole batches) @hot */
 
 import { FIRST_SEGMENTS, MOST_CONGESTION_WINDOW } from './facts.ts'
 

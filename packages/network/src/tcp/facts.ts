@@ -1,4 +1,4 @@
-/** Numbers of TCP, and ours. */
+/** Constants of TCP, and our own limits. */
 
 export const Flag = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32 } as const
 /** Kinds of options. (RFC 9293, RFC 7323, RFC 2018) */

@@ -1,4 +1,4 @@
-/** Ranges of sequence numbers, disjoint and in order: what a peer has beyond a hole. Bounded: a peer that makes holes on purpose gets no more. @hot */
+/** Ranges of sequence numbers, disjoint and in order: what a peer has received out of order. Bounded, against peers that make holes on purpose. @hot */
 
 import { isAtMost, isBefore, span } from './sequence.ts'
 

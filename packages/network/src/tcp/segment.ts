@@ -1,4 +1,4 @@
-/** A TCP segment as it came: header fields and options. Independent of the state. @hot */
+/** A received TCP segment: header fields and options. Independent of the state. @hot */
 
 import { DEFAULT_MSS, LEAST_MSS, MOST_SCALE, Option } from './facts.ts'
 

@@ -1,5 +1,5 @@
 /**
- * The sending half of a connection: what is queued, what is under way, what is lost and sent again (RFC 6675, RFC 6582 without SACK). Independent of
+ * The sending half of a connection: queueing, data in flight, loss detection and retransmission (RFC 6675, RFC 6582 without SACK). Independent of
  * the state machine and the wire. @hot
  */
 

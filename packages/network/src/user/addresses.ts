@@ -1,4 +1,4 @@
-/** Who is who on the user-mode network. */
+/** Addresses of the user-mode network. */
 
 export const Address4 = {
   network: Uint8Array.of(10, 0, 2, 0),

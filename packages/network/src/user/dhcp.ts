@@ -1,4 +1,4 @@
-/** A DHCP server with one address to give. (RFC 2131, RFC 2132) */
+/** A DHCP server with one address to assign. (RFC 2131, RFC 2132) */
 
 import { Address4, sameBytes } from './addresses.ts'
 

@@ -1,4 +1,4 @@
-/** A DHCPv6 server with one address to give. (RFC 8415) */
+/** A DHCPv6 server with one address to assign. (RFC 8415) */
 
 import { Address6, GATEWAY_MAC, sameBytes } from './addresses.ts'
 

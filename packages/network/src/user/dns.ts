@@ -1,4 +1,4 @@
-/** DNS messages, as far as a forwarder answers some itself. (RFC 1035) */
+/** DNS messages: what a forwarder needs in order to answer some queries itself. (RFC 1035) */
 
 export const DNS_PORT = 53
 export const DnsType = { a: 1, aaaa: 28 } as const

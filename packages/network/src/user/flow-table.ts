@@ -1,4 +1,4 @@
-/** TCP flows by their four-part key, found from a packet without making anything. @hot */
+/** TCP flows by their four-part key, looked up from a packet without allocation. @hot */
 
 import type { Packet } from '../wire/packet.ts'
 import type { FlowKey, TcpFlow } from './tcp-flow.ts'

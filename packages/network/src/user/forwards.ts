@@ -1,4 +1,4 @@
-/** Ports of the host that lead into the guest, as a configuration names them. */
+/** Forwarded ports, parsed from a configuration. */
 
 import { NonrootError } from '@nonroot/contracts'
 

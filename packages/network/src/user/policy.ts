@@ -1,4 +1,4 @@
-/** Where the guest may connect to, and where its addresses lead. Independent of protocols. */
+/** Which addresses the guest may connect to, and which host addresses they stand for. Independent of protocols. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { NetworkRequest } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** TCP segments to the guest, in a frame that is being written: headers and options. @hot */
+/** Writes headers and options of TCP segments to the guest. @hot */
 
 import { Flag, Option, OWN_SCALE } from '../tcp/facts.ts'
 import { TCP_HEADER } from '../tcp/segment.ts'

@@ -1,4 +1,4 @@
-/** UDP of the guest: one socket of the host for each of its ports, for as long as something comes or goes. Bounded. Independent of frames. */
+/** UDP of the guest: one socket of the host for each of its ports, closed when idle. Bounded. Independent of frames. */
 
 import type { DatagramSocket, HostNetwork } from '@nonroot/contracts'
 import ipaddr from 'ipaddr.js'

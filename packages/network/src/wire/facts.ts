@@ -1,4 +1,4 @@
-/** Numbers of Ethernet, IP and what is in it. */
+/** Constants of Ethernet, IP and the protocols above it. */
 
 export const EtherType = { ipv4: 0x0800, arp: 0x0806, ipv6: 0x86dd } as const
 export const Protocol = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58, fragment: 44 } as const

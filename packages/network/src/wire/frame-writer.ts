@@ -1,4 +1,4 @@
-/** A frame that is being made, in one buffer that serves all frames. Knows headers, not who they are for. @hot */
+/** Writes frames, in one buffer that serves all of them. Headers only; independent of who sends them. @hot */
 
 import { createFrameWork, LONGEST_FRAME } from '@nonroot/contracts'
 import { checksum, fold, pseudoHeader } from './checksum.ts'

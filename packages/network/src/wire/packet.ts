@@ -1,4 +1,4 @@
-/** A frame as it came: where its parts are. One object serves all frames. Independent of protocols above IP. @hot */
+/** A received frame: offsets of its parts. One object serves all frames. Independent of protocols above IP. @hot */
 
 import { ETHERNET, EtherType, IPV4_HEADER, IPV6_HEADER, Protocol } from './facts.ts'
 import { fold, sum } from './checksum.ts'

@@ -1,4 +1,4 @@
-/** Checksums of packets that arrive. @hot */
+/** Verifies checksums of packets. @hot */
 
 import { fold, pseudoHeader, sum } from './checksum.ts'
 import { Protocol, UDP_HEADER } from './facts.ts'

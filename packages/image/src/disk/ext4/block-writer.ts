@@ -1,4 +1,4 @@
-/** Hands out the blocks of a new disk from one end to the other, and writes them in long pieces. Zeros are not written: they are there. */
+/** Allocates the blocks of a new disk in ascending order, and writes them in long pieces. Zeros are not written: the disk is empty. */
 
 import type { BlockBackend } from '@nonroot/contracts'
 import type { Bytes } from '../../bytes.ts'
@@ -58,7 +58,7 @@ export class BlockWriter {
     return runs
   }
 
-  /** Not handed out again: whoever replaces a file replaces few. */
+  /** Not allocated again: few files are replaced. */
   free(runs: readonly Run[]): void {
     for (const { start, length } of runs)
       for (let block = start; block < start + length; block++) this.used[block >> 3]! &= ~(1 << (block & 7))

@@ -1,4 +1,4 @@
-/** Folders as blocks: names and inodes, one after the other. Linux makes an index when one grows. (Linux, "ext4 Data Structures and Algorithms", "Linear Directories") */
+/** Encodes folders as blocks: a linear list of names and inodes. Linux adds an index when a folder grows. (Linux, "ext4 Data Structures and Algorithms", "Linear Directories") */
 
 import { alignUp, concatBytes, dataView, encodeText } from '../../bytes.ts'
 import type { Bytes } from '../../bytes.ts'

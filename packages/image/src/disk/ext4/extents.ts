@@ -1,4 +1,4 @@
-/** Extent trees: which runs of blocks hold a file. (Linux, "ext4 Data Structures and Algorithms", "Extent Tree") */
+/** Extent trees: the runs of blocks that hold a file. (Linux, "ext4 Data Structures and Algorithms", "Extent Tree") */
 
 import { dataView } from '../../bytes.ts'
 import type { Bytes } from '../../bytes.ts'

@@ -1,4 +1,4 @@
-/** Inodes as bytes: modes, times, owners, and what their 60 bytes of block map hold. Knows neither groups nor folders. (Linux, "ext4 Data Structures and Algorithms", "Index Nodes") */
+/** Encodes inodes: modes, times, owners, and the 60 bytes of block map. Independent of groups and folders. (Linux, "ext4 Data Structures and Algorithms", "Index Nodes") */
 
 import { dataView } from '../../bytes.ts'
 import type { Bytes } from '../../bytes.ts'

@@ -1,6 +1,5 @@
 /**
- * Reads files out of an ext4 file system, ours or mke2fs's: enough to boot from it. Never writes, and leaves a journal alone: of a disk that was
- * not unmounted it sees what had reached its place.
+ * Reads files out of an ext4 file system, ours or mke2fs's: enough to boot from it. Never writes, and does not replay a journal: on a disk that was not unmounted, changes that are only in the journal are missing.
  */
 
 import type { BlockBackend } from '@nonroot/contracts'

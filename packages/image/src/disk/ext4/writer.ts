@@ -1,6 +1,6 @@
 /**
- * Makes an ext4 file system on an empty disk out of entries, in one pass: content goes to the disk as it comes, folders and inodes at the end.
- * Every block of bookkeeping is written once. Not for disks that hold something.
+ * Makes an ext4 file system of entries on an empty disk, in one pass: content is written as it arrives, folders and inodes at the end.
+ * Each block of metadata is written once. Only for empty disks.
  */
 
 import type { BlockBackend } from '@nonroot/contracts'

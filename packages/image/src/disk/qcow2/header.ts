@@ -111,7 +111,7 @@ export async function readHeader(store: ByteStore, name: string, readOnly: boole
 function checkFeatures(view: DataView, version: number, name: string, readOnly: boolean): void {
   if (version < 3) return
   const features = view.getUint32(Offset.incompatible + 4)
-  // Reference counts are of no interest to whoever only reads.
+  // Reading needs no reference counts.
   const refused = readOnly ? features & ~1 : features
   if (refused === 0 && view.getUint32(Offset.incompatible) === 0) return
   const [what, remedy] = INCOMPATIBLE[31 - Math.clz32(refused & -refused)] ?? [

@@ -1,6 +1,6 @@
 /**
- * A qcow2 image as a disk. Metadata is written behind, in an order that a cut leaves intact: data and counts, then the tables that refer to them,
- * then the counts of what is no longer referred to. What a cut can leave is clusters that nothing uses.
+ * A qcow2 image as a disk. Metadata is written back later, in an order that keeps the image consistent if the process is killed: data and counts, then the tables that refer to them,
+ * then the counts of clusters that are no longer referred to. At worst, clusters are lost that nothing uses.
  */
 
 import type { BlockBackend, BlockFormat, BlockFormatContext, ByteStore } from '@nonroot/contracts'

@@ -1,4 +1,4 @@
-/** Which clusters of a qcow2 file are in use. Written behind; the caller says when. Independent of the disk content. */
+/** Which clusters of a qcow2 file are in use. Written back when the caller says so. Independent of the disk content. */
 
 import type { ByteStore } from '@nonroot/contracts'
 import { getU64, setU64, writeTablePlaces } from './header.ts'

@@ -104,7 +104,7 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
     this.#running = true
   }
 
-  /** Without VIRTIO_NET_F_MQ the control queue is the third, whatever the device would have. */
+  /** Without VIRTIO_NET_F_MQ the control queue is the third, however many pairs the device has. */
   get #controlQueue(): number {
     return this.#port.accepted(NetFeature.multiQueue) ? 2 * this.#pairs : 2
   }

@@ -1,4 +1,4 @@
-/** Which frames a driver wants: by destination and VLAN. Independent of queues. @hot */
+/** Filters frames for a driver, by destination and VLAN. Independent of queues. @hot */
 
 import type { SnapshotValue } from '@nonroot/contracts'
 import { Control } from './format.ts'

@@ -1,4 +1,4 @@
-/** Numbers of the network device. ("Network Device") */
+/** Constants of the network device. ("Network Device") */
 
 export const NetFeature = {
   checksum: 0,

@@ -35,7 +35,7 @@ async function setattr(request: Reader, _reply: Writer, session: Session): Promi
   const { node } = session.fids.get(request.u32())
   const valid = request.u32()
   const mode = request.u32()
-  // Owners: whoever runs us owns all that the guest makes.
+  // Owners: files that the guest makes belong to the user who runs this process.
   request.u32()
   request.u32()
   const size = request.u64()

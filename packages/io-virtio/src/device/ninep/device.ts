@@ -58,7 +58,7 @@ export class NinePDevice implements VirtioDevice {
     if (next) this.process(next)
   }
 
-  /** The next client meets nothing of the last one's. */
+  /** State of the previous client is dropped. */
   stop(): void {
     void this.#server.end()
     this.#server = new NinePServer(this.#folder)

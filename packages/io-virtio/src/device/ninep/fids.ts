@@ -1,4 +1,4 @@
-/** What a client calls by numbers: files, folders and links of the share, open or not. All that it can make us hold has a bound. */
+/** Fids: the numbers by which a client refers to files, folders and links of the share, open or not. Bounded. */
 
 import type { FolderEntryKind, FolderFile, FolderNode } from '@nonroot/contracts'
 import { NO_FID, ProtocolError } from './messages.ts'

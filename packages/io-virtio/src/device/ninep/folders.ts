@@ -1,4 +1,4 @@
-/** Folders: what is in them, and what is made, renamed and removed there. */
+/** Folders: listing, creating, renaming, removing. */
 
 import type { FolderAttributes, FolderEntryKind, FolderNode } from '@nonroot/contracts'
 import { Message, ProtocolError, QID_SIZE, textBytes } from './messages.ts'

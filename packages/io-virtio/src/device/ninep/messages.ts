@@ -1,4 +1,4 @@
-/** 9P2000.L: message types, error numbers, and how values lie in messages. Independent of files. (Linux, "9P2000.L protocol"; intro(5)) */
+/** 9P2000.L: message types, error numbers, and encoding of values. Independent of files. (Linux, "9P2000.L protocol"; intro(5)) */
 
 export const Message = {
   error: 7,

@@ -1,4 +1,4 @@
-/** A 9P2000.L server over a shared folder: requests in, replies out. Independent of queues. What a client says is hostile. */
+/** A 9P2000.L server over a shared folder: requests in, replies out. Independent of queues. Requests are hostile. */
 
 import type { FolderBackend } from '@nonroot/contracts'
 import { ATTRIBUTE_HANDLERS } from './attributes.ts'

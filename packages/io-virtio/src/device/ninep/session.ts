@@ -1,4 +1,4 @@
-/** What a request is answered with: the share, the client's fids, the size of its messages. */
+/** The state of one client: the share, its fids, its message size. */
 
 import type { FolderAttributes, FolderBackend } from '@nonroot/contracts'
 import type { Fids } from './fids.ts'

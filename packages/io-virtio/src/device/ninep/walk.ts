@@ -1,4 +1,4 @@
-/** How a client comes to fids: Tattach, Twalk, and gives them back: Tclunk, Tremove. */
+/** How a client obtains fids (Tattach, Twalk) and releases them (Tclunk, Tremove). */
 
 import type { FolderAttributes } from '@nonroot/contracts'
 import { Message, MOST_WALK, NO_FID, ProtocolError } from './messages.ts'

@@ -1,7 +1,7 @@
 /**
  * One stream between host and guest, with its credit. Independent of queues.
  *
- *   guest asks:  connecting -> open      host asks:  requested -> open
+ *   by the guest:  connecting -> open    by the host:  requested -> open
  *   open -> ending (the host's side is closed, the guest is notified) -> gone
  */
 
