@@ -65,6 +65,18 @@ describe.each(TIERS)('trapped instructions, %s', (tier) => {
     expect(seen.map(([mnemonic]) => mnemonic)).toEqual(['PUSHF', 'CLI'])
     expect([machine.vector, machine.register(RAX), machine.frame(true).rip]).toEqual([VECTOR.GP, 2n, PLACE.code + 2])
   })
+  it.each([
+    { code: [0x90, 0x9c, 0x58, 0x90, 0x0f, 0x0b], vector: VECTOR.UD, text: 'nop; pushfq; pop rax; nop; ud2' },
+    { code: [0x90, 0x90, 0xfa], vector: VECTOR.GP, text: 'nop; nop; cli, which faults' },
+  ])('counts each instruction once: $text', ({ code, vector }) => {
+    const counts = [() => 'run' as const, byMnemonic('PUSHF', 'CLI')].map((policy) => {
+      const { machine } = deprivileged(tier, policy, () => PROCEED)
+      machine.run(code)
+      expect(machine.vector).toBe(vector)
+      return machine.processor.retired
+    })
+    expect(counts[1]).toBe(counts[0])
+  })
   it('raises what the hook throws, at the instruction', () => {
     const { machine } = deprivileged(tier, byMnemonic('SMSW'), () => {
       throw new GuestFault(VECTOR.GP, 0x18)
