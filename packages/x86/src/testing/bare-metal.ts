@@ -63,6 +63,7 @@ function hostMemory(): HostMemory {
     shareFrame: () => {},
     references: () => 1,
     freeFrame: () => {},
+    setApart: () => {},
     noteWrite: () => {},
     watchWrites: () => () => {},
   } as unknown as HostMemory
