@@ -34,10 +34,8 @@ export class ParavirtPagingPort implements PagingPort {
 
   setRoots(kernel: number, user: number): void {
     const state = this.#state
-    const before = state.inKernel ? state.kernelRoot : state.userRoot
-    state.kernelRoot = kernel
-    state.userRoot = user
-    if ((state.inKernel ? kernel : user) !== before) this.#frames.loadRoot()
+    if (kernel !== state.kernelRoot) this.#frames.loadRoot(0, (state.kernelRoot = kernel))
+    if (user !== state.userRoot) this.#frames.loadRoot(1, (state.userRoot = user))
   }
 
   setHardwareRoot(root: unknown): void {

@@ -179,7 +179,7 @@ export class VcpuForAbi implements PvVcpu {
     core.set64(FS_BASE, context.fsBase)
     core.set64(GS_BASE, context.inKernel ? context.gsKernelBase : context.gsUserBase)
     core.set64(S.kernelGsBase, context.inKernel ? context.gsUserBase : context.gsKernelBase)
-    this.#vcpu.frames.loadRoot()
+    this.#vcpu.frames.loadRoots()
     this.#vcpu.startAt(context.cs, context.ss)
   }
   get isUp(): boolean {

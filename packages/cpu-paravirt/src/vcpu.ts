@@ -34,6 +34,7 @@ import {
   S,
   SEGMENT,
   setSegment,
+  switchRoot,
   TIER_METRICS,
   tierStatistics,
   updatePaging,
@@ -399,11 +400,12 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     if (patch.rsp !== undefined) this.pv.setKernelStack(0, patch.rsp)
     const status = this.tables.setRoot(this.index, 'kernel', Number(cr3 / 4096n))
     if (status !== 'ok') this.crash(`its first root table was refused: ${status}`)
-    this.frames.loadRoot()
+    this.frames.loadRoots()
     writeRegisters(this.core, {})
   }
   reset(): void {
     const { info } = this.state
+    switchRoot(this.core, 0)
     resetProcessor(this.core, 'powerUp')
     this.state.reset()
     this.state.info = info

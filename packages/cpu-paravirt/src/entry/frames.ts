@@ -7,7 +7,6 @@ import { PageFaultCode, WITH_ERROR_CODE } from '@nonroot/contracts'
 import {
   ACCESS,
   FLAG,
-  flushNonGlobal,
   gpr,
   GuestFault,
   RAX,
@@ -19,8 +18,9 @@ import {
   SEG,
   segment,
   SEGMENT,
+  setRoot,
+  switchRoot,
   updateMode,
-  updatePaging,
   writeFlags,
   writeRange,
   VECTOR,
@@ -61,18 +61,19 @@ export class Frames {
     const base = core.get64(GS_BASE)
     core.set64(GS_BASE, core.get64(S.kernelGsBase))
     core.set64(S.kernelGsBase, base)
-    this.loadRoot()
+    switchRoot(core, state.inKernel ? 0 : 1)
   }
 
-  /** CR3 as the mode has it. */
-  loadRoot(): void {
-    const state = this.#state
+  /** Both roots, and CR3 as the mode has it. Translations of both go. */
+  loadRoots(): void {
+    const { kernelRoot, userRoot, inKernel } = this.#state
     const core = this.#core
-    const root = state.inKernel ? state.kernelRoot : state.userRoot
-    core.set32(S.cr3, root | 0)
-    core.set32(S.cr3 + 4, Math.floor(root / 0x1_0000_0000))
-    updatePaging(core)
-    flushNonGlobal(core)
+    setRoot(core, 0, BigInt(kernelRoot))
+    setRoot(core, 1, BigInt(userRoot))
+    switchRoot(core, inKernel ? 0 : 1)
+  }
+  loadRoot(which: 0 | 1, root: number): void {
+    setRoot(this.#core, which, BigInt(root))
   }
 
   // Into the guest
