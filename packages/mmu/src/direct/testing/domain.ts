@@ -1,6 +1,5 @@
-/** A domain of a few frames for tests, and a judge of its counts that shares no code with what is judged. Not part of the package. */
+/** A domain of a few frames for tests. Not part of the package. */
 
-import { FRAME_USE } from '@nonroot/contracts'
 import type { GuestFrames, HostMemory, PagingPort, TableLevel, TableStatus, VmContext } from '@nonroot/contracts'
 import {
   createTestClock,
@@ -12,6 +11,7 @@ import {
 import { frameTableOf, type FrameTable } from '../frame-table.ts'
 import type { Rule } from '../rules.ts'
 import { DirectTables } from '../tables.ts'
+import { countingFaults } from './judge.ts'
 
 export const P = 1
 export const RW = 2
@@ -118,71 +118,9 @@ export class TestDomain {
     return [this.frames.use[number]!, this.frames.uses[number]!, this.frames.references[number]!]
   }
 
-  /**
-   * All that is wrong with the counts: they are made again from the roots, pins and tables as they stand in memory. Empty: nothing. `descriptors`:
-   * frames that vCPUs have as descriptor tables.
-   */
+  /** All that is wrong with the counts. `descriptors`: frames that vCPUs have as descriptor tables. */
   faults(descriptors: readonly number[] = []): string[] {
-    const { frames, tables } = this
-    const domain = frames.owner[this.machine.find((frame) => frames.owner[frame] !== 0)!]!
-    const references = new Map<number, number>()
-    const uses = new Map<number, Map<number, number>>()
-    const refer = (frame: number): void => void references.set(frame, (references.get(frame) ?? 0) + 1)
-    const using = (frame: number, use: number): void => {
-      refer(frame)
-      const own = uses.get(frame) ?? new Map<number, number>()
-      own.set(use, (own.get(use) ?? 0) + 1)
-      uses.set(frame, own)
-    }
-    const owned = Array.from({ length: frames.length }, (_, frame) => frame).filter(
-      (frame) => frames.owner[frame] === domain,
-    )
-    const isTable = (frame: number): boolean =>
-      frames.uses[frame]! > 0 && frames.use[frame]! >= 1 && frames.use[frame]! <= 4
-    const found: string[] = []
-    for (const frame of owned) {
-      if (frames.flags[frame]! & 2) refer(frame)
-      if (frames.flags[frame]! & 1) using(frame, frames.use[frame]!)
-    }
-    for (const frame of this.held) using(frame, FRAME_USE.writable)
-    for (const frame of descriptors) using(frame, FRAME_USE.descriptors)
-    for (let vcpu = 0; vcpu < this.vcpuCount; vcpu++) {
-      for (const which of ['kernel', 'user'] as const) if (tables.root(vcpu, which)) using(tables.root(vcpu, which), 4)
-    }
-    for (const table of owned.filter(isTable)) {
-      const level = frames.use[table]!
-      for (let index = 0; index < 512; index++) {
-        if (level === 4 && index >= 256 && index < 272) continue
-        const low = this.host.words[table * 1024 + index * 2]!
-        const high = this.host.words[table * 1024 + index * 2 + 1]!
-        if (!(low & P)) continue
-        const where = `entry ${index} of table ${table} (level ${level})`
-        const target = (low >>> 12) + (high & 0xfffff) * 0x100000
-        if (frames.owner[target] !== domain) found.push(`${where} names frame ${target}, which is not the domain's`)
-        if (low & (level === 1 ? 0x98 : 0x198)) found.push(`${where} has flags ${(low & 0xfff).toString(16)}`)
-        if (!(low & US)) found.push(`${where} is not for CPL 3`)
-        if (level > 1) using(target, level - 1)
-        else if (low & RW) {
-          using(target, FRAME_USE.writable)
-          if (isTable(target) || frames.use[target] === FRAME_USE.descriptors)
-            found.push(`${where} makes a table writable`)
-        } else refer(target)
-      }
-    }
-    for (const frame of owned) {
-      if ((references.get(frame) ?? 0) !== frames.references[frame])
-        found.push(`frame ${frame}: ${frames.references[frame]} references, ${references.get(frame) ?? 0} counted`)
-      const counted = uses.get(frame) ?? new Map<number, number>()
-      if (counted.size > 1) found.push(`frame ${frame} has several uses: ${[...counted.keys()].join(', ')}`)
-      const [[use, count] = [frames.use[frame]!, 0]] = counted
-      if (frames.uses[frame] !== count || (count > 0 && use !== frames.use[frame]))
-        found.push(`frame ${frame}: ${frames.uses[frame]} uses as ${frames.use[frame]}, ${count} counted as ${use}`)
-      if (frames.references[frame] === 0) found.push(`frame ${frame} is owned and has no reference`)
-    }
-    for (let frame = 0; frame < frames.length; frame++) {
-      if (frames.owner[frame] === 0 && frames.references[frame]! > 0)
-        found.push(`frame ${frame} is nobody's and has references`)
-    }
-    return found
+    const { frames, tables, host, vcpuCount, held } = this
+    return countingFaults({ frames, tables, words: host.words, vcpuCount, held, descriptors, some: this.machine })
   }
 }
