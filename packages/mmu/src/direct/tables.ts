@@ -442,6 +442,7 @@ export class DirectTables implements TableCalls {
     }
     this.#words[machine >>> 2] = low
     this.#words[(machine >>> 2) + 1] = checked
+    this.#host.noteWrite(hpa(machine), 8)
     return 'ok'
   }
 
