@@ -1,0 +1,116 @@
+/** A paravirtual domain for tests of its calls: tables that answer what they are told to, memory at linear addresses from 0. Not part of the package. */
+
+import type {
+  EventChannels,
+  GuestAbiVcpu,
+  PvVcpu,
+  TableCalls,
+  TableStatus,
+  VmContext,
+  X86GuestAbiPorts,
+  XenPlatform,
+} from '@nonroot/contracts'
+import { createTestClock, createTestHostMemory, createTestLog, createTestMetrics } from '@nonroot/testkit'
+import { XenAbi } from '../xen.ts'
+
+const BYTES = 1 << 17
+export const SELF = 0x7ff0
+
+export function pvBench({ vcpuCount = 2 } = {}) {
+  const hostMemory = createTestHostMemory(64)
+  const page = hostMemory.allocateFrame()!
+  const memory = new DataView(new ArrayBuffer(BYTES))
+  const bytes = new Uint8Array(memory.buffer)
+  /** Table calls in order: name and arguments. */
+  const asked: (readonly [name: string, ...args: unknown[]])[] = []
+  /** Answers by name, once each; then ok. */
+  const answers: Partial<Record<keyof TableCalls, TableStatus[]>> = {}
+  /** Frames held less frames released. */
+  let held = 0
+  const says =
+    (name: keyof TableCalls) =>
+    (...args: unknown[]): TableStatus => {
+      asked.push([name, ...args])
+      const status = answers[name]?.shift() ?? 'ok'
+      if (name === 'hold' && status === 'ok') held++
+      return status
+    }
+  const names = [
+    'writeEntry',
+    'writeLinear',
+    'setMachineToPhysical',
+    'pin',
+    'unpin',
+    'setRoot',
+    'hold',
+    'giveBack',
+  ] as const
+  const more = ['setDescriptorFrames', 'writeDescriptor', 'setLocalDescriptors', 'clearFrame', 'copyFrame'] as const
+  let frames = 10
+  const tables = {
+    ...Object.fromEntries([...names, ...more].map((name) => [name, says(name)])),
+    machineFrames: 64,
+    machineToPhysical: { start: 0n, end: 512n, firstFrame: 0 },
+    frameCount: 10,
+    mostFrames: 10,
+    populate: () => new Uint32Array(4),
+    addressOf: () => 0,
+    hostAddress: () => page,
+    shareFrame: () => 0,
+    release: () => void held--,
+    takeFrame: () => (frames < 14 ? frames++ : undefined),
+    flush: (...args: unknown[]) => void asked.push(['flush', ...args]),
+  } as unknown as TableCalls
+  const events = {
+    ...{ attach: () => {}, markAll: () => {}, raiseVirtual: () => {}, wake: () => {} },
+    isOpen: (port: number) => port === 1,
+    isPending: () => false,
+  } as unknown as EventChannels
+  const ring = { port: 1, connect: () => {} }
+  const platform: XenPlatform = { events, console: ring, store: ring, begin: () => {}, write: () => {}, read: () => 0 }
+  const abi = new XenAbi({
+    ...{ hostMemory, metrics: createTestMetrics(), clock: createTestClock(), vcpuCount, log: createTestLog() },
+    guestMemory: {},
+  } as unknown as VmContext)
+  abi.attach({
+    ...{ clock: createTestClock(), power: {}, vcpuCount, paging: { tableCalls: tables }, capability: () => platform },
+  } as unknown as X86GuestAbiPorts)
+  const reaches = (address: bigint, length: number): boolean =>
+    address >= 0n && address + BigInt(length) <= BigInt(BYTES)
+  let [repeats, returned] = [false, 0]
+  const nothing = (): void => {}
+  const pv = {
+    ...{ clearTraps: nothing, setTrap: nothing, setCallback: nothing, descriptorsChanged: nothing, sleep: nothing },
+    ...{ initialise: nothing, setInfo: nothing, isUp: false, inKernel: true },
+    repeat: () => void (repeats = true),
+    returnFromTrap: () => void returned++,
+    copyIn(address, into) {
+      if (!reaches(address, into.length)) return false
+      into.set(bytes.subarray(Number(address), Number(address) + into.length))
+      return true
+    },
+    copyOut(address, from) {
+      if (!reaches(address, from.length)) return false
+      bytes.set(from, Number(address))
+      return true
+    },
+  } as Partial<PvVcpu> as PvVcpu
+  const registers = { rax: 0n, rbx: 0n, rcx: 0n, rdx: 0n, rsi: 0n, rdi: 0n, r8: 0n, r9: 0n, r10: 0n }
+  const vcpus: GuestAbiVcpu[] = Array.from({ length: vcpuCount }, (_, index) => ({
+    ...{ index, registers, cpl: 3, longMode: true, translate: () => undefined, pv },
+  }))
+  for (const vcpu of vcpus) abi.addVcpu(vcpu)
+  return {
+    ...{ abi, memory, bytes, asked, answers, registers },
+    held: () => held,
+    returned: () => returned,
+    /** One piece of a call: its result, or `again`. */
+    call(number: number, ...args: (number | bigint)[]): number | 'again' {
+      const [rdi, rsi, rdx, r10] = [0, 1, 2, 3].map((n) => BigInt(args[n] ?? 0)) as [bigint, bigint, bigint, bigint]
+      Object.assign(registers, { rax: BigInt(number), rdi, rsi, rdx, r10 })
+      repeats = false
+      abi.hypercall(vcpus[0]!)
+      return repeats ? 'again' : Number(BigInt.asIntN(64, registers.rax))
+    },
+  }
+}
