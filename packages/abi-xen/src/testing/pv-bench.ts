@@ -1,4 +1,4 @@
-/** A paravirtual domain for tests of its calls: tables that answer what they are told to, memory at linear addresses from 0. Not part of the package. */
+/** A paravirtual domain for tests of its calls: tables that give the answers a test sets, memory at linear addresses from 0. Not part of the package. */
 
 import type {
   EventChannels,
