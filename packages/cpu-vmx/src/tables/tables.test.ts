@@ -256,3 +256,91 @@ describe('entry checks', () => {
     expect(failedEntryCheck(v, context)?.id).toBe(id)
   })
 })
+
+/** Each member of a set of fields or bits, and both sides of a bound: the check that fails, or none. */
+describe('each member of a VM-entry check', () => {
+  type Row = [string, string | undefined, (v: Vmcs) => void]
+  const ADDRESS_BITS = context.physicalAddressBits
+  const pae = (v: Vmcs): void => {
+    v.write('entryControls', (v.read('entryControls') & ~EntryControl.ia32eModeGuest) >>> 0)
+    v.write('guestEfer', 0n)
+    v.write('guestCsAttributes', 0xc09b)
+    v.write('guestRip', 0x1000n)
+  }
+  const rows: Row[] = [
+    ...([0, 1, 2, 3] as const).flatMap((n): Row[] => [
+      ...[1, 2, 5, 6, 7, 8, ADDRESS_BITS, 51, 52, 63].map((bit): Row => [
+        `PDPTE ${n}, bit ${bit}`,
+        'guest.pdptes',
+        (v) => (pae(v), v.write(`guestPdpte${n}`, 1n | (1n << BigInt(bit)))),
+      ]),
+      ...[3, 4, 9, 11, 12, ADDRESS_BITS - 1].map((bit): Row => [
+        `PDPTE ${n}, bit ${bit}`,
+        undefined,
+        (v) => (pae(v), v.write(`guestPdpte${n}`, 1n | (1n << BigInt(bit)))),
+      ]),
+      [`PDPTE ${n}, not present`, undefined, (v) => (pae(v), v.write(`guestPdpte${n}`, ~1n & ((1n << 64n) - 1n)))],
+      [`PDPTE ${n} without PAE paging`, undefined, (v) => v.write(`guestPdpte${n}`, 0x1e7n)],
+    ]),
+    ...(['guestCr3', 'hostCr3'] as const).flatMap((name): Row[] => [
+      ...[ADDRESS_BITS, 51, 52, 61, 62, 63].map((bit): Row => [
+        `${name}, bit ${bit}`,
+        name === 'guestCr3' ? 'guest.cr3' : 'host.cr3',
+        (v) => v.write(name, 1n << BigInt(bit)),
+      ]),
+      ...[0, 3, 12, ADDRESS_BITS - 1].map((bit): Row => [
+        `${name}, bit ${bit}`,
+        undefined,
+        (v) => v.write(name, 1n << BigInt(bit)),
+      ]),
+    ]),
+    ...(['Es', 'Cs', 'Ss', 'Ds', 'Fs', 'Gs', 'Tr'] as const).flatMap((name): Row[] => [
+      ...[1, 2, 4].map((bit): Row => [
+        `host ${name}, bit ${bit}`,
+        `host.${name.toLowerCase()}.selector`,
+        (v) => v.write(`host${name}Selector`, 0x40 | bit),
+      ]),
+      [`host ${name}`, undefined, (v) => v.write(`host${name}Selector`, 0xfff8)],
+    ]),
+    ...(['hostFsBase', 'hostGsBase', 'hostGdtrBase', 'hostIdtrBase', 'hostTrBase'] as const).flatMap((name): Row[] => [
+      [`${name}: first not canonical`, `host.${name}.canonical`, (v) => v.write(name, 1n << 47n)],
+      [`${name}: last not canonical`, `host.${name}.canonical`, (v) => v.write(name, 0xffff_7fff_ffff_ffffn)],
+      [`${name}: last of the lower half`, undefined, (v) => v.write(name, (1n << 47n) - 1n)],
+      [`${name}: first of the upper half`, undefined, (v) => v.write(name, 0xffff_8000_0000_0000n)],
+    ]),
+    ...(['Sysenter'] as const).flatMap((): Row[] =>
+      (['Esp', 'Eip'] as const).flatMap((part): Row[] => [
+        [`host SYSENTER_${part}`, 'host.sysenter', (v) => v.write(`hostSysenter${part}`, 1n << 47n)],
+        [`guest SYSENTER_${part}`, 'guest.sysenter', (v) => v.write(`guestSysenter${part}`, 1n << 47n)],
+      ]),
+    ),
+    ...(['Gdtr', 'Idtr'] as const).flatMap((name): Row[] => [
+      [`guest ${name} limit`, `guest.${name.toLowerCase()}.limit`, (v) => v.write(`guest${name}Limit`, 0x1_0000)],
+      [`guest ${name} limit, the last`, undefined, (v) => v.write(`guest${name}Limit`, 0xffff)],
+      [`guest ${name} base`, `guest.${name.toLowerCase()}.base`, (v) => v.write(`guest${name}Base`, 1n << 47n)],
+    ]),
+    ...(['guestPat', 'hostPat'] as const).flatMap((name): Row[] =>
+      [0, 1, 2, 3, 4, 5, 6, 7].flatMap((byte) =>
+        [0, 1, 2, 3, 4, 5, 6, 7, 8].map((type): Row => [
+          `${name}, byte ${byte} of type ${type}`,
+          [2, 3, 8].includes(type) ? (name === 'guestPat' ? 'guest.pat' : 'host.pat') : undefined,
+          (v) => {
+            v.write('entryControls', (v.read('entryControls') | EntryControl.loadPat) >>> 0)
+            v.write('exitControls', (v.read('exitControls') | ExitControl.loadPat) >>> 0)
+            v.write(name, BigInt(type) << BigInt(8 * byte))
+          },
+        ]),
+      ),
+    ),
+    ...[0, 1, 2, 3, 4].map((state): Row => [
+      `activity state ${state}`,
+      state < 2 ? undefined : 'guest.activity',
+      (v) => v.write('guestActivityState', state),
+    ]),
+  ]
+  it.each(rows)('%s: %s', (_name, id, spoil) => {
+    const v = enterable()
+    spoil(v)
+    expect(failedEntryCheck(v, context)?.id).toBe(id)
+  })
+})

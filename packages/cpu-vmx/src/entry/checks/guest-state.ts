@@ -57,7 +57,7 @@ export const GUEST_REGISTER_CHECKS: readonly EntryCheck[] = [
     (v) => !guest64(v) || ((v.read('guestCr0') & CR0_64.pg) !== 0n && (v.read('guestCr4') & CR4_64.pae) !== 0n),
   ),
   guest(GUEST_REGISTERS, 'guest.ia32e.pcid', (v) => guest64(v) || (v.read('guestCr4') & CR4_64.pcide) === 0n),
-  guest(GUEST_REGISTERS, 'guest.cr3', (v, c) => fits(v.read('guestCr3') & ((1n << 62n) - 1n), c)),
+  guest(GUEST_REGISTERS, 'guest.cr3', (v, c) => fits(v.read('guestCr3'), c)),
   guest(
     GUEST_REGISTERS,
     'guest.dr7',

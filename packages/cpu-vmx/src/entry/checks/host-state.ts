@@ -21,7 +21,7 @@ export const HOST_STATE_CHECKS: readonly EntryCheck[] = [
     'host.cr4',
     (v, c) => (v.read('hostCr4') & CR4_FIXED0) === CR4_FIXED0 && (v.read('hostCr4') & ~c.cr4Fixed1) === 0n,
   ),
-  host(HOST_REGISTERS, 'host.cr3', (v, c) => fits(v.read('hostCr3') & ((1n << 62n) - 1n), c)),
+  host(HOST_REGISTERS, 'host.cr3', (v, c) => fits(v.read('hostCr3'), c)),
   host(
     HOST_REGISTERS,
     'host.sysenter',
