@@ -2,7 +2,9 @@
  * The processor against a reference machine that remembers nothing (reference/), on random system programs: edits of page tables with and without the
  * right invalidation, control registers, PCIDs, changed and remapped code, faults within deliveries, interrupts at any boundary. Both tiers.
  *
- *     npm run oracle:system -- [--programs 2000 | --minutes M] [--seed 1] [--only NUMBER] [--most 3] [--json]
+ *     npm run oracle:system -- [--programs 2000 | --minutes M] [--seed 1 | --from NUMBER] [--only NUMBER] [--most 3] [--json]
+ *
+ * A run says with which number the next one goes on.
  */
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
@@ -13,7 +15,7 @@ import { watchdog } from './tiers/watchdog.ts'
 setFlagsFromString('--liftoff-only')
 
 const { values } = parseArgs({
-  options: { programs: { type: 'string' }, minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, most: { type: 'string' }, json: { type: 'boolean' } },
+  options: { programs: { type: 'string' }, minutes: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, from: { type: 'string' }, most: { type: 'string' }, json: { type: 'boolean' } },
 })
 /** Programs are numbered; a seed is where to begin. */
 const PROGRAMS_A_SEED = 10_000_000
@@ -47,7 +49,7 @@ function minimise(program: SystemProgram): SystemProgram {
 }
 
 let told = started
-const first = values.only ? Number(values.only) : seed * PROGRAMS_A_SEED
+const first = Number(values.only ?? values.from ?? seed * PROGRAMS_A_SEED)
 let programs = 0
 for (; programs < wanted && failed.length < mostFailures; programs++) {
   if (minutes && performance.now() - started > minutes * 60_000) break
@@ -66,6 +68,7 @@ for (; programs < wanted && failed.length < mostFailures; programs++) {
 }
 const seconds = (performance.now() - started) / 1000
 const endings = Object.fromEntries([...pair.endings].toSorted((a, b) => b[1] - a[1]))
-if (values.json) console.log(JSON.stringify({ seed, programs, differences: failed.length, failed, instructions: pair.instructions, seconds, endings }))
-else console.log(`${programs} programs, ${pair.instructions} instructions, ${failed.length} differences, ${seconds.toFixed(1)} s, seed ${seed}: ${Object.entries(endings).map(([name, count]) => `${name} ${count}`).join(', ')}`)
+const next = first + programs
+if (values.json) console.log(JSON.stringify({ seed, next, programs, differences: failed.length, failed, instructions: pair.instructions, seconds, endings }))
+else console.log(`${programs} programs, ${pair.instructions} instructions, ${failed.length} differences, ${seconds.toFixed(1)} s, numbers ${first} to ${next - 1}, go on with --from ${next}: ${Object.entries(endings).map(([name, count]) => `${name} ${count}`).join(', ')}`)
 process.exitCode = failed.length ? 1 : 0

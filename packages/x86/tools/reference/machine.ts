@@ -9,7 +9,8 @@ import { evaluate } from '../../src/ir/evaluate.ts'
 import type { Body } from '../../src/ir/nodes.ts'
 import { rows } from '../../src/rows/index.ts'
 import { EXIT, S, SEGMENT } from '../../src/state/layout.ts'
-import { FLAG } from '../../src/state/register-bits.ts'
+import { FLAG, VECTOR } from '../../src/state/register-bits.ts'
+import { SHADOW } from '../../src/state/shadow.ts'
 import { ReferenceBuilder } from './builder.ts'
 import { deliver, type End, type Event } from './delivery.ts'
 import { ROUTINES, routineNumber } from './routines.ts'
@@ -34,10 +35,13 @@ export class ReferenceMachine extends ReferenceState {
     const rip = this.get64(S.rip)
     const shadow = this.get32(S.shadow)
     this.set32(S.shadow, 0)
+    const steps = (this.get32(S.flags) & FLAG.TF) !== 0
     try {
       const end = this.#execute(rip)
       this.retired++
-      return end
+      // INT n clears TF and is no step; MOV SS loses its own. (SDM Vol. 3B, "Single-Step Exception Condition"; Vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks")
+      if (!steps || end || ENTERS_HANDLER.has(this.#instruction.row.mnemonic) || this.get32(S.shadow) === SHADOW.movSs) return end
+      return this.event({ kind: 'exception', vector: VECTOR.DB })
     } catch (fault) {
       if (!(fault instanceof Fault)) throw fault
       this.set64(S.rip, rip)
@@ -123,6 +127,8 @@ export class ReferenceMachine extends ReferenceState {
     return this.#instruction
   }
 }
+
+const ENTERS_HANDLER: ReadonlySet<string> = new Set(['INT', 'INT1', 'INT3', 'INTO'])
 
 /** Exceptions that push an error code. (SDM Vol. 3A, "Error Code") */
 const HAS_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21])

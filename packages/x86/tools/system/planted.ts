@@ -39,6 +39,9 @@ const MISTAKES: readonly Mistake[] = [
   { name: 'a region is installed over changed bytes', file: 'compiler/compiler.ts', right: ' || this.#blocks.generation(block.host) !== generation', wrong: '' },
   { name: 'the cache of guest pages outlives a change of EPT', file: 'paging/tlb/tlb.ts', right: '  forgetGuestPages(core)\n  flushAll(core)', wrong: '  void forgetGuestPages\n  flushAll(core)' },
   { name: 'the TLB outlives a change of EPT', file: 'paging/tlb/tlb.ts', right: '  forgetGuestPages(core)\n  flushAll(core)', wrong: '  forgetGuestPages(core)' },
+  { name: 'a single step after INT n', file: 'system/far-transfers.ts', right: '  core.stepping = false\n', wrong: '' },
+  { name: 'MOV SS keeps its single step', file: 'events/debug.ts', right: 'core.stepping && core.get32(S.shadow) !== SHADOW.movSs', wrong: 'core.stepping' },
+  { name: 'a page fault forgets one part of a large page', file: 'paging/tlb/tlb.ts', right: 'if (flushEntries(core, low, partsAt(paging, low, high))) nextGeneration', wrong: 'if (flushEntries(core, low, 1)) nextGeneration' },
   { name: 'a fault while a fault is delivered is served as itself', file: 'events/vectors.ts', right: 'const CONTRIBUTORY = bit(0, 10, 11, 12, 13)', wrong: 'const CONTRIBUTORY = bit(0, 10, 12)' },
 ]
 

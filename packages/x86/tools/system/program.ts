@@ -334,9 +334,26 @@ function raise(c: Context): Action {
   return plain(name, [...code])
 }
 
+/** TF from POPF on: one instruction is stepped, or none. */
+function singleStep(c: Context): Action {
+  const { random } = c
+  const linear = somewhere(c)
+  const stepped: readonly (readonly [string, readonly number[]])[] = [
+    ['NOP', asm.nop()], ['load', asm.load(R.rdx, R.rdi)], ['add', asm.addTo(R.rdx, R.rdi)], ['call', asm.call(R.rdi)], ['jump', asm.jump(R.rdi)], ['INT 0x21', asm.interrupt(0x21)], ['INT3', [0xcc]], ['UD2', asm.undefined2()],
+    ['MOV SS', [...asm.toSegment(2, R.rcx), ...asm.nop(), ...asm.nop()]], ['MOV SS; INT3', [...asm.toSegment(2, R.rcx), 0xcc]], ['STI', [...asm.sti(), ...asm.nop()]], ['CLI', asm.cli()], ['PUSHF; POPF', [0x9c, 0x9d, ...asm.nop()]],
+    ['MOV CR3', [...asm.toControl(3, R.rbx), ...asm.nop()]], ['MOV CR4', asm.toControl(4, R.rbp)],
+  ]
+  const [name, code] = stepped[random.below(stepped.length)]!
+  const flags = 0x102n | (random.below(2) ? 0x200n : 0n) | (random.below(4) ? 0n : 0x4_0000n)
+  return plain(
+    `step over ${name} at ${show(linear)}, flags ${show(flags)}`,
+    asm.movImmediate(R.rdi, linear), asm.movImmediate32(R.rcx, SELECTOR.data), asm.fromControl(3, R.rbx), asm.fromControl(4, R.rbp), asm.movImmediate(R.rax, flags), asm.push(R.rax), [0x9d], [...code],
+  )
+}
+
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
   [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
-  [4, flags], [3, raise],
+  [4, flags], [3, raise], [5, singleStep],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
 
