@@ -89,6 +89,41 @@ describe('2 MiB leaves', () => {
     expect(pages.map((page) => tables.leaf(page))).toEqual([-1, -1, -1])
   })
 
+  /** Guest pages that are mapped by 4 KiB; [start, end) in pages. 512 pages have one table; none is there for the third 2 MiB. */
+  it.each<[string, number[], number, number]>([
+    ['one page', [1, 2, 3], 2, 3],
+    ['pages with holes between them', [1, 3, 4, 7, 9], 2, 9],
+    ['the first page of a table', [511, 512, 513], 512, 513],
+    ['over the end of a table', [510, 511, 512, 513], 511, 513],
+    ['over a table that is not there', [510, 1023, 1536, 1537], 511, 1537],
+    ['from the midst of a table that is not there', [1023, 1535 + 1, 1537], 1100, 1537],
+    ['all', [0, 1, 511, 512, 1023, 1536, 2047], 0, 2048],
+  ])('takes away %s, no more and no less', (_name, pages, start, end) => {
+    for (const change of ['unmapped', 'writeProtected'] as const) {
+      const { strategy, tables, port, entry } = bench(false)
+      for (const page of pages) strategy.onSecondStageFault(port, gpa(page * 4096), SecondStageAccess.write)
+      strategy.onMemoryChange([{ address: gpa(start * 4096), length: (end - start) * 4096 }], change)
+      const writable = pages.filter((page) => tables.leaf(page * 4096) >= 0 && entry(page * 4096) & EPT_ENTRY.write)
+      expect([change, writable]).toEqual([change, pages.filter((page) => page < start || page >= end)])
+      const mapped = pages.filter((page) => tables.leaf(page * 4096) >= 0 && entry(page * 4096) & EPT_ENTRY.read)
+      expect(mapped).toEqual(change === 'unmapped' ? writable : pages)
+    }
+  })
+  it.each<[string, number, number]>([
+    ['its first page', 0, 1],
+    ['its last page', 511, 512],
+    ['what is beyond it, too', 256, 600],
+    ['the whole', 0, 512],
+  ])('a 2 MiB leaf loses the write permission of %s', (_name, start, end) => {
+    const { strategy, tables, port, entry } = bench()
+    strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.write)
+    strategy.onMemoryChange([{ address: gpa(start * 4096), length: (end - start) * 4096 }], 'writeProtected')
+    for (const page of [0, 1, 255, 256, 510, 511]) {
+      expect(tables.leaf(page * 4096)).toBeGreaterThan(0)
+      expect([page, (entry(page * 4096) & EPT_ENTRY.write) !== 0]).toEqual([page, page < start || page >= end])
+    }
+  })
+
   it('is off by option', () => {
     const { strategy, tables, port } = bench(false)
     strategy.onSecondStageFault(port, gpa(0), SecondStageAccess.read)

@@ -129,6 +129,42 @@ describe('delivery in long mode', () => {
     m.run(asm(64, 'mov eax, [0x400000]'))
     expect([m.vector, m.core.get32(S.cr2)]).toEqual([8, 0x4f_fff8])
   })
+  describe('a fault while an event is delivered', () => {
+    const [DE, UD, NP, SS, GP, PF] = [0, 6, 11, 12, 13, 14]
+    const TS = 10
+    /** [vector, code that raises it, whether it is contributory, a page fault or neither]. (SDM Vol. 3A, "Interrupt and Exception Classes") */
+    const FIRST: [string, number, 'benign' | 'contributory' | 'page fault', () => void][] = [
+      ['#UD', UD, 'benign', () => void m.run(asm(64, 'ud2'))],
+      ['INT n', 0x21, 'benign', () => void m.run(asm(64, 'int 0x21; hlt'))],
+      ['an interrupt', 0x40, 'benign', () => (m.core.set64(S.rip, BigInt(PLACE.code)), m.processor.interrupt(0x40), void m.go())],
+      ['an NMI', 2, 'benign', () => (m.core.set64(S.rip, BigInt(PLACE.code)), m.processor.interrupt(2, 'nmi'), void m.go())],
+      ['#DE', DE, 'contributory', () => void m.run(asm(64, 'xor ecx, ecx; div ecx'))],
+      ['#NP', NP, 'contributory', () => (m.descriptor(SELECTOR.free, 0, 0xfffff, 0x13, 0xc), void m.run(asm(64, 'mov eax, 0x70; mov ds, ax; hlt')))],
+      ['#SS', SS, 'contributory', () => void m.run(asm(64, 'mov rbp, 0x800000000000; mov eax, [rbp]; hlt'))],
+      ['#GP', GP, 'contributory', () => void m.run(asm(64, 'mov eax, 16; mov cr8, rax'))],
+      ['#PF', PF, 'page fault', () => void m.run(asm(64, 'mov eax, [0x400000]'))],
+    ]
+    /** What the first one's gate leads to. */
+    const SECOND: [string, number, (vector: number) => void][] = [
+      ['#TS', TS, () => setSegment(m.core, SEGMENT.tr, SELECTOR.tss, PLACE.tss, 0, 0x20, 0x8b)],
+      ['#NP', NP, (vector) => m.interruptGate(vector, SELECTOR.code64, handlerOf(vector), 0x0e, 1)],
+      ['#SS', SS, () => m.write64(PLACE.tss + 0x24, 0x9000_0000_0000n)],
+      ['#GP', GP, (vector) => m.interruptGate(vector, SELECTOR.code64, handlerOf(vector), 0x85, 1)],
+      ['#PF', PF, () => m.write64(PLACE.tss + 0x24, 0x50_0000n)],
+    ]
+    const pairs = FIRST.flatMap((first) => SECOND.map((second): [string, string, typeof first, typeof second] => [second[0], first[0], first, second]))
+    it.each(pairs)('%s within %s', (_second, _first, [, vector, kind, raise], [, second, spoil]) => {
+      m.enter('long')
+      m.write(PLACE.code, [0xf4])
+      m.interruptGate(vector, SELECTOR.code64, handlerOf(vector), 0x8e, 1)
+      spoil(vector)
+      // Its own gate is spoilt too where both are the same: then it is a double fault anyway.
+      raise()
+      const doubles = kind === 'contributory' ? second !== PF : kind === 'page fault'
+      expect(m.vector).toBe(doubles ? 8 : second)
+      if (doubles) expect(m.frame(true).error).toBe(0)
+    })
+  })
   it('a double fault that cannot be delivered shuts down', () => {
     m.enter('long')
     m.interruptGate(13, SELECTOR.code64, 0, 0x0e)
