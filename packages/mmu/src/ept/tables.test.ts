@@ -112,7 +112,7 @@ describe('2 MiB leaves', () => {
   it.each<[string, number, number]>([
     ['its first page', 0, 1],
     ['its last page', 511, 512],
-    ['what is beyond it, too', 256, 600],
+    ['what is beyond it, too', 256, 1100],
     ['the whole', 0, 512],
   ])('a 2 MiB leaf loses the write permission of %s', (_name, start, end) => {
     const { strategy, tables, port, entry } = bench()
@@ -122,6 +122,14 @@ describe('2 MiB leaves', () => {
       expect(tables.leaf(page * 4096)).toBeGreaterThan(0)
       expect([page, (entry(page * 4096) & EPT_ENTRY.write) !== 0]).toEqual([page, page < start || page >= end])
     }
+  })
+
+  it('what begins in the midst of a 2 MiB leaf is taken away behind it, too', () => {
+    const { strategy, tables, port } = bench()
+    for (const page of [0, 512, 600, 601]) strategy.onSecondStageFault(port, gpa(page * 4096), SecondStageAccess.write)
+    strategy.onMemoryChange([{ address: gpa(256 * 4096), length: (601 - 256) * 4096 }], 'unmapped')
+    expect([256, 511, 512, 600].map((page) => tables.leaf(page * 4096))).toEqual([-1, -1, -1, -1])
+    expect(tables.leaf(601 * 4096)).toBeGreaterThan(0)
   })
 
   it('is off by option', () => {
