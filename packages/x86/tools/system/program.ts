@@ -156,7 +156,9 @@ function call(c: Context): Action {
 /** The same place used twice with something in between: what translations, decoded and linked code must not outlive. */
 function callAround(c: Context): Action {
   const linear = snippet(c)
-  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  // Of code that goes on in the next page half the time that one changes.
+  const crosses = (linear & 0xfffn) === BigInt(SNIPPETS.at(-1)!)
+  const page = BigInt.asUintN(64, (linear & ~0xfffn) + (crosses && c.random.below(2) ? 0x1000n : 0n))
   const address = entryAddress(c, page, 1)
   const from = c.operand(() => randomEntry(c.random, 1))
   const [name, invalidate] = c.random.below(3) ? [', INVLPG', [...asm.movImmediate(R.rbx, page), ...asm.invlpg(R.rbx)]] as const : invpcid(c, page, c.random.below(2))
