@@ -27,8 +27,14 @@ stack:
   abi: { use: "@nonroot/abi-kvm", strategy: kvm }
   io: [{ use: "@nonroot/io-emulated" }]
 machine: { memory: 8 MiB }
+host:
+  devices:
+    - { kind: nvme, at: "01:00.0", image: "memory://1MiB" }
+    - { kind: nvme, at: "02:00.0", image: "memory://1MiB" }
 vms:
-  - { name: web, boot: { multiboot: { kernel: ./echo.elf } } }
+  - name: web
+    boot: { multiboot: { kernel: ./echo.elf } }
+    devices: [{ kind: pci-passthrough, use: "@nonroot/io-pci-passthrough", host: "02:00.0" }]
   - { name: db, boot: { multiboot: { kernel: ./idle.elf } } }
 `,
   }))
@@ -70,6 +76,12 @@ it('is listed, looked into, typed at, and stopped VM by VM', { timeout: 120_000 
   )
   expect((await cli('memory')).out).toMatch(
     /^host \d+ \(.*fleet\.yaml\): [\d.]+ of [\d.]+ MiB in use\nNAME +MAXIMUM[^]*\nweb +7\.9 /,
+  )
+  expect((await cli('host')).out.replaceAll(/ +/g, ' ')).toBe(
+    `HOST FUNCTION GROUP KIND NAME ID OWNER\n${[
+      `${child.pid} 01:00.0 1 nvme nvme0 8086:2700`,
+      `${child.pid} 02:00.0 2 nvme nvme1 8086:2700 web`,
+    ].join('\n')}\n`,
   )
   expect((await cli('metrics', 'db')).out).toMatch(/^nonroot_vcpu_instructions\{vm="db",vcpu="0"\} \d{4,}$/m)
 
