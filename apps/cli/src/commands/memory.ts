@@ -5,6 +5,7 @@ import { hosts } from '../control/find-vm.ts'
 import type { HostSummary } from '../control/host-commands.ts'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
+import type { HostMemoryUse } from '../run/protocol.ts'
 import { tableText } from '../table.ts'
 
 export interface MemoryOptions {
@@ -27,6 +28,11 @@ export async function memory(options: MemoryOptions, io: CommandIo): Promise<num
 }
 
 const mib = (frames: number): string => ((frames * FRAME_SIZE) / 2 ** 20).toFixed(1)
+
+function usedText({ guestFrames, freeGuestFrames, totalFrames, freeFrames }: HostMemoryUse): string {
+  const [guests, all] = [guestFrames - freeGuestFrames, totalFrames - freeFrames]
+  return `guests use ${mib(guests)} of ${mib(guestFrames)} MiB, processors ${mib(all - guests)} MiB`
+}
 
 /** In MiB. Techniques have a column each. */
 export function memoryTable({ pid, file, memory: host, vms }: HostSummary): string {
@@ -53,6 +59,6 @@ export function memoryTable({ pid, file, memory: host, vms }: HostSummary): stri
   )
   const columns = [...head, ...techniques.map((technique) => `BY ${technique.toUpperCase()}`)]
   const table = tableText(columns, rows, columns.map((_, column) => column).slice(1))
-  const used = host ? `${mib(host.totalFrames - host.freeFrames)} of ${mib(host.totalFrames)} MiB in use` : 'no VM runs'
+  const used = host ? usedText(host) : 'no VM runs'
   return `host ${pid} (${file}): ${used}\n${table}`
 }

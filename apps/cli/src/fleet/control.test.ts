@@ -75,7 +75,7 @@ it('is listed, looked into, typed at, and stopped VM by VM', { timeout: 120_000 
     /^HOST +NAME +STATE[^\n]*\n\d+ +web +running +\d+ s +[\d.]+ \w+ of [^\n]*fleet\.yaml\n\d+ +db +running/,
   )
   expect((await cli('memory')).out).toMatch(
-    /^host \d+ \(.*fleet\.yaml\): [\d.]+ of [\d.]+ MiB in use\nNAME +MAXIMUM[^]*\nweb +7\.9 /,
+    /^host \d+ \(.*fleet\.yaml\): guests use [\d.]+ of [\d.]+ MiB, processors [\d.]+ MiB\nNAME +MAXIMUM[^]*\nweb +7\.9 /,
   )
   expect((await cli('host')).out.replaceAll(/ +/g, ' ')).toBe(
     `HOST FUNCTION GROUP KIND NAME ID OWNER\n${[

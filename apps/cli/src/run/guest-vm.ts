@@ -38,6 +38,8 @@ const answer: { [R in RequestName]: (of: Machine, what: Requests[R]['of']) => Re
   hostStats: ({ hypervisor }) => hypervisor.samples(),
   memory: ({ vm }) => vm.memory(),
   hostMemory: ({ hypervisor: { hostMemory } }) => ({
+    guestFrames: hostMemory.guestFrames,
+    freeGuestFrames: hostMemory.freeGuestFrames,
     totalFrames: hostMemory.totalFrames,
     freeFrames: hostMemory.freeFrames,
   }),

@@ -81,8 +81,10 @@ export interface Requests {
 }
 export type RequestName = keyof Requests
 
-/** What guests may use of the host's memory, in frames. */
+/** The host's memory, in frames: what guests and their page tables may use, and all of it, processors' code included. */
 export interface HostMemoryUse {
+  readonly guestFrames: number
+  readonly freeGuestFrames: number
   readonly totalFrames: number
   readonly freeFrames: number
 }
