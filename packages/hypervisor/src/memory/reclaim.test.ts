@@ -263,6 +263,37 @@ describe('a reclaim policy', () => {
   })
 })
 
+it('when a page comes back does not change the order in which deterministic vCPUs run', async () => {
+  const traces: string[] = []
+  for (const isSwapped of [false, true]) {
+    const trace: number[] = []
+    const guest: Guest = (cpu) => {
+      const { guestFrames, io } = cpu.ports
+      const address = gpa(MIB + ((cpu.step * 7 + cpu.index) % 400) * FRAME_SIZE)
+      if (guestFrames.translate(address, 'write') === 'wait') return { reason: 'memory', address }
+      // One entry for each turn, with how long it was.
+      if (trace.length > 0 && trace.at(-2) === cpu.index) trace[trace.length - 1]!++
+      else trace.push(cpu.index, 1)
+      if (++cpu.step === 60_000) io.writePort(0x21, 1, 0)
+      return undefined
+    }
+    const swap = new Swap()
+    const machine = { memory: 8 * MIB, vcpus: 2, clock: 'deterministic' as const }
+    const hypervisor = await createHypervisor(scriptedStack({ guest, reclaim: [swap], machine, hostBytes: 4 * MIB }), {
+      backends,
+    })
+    const vm = await hypervisor.createVm()
+    // Room for some of its pages only.
+    const taken: Hpa[] = []
+    while (isSwapped && hypervisor.hostMemory.freeGuestFrames > 300) taken.push(hypervisor.hostMemory.allocateFrame()!)
+    expect(await vm.run()).toEqual({ state: 'exited', status: 0 })
+    expect(swap.fills > 100).toBe(isSwapped)
+    traces.push(trace.join(' '))
+    await hypervisor.dispose()
+  }
+  expect(traces[1]).toBe(traces[0])
+})
+
 function pageOfOnes(host: HostMemory): Hpa {
   const frame = host.allocateFrame()!
   host.bytes.fill(1, frame, frame + FRAME_SIZE)

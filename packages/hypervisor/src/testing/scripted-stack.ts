@@ -77,6 +77,8 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
       this.instructionsRetired++
       const exit = this.guest(this)
       if (exit?.reason === 'halt') this.halted = true
+      // The instruction has no effect yet, and is executed again.
+      if (exit?.reason === 'memory') this.instructionsRetired--
       if (exit) return exit
     }
     return BUDGET

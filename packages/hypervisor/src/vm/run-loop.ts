@@ -74,6 +74,8 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   #rate = FIRST_RATE
   /** Of a deterministic machine: the vCPU whose turn it is. */
   #turn: number
+  /** Of its slice, the instructions that are left because it waited for a page: when that page comes must not change whose turn it is. */
+  #left = 0
   #deferred: PortIoExit | MmioExit | undefined
   /** Work for which the guest waits, without guest time passing. */
   #held: Promise<unknown>[] = []
@@ -270,6 +272,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     }
   }
   #nextTurn(): number {
+    if (this.#left > 0) return this.#turn
     do this.#turn = (this.#turn + 1) % this.#vcpus.length
     while (this.#runnable[this.#turn] === 0)
     return this.#turn
@@ -289,6 +292,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     this.#instructions[index] = retired
     this.#clock.advanceInstructions(instructions)
     this.#measure(instructions, (ended - started) * 1e6)
+    this.#left = this.#deterministic && exit.reason === 'memory' ? Math.max(0, budget - instructions) : 0
     this.#exits[exit.reason]!.value++
     this.#parts.tracer?.slice(`vcpu${index}`, exit.reason, started, ended)
     switch (exit.reason) {
@@ -351,7 +355,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   #budget(sliceNs: number): number {
     const clock = this.#clock
     if (this.#deterministic) {
-      const budget = Math.min(DETERMINISTIC_SLICE, Math.max(1, clock.instructionsToDeadline()))
+      const budget = this.#left || Math.min(DETERMINISTIC_SLICE, Math.max(1, clock.instructionsToDeadline()))
       this.#sliceEndNs = Math.min(clock.nextDeadline(), Infinity)
       return budget
     }
@@ -379,6 +383,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     const end = await reset()
     if (end) return power.finish(end)
     this.#runnable.fill(1)
+    this.#left = 0
     this.#deferred = undefined
   }
 

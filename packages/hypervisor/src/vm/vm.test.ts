@@ -79,7 +79,7 @@ describe('how a VM ends', () => {
       end: {
         state: 'crashed',
         reason:
-          'host memory is exhausted: all 4096 frames are in use; make host.memory larger or machine.memory smaller',
+          'host memory is exhausted: all 4070 frames are in use; make host.memory larger or machine.memory smaller',
       },
     },
   ])('$name', async ({ guest, end }) => {
