@@ -24,9 +24,11 @@ import {
   S,
   SEGMENT,
   setRealSegment,
+  setShadow,
   SHADOW,
   TIER_METRICS,
   tierStatistics,
+  VECTOR,
 } from '@nonroot/x86'
 import type { Core, StopReason, TierMetric } from '@nonroot/x86'
 import { Guest, type TranslateVcpuOptions } from './monitor/guest.ts'
@@ -247,26 +249,40 @@ export class TranslateVcpu implements X86Vcpu {
     return guest.yielded || end - guest.processor.retired <= 0 || guest.processor.kicks.isRequested
   }
 
-  /** Translated code stopped at the end of a block: RIP becomes that of its successor. False: something else stopped it. */
+  /** Translated code called the monitor: it goes on at once, if the end of a block or a frequent instruction is all there is to it. */
   #follow(): boolean {
-    const { guest } = this
     const { hooks } = this
-    const { core, translations } = guest
+    const { core, translations, shortcuts } = this.guest
     const { points } = translations
-    if (hooks.vector < 0) return false
+    if (hooks.vector !== VECTOR.GP) return false
     const point = translations.pointAtRip()
-    if (point < 0 || points.kind(point) !== POINT.exit) return false
-    hooks.vector = -1
+    if (point < 0) return false
+    const kind = points.kind(point)
     const low = points.low(point)
     const high = points.high(point)
-    const target = translations.link(point)
-    if (target >= 0) {
-      translations.enter(target)
+    const { epoch } = translations
+    if (kind !== POINT.exit && kind !== POINT.moved) {
+      const offset = shortcuts.run(point, kind, core.get32(S.rip))
+      if (offset < 0) {
+        if (translations.epoch !== epoch) this.#setRip(low, high)
+        return false
+      }
+      hooks.vector = -1
+      translations.enter(offset)
+      // It counts as an instruction.
+      core.set32(S.budget, core.get32(S.budget) - 1)
+      this.statistics.shortcuts.value++
       return true
     }
-    core.set32(S.rip, low)
-    core.set32(S.rip + 4, high)
-    return false
+    const target = translations.link(point)
+    hooks.vector = -1
+    if (target >= 0) translations.enter(target)
+    else this.#setRip(low, high)
+    return target >= 0
+  }
+  #setRip(low: number, high: number): void {
+    this.core.set32(S.rip, low)
+    this.core.set32(S.rip + 4, high)
   }
 
   /** RIP becomes the guest's, wherever in the cache it is. */
@@ -274,7 +290,12 @@ export class TranslateVcpu implements X86Vcpu {
     const { translations, core } = this.guest
     if (!translations.contains(core.get32(S.rip), core.get32(S.rip + 4))) return
     const point = translations.pointAtRip()
-    if (point >= 0) return translations.leaveAt(point)
+    if (point >= 0) {
+      const { shortcuts } = this.guest
+      if (shortcuts.shadowAt === core.get32(S.rip)) setShadow(core, SHADOW.sti)
+      shortcuts.shadowAt = -1
+      return translations.leaveAt(point)
+    }
     this.guest.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
   }
 

@@ -9,6 +9,7 @@ import type { GuestMemory, GuestPagingState } from '@nonroot/contracts'
 const ADDRESS = 0xff_ffff_f000n
 const PRESENT = 1n
 const LARGE = 0x80n
+const GLOBAL = 0x100n
 
 export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, address: bigint): number | undefined {
   switch (paging.format) {
@@ -27,26 +28,41 @@ export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, ad
     }
     case 'pae': {
       const pdpte = memory.readU64(Number(paging.cr3 & 0xffff_ffe0n) + Number((address >> 30n) & 3n) * 8)
-      return pdpte === undefined || !(pdpte & PRESENT) ? undefined : walk(memory, pdpte & ADDRESS, address, 2)
+      return pdpte === undefined || !(pdpte & PRESENT) ? undefined : addressIn(walk(memory, pdpte & ADDRESS, address, 2), address)
     }
     case 'fourLevel':
-      return walk(memory, paging.cr3 & ADDRESS, address, 4)
+      return addressIn(walk(memory, paging.cr3 & ADDRESS, address, 4), address)
     case 'fiveLevel':
-      return walk(memory, paging.cr3 & ADDRESS, address, 5)
+      return addressIn(walk(memory, paging.cr3 & ADDRESS, address, 5), address)
   }
 }
 
+/** Whether a write of CR3 leaves the translation of an address. (SDM Vol. 3A, "Global Pages") */
+export function isGlobalPage(memory: GuestMemory, paging: GuestPagingState, address: bigint): boolean {
+  if (!(paging.cr4 & CR4.pge) || paging.format !== 'fourLevel') return false
+  const leaf = walk(memory, paging.cr3 & ADDRESS, address, 4)
+  return leaf !== undefined && (leaf.entry & GLOBAL) !== 0n
+}
+
+/** An entry that maps a page of `1 << shift` bytes. */
+interface Leaf {
+  readonly entry: bigint
+  readonly shift: bigint
+}
+function addressIn(leaf: Leaf | undefined, address: bigint): number | undefined {
+  if (!leaf) return undefined
+  const inside = (1n << leaf.shift) - 1n
+  return Number((leaf.entry & ADDRESS & ~inside) | (address & inside))
+}
+
 /** Entries of eight bytes. */
-function walk(memory: GuestMemory, root: bigint, address: bigint, levels: number): number | undefined {
+function walk(memory: GuestMemory, root: bigint, address: bigint, levels: number): Leaf | undefined {
   let table = root
   for (let level = levels; level > 0; level--) {
     const shift = BigInt(12 + (level - 1) * 9)
     const entry = memory.readU64(Number(table + ((address >> shift) & 0x1ffn) * 8n))
     if (entry === undefined || !(entry & PRESENT)) return undefined
-    if (level === 1 || (level <= 3 && entry & LARGE)) {
-      const inside = (1n << shift) - 1n
-      return Number((entry & ADDRESS & ~inside) | (address & inside))
-    }
+    if (level === 1 || (level <= 3 && entry & LARGE)) return { entry, shift }
     table = entry & ADDRESS
   }
   return undefined

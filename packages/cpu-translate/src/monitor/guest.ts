@@ -13,12 +13,13 @@ import { EXIT, FLAG, LEFT, Processor, resetProcessor, S, writeRegisters } from '
 import type { Core, ProcessorOptions } from '@nonroot/x86'
 import { createAbiVcpu } from '../host/abi-vcpu.ts'
 import { ProcessorBus } from '../host/bus.ts'
-import { guestTranslate } from '../host/guest-translate.ts'
+import { guestTranslate, isGlobalPage } from '../host/guest-translate.ts'
 import { NeutralExits } from '../host/neutral-exits.ts'
 import { TranslatePagingPort } from '../host/paging-port.ts'
 import { Translations } from '../translation/translations.ts'
 import { Worlds } from '../world/world.ts'
 import { Events } from './events.ts'
+import { Shortcuts } from './shortcuts.ts'
 
 export interface TranslateVcpuOptions {
   readonly processor: ProcessorOptions
@@ -38,6 +39,7 @@ export class Guest {
   readonly worlds: Worlds
   readonly events: Events
   readonly translations: Translations
+  readonly shortcuts: Shortcuts
   readonly abiVcpu: GuestAbiVcpu
   readonly exits = new NeutralExits()
   activity: ActivityState
@@ -73,7 +75,9 @@ export class Guest {
       host,
       ports.metrics.scope('translator'),
       options.translationCache,
+      (low, high) => isGlobalPage(ports.guestMemory, this.pagingPort.guest, addressOf(low, high)),
     )
+    this.shortcuts = new Shortcuts(this.core, this.translations, this.worlds)
     this.abiVcpu = createAbiVcpu(index, this.core, (address) => this.translate(address))
     this.pagingPort = new TranslatePagingPort(index, this.core)
     this.bus.onTableWrite = (address, size) => this.accept(ports.paging.onTableUpdate(this.pagingPort, address, size))
@@ -182,3 +186,6 @@ export class Guest {
     this.processor.dispose()
   }
 }
+
+const addressOf = (low: number, high: number): bigint =>
+  BigInt.asUintN(64, (BigInt(high) << 32n) | BigInt(low >>> 0))

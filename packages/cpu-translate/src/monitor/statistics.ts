@@ -8,6 +8,7 @@ export class Statistics {
   readonly translated: Counter
   readonly interpreted: Counter
   readonly emulated: Counter
+  readonly shortcuts: Counter
   readonly #traps: readonly Counter[]
   readonly #used: Gauge
   readonly #pages: Gauge
@@ -18,6 +19,7 @@ export class Statistics {
     this.translated = run.counter('translated', 'instructions of translated kernel code, as the processor counts them')
     this.interpreted = run.counter('interpreted', 'instructions of code that is not translated: 16-bit and 32-bit kernel code')
     this.emulated = run.counter('emulated', 'single instructions that the monitor carried out')
+    this.shortcuts = run.counter('shortcuts', 'frequent instructions that the monitor carried out without the virtual CPU')
     const traps = metrics.scope('traps')
     this.#traps = Array.from({ length: 32 }, (_, vector) =>
       traps.counter(`vector${vector}`, `exceptions of deprivileged code that the monitor took: vector ${vector}`),

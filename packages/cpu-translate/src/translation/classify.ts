@@ -28,11 +28,14 @@ const LONGEST = 15
 
 export function treatmentOf(instruction: Instruction): Treatment {
   const { row, addressSize } = instruction
-  const { flow, sensitive, cpl, exit, shadow } = row.attributes
+  const { flow, sensitive, cpl, exit, shadow, unit } = row.attributes
   const isOwn =
     sensitive === true ||
     cpl === 0 ||
     shadow === true ||
+    // It leaves its own address for FSTENV and others to show.
+    unit === 'x87' ||
+    unit === 'wait' ||
     INTERRUPT_FLAG.has(row.mnemonic) ||
     (exit !== undefined && !OWN_ANSWER.has(exit.reason))
   switch (flow) {

@@ -26,7 +26,7 @@ export interface CodePage {
   /** Its frame in host memory: address. */
   readonly host: number
   /** A write of CR3 does not drop its translation. */
-  readonly isGlobal: boolean
+  isGlobal: boolean
   readonly blocks: Set<TranslatedBlock>
 }
 

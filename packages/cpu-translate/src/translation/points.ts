@@ -9,6 +9,15 @@ export const POINT = {
   exit: 2,
   return: 3,
   indirect: 4,
+  cli: 5,
+  sti: 6,
+  pushFlags: 7,
+  popFlags: 8,
+  stac: 9,
+  clac: 10,
+  swapGs: 11,
+  /** An entry of a dropped block, too short for a jump: it is looked up each time. */
+  moved: 12,
 } as const
 
 export class Points {
@@ -17,18 +26,23 @@ export class Points {
   #low = new Int32Array(1 << 14)
   #high = new Int32Array(1 << 14)
   #kind = new Uint8Array(1 << 14)
+  #length = new Uint8Array(1 << 14)
+  #extra = new Int32Array(1 << 14)
   count = 0
 
   constructor(bytes: number) {
     this.#at = new Int32Array(bytes)
   }
 
-  add(offset: number, kind: number, low: number, high: number): void {
+  /** `length`: of the guest's instruction; `extra`: what the kind needs to know. */
+  add(offset: number, kind: number, low: number, high: number, length = 0, extra = 0): void {
     const n = this.count++
     if (n === this.#low.length) this.#grow()
     this.#low[n] = low
     this.#high[n] = high
     this.#kind[n] = kind
+    this.#length[n] = length
+    this.#extra[n] = extra
     this.#at[offset] = n + 1
   }
   change(offset: number, kind: number, low: number, high: number): void {
@@ -50,6 +64,12 @@ export class Points {
   high(point: number): number {
     return this.#high[point]!
   }
+  length(point: number): number {
+    return this.#length[point]!
+  }
+  extra(point: number): number {
+    return this.#extra[point]!
+  }
   clear(used: number): void {
     this.#at.fill(0, 0, used)
     this.count = 0
@@ -61,5 +81,7 @@ export class Points {
     this.#low = grow(this.#low, new Int32Array(size))
     this.#high = grow(this.#high, new Int32Array(size))
     this.#kind = grow(this.#kind, new Uint8Array(size))
+    this.#length = grow(this.#length, new Uint8Array(size))
+    this.#extra = grow(this.#extra, new Int32Array(size))
   }
 }

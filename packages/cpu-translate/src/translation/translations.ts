@@ -10,6 +10,7 @@ import type { Core, Processor } from '@nonroot/x86'
 import { CodePages, keyOf, type CodePage, type TranslatedBlock } from './code-pages.ts'
 import { putJump, STUB, TRAP } from './encode.ts'
 import { POINT, Points } from './points.ts'
+import type { Target } from './shortcuts.ts'
 import { Translator, WORST_BLOCK } from './translator.ts'
 
 const FRAME = 4096
@@ -25,6 +26,8 @@ type Check = 'none' | 'notGlobal' | 'all'
 export class Translations {
   /** The guest uses the addresses of the cache: another range, before translated code runs again. */
   mustMove = false
+  /** Changes when the cache is emptied: no offset or point is valid any more. */
+  epoch = 0
   readonly points: Points
   readonly pages = new CodePages()
   readonly #processor: Processor
@@ -34,6 +37,7 @@ export class Translations {
   readonly #start: number
   readonly #size: number
   readonly #translator: Translator
+  readonly #isGlobal: (low: number, high: number) => boolean
   readonly #entries = new Map<number, number>()
   #place = 0
   #used = 0
@@ -48,7 +52,15 @@ export class Translations {
   readonly #moves: Counter
   readonly #checks: Counter
 
-  constructor(processor: Processor, host: HostMemory, metrics: Metrics, size: number) {
+  /** `isGlobal`: whether the guest's tables map an address by a global page, and CR4.PGE is set. */
+  constructor(
+    processor: Processor,
+    host: HostMemory,
+    metrics: Metrics,
+    size: number,
+    isGlobal: (low: number, high: number) => boolean,
+  ) {
+    this.#isGlobal = isGlobal
     this.#processor = processor
     this.#core = processor.core
     this.#host = host
@@ -74,6 +86,9 @@ export class Translations {
     processor.blocks.watcher = { written: (at, length) => this.#written(at, length), reset: () => this.#watchAgain() }
   }
 
+  get targets(): readonly (Target | undefined)[] {
+    return this.#translator.targets
+  }
   get used(): number {
     return this.#used
   }
@@ -136,9 +151,9 @@ export class Translations {
   /** The exit at a point becomes a jump, once its successor is there: offset of that, -1 if it cannot be fetched now. */
   link(point: number): number {
     const offset = this.#core.get32(S.rip)
-    const flushes = this.#flushes.value
+    const { epoch } = this
     const target = this.at(this.points.low(point), this.points.high(point))
-    if (target < 0 || this.#flushes.value !== flushes) return target
+    if (target < 0 || this.epoch !== epoch || this.points.kind(point) === POINT.moved) return target
     putJump(this.#host.bytes, this.#start, offset, target)
     this.#changed(offset, STUB)
     this.#links.value++
@@ -151,7 +166,7 @@ export class Translations {
     const known = this.pages.find(low, high)
     if (known?.host === host) return known
     if (known) this.#dropPage(known)
-    const page: CodePage = { low: low & -4096, high, host, isGlobal: false, blocks: new Set() }
+    const page: CodePage = { low: low & -4096, high, host, isGlobal: this.#isGlobal(low, high), blocks: new Set() }
     this.pages.add(page)
     return page
   }
@@ -179,15 +194,16 @@ export class Translations {
     }
   }
   /**
-   * The code stays where it is, as traps: whatever still leads to it comes to the monitor, which looks for a new translation. An entry may have been the
-   * exit of a jump there, that is, its target; now it is the jump.
+   * The code stays where it is, as traps: whatever still leads to it calls the monitor. Its entries become exits to their own addresses, which are
+   * linked to new translations.
    */
   #dropBlock(block: TranslatedBlock): void {
     const { start, end, entries, page } = block
     this.#host.bytes.fill(TRAP, this.#start + start, this.#start + end)
     this.#changed(start, end - start)
-    for (const { low, high, offset } of entries) {
-      this.points.change(offset, POINT.copy, low, high)
+    for (const [n, { low, high, offset }] of entries.entries()) {
+      const room = (entries[n + 1]?.offset ?? end) - offset
+      this.points.change(offset, room < STUB ? POINT.moved : POINT.exit, low, high)
       const key = keyOf(low, high)
       if (this.#entries.get(key) === offset) this.#entries.delete(key)
     }
@@ -233,6 +249,7 @@ export class Translations {
       if (!isDue) continue
       this.#checks.value++
       if (this.#fetch(page.low, page.high) !== page.host) this.#dropPage(page)
+      else if (check !== 'notGlobal') page.isGlobal = this.#isGlobal(page.low, page.high)
     }
   }
 
@@ -246,10 +263,12 @@ export class Translations {
   /** Empties the cache. Not while RIP is in it. */
   flush(): void {
     if (this.#used === 0) return
+    this.epoch++
     for (const page of this.pages.all) this.#processor.blocks.unwatch(page.host)
     this.pages.clear()
     this.#entries.clear()
     this.points.clear(this.#used)
+    this.#translator.targets.length = 0
     this.#changed(0, this.#used)
     this.#used = 0
     this.#check = 'none'

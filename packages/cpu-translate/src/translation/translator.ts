@@ -10,6 +10,7 @@ import { treatmentOf } from './classify.ts'
 import type { CodePage, Entry, TranslatedBlock } from './code-pages.ts'
 import { copyAbsolute, put32, putJump, putPush, STUB, TRAP } from './encode.ts'
 import { POINT, type Points } from './points.ts'
+import { pointOf, targetOf, type Target } from './shortcuts.ts'
 
 /** Instructions of one block. */
 const MOST = 64
@@ -21,6 +22,8 @@ const MODE_64 = { codeSize: 64, protectedMode: true } as const
 export class Translator {
   /** Guest instructions of the last block. */
   instructions = 0
+  /** Of indirect branches, by the number in their points. Undefined: one for the virtual CPU. */
+  readonly targets: (Target | undefined)[] = []
   readonly #bytes: Uint8Array
   readonly #start: number
   readonly #points: Points
@@ -95,17 +98,18 @@ export class Translator {
       case 'absolute':
         return this.#absolute(i, from, rip)
       case 'callOut':
-        this.#trap(POINT.callOut, rip)
+        this.#trap(pointOf(i), rip)
         this.#enter(next)
         return true
       case 'leave':
         this.#trap(POINT.callOut, rip)
         return false
       case 'return':
-        this.#trap(POINT.return, rip)
+        this.#trap(POINT.return, rip, i.length, i.immediate & 0xffff)
         return false
       case 'indirect':
-        this.#trap(POINT.indirect, rip)
+        this.targets.push(targetOf(i, (BigInt(this.#high) << 32n) + BigInt(next)))
+        this.#trap(POINT.indirect, rip, i.length, this.targets.length - 1)
         return false
       case 'jump':
         this.#exit(next, i.immediate)
@@ -168,8 +172,8 @@ export class Translator {
     this.#bytes.copyWithin(this.#start + this.#at, from, from + length)
     this.#at += length
   }
-  #trap(kind: number, rip: number): void {
-    this.#point(kind, rip)
+  #trap(kind: number, rip: number, length = 0, extra = 0): void {
+    this.#points.add(this.#at, kind, rip | 0, this.#high, length, extra)
     this.#byte(TRAP)
   }
   /** Goes on at an address: by a jump if it is translated, else by a stub. */

@@ -10,17 +10,22 @@ import type { Core } from '@nonroot/x86'
 export type World = 'virtual' | 'user' | 'kernel'
 
 const IDT_LIMIT = segment(SEGMENT.idtr) + SEG.limit
+const CS = segment(SEGMENT.cs)
+const SS = segment(SEGMENT.ss)
+/** Descriptor privilege level in segment attributes. */
+const DPL = 5
 /** Of the guest's kernel: its pages remain supervisor pages, and it may execute no privileged instruction. */
 const KERNEL_CPL = 1
 
 export class Worlds {
   current: World = 'virtual'
+  /** Of a deprivileged kernel: the guest's IOPL, in place. */
+  ioPrivilege = 0
   readonly #core: Core
   #efer = 0
   #cr4 = 0
   #idtLimit = 0
   #sysenterLow = 0
-  #ioPrivilege = 0
 
   constructor(core: Core) {
     this.#core = core
@@ -35,9 +40,13 @@ export class Worlds {
     const core = this.#core
     this.#deprivilege()
     const flags = core.get32(S.flags)
-    this.#ioPrivilege = flags & FLAG.IOPL
+    this.ioPrivilege = flags & FLAG.IOPL
     core.set32(S.flags, flags & ~FLAG.IOPL)
     core.set32(S.cpl, KERNEL_CPL)
+    for (const at of [CS, SS]) {
+      core.set32(at + SEG.selector, core.get32(at + SEG.selector) | KERNEL_CPL)
+      core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) | (KERNEL_CPL << DPL))
+    }
     switchRoot(core, 1)
     updateMode(core)
     this.current = 'kernel'
@@ -52,8 +61,12 @@ export class Worlds {
     core.set32(IDT_LIMIT, this.#idtLimit)
     core.set32(S.sysenterCs, this.#sysenterLow)
     if (this.current === 'kernel') {
-      core.set32(S.flags, core.get32(S.flags) | this.#ioPrivilege)
+      core.set32(S.flags, core.get32(S.flags) | this.ioPrivilege)
       core.set32(S.cpl, 0)
+      for (const at of [CS, SS]) {
+        core.set32(at + SEG.selector, core.get32(at + SEG.selector) & ~3)
+        core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) & ~(3 << DPL))
+      }
       switchRoot(core, 0)
       updateMode(core)
     }

@@ -1,0 +1,229 @@
+/**
+ * Frequent instructions of translated kernel code, carried out without the virtual CPU: at CPL 0 of the guest, in 64-bit mode, TF clear. What is not
+ * simple, faults among it, is left to the virtual CPU, which executes the instruction from the start. @hot
+ */
+
+import {
+  ACCESS,
+  CR4,
+  EXIT,
+  FLAG,
+  gpr,
+  GuestFault,
+  Left,
+  readFlags,
+  readLinear,
+  RSP,
+  S,
+  SEG,
+  segment,
+  SEGMENT,
+  updateMode,
+  writeFlags,
+  writeRange,
+} from '@nonroot/x86'
+import type { Core } from '@nonroot/x86'
+import { POINT } from '../translation/points.ts'
+import type { Target } from '../translation/shortcuts.ts'
+import type { Translations } from '../translation/translations.ts'
+import type { Worlds } from '../world/world.ts'
+
+/** The virtual CPU has to execute it. */
+export const SLOW = -1
+const HIDDEN = FLAG.RF | FLAG.VM
+/** POPF does not change these, or the virtual CPU does it. */
+const UNUSUAL = FLAG.TF | FLAG.IOPL | FLAG.VIF | FLAG.VIP | FLAG.VM
+const GS_BASE = segment(SEGMENT.gs) + SEG.base
+const WORD = 8
+
+export class Shortcuts {
+  /** After STI, RIP being the next instruction's: interrupts wait for one instruction. -1: there was none. */
+  shadowAt = -1
+  readonly #core: Core
+  readonly #translations: Translations
+  readonly #worlds: Worlds
+  readonly #bytes = new Uint8Array(WORD)
+  readonly #view = new DataView(this.#bytes.buffer)
+  /** What was read last. */
+  #low = 0
+  #high = 0
+
+  constructor(core: Core, translations: Translations, worlds: Worlds) {
+    this.#core = core
+    this.#translations = translations
+    this.#worlds = worlds
+  }
+
+  /** Offset in the cache at which to go on, or SLOW. `at`: the offset of the instruction's trap, which is a byte. */
+  run(point: number, kind: number, at: number): number {
+    switch (kind) {
+      case POINT.return:
+        return this.#return(this.#translations.points.extra(point))
+      case POINT.indirect:
+        return this.#branch(point, this.#translations.targets[this.#translations.points.extra(point)])
+      case POINT.cli:
+        this.#setFlags(this.#core.get32(S.flags) & ~FLAG.IF)
+        return at + 1
+      case POINT.sti:
+        return this.#enable(at + 1)
+      case POINT.pushFlags:
+        return this.#push(BigInt(this.#virtualFlags() & ~HIDDEN)) ? at + 1 : SLOW
+      case POINT.popFlags:
+        return this.#popFlags(at + 1)
+      case POINT.stac:
+        return this.#allowUser(FLAG.AC, at + 1)
+      case POINT.clac:
+        return this.#allowUser(0, at + 1)
+      case POINT.swapGs:
+        return this.#swapGs(at + 1)
+      default:
+        return SLOW
+    }
+  }
+
+  /** RET, releasing `more` bytes. */
+  #return(more: number): number {
+    const core = this.#core
+    if (!this.#pop()) return SLOW
+    const low = this.#low
+    const high = this.#high
+    const offset = isCanonical(high) ? this.#translations.at(low, high) : SLOW
+    if (offset >= 0) this.#moveStack(core, WORD + more)
+    return offset
+  }
+
+  #branch(point: number, target: Target | undefined): number {
+    if (!target) return SLOW
+    const core = this.#core
+    // The cache may be emptied below, with its points.
+    const next = target.isCall ? this.#next(point) : 0n
+    if (target.register >= 0) {
+      this.#low = core.get32(gpr(target.register))
+      this.#high = core.get32(gpr(target.register) + 4)
+    } else if (!this.#read(BigInt.asUintN(64, this.#address(target)))) return SLOW
+    const low = this.#low
+    const high = this.#high
+    if (!isCanonical(high)) return SLOW
+    const offset = this.#translations.at(low, high)
+    return offset < 0 || !target.isCall || this.#push(next) ? offset : SLOW
+  }
+  #next(point: number): bigint {
+    const { points } = this.#translations
+    const rip = (BigInt(points.high(point)) << 32n) | BigInt(points.low(point) >>> 0)
+    return BigInt.asUintN(64, rip + BigInt(points.length(point)))
+  }
+  #address({ base, index, scale, displacement, segment: of }: Target): bigint {
+    const core = this.#core
+    let address = displacement
+    if (base >= 0) address += core.get64(gpr(base))
+    if (index >= 0) address += core.get64(gpr(index)) << BigInt(scale)
+    if (of >= SEGMENT.fs) address += core.segmentBase(of)
+    return address
+  }
+
+  // --- flags ---
+
+  /** Guest's RFLAGS: IOPL is 0 in the processor. */
+  #virtualFlags(): number {
+    return readFlags(this.#core) | this.#worlds.ioPrivilege
+  }
+  #setFlags(flags: number): void {
+    this.#core.set32(S.flags, flags & ~FLAG.RF)
+  }
+  #enable(next: number): number {
+    const core = this.#core
+    const flags = core.get32(S.flags)
+    if (flags & FLAG.IF) return next
+    // What is pending comes after the next instruction: the virtual CPU sees to it.
+    if (core.get32(S.attention)) return SLOW
+    this.#setFlags(flags | FLAG.IF)
+    this.shadowAt = next
+    return next
+  }
+  #popFlags(next: number): number {
+    const core = this.#core
+    if (!this.#pop()) return SLOW
+    const flags = this.#low
+    if (flags & UNUSUAL || this.#worlds.ioPrivilege) return SLOW
+    const old = core.get32(S.flags)
+    if (flags & ~old & FLAG.IF && core.get32(S.attention)) return SLOW
+    writeFlags(core, flags & ~FLAG.RF)
+    this.#moveStack(core, WORD)
+    if ((flags ^ old) & FLAG.AC) updateMode(core)
+    return next
+  }
+  #allowUser(flag: number, next: number): number {
+    const core = this.#core
+    if (!(core.get32(S.cr4) & CR4.smap)) return SLOW
+    this.#setFlags((core.get32(S.flags) & ~FLAG.AC) | flag)
+    updateMode(core)
+    return next
+  }
+  #swapGs(next: number): number {
+    const core = this.#core
+    for (const half of [0, 4]) {
+      const base = core.get32(GS_BASE + half)
+      core.set32(GS_BASE + half, core.get32(S.kernelGsBase + half))
+      core.set32(S.kernelGsBase + half, base)
+    }
+    return next
+  }
+
+  // --- the stack ---
+
+  #moveStack(core: Core, by: number): void {
+    const low = core.get32(gpr(RSP)) >>> 0
+    const sum = low + by
+    core.set32(gpr(RSP), sum | 0)
+    core.set32(gpr(RSP) + 4, core.get32(gpr(RSP) + 4) + Math.floor(sum / 0x1_0000_0000))
+  }
+  /** Reads the word at the top of the stack. */
+  #pop(): boolean {
+    const core = this.#core
+    return this.#readAt(core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4))
+  }
+  #push(value: bigint): boolean {
+    const core = this.#core
+    const low = core.get32(gpr(RSP)) >>> 0
+    const to = low - WORD
+    const high = core.get32(gpr(RSP) + 4) + (to < 0 ? -1 : 0)
+    if (!isCanonical(high)) return false
+    this.#view.setBigUint64(0, BigInt.asUintN(64, value), true)
+    try {
+      writeRange(core, to | 0, high | 0, this.#bytes, 0, WORD, this.#accessBits())
+    } catch (fault) {
+      return this.#refused(fault)
+    }
+    this.#moveStack(core, -WORD)
+    return true
+  }
+
+  #read(address: bigint): boolean {
+    return this.#readAt(Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+  }
+  /** Eight bytes, into #low and #high. */
+  #readAt(low: number, high: number): boolean {
+    const core = this.#core
+    const upper = (low >>> 0) + 4
+    if (!isCanonical(high)) return false
+    try {
+      this.#low = readLinear(core, low, high, 4, this.#accessBits())
+      this.#high = readLinear(core, upper | 0, (high + (upper > 0xffff_ffff ? 1 : 0)) | 0, 4, this.#accessBits())
+    } catch (fault) {
+      return this.#refused(fault)
+    }
+    return true
+  }
+  #refused(fault: unknown): false {
+    if (!(fault instanceof GuestFault) && !(fault instanceof Left)) throw fault
+    this.#core.set32(S.exit, EXIT.lookup)
+    return false
+  }
+  #accessBits(): number {
+    const core = this.#core
+    return core.get32(S.cr4) & CR4.smap && !(core.get32(S.flags) & FLAG.AC) ? ACCESS.smap : 0
+  }
+}
+
+/** By its upper half; with 48 bits. */
+const isCanonical = (high: number): boolean => (high << 16) >> 16 === high
