@@ -16,7 +16,8 @@ export class PageFilling {
     const slot = index.find(address, 1)
     const entry = slot === undefined ? -1 : index.entry(slot, address)
     const parked = pages.get(entry)
-    if (!parked) return this.#shortage()
+    // A filler that delivers at once needs only a frame.
+    if (!parked?.filler.fill) return this.#shortage()
     parked.filling ??= this.#fill(entry, parked, gpa(address - (address & FRAME_MASK)))
     return parked.filling
   }
