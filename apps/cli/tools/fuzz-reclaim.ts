@@ -370,6 +370,8 @@ async function round(seed: number): Promise<void> {
   isOver = true
   await pressing
   for (const vm of live()) vm.checkAll()
+  // The file is whole: no page may be lost.
+  for (const { failure } of vms) if (failure?.includes('cannot be brought back')) throw new Error(failure)
   checkGroups(live())
   for (const vm of vms)
     count(vm.failure === undefined ? 'VMs that ran to the end' : `VMs that ended: ${vm.failure.replace(/[\d;].*/, '')}`)
