@@ -4,10 +4,9 @@
  */
 import type { Instruction } from '../decode/instruction.ts'
 import type { Value, Variable } from '../ir/nodes.ts'
-import { notCanonical, type Semantics } from '../semantics/builder.ts'
+import type { Semantics } from '../semantics/builder.ts'
 import { flagsAreDead } from '../semantics/dead-flags.ts'
 import { EXIT, S } from '../state/layout.ts'
-import { VECTOR } from '../state/register-bits.ts'
 import { NOT_LINKED, TARGETS } from '../code/record.ts'
 import { refill } from '../code/refill.ts'
 import { RECORD } from '../state/record.ts'
@@ -49,7 +48,10 @@ export class RegionBuilder extends RegionOperands {
     this.block(() => {
       this.withFaults(() => {
         this.block(() => {
-          this.block(() => this.#tree(region, region.blocks[0]!), this.#onward)
+          this.block(() => {
+            if (this.codeSize === 64 && region.blocks.some(leavesPage)) this.#leaveNearBoundary(region.blocks[0]!.start)
+            this.#tree(region, region.blocks[0]!)
+          }, this.#onward)
           this.#goOnward()
         }, this.#computed)
         if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
@@ -60,6 +62,19 @@ export class RegionBuilder extends RegionOperands {
     this.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
     this.return()
     this.fillPlaces()
+  }
+
+  /**
+   * #GP of a relative branch out of the canonical addresses comes before it has done anything, and there is always a page or two from which it can: there the interpreter
+   * executes. One check of the region's page stands for one at each branch out of it.
+   */
+  #leaveNearBoundary(start: number): void {
+    const page = this.useShared(this.ripPage)
+    const chunk = this.shrS(page, REACH_BITS)
+    this.ifUnlikely(this.eq(this.xor(chunk, this.shrS(page, 63)), (1 << (47 - REACH_BITS)) - 1), () => {
+      this.setSlot(S.exit, this.i32(EXIT.interpret))
+      this.leaveAt(this.i32(start))
+    })
   }
 
   /** Emits the block and all that it dominates. (Ramsey: "Beyond Relooper", 2022) */
@@ -235,10 +250,6 @@ export class RegionBuilder extends RegionOperands {
     throw new NotCompilable(this.instruction.row.mnemonic)
   }
   branch(condition?: Value): void {
-    if (this.codeSize === 64 && this.leavesPage) {
-      const outside = notCanonical(this, this.relativeTarget())
-      this.raiseIf(condition ? this.and(condition, outside) : outside, VECTOR.GP)
-    }
     this.#condition = condition
   }
   /** A target truncated to IP differs from its offset: the interpreter continues there. */
@@ -256,6 +267,15 @@ export class RegionBuilder extends RegionOperands {
     this.leave()
   }
 }
+
+/** Displacements reach so far to either side. */
+const REACH_BITS = 31
+/** It has a relative branch out of its page. */
+const leavesPage = ({ instructions }: BasicBlock): boolean =>
+  instructions.some(({ instruction: { row, length, immediate }, ip }) => {
+    const target = ip + length + immediate
+    return row.operands[0]?.kind === 'J' && (target < 0 || target >= 0x1000)
+  })
 
 function* following(instructions: readonly Placed[], from: number): Iterable<Instruction> {
   for (let i = from; i < instructions.length; i++) yield instructions[i]!.instruction

@@ -109,9 +109,9 @@ export abstract class RegionOperands extends RegionRegisters {
   get #target(): number {
     return this.placed.ip + this.instruction.length + this.instruction.immediate
   }
+  /** Outside 64-bit mode the limit may be anywhere. In it no region runs from where a relative branch could leave the canonical addresses (`leaveNearBoundary`). */
   get leavesPage(): boolean {
-    // Outside 64-bit mode the limit may be anywhere.
-    return this.codeSize !== 64 || this.#target < 0 || this.#target >= 0x1000
+    return this.codeSize !== 64
   }
   relativeTarget(): Value {
     return this.truncate(this.add(this.useShared(this.ripPage), this.#target), this.codeSize === 64 ? 64 : this.operandSize)

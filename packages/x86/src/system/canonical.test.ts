@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { asm } from '../testing/asm.ts'
 import { PLACE, SELECTOR } from '../testing/bare-metal.ts'
 import { machineOf, TIERS } from '../testing/tiers.ts'
-import { S } from '../state/layout.ts'
+import { gpr, RSP, S } from '../state/layout.ts'
 
 /** Upper half of a system descriptor's base, and whether it is canonical. */
 const UPPER: [number, boolean][] = [
@@ -116,6 +116,24 @@ describe.each(TIERS)('relative branches over the canonical boundary, %s', (tier)
     expect([m.vector, m.rip]).toEqual([-1, Number(last) - 0x1000 + 1])
     start(m, [0xe9, 0x0b, 0, 0, 0], 0xff0)
     expect([m.vector, m.frame(true).rip]).toEqual([13, Number(last) + 0xff0])
+  })
+  it.each([-5, -6])('JMP in the first page of the upper half, %i from its start', (distance) => {
+    const m = machineOf(tier)
+    m.enter('long')
+    const { tables } = PLACE
+    const first = 0xffff_8000_0000_0000n
+    m.write64(tables + 256 * 8, BigInt(tables + 0x8000) | 3n)
+    m.write64(tables + 0x8000, BigInt(tables + 0x9000) | 3n)
+    m.write64(tables + 0x9000, BigInt(tables + 0xa000) | 3n)
+    m.write64(tables + 0xa000, BigInt(PLACE.data) | 3n)
+    m.interruptGate(13, SELECTOR.code64, PLACE.handlers + 13 * 8, 0x8e, 1)
+    m.write(PLACE.data, [0xf4])
+    // At offset 1: to offset 0 or to the byte before the page.
+    m.write(PLACE.data + 1, [0xe9, ...[0, 8, 16, 24].map((shift) => ((distance - 1) >> shift) & 0xff)])
+    m.core.set64(S.rip, first + 1n)
+    m.go()
+    if (distance === -5) expect([m.vector, m.core.get64(S.rip)]).toEqual([-1, first + 1n])
+    else expect([m.vector, m.frame(true).error, m.read64(Number(m.core.get64(gpr(RSP))) + 8)]).toEqual([13, 0, first + 1n])
   })
   it('code that runs over the boundary faults behind it', () => {
     const m = machineOf(tier)
