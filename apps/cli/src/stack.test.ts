@@ -132,8 +132,11 @@ describe('commands', () => {
       'stack',
       'machine',
       'host',
+      'schedule',
+      'reclaim',
       'devices',
       'boot',
+      'vms',
     ])
   })
 
