@@ -174,8 +174,8 @@ class Session {
       // Who stops it ends the thread.
       const { name, handle, flow } = this.#vm
       const plan = await Promise.race([this.#plan(planning.signal), handle.ended as Promise<never>])
-      if (plan.agentPort !== undefined) await this.#openChannel()
-      this.#connectInput()
+      if (plan.agentPort === undefined) this.#connectInput()
+      else await this.#openChannel()
       const job = jobOf({ ...this.#request, name }, plan, this.#options, flow)
       this.#thread.start(hostJobOf(this.#options), [{ handle, job }])
       mark('program')
@@ -254,14 +254,14 @@ class Session {
     else this.#vm.input(bytes)
   }
 
-  /** Standard input that no person types goes to the console, unless an agent may be there to take it. */
+  /** It is known where input goes: to the console or the guest's agent. What no person types is not read before. */
   #connectInput(): void {
     for (const bytes of this.#typed ?? []) this.#feed(bytes)
     this.#typed = undefined
     const terminal = this.#terminal
-    if (terminal.interactive || this.#channel) return
-    terminal.onInput((bytes) => this.#vm.input(bytes))
-    terminal.onInputEnd(() => this.#vm.handle.inputEnd())
+    if (terminal.interactive) return
+    terminal.onInput((bytes) => this.#feed(bytes))
+    terminal.onInputEnd(() => (this.#channel ?? this.#vm.handle).inputEnd())
   }
 
   async #openChannel(): Promise<void> {
@@ -271,16 +271,15 @@ class Session {
       send: (bytes) => this.#vm.handle.agent(bytes),
       output: (bytes, done) => this.#unlessMonitor(() => this.#write(bytes, done)),
       errors: (bytes, done) => this.#unlessMonitor(() => void process.stderr.write(bytes, () => done())),
+      started: () => this.#connectInput(),
       failed: (error) => this.#stop({ by: 'agent', message: error.describe() }),
     })
   }
 
   /** The guest has no agent: the command's streams are the console's. */
   #useConsole(): void {
-    const channel = this.#channel
-    if (!channel || channel.started) return
+    if (!this.#channel || this.#channel.started) return
     this.#channel = undefined
-    for (const bytes of channel.abandon()) this.#vm.input(bytes)
     this.#connectInput()
   }
 

@@ -85,7 +85,7 @@ async function planImage(
   const { ours, image } = chosen
   const network = planNetwork(request.network, disk ? withOverrides(loaded, disk.set).config : config)
   const devices = [...(disk?.set ?? []), ...network.set]
-  const agent = request.agent && command && (await agentOf(withOverrides(loaded, devices).config))
+  const agent = request.agent && command && (await import('./agent-plan.ts')).planAgent(withOverrides(loaded, devices).config)
   const set = [...devices, ...(agent ? [agent.set] : []), ...chosen.set]
   // The system on a disk takes over from our init, which then announces nothing.
   const isOurs = ours && (disk === undefined || command !== undefined)
@@ -112,12 +112,6 @@ async function planImage(
 async function diskOf(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
   const { planDisk } = await import('./disk-plan.ts')
   return planDisk(name, config, source)
-}
-
-async function agentOf(config: StackConfig): Promise<{ set: string; port: string } | undefined> {
-  const [{ planAgent }, { AGENT_PORT }] = await Promise.all([import('./agent-plan.ts'), import('@nonroot/image')])
-  const set = planAgent(config)
-  return set === undefined ? undefined : { set, port: AGENT_PORT }
 }
 
 interface Chosen {

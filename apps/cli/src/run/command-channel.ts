@@ -1,6 +1,6 @@
 /**
- * A command's streams between this process and the guest's agent: bytes as they are, standard error apart, each as fast as its reader takes it. Until it is known whether
- * the guest has an agent, the streams wait; without one they go by the console.
+ * A command's streams between this process and the guest's agent: bytes as they are, standard error apart, each as fast as its reader takes it. Whether the guest has an
+ * agent is known when `started` is called; without one the streams go by the console.
  */
 
 import { AgentClient } from '@nonroot/image'
@@ -18,6 +18,8 @@ export interface ChannelPorts {
   send(bytes: Uint8Array): void
   output(bytes: Uint8Array, done: () => void): void
   errors(bytes: Uint8Array, done: () => void): void
+  /** The agent has the command: input goes there from now on. */
+  started(): void
   /** The command was not started, or the agent speaks nonsense. */
   failed(error: NonrootError): void
 }
@@ -30,8 +32,6 @@ export class CommandChannel {
   readonly #ports: ChannelPorts
   readonly #client: AgentClient
   #running: GuestCommand | undefined
-  /** Typed before the command ran. */
-  #early: Uint8Array[] = []
 
   /** With a `screen` the command gets a terminal of its own; keys come from a person either way if `terminal` is interactive. */
   constructor(words: readonly string[], screen: TerminalKind | undefined, ports: ChannelPorts) {
@@ -47,11 +47,6 @@ export class CommandChannel {
   /** The agent has the command. */
   get started(): boolean {
     return this.#running !== undefined
-  }
-
-  /** It is not to be used any more. Gives what was typed for it. */
-  abandon(): readonly Uint8Array[] {
-    return this.#early.splice(0)
   }
 
   receive(bytes: Uint8Array): void {
@@ -79,18 +74,18 @@ export class CommandChannel {
     } catch (error) {
       return this.#ports.failed(error as NonrootError)
     }
-    for (const bytes of this.#early.splice(0)) this.input(bytes)
-    if (terminal.interactive) return
-    terminal.onInput((bytes) => this.input(bytes))
-    terminal.onInputEnd(() => this.#running!.end())
+    this.#ports.started()
   }
 
   /** From standard input. Of a person's keys, where the command has no terminal, those that a terminal would act on do the same. */
   input(bytes: Uint8Array): void {
-    const command = this.#running
-    if (!command) return void this.#early.push(bytes)
+    const command = this.#running!
     if (this.#ports.terminal.interactive && !this.#screen) return this.#keys(command, bytes)
     if (!command.write(bytes)) this.#ports.terminal.pause()
+  }
+
+  inputEnd(): void {
+    this.#running!.end()
   }
 
   #keys(command: GuestCommand, bytes: Uint8Array): void {

@@ -4,7 +4,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
 import { appended } from './appended.ts'
 
-const VIRTIO = '@nonroot/io-virtio'
+export const VIRTIO = '@nonroot/io-virtio'
 const CARDS: readonly string[] = ['virtio-net', 'e1000']
 /** Networks on which somebody gives addresses. */
 const GIVES_ADDRESSES: readonly unknown[] = [undefined, 'user', 'passt']

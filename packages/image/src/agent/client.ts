@@ -42,7 +42,9 @@ export class GuestCommand {
   /** Input that there was no room for. */
   readonly #waiting: Uint8Array[] = []
   #room = WINDOW
+  /** Its input ends behind what waits; the frame that says so went out. */
   #ending = false
+  #endSent = false
   readonly #uncredited: [number, number] = [0, 0]
 
   constructor(id: number, send: (bytes: Uint8Array) => void, events: CommandEvents) {
@@ -116,14 +118,12 @@ export class GuestCommand {
       this.#send(frame(this.#id, ToAgent.input, piece))
     }
     if (waiting.length > 0) return false
-    if (this.#ending && !this.#ended) {
-      this.#ended = true
+    if (this.#ending && !this.#endSent) {
+      this.#endSent = true
       this.#send(frame(this.#id, ToAgent.input))
     }
     return true
   }
-  #ended = false
-
   /** In halves of the window: a frame for each piece would be too many. */
   #credit(output: 0 | 1, bytes: number): void {
     const sum = (this.#uncredited[output] += bytes)
@@ -137,7 +137,7 @@ export class AgentClient {
   readonly #send: (bytes: Uint8Array) => void
   readonly #events: AgentEvents
   readonly #commands = new Map<number, GuestCommand>()
-  #next = 1
+  #last = 0
   #partial: Uint8Array = new Uint8Array()
   #state: 'waiting' | 'ready' | 'failed' = 'waiting'
 
@@ -162,9 +162,9 @@ export class AgentClient {
         remedy: `at most ${MOST_PAYLOAD} bytes go to the guest; put the rest into its standard input or a file`,
       })
     // Numbers of commands that have ended come again.
-    while (this.#commands.has(this.#next)) this.#next = (this.#next % 65_535) + 1
-    const id = this.#next
-    this.#next = (this.#next % 65_535) + 1
+    do this.#last = (this.#last % 65_535) + 1
+    while (this.#commands.has(this.#last))
+    const id = this.#last
     const started = new GuestCommand(id, this.#send, events)
     this.#commands.set(id, started)
     this.#send(frame(id, ToAgent.start, payload))
