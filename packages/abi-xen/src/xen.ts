@@ -21,6 +21,7 @@ import { CPUID, MACHINE_ADDRESS_BITS } from './facts.ts'
 import { RESERVED } from './grants.ts'
 import { makeCall } from './make-call.ts'
 import { CallStatistics } from './statistics.ts'
+import { notSaved } from './not-saved.ts'
 
 export class XenAbi implements X86GuestAbi {
   readonly #context: VmContext
@@ -147,13 +148,4 @@ export class XenAbi implements X86GuestAbi {
   dispose(): void {
     this.#domain?.dispose()
   }
-}
-
-const notSaved = (): never => {
-  throw new NonrootError({
-    code: 'snapshot.mismatch',
-    message: 'a Xen guest cannot be saved yet',
-    thing: 'stack.abi',
-    remedy: 'save guests of ABI kvm or bare',
-  })
 }

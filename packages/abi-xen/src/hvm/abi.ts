@@ -21,6 +21,7 @@ import { CallStatistics } from '../statistics.ts'
 import { hypercallPage } from './hypercall-page.ts'
 import { GuestPages, PARAMETER, type HvmState } from './state.ts'
 import { HvmCallVcpu } from './vcpu.ts'
+import { notSaved } from '../not-saved.ts'
 
 const LAST_LEAF = CPUID.base + 4
 /** Writing a guest-physical address there fills the page with hypercall entries. */
@@ -143,13 +144,4 @@ export class XenHvmAbi implements X86GuestAbi {
   dispose(): void {
     this.#domain?.dispose()
   }
-}
-
-const notSaved = (): never => {
-  throw new NonrootError({
-    code: 'snapshot.mismatch',
-    message: 'a Xen guest cannot be saved yet',
-    thing: 'stack.abi',
-    remedy: 'save guests of ABI kvm or bare',
-  })
 }

@@ -1,13 +1,15 @@
 /** An ATA disk over a block back end: executes a command given by its registers, and returns the registers after it. Independent of controllers and interrupts. */
 
 import { readScattered, writeGathered } from '@nonroot/contracts'
-import type { BlockBackend, Counter, Log, Metrics, Snapshot } from '@nonroot/contracts'
+import type { BlockBackend, Log, Metrics, Snapshot } from '@nonroot/contracts'
 import { restoreState, saveState } from '../state.ts'
 import { bufferBytes, fillBuffer } from './buffer.ts'
 import type { DataBuffer } from './buffer.ts'
 import { AtaError, AtaFeature, AtaLog, AtaStatus, BLOCK, COMMANDS, LBA_MODE, QUEUED_FUA, READY } from './facts.ts'
 import type { Action, CommandRow } from './facts.ts'
 import { HEADS, identifyData, SECTORS_PER_TRACK, TRIM_BLOCKS } from './identify.ts'
+import { createDiskCounters } from '../disk-counters.ts'
+import type { DiskCounters } from '../disk-counters.ts'
 
 /** The registers that a command is made of, high-order bytes put to their low ones. */
 export interface Registers {
@@ -69,24 +71,14 @@ export class AtaDisk {
   readonly #options: AtaDiskOptions
   readonly #log: Log
   readonly #state = powerOn()
-  readonly #counters: Readonly<
-    Record<'reads' | 'writes' | 'flushes' | 'errors' | 'bytesRead' | 'bytesWritten', Counter>
-  >
+  readonly #counters: DiskCounters
   readonly #actions: Readonly<Record<Action, Run>>
 
   constructor(backend: BlockBackend, options: AtaDiskOptions, context: { metrics: Metrics; log: Log }) {
     this.#backend = backend
     this.#options = options
     this.#log = context.log
-    const { metrics } = context
-    this.#counters = {
-      reads: metrics.counter('reads', 'read commands'),
-      writes: metrics.counter('writes', 'write commands'),
-      flushes: metrics.counter('flushes', 'flush commands'),
-      errors: metrics.counter('errors', 'commands that failed'),
-      bytesRead: metrics.counter('bytesRead', 'bytes read from the back end', 'bytes'),
-      bytesWritten: metrics.counter('bytesWritten', 'bytes written to the back end', 'bytes'),
-    }
+    this.#counters = createDiskCounters(context.metrics)
     this.#actions = {
       identify: (_row, registers, data) => this.#give(registers, data, this.#identify()),
       read: (row, registers, data) => this.#read(row, registers, data),

@@ -1,13 +1,15 @@
 /** The NVM command set over a block back end. Independent of queues and registers. (NVM Express NVM Command Set; Base Specification 1.4, "NVM Command Set") */
 
 import { readScattered, writeGathered } from '@nonroot/contracts'
-import type { BlockBackend, Counter, DeviceContext, DmaMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
+import type { BlockBackend, DeviceContext, DmaMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 import { refused, succeeded } from './command.ts'
 import type { Command, Outcome } from './command.ts'
 import { DEALLOCATE, FORCE_UNIT_ACCESS, Io, RANGE_SIZE, Status } from './facts.ts'
 import { NAMESPACE } from './identify.ts'
 import type { Usage } from './identify.ts'
 import { prpPieces } from './prp.ts'
+import { createDiskCounters } from '../disk-counters.ts'
+import type { DiskCounters } from '../disk-counters.ts'
 
 /** Bytes moved while the guest waits, for each time a doorbell is rung. */
 const MOST_NOW = 1024 * 1024
@@ -21,7 +23,7 @@ export class Namespace {
   readonly #memory: DmaMemory
   readonly #mostTransfer: number
   readonly #log: DeviceContext['log']
-  readonly #counters: Readonly<Record<keyof Usage | 'flushes', Counter>>
+  readonly #counters: DiskCounters
   /** The feature "Volatile Write Cache". Off: a write is durable when it completes. */
   writeCache = true
   #now = 0
@@ -31,15 +33,7 @@ export class Namespace {
     this.#memory = memory
     this.#mostTransfer = mostTransfer
     this.#log = context.log
-    const { metrics } = context
-    this.#counters = {
-      reads: metrics.counter('reads', 'read commands'),
-      writes: metrics.counter('writes', 'write commands'),
-      flushes: metrics.counter('flushes', 'flush commands'),
-      errors: metrics.counter('errors', 'commands that failed'),
-      bytesRead: metrics.counter('bytesRead', 'bytes read from the back end', 'bytes'),
-      bytesWritten: metrics.counter('bytesWritten', 'bytes written to the back end', 'bytes'),
-    }
+    this.#counters = createDiskCounters(context.metrics)
   }
 
   get sectors(): number {
