@@ -2,31 +2,30 @@
  * The processor: runs guest code until something outside must act. Contains the run loop between wasm code and the cold parts. Its environment is
  * passed in as a ProcessorHost. (SDM Vol. 3A throughout)
  */
+import { KickInbox } from '@nonroot/contracts'
+import { BLOCK_TABLE_SIZE } from './code/block-table.ts'
+import { BlockCache } from './code/blocks.ts'
+import { CodeAtRip } from './code/code-at-rip.ts'
+import { LONGEST_BLOCK } from './code/record.ts'
 import { Compiler } from './compiler/compiler.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
-import { formatSize, KickInbox, NonrootError } from '@nonroot/contracts'
-import type { Hpa } from '@nonroot/contracts'
-import { Core, GuestFault, type ProcessorHost } from './state/core.ts'
-import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
-import { floatImports } from './float/imports.ts'
-import { BlockCache } from './code/blocks.ts'
-import type { Block } from './code/block.ts'
-import { Handlers, type HandlerImport } from './interpreter/handlers.ts'
-import type { PrebuiltHandlers } from './interpreter/handlers.ts'
-import { LONGEST_BLOCK, PAGE_REACH } from './code/record.ts'
-import { BLOCK_TABLE_SIZE } from './code/block-table.ts'
-import { RECORD } from './state/record.ts'
-import { fetchPage, flushAll, slowModify, slowRead, slowWrite } from './paging/index.ts'
-import { checkSegment } from './state/segments.ts'
-import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
 import { resetProcessor } from './control/reset.ts'
-import { EXIT, S, SEGMENT, VCPU_TOTAL } from './state/layout.ts'
-import { FLAG, VECTOR } from './state/register-bits.ts'
-import { MODE } from './state/mode.ts'
-import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
-import { isKicked, sliceIsOver, sliceLeft, startSlice } from './state/slice.ts'
+import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
+import { deliverException, deliverInterrupt, type Delivery } from './events/deliver.ts'
+import { handlerImports } from './handler-imports.ts'
+import { Handlers } from './interpreter/handlers.ts'
+import type { PrebuiltHandlers } from './interpreter/handlers.ts'
+import { flushAll } from './paging/index.ts'
+import { ProcessorMemory } from './processor-memory.ts'
 import { exitOf } from './rows/exits.ts'
-import { system, systemRoutineNumber } from './system/index.ts'
+import { SliceAccount } from './slice-account.ts'
+import { Core, GuestFault, type ProcessorHost } from './state/core.ts'
+import { EXIT, S, VCPU_TOTAL } from './state/layout.ts'
+import { RECORD } from './state/record.ts'
+import { FLAG, VECTOR } from './state/register-bits.ts'
+import { SHADOW, setShadow, type Shadow } from './state/shadow.ts'
+import { sliceIsOver } from './state/slice.ts'
+import { systemRoutineNumber } from './system/index.ts'
 
 /** Why `run` returned. */
 export type StopReason = 'budget' | 'kick' | 'halt' | 'shutdown' | 'stop' | 'attention'
@@ -67,72 +66,31 @@ export class Processor {
   /** How often wasm code returned, by reason (EXIT): interpreted code, and side exits of compiled code. */
   readonly left = new Float64Array(EXIT_KINDS)
   readonly leftCompiled = new Float64Array(EXIT_KINDS)
-  /** Instructions retired before the current slice. */
-  #retired = 0
-  #slice = 0
-  /** Part of the slice that is reserved while an instruction is single-stepped. */
-  #aside = 0
-  /** Linear address of the code to find, in halves. */
-  #low = 0
-  #high = 0
-  /** Frames of the host that hold the vCPU block, its TLB and its code: [address, bytes]. */
-  readonly #taken: [number, number][] = []
+  readonly #slice: SliceAccount
+  readonly #code: CodeAtRip
+  readonly #memory: ProcessorMemory
   readonly #unwatch: () => void
-  /** Time at which the first block had been decoded and its handlers made, by `performance.now()`. Undefined before. */
-  firstBlockAt: number | undefined
 
   constructor(host: ProcessorHost, options: ProcessorOptions = {}) {
     const codeCache = options.codeCache ?? 128 << 20
-    const take = (bytes: number): number => {
-      const start = takeFrames(host, bytes)
-      this.#taken.push([start, bytes])
-      host.memory.setApart(Math.ceil(bytes / FRAME))
-      return start
-    }
-    const base = take(VCPU_TOTAL)
+    const memory = (this.#memory = new ProcessorMemory(host.memory))
+    const base = memory.take(VCPU_TOTAL)
     const core = (this.core = new Core(host, base))
     this.kicks = new KickInbox({ buffer: host.memory.memory.buffer, offset: base + S.kick })
-    const table = take(BLOCK_TABLE_SIZE)
-    const arena = take(codeCache)
-    const codeMap = take(core.u8.length >>> 12)
-    const slow = (f: (core: Core, info: number) => number): HandlerImport => ({
-      params: ['i32', 'i32'],
-      results: ['i32'],
-      function: (_cpu: number, info: number) => {
-        try {
-          return f(core, info)
-        } catch (fault) {
-          // The bus stalled (STALLED).
-          if (!(fault instanceof GuestFault)) throw fault
-          core.compiled = false
-          core.raise(fault.vector, fault.errorCode)
-          return 1
-        }
-      },
-    })
+    const table = memory.take(BLOCK_TABLE_SIZE)
+    const arena = memory.take(codeCache)
+    const codeMap = memory.take(core.u8.length >>> 12)
     this.handlers = new Handlers({
       memory: host.memory.memory,
       prebuilt: options.prebuilt,
       systemRoutine: systemRoutineNumber,
       exitOf: (instruction) => exitOf(instruction.row),
-      imports: {
-        slowRead: slow(slowRead),
-        slowWrite: slow(slowWrite),
-        slowModify: slow(slowModify),
-        checkSegment: slow(checkSegment),
-        slowReadOfCompiled: slow((c, info) => fromCompiled(c, slowRead, info)),
-        slowWriteOfCompiled: slow((c, info) => fromCompiled(c, slowWrite, info)),
-        slowModifyOfCompiled: slow((c, info) => fromCompiled(c, slowModify, info)),
-        system: {
-          params: ['i32', 'i32', 'i32'],
-          results: ['i32'],
-          function: (_cpu: number, record: number, id: number) => system(core, record, id),
-        },
-        ...floatImports(host.memory.memory),
-      },
+      imports: handlerImports(core),
     })
     this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, codeMap)
     core.code = this.blocks
+    this.#code = new CodeAtRip(core, this.blocks)
+    this.#slice = new SliceAccount(core)
     this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler())
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
@@ -145,70 +103,49 @@ export class Processor {
 
   /** Instructions retired since power-up, exact even in the middle of a system routine. */
   get retired(): number {
-    return this.#retired + this.#slice - sliceLeft(this.core)
+    return this.#slice.retired
+  }
+
+  /** `CodeAtRip.firstBlockAt`. */
+  get firstBlockAt(): number | undefined {
+    return this.#code.firstBlockAt
   }
 
   /** Frees its frames. It must not be used afterwards. */
   dispose(): void {
     this.#unwatch()
     this.blocks.reset()
-    const { memory } = this.core
-    for (const [start, bytes] of this.#taken) {
-      for (let at = start; at < start + bytes; at += FRAME) memory.freeFrame(at as Hpa)
-      memory.setApart(-Math.ceil(bytes / FRAME))
-    }
-    this.#taken.length = 0
+    this.#memory.free()
   }
 
-  /**
-   * Makes the slice end at the next block, so that `run` looks at what waits. Call it from within the run only. In the midst of an access of compiled
-   * code it ends with the chunk: a region has the budget in a register, which is what counts.
-   */
+  /** Makes the slice end at the next block, or at the end of a chunk if compiled code is accessing memory. Call it from within the run only. */
   yield(): void {
-    const { core } = this
-    if (!core.compiled) this.#aside = Math.min(this.#aside, 0)
-    const left = core.compiled ? core.get32(S.reserve) : sliceLeft(core)
-    if (left <= 0) return
-    this.#slice -= left
-    core.set32(S.reserve, 0)
-    if (!core.compiled) core.set32(S.budget, 0)
+    this.#slice.cut()
   }
 
   /** Runs about `budget` instructions, or less. */
   run(budget: number): StopReason {
     const { core } = this
     if (core.paging.generation >= GENERATIONS) this.#restartGenerations()
-    this.#retired = this.retired
-    this.#slice = budget
-    startSlice(core, budget)
+    this.#slice.start(budget)
     for (;;) {
-      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#isNearLimit(LONGEST_BLOCK)) {
+      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#code.isNearLimit(LONGEST_BLOCK)) {
         const stop = this.#step()
         if (stop) return stop
-        if (sliceIsOver(core)) return this.#endSlice()
+        if (sliceIsOver(core)) return this.#slice.end()
         continue
       }
-      const block = this.#block(0)
+      const block = this.#code.block(0)
       if (!block) {
         const stop = this.#fault()
         if (stop) return stop
-        if (sliceIsOver(core)) return this.#endSlice()
+        if (sliceIsOver(core)) return this.#slice.end()
         continue
       }
       this.handlers.enter(core.base, block.first)
       const stop = this.#exit()
       if (stop) return stop
     }
-  }
-
-  /** What is left of the slice where a kick has ended it goes. */
-  #endSlice(): StopReason {
-    const { core } = this
-    const left = core.get32(S.reserve)
-    if (left <= 0) return isKicked(core) ? 'kick' : 'budget'
-    this.#slice -= left
-    core.set32(S.reserve, 0)
-    return 'kick'
   }
 
   /** Drops everything that has a generation. */
@@ -234,15 +171,13 @@ export class Processor {
     const covered = core.get32(S.shadow) as Shadow
     if (covered) setShadow(core, SHADOW.none)
     core.covered = covered
-    const block = known ? undefined : this.#block(1)
+    const block = known ? undefined : this.#code.block(1)
     if (!known && !block) {
       this.#cover(covered)
       return this.#fault()
     }
     // The budget allows one instruction; the next block's entry ends the slice. A private block subtracts the instruction itself.
-    this.#aside = sliceLeft(core) - 1
-    this.#slice -= this.#aside
-    startSlice(core, block ? 1 : 0)
+    this.#slice.setAside(block ? 1 : 0)
     this.handlers.enter(core.base, block ? block.first : known)
     if (block) this.blocks.release(block)
     const exit = core.get32(S.exit)
@@ -261,8 +196,7 @@ export class Processor {
     core.covered = SHADOW.none
     if (core.get32(S.lazyKind)) this.handlers.settleFlags(core.base, 0)
     core.set32(S.exit, EXIT.lookup)
-    this.#slice += this.#aside
-    startSlice(core, sliceLeft(core) + this.#aside)
+    this.#slice.putBack()
     return isDone ? this.#afterStep(stop, covered !== SHADOW.none) : stop
   }
 
@@ -298,48 +232,6 @@ export class Processor {
     return this.#step()
   }
 
-  /** The block at RIP, decoded if necessary; undefined if fetching it raised a fault. */
-  #block(limit: number): Block | undefined {
-    const { core } = this
-    if (this.#isNearLimit(1)) {
-      core.raise(VECTOR.GP)
-      return undefined
-    }
-    this.#locate()
-    const low = core.get32(S.rip)
-    const offset = this.#low & 0xfff
-    core.set32(S.ripPage, low - offset)
-    core.set32(S.ripPage + 4, core.get32(S.rip + 4) - (low >>> 0 < offset ? 1 : 0))
-    const host = fetchPage(core, this.#low, this.#high)
-    if (host < 0) return undefined
-    // If the limit of CS may be on the page, targets of its jumps are looked up each time.
-    const mode = core.get32(S.mode) | (this.#isNearLimit(PAGE_REACH - offset) ? MODE.csLimited : 0)
-    if (!limit) {
-      const known = this.blocks.find(host, mode)
-      if (known) {
-        this.blocks.publish(known)
-        return known
-      }
-    }
-    const block = this.blocks.decode(host, mode, () => this.#fetchNextPage(), limit)
-    this.firstBlockAt ??= performance.now()
-    if (block && !limit) this.blocks.publish(block)
-    if (block && limit && this.#isNearLimit(block.length)) {
-      this.blocks.release(block)
-      core.raise(VECTOR.GP)
-      return undefined
-    }
-    return block
-  }
-
-  /** Whether so many bytes of code from RIP exceed the limit of CS. (SDM Vol. 3A, "Limit Checking") */
-  #isNearLimit(bytes: number): boolean {
-    const { core } = this
-    if ((core.get32(S.mode) & MODE.codeSize) === 2) return false
-    const limit = core.segmentLimit(SEGMENT.cs)
-    return limit !== 0xffff_ffff && (core.get32(S.rip) >>> 0) + bytes - 1 > limit
-  }
-
   /** Handles the exit of wasm code. A stop reason ends the run. */
   #exit(): StopReason | undefined {
     const { core } = this
@@ -357,7 +249,7 @@ export class Processor {
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
         this.compiler.tick()
-        return this.#endSlice()
+        return this.#slice.end()
       case EXIT.exception:
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
@@ -377,13 +269,8 @@ export class Processor {
         this.#giveBack(0)
         core.set64(S.rip, core.recordRip())
         const record = core.get32(S.record) >>> 0
-        this.#locate()
-        const next = this.#fetchNextPage()
-        if (next < 0) return this.#fault()
         const expected = core.i32[(record + RECORD.immediate) >>> 2]! >>> 0
-        const host = fetchPage(core, this.#low, this.#high)
-        if (next !== expected && host >= 0) this.blocks.invalidate(host, 1)
-        return undefined
+        return this.#code.checkNextPage(expected) ? undefined : this.#fault()
       }
       // The instruction has completed, and its shadow ends.
       case EXIT.halt:
@@ -407,21 +294,6 @@ export class Processor {
       default:
         throw new Error(`exit code ${exit} is not one that handlers give`)
     }
-  }
-
-  /** Linear address of RIP, into #low and #high. */
-  #locate(): void {
-    const { core } = this
-    const long = (core.get32(S.mode) & MODE.codeSize) === 2
-    const low = core.get32(S.rip)
-    this.#low = long ? low : (low + core.get32(S.csBase)) | 0
-    this.#high = long ? core.get32(S.rip + 4) : 0
-  }
-  /** HPA of the page after the located one, or -1 with the fault raised. */
-  #fetchNextPage(): number {
-    const low = ((this.#low | 0xfff) + 1) | 0
-    const carry = low === 0 && (this.core.get32(S.mode) & MODE.codeSize) === 2 ? 1 : 0
-    return fetchPage(this.core, low, (this.#high + carry) | 0)
   }
 
   /** Returns to the budget the instructions of the block from `record` on, except those `done`. */
@@ -451,27 +323,6 @@ export class Processor {
   interrupt(vector: number, kind: 'external' | 'nmi' = 'external'): StopReason | undefined {
     return this.#deliver(deliverInterrupt(this.core, vector, kind))
   }
-}
-
-/** An access of compiled code. A write must not change code, perhaps its own, so such a write is left to the interpreter. */
-function fromCompiled(core: Core, access: (core: Core, info: number) => number, info: number): number {
-  core.compiled = true
-  const left = access(core, info)
-  core.compiled = false
-  return left
-}
-
-/** Contiguous frames of the host's pool. */
-function takeFrames(host: ProcessorHost, bytes: number): number {
-  const frames = host.memory.allocateFrames(Math.ceil(bytes / FRAME), 1)
-  if (frames === undefined)
-    throw new NonrootError({
-      code: 'host.memory',
-      message: `host memory has no ${formatSize(bytes)} in one piece left for a processor`,
-      thing: 'host.memory',
-      remedy: 'make host.memory larger, or machine.memory or codeCacheMiB of stack.cpu smaller',
-    })
-  return frames
 }
 
 export { Core, GuestFault, type ProcessorHost }

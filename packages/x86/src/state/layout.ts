@@ -133,7 +133,7 @@ export const S = {
   apicBase: 0x438,
   miscEnable: 0x440,
   tscOffset: 0x448,
-  /** i32: address of the block hash table (see code/blocks.ts). */
+  /** i32: address of the block hash table (code/block-table.ts). */
   blockTable: 0x450,
   /** i32: changes whenever a translation may have become invalid: PagingState's `generation`. */
   generation: 0x454,

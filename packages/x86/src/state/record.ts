@@ -1,5 +1,5 @@
 /**
- * The pre-decoded record of one instruction: byte offsets of its fields. Handlers read them, blocks.ts writes them.
+ * The pre-decoded record of one instruction: byte offsets of its fields. Handlers read them, code/record-writer.ts writes them.
  * Register fields hold offsets into the vCPU block, so that no handler multiplies.
  */
 export const RECORD = {
