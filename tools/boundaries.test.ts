@@ -17,6 +17,8 @@ const cases = [
     code: `import '@nonroot/mmu'`,
     why: 'a CPU mode imports a paging strategy',
   },
+  { file: 'packages/cpu-translate/src/planted.ts', code: `import '@nonroot/cpu-vmx'`, why: 'a CPU mode imports a CPU mode' },
+  { file: 'packages/vcpu/src/planted.ts', code: `import '@nonroot/cpu-vmx'`, why: 'what modes share imports a mode' },
   {
     file: 'packages/contracts/src/planted.ts',
     code: `import '@nonroot/testkit'`,
@@ -59,7 +61,7 @@ const allowed = [
   { file: 'packages/x86/src/state/planted.test.ts', code: `import '../processor.ts'` },
   { file: 'packages/mmu/src/planted.ts', code: `import '@nonroot/contracts'` },
   { file: 'packages/mmu/src/planted.test.ts', code: `import '@nonroot/testkit'` },
-  { file: 'packages/cpu-vmx/src/planted.ts', code: `import '@nonroot/x86'` },
+  { file: 'packages/cpu-vmx/src/planted.ts', code: `import '@nonroot/x86'; import '@nonroot/vcpu'` },
   { file: 'packages/hypervisor/src/planted.ts', code: `import 'inversify'` },
   { file: 'packages/host-node/src/planted.ts', code: `import 'node:fs'` },
   { file: 'apps/cli/src/planted.ts', code: `import '@nonroot/hypervisor'` },

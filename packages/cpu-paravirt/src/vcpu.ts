@@ -3,7 +3,7 @@
  * exceptions.ts, how the guest is entered in entry/frames.ts.
  */
 
-import { GENERAL_REGISTERS, NonrootError } from '@nonroot/contracts'
+import { NonrootError } from '@nonroot/contracts'
 import type {
   Counter,
   GuestAbiVcpu,
@@ -24,7 +24,6 @@ import {
   gpr,
   JUMPED,
   LEFT,
-  MODE,
   Processor,
   RAX,
   RCX,
@@ -35,13 +34,12 @@ import {
   SEGMENT,
   setSegment,
   switchRoot,
-  TIER_METRICS,
-  tierStatistics,
   updatePaging,
   writeRegisters,
   VECTOR,
 } from '@nonroot/x86'
-import type { Core, Outcome, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
+import type { Core, Outcome, ProcessorOptions, StopReason } from '@nonroot/x86'
+import { createAbiVcpu, sampleTiers } from '@nonroot/vcpu'
 import { ENTRIES, type Deprivileged, type Entry } from './deprivileged.ts'
 import { TableStore } from './emulation/table-store.ts'
 import { Frames } from './entry/frames.ts'
@@ -106,7 +104,10 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     this.frames = new Frames(this.core, this.state, (reason) => this.crash(reason))
     this.#tableStore = new TableStore(this)
     this.pv = new VcpuForAbi(this)
-    this.abiVcpu = createAbiVcpu(this)
+    this.abiVcpu = Object.assign(
+      createAbiVcpu(index, this.core, (address) => this.translate(address)),
+      { pv: this.pv },
+    )
 
     const { metrics } = ports
     const bounces = metrics.scope('bounces')
@@ -425,11 +426,7 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
 
   sampleMetrics(): void {
     this.#toggles.value = this.frames.toggles
-    const scope = this.ports.metrics.scope('tiers')
-    for (const [name, value] of Object.entries(tierStatistics(this.#processor))) {
-      const { unit, help } = TIER_METRICS[name as TierMetric]
-      scope.gauge(name, help, unit).value = value
-    }
+    sampleTiers(this.#processor, this.ports.metrics)
   }
 
   dispose(): void {
@@ -445,28 +442,4 @@ const notSaved = (): never => {
     thing: 'stack.cpu',
     remedy: 'save guests of CPU mode vmx',
   })
-}
-
-function createAbiVcpu(vcpu: ParavirtVcpu): GuestAbiVcpu {
-  const { core } = vcpu
-  const registers = {} as GuestAbiVcpu['registers']
-  GENERAL_REGISTERS.forEach((name, n) =>
-    Object.defineProperty(registers, name, {
-      enumerable: true,
-      get: () => core.get64(gpr(n)),
-      set: (value: bigint) => core.set64(gpr(n), value),
-    }),
-  )
-  return {
-    index: vcpu.index,
-    registers,
-    get cpl() {
-      return 3
-    },
-    get longMode() {
-      return (core.get32(S.mode) & MODE.codeSize) === 2
-    },
-    translate: (address) => vcpu.translate(address),
-    pv: vcpu.pv,
-  }
 }

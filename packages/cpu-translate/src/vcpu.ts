@@ -4,44 +4,20 @@
  */
 
 import { VcpuSignal } from '@nonroot/contracts'
-import type {
-  HostMemory,
-  KickAddress,
-  Snapshot,
-  VcpuEvent,
-  VcpuExit,
-  VcpuState,
-  VcpuStatePatch,
-  X86Vcpu,
-  X86VcpuPorts,
-} from '@nonroot/contracts'
-import {
-  FLAG,
-  gpr,
-  MODE,
-  RAX,
-  readRegisters,
-  S,
-  SEGMENT,
-  setRealSegment,
-  setShadow,
-  SHADOW,
-  TIER_METRICS,
-  tierStatistics,
-  VECTOR,
-} from '@nonroot/x86'
-import type { Core, StopReason, TierMetric } from '@nonroot/x86'
+import type { HostMemory, Snapshot, VcpuEvent, VcpuExit, X86VcpuPorts } from '@nonroot/contracts'
+import { ProcessorVcpu, readSnapshot, writeSnapshot, type Siblings } from '@nonroot/vcpu'
+import { FLAG, MODE, S, SEGMENT, setRealSegment, setShadow, SHADOW, VECTOR } from '@nonroot/x86'
+import type { StopReason } from '@nonroot/x86'
 import { Guest, type TranslateVcpuOptions } from './monitor/guest.ts'
 import { MonitorHooks } from './monitor/hooks.ts'
 import { Statistics } from './monitor/statistics.ts'
-import { readSnapshot, writeSnapshot } from './monitor/snapshot.ts'
 import { POINT } from './translation/points.ts'
 
 type Kind = 'user' | 'kernel' | 'one' | 'interpreter'
 
-export class TranslateVcpu implements X86Vcpu {
-  readonly index: number
-  readonly guest: Guest
+const SNAPSHOT = { type: 'vcpu.translate', version: 1 }
+
+export class TranslateVcpu extends ProcessorVcpu<Guest> {
   readonly hooks: MonitorHooks
   readonly statistics: Statistics
   readonly #translates: boolean
@@ -50,12 +26,11 @@ export class TranslateVcpu implements X86Vcpu {
     index: number,
     host: HostMemory,
     ports: X86VcpuPorts,
-    siblings: { count: number },
+    siblings: Siblings,
     options: TranslateVcpuOptions,
   ) {
-    this.index = index
+    super(new Guest(index, host, ports, siblings, options))
     this.#translates = options.translates
-    this.guest = new Guest(index, host, ports, siblings, options)
     this.statistics = new Statistics(ports.metrics)
     const { core } = this.guest
     core.hooks = this.hooks = new MonitorHooks(this.guest)
@@ -63,35 +38,9 @@ export class TranslateVcpu implements X86Vcpu {
     ports.paging.attach(this.guest.pagingPort)
   }
 
-  get core(): Core {
-    return this.guest.core
-  }
-  get kickAddress(): KickAddress {
-    return this.guest.processor.kicks.address
-  }
-
   // --- the loop ---
 
-  run(budget: number): VcpuExit {
-    const { guest } = this
-    const { bus, processor } = guest
-    const { deferred } = bus
-    if (deferred) {
-      bus.deferred = undefined
-      bus.complete(deferred, guest.exits.answer(deferred))
-    }
-    const end = processor.retired + budget
-    guest.running = true
-    processor.kicks.enter()
-    try {
-      return this.#loop(end)
-    } finally {
-      guest.running = false
-      processor.kicks.leave()
-    }
-  }
-
-  #loop(end: number): VcpuExit {
+  protected override loop(end: number): VcpuExit {
     const { guest } = this
     const { processor, exits } = guest
     for (;;) {
@@ -103,7 +52,7 @@ export class TranslateVcpu implements X86Vcpu {
       if (left <= 0) return exits.budget
       const stop = this.#run(end)
       guest.yielded = false
-      const exit = this.#act(stop)
+      const exit = this.act(stop)
       if (exit) return exit
     }
   }
@@ -122,7 +71,7 @@ export class TranslateVcpu implements X86Vcpu {
       if (delivery === 'shutdown') guest.activity = 'shutdown'
     }
     if (guest.failure !== undefined) return exits.failure(core, guest.failure)
-    const stopped = this.#stopped()
+    const stopped = guest.takeExit()
     if (stopped) return stopped
     // A debug exception ends a halt.
     if (guest.activity === 'halted' && core.pendingDebug) guest.activity = 'active'
@@ -299,95 +248,37 @@ export class TranslateVcpu implements X86Vcpu {
     this.guest.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
   }
 
-  /** The neutral exit that a stop of the processor amounts to; undefined: go on. */
-  #act(stop: StopReason | undefined): VcpuExit | undefined {
-    const { guest } = this
-    if (guest.failure !== undefined) return guest.exits.failure(guest.core, guest.failure)
-    switch (stop) {
-      case 'halt':
-        guest.activity = 'halted'
-        return undefined
-      case 'shutdown':
-        guest.activity = 'shutdown'
-        return guest.exits.shutdown
-      case 'stop':
-        return this.#stopped()
-      default:
-        return undefined
-    }
-  }
-
-  /** The guest was left because a device deferred its answer, or for an exit. */
-  #stopped(): VcpuExit | undefined {
-    const { guest } = this
-    const { deferred } = guest.bus
-    if (deferred) return guest.exits.deferred(deferred)
-    const { asked } = guest
-    guest.asked = undefined
-    return asked
-  }
-
   // --- the Vcpu contract ---
 
-  get instructionsRetired(): number {
-    return this.guest.processor.retired
-  }
-  get firstInstructionAt(): number | undefined {
-    return this.guest.processor.firstBlockAt
-  }
-  kick(): void {
-    this.guest.kick()
-  }
-  inject(event: VcpuEvent): void {
+  override inject(event: VcpuEvent): void {
     this.guest.events.queue(event)
     this.guest.yield()
   }
-  get interruptWindow(): boolean {
+  override get interruptWindow(): boolean {
     return this.guest.events.isWindowOpen && !this.guest.events.interrupted
   }
-  completeHypercall(result: bigint): void {
-    this.core.set64(gpr(RAX), result)
-  }
-  translate(address: bigint): number | undefined {
-    return this.guest.translate(address)
-  }
-  readState(): VcpuState {
-    return { ...readRegisters(this.core), activity: this.guest.activity }
-  }
-  writeState(patch: VcpuStatePatch): void {
-    this.guest.writeState(patch)
-  }
-  reset(kind: 'powerUp' | 'init'): void {
+  override reset(kind: 'powerUp' | 'init'): void {
     this.guest.reset(kind)
     this.guest.events.forget()
   }
 
-  save(): Snapshot {
-    return writeSnapshot({
+  override save(): Snapshot {
+    return writeSnapshot(SNAPSHOT, {
       state: this.readState(),
       tscOffset: this.core.get64(S.tscOffset),
       events: this.guest.events.save(),
     })
   }
-  restore(snapshot: Snapshot): void {
-    const { state, tscOffset, events } = readSnapshot(snapshot)
+  override restore(snapshot: Snapshot): void {
+    const { state, tscOffset, events } = readSnapshot(SNAPSHOT, snapshot)
     this.reset('powerUp')
     this.writeState(state)
     this.core.set64(S.tscOffset, tscOffset)
     this.guest.events.restore(events)
   }
 
-  sampleMetrics(): void {
-    const { guest } = this
-    const scope = guest.ports.metrics.scope('tiers')
-    for (const [name, value] of Object.entries(tierStatistics(guest.processor))) {
-      const { unit, help } = TIER_METRICS[name as TierMetric]
-      scope.gauge(name, help, unit).value = value
-    }
-    this.statistics.sample(guest.translations)
-  }
-
-  dispose(): void {
-    this.guest.dispose()
+  override sampleMetrics(): void {
+    super.sampleMetrics()
+    this.statistics.sample(this.guest.translations)
   }
 }

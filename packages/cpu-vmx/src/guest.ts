@@ -3,19 +3,10 @@
  * in vcpu.ts.
  */
 
-import type {
-  ActivityState,
-  Gpa,
-  GuestAbiVcpu,
-  HostMemory,
-  Hpa,
-  PagingOutcome,
-  VcpuExit,
-  X86VcpuPorts,
-  VcpuStatePatch,
-} from '@nonroot/contracts'
-import { EXIT, FLAG, LEFT, Processor, resetProcessor, S, writeRegisters } from '@nonroot/x86'
-import type { Core, ProcessorOptions } from '@nonroot/x86'
+import type { Gpa, HostMemory, Hpa, VcpuStatePatch, X86VcpuPorts } from '@nonroot/contracts'
+import { VcpuGuest, type Siblings } from '@nonroot/vcpu'
+import { EXIT, LEFT, S } from '@nonroot/x86'
+import type { ProcessorOptions } from '@nonroot/x86'
 import { ExitAccounting } from './exit/accounting.ts'
 import { CurrentExit } from './exit/current-exit.ts'
 import { ControlCache } from './exit/control-cache.ts'
@@ -25,71 +16,44 @@ import { PageModificationLog } from './features/page-modification-log.ts'
 import { PauseLoop } from './exit/pause-loop.ts'
 import { PreemptionTimer } from './features/preemption-timer.ts'
 import { TaskPriorityShadow } from './features/task-priority.ts'
-import { createAbiVcpu } from './hypervisor/abi-vcpu.ts'
-import { ProcessorBus } from './hypervisor/bus.ts'
-import { guestTranslate } from './hypervisor/guest-translate.ts'
-import { NeutralExits } from './hypervisor/neutral-exits.ts'
+import { VmxBus } from './hypervisor/bus.ts'
 import { VmxPagingPort } from './hypervisor/paging-port.ts'
 import { ProcessorControl, SecondaryControl } from './tables/controls.ts'
 import { initialiseVmcs } from './vmcs/initial-vmcs.ts'
 import { GuestState } from './vmcs/resident-fields.ts'
 import { Vmcs } from './vmcs/vmcs.ts'
 
-export class VmxGuest {
-  readonly index: number
-  readonly ports: X86VcpuPorts
-  readonly processor: Processor
-  readonly core: Core
+export class VmxGuest extends VcpuGuest<VmxBus> {
   readonly vmcs: Vmcs
   readonly guestState: GuestState
   readonly controls: ControlCache
-  readonly bus: ProcessorBus
   readonly pagingPort: VmxPagingPort
-  readonly abiVcpu: GuestAbiVcpu
   readonly timer: PreemptionTimer
   readonly taskPriority: TaskPriorityShadow
   readonly modificationLog: PageModificationLog
   readonly msrAreas: MsrAreas
   readonly accounting: ExitAccounting
-  /** Exits that leave the vCPU. */
-  readonly exits = new NeutralExits()
   /** The VM exit being handled. */
   readonly current = new CurrentExit()
-  activity: ActivityState
   /** Set at entry: some state must be saved at each exit and loaded at each entry. */
   switchesState = false
-  /** The vCPU is inside `run`. */
-  running = false
-  /** The current slice was ended by `yield`. */
-  yielded = false
-  /** Why this vCPU cannot go on. */
-  failure: string | undefined
-  /** The exit that a handler asked the vCPU to return. */
-  asked: VcpuExit | undefined
   private readonly host: HostMemory
 
   constructor(
     index: number,
     host: HostMemory,
     ports: X86VcpuPorts,
-    siblings: { count: number },
+    siblings: Siblings,
     options: ProcessorOptions,
   ) {
-    this.index = index
+    super(index, ports, new VmxBus(host, ports, index, siblings), options)
     this.host = host
-    this.ports = ports
-    this.activity = index === 0 ? 'active' : 'waitForStartup'
     this.controls = new ControlCache(new PauseLoop(ports.clock))
-    this.bus = new ProcessorBus(host, ports, index, siblings)
-    this.bus.onAccess = () => this.noticeInterrupts()
     this.bus.onExitBehind = () => this.core.set32(S.attention, 1)
-    this.processor = new Processor(this.bus, options)
-    this.core = this.processor.core
     this.vmcs = Vmcs.create(host)
     this.guestState = new GuestState(this.core)
     this.vmcs.resident = this.guestState
     this.accounting = new ExitAccounting(ports.metrics)
-    this.abiVcpu = createAbiVcpu(index, this.core, (address) => this.translate(address))
     this.timer = new PreemptionTimer(this.vmcs, ports.clock)
     this.taskPriority = this.bus.taskPriority = new TaskPriorityShadow(host, this.vmcs)
     this.modificationLog = new PageModificationLog(host, this.vmcs)
@@ -138,72 +102,12 @@ export class VmxGuest {
     if (this.timer.isActive) this.timer.start()
   }
 
-  /** @hot Ends the slice if another thread asked for it. Devices and VM exits take longer than the instructions that they are counted as. */
-  noticeKick(): void {
-    if (this.processor.kicks.isRequested) this.yield()
-  }
-
-  /** @hot After an access that may have made an interrupt pending: ends the slice if the guest can take it. */
-  private noticeInterrupts(): void {
-    this.noticeKick()
-    const { interrupts } = this.ports
-    if (!interrupts.hasPending(this.index) && interrupts.signals(this.index) === 0) return
-    this.core.set32(S.attention, 1)
-    if (this.core.get32(S.flags) & FLAG.IF || interrupts.signals(this.index) !== 0) this.yield()
-  }
-
-  /** Ends the slice at the next block. */
-  yield(): void {
-    if (!this.running) return
-    this.yielded = true
-    this.processor.yield()
-  }
   /**
    * The event to be injected again was the processor's own, an exception or INT n: its delivery counts as an instruction, so that the count does not
    * depend on whether a page was there.
    */
   owesInstruction = false
 
-  /** Makes `run` return. */
-  kick(): void {
-    this.processor.kicks.request()
-    this.yield()
-  }
-
-  /** Ends this VM; the first message is the one reported. */
-  fail(message: string): typeof LEFT {
-    this.failure ??= message
-    this.core.set32(S.exit, EXIT.abandoned)
-    this.yield()
-    return LEFT
-  }
-  get hasFailed(): boolean {
-    return this.failure !== undefined
-  }
-  /** Handles the outcome of a paging strategy that can only be `resume` or `failure`. */
-  accept(outcome: PagingOutcome): void {
-    if (outcome.next === 'failure') this.fail(outcome.message)
-  }
-
-  shutdown(): void {
-    this.activity = 'shutdown'
-    this.asked = this.exits.shutdown
-  }
-  leaveForHypercall(): typeof LEFT {
-    const { core } = this
-    this.asked = this.exits.hypercall(core)
-    core.set64(S.rip, core.nextRip())
-    core.set32(S.exit, EXIT.stop)
-    return LEFT
-  }
-  /** Leaves the guest after the instruction, asleep as after HLT. */
-  halt(): typeof LEFT {
-    const { core } = this
-    this.activity = 'halted'
-    core.set64(S.rip, core.nextRip())
-    core.set32(S.exit, EXIT.stop)
-    return LEFT
-  }
   /** Leaves the guest in the middle of an instruction, without any of its effects, until a page is there. */
   leaveForMemory(address: Gpa): typeof LEFT {
     this.asked = this.exits.memory(address)
@@ -215,37 +119,20 @@ export class VmxGuest {
     return LEFT
   }
 
-  translate(address: bigint): number | undefined {
-    return guestTranslate(this.ports.guestMemory, this.pagingPort.guestPaging(), address)
-  }
-
-  writeState(patch: VcpuStatePatch): void {
-    writeRegisters(this.core, patch)
-    if (patch.activity) this.activity = patch.activity
+  override writeState(patch: VcpuStatePatch): void {
+    super.writeState(patch)
     this.vmcs.generation++
   }
 
-  /** Resets all but the queued events. */
-  reset(kind: 'powerUp' | 'init'): void {
-    resetProcessor(this.core, kind)
-    if (kind === 'powerUp') this.resetApicBase()
-    this.activity = this.index === 0 ? 'active' : 'waitForStartup'
-    this.bus.deferred = undefined
-    this.asked = undefined
-    this.failure = undefined
+  override reset(kind: 'powerUp' | 'init'): void {
+    super.reset(kind)
     this.vmcs.generation++
   }
-  /** Only the first processor is the bootstrap processor. (SDM Vol. 3A, "IA32_APIC_BASE") */
-  resetApicBase(): void {
-    const base = this.ports.interrupts.readMsr(this.index, 0x1b)
-    const bootstrap = this.index === 0 ? 0x100n : 0n
-    this.core.set64(S.apicBase, base ?? 0xfee0_0800n | bootstrap)
-  }
 
-  dispose(): void {
+  override dispose(): void {
     this.vmcs.resident = undefined
     this.host.freeFrame(Number(this.vmcs.read('msrBitmaps')) as Hpa)
     this.vmcs.dispose()
-    this.processor.dispose()
+    super.dispose()
   }
 }

@@ -1,7 +1,8 @@
 /** The CPU mode `vmx`: vCPUs in non-root operation of a software processor. One per host. */
 
 import { CR4_64, DEFINED } from '@nonroot/contracts'
-import type { CpuMode, GuestMemory, HostContext, X86VcpuPorts } from '@nonroot/contracts'
+import type { CpuMode, HostContext, X86VcpuPorts } from '@nonroot/contracts'
+import { Families } from '@nonroot/vcpu'
 import { CR4_VALID, createTiers, MAX_PHYSICAL_BITS, type TierOptions } from '@nonroot/x86'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { VTPR } from './features/task-priority.ts'
@@ -25,14 +26,10 @@ export function createVmxMode(options: VmxModeOptions, host: HostContext): CpuMo
       return revision === VMCS_REVISION ? revision : undefined
     },
   }
-  /** vCPUs of each VM, for the topology that CPUID shows. */
-  const siblings = new WeakMap<GuestMemory, { count: number }>()
+  const families = new Families()
   return {
     createVcpu(index: number, ports: X86VcpuPorts) {
-      let family = siblings.get(ports.guestMemory)
-      if (!family) siblings.set(ports.guestMemory, (family = { count: 0 }))
-      family.count = Math.max(family.count, index + 1)
-      return new VmxVcpu(index, hostMemory, ports, family, context, tiers.processorOptions(ports))
+      return new VmxVcpu(index, hostMemory, ports, families.of(ports.guestMemory, index), context, tiers.processorOptions(ports))
     },
     describe: () => ({
       processor: 'nonroot software processor',

@@ -3,19 +3,9 @@
  * guest.ts.
  */
 
-import type {
-  HostMemory,
-  KickAddress,
-  Snapshot,
-  X86Vcpu,
-  VcpuEvent,
-  VcpuExit,
-  X86VcpuPorts,
-  VcpuState,
-  VcpuStatePatch,
-} from '@nonroot/contracts'
-import { gpr, RAX, readRegisters, TIER_METRICS, tierStatistics } from '@nonroot/x86'
-import type { Core, ProcessorOptions, StopReason, TierMetric } from '@nonroot/x86'
+import type { HostMemory, Snapshot, VcpuEvent, VcpuExit, X86VcpuPorts } from '@nonroot/contracts'
+import { ProcessorVcpu, readSnapshot, writeSnapshot, type Siblings } from '@nonroot/vcpu'
+import type { ProcessorOptions, StopReason } from '@nonroot/x86'
 import type { EntryCheckContext } from './entry/checks/index.ts'
 import { EventInjection } from './entry/event-injection.ts'
 import { VmEntry } from './entry/vm-entry.ts'
@@ -25,12 +15,11 @@ import { VmExit } from './exit/vm-exit.ts'
 import { VmxGuest } from './guest.ts'
 import { HANDLERS } from './hypervisor/exit-handlers.ts'
 import { ProcessorControl } from './tables/controls.ts'
-import { readSnapshot, writeSnapshot } from './vcpu-snapshot.ts'
 import type { Vmcs } from './vmcs/vmcs.ts'
 
-export class VmxVcpu implements X86Vcpu {
-  readonly index: number
-  readonly guest: VmxGuest
+const SNAPSHOT = { type: 'vcpu.vmx', version: 2 }
+
+export class VmxVcpu extends ProcessorVcpu<VmxGuest> {
   readonly events: EventInjection
   private readonly entry: VmEntry
   private readonly exit: VmExit
@@ -39,12 +28,12 @@ export class VmxVcpu implements X86Vcpu {
     index: number,
     host: HostMemory,
     ports: X86VcpuPorts,
-    siblings: { count: number },
+    siblings: Siblings,
     context: EntryCheckContext,
     options: ProcessorOptions,
   ) {
-    this.index = index
-    const guest = (this.guest = new VmxGuest(index, host, ports, siblings, options))
+    const guest = new VmxGuest(index, host, ports, siblings, options)
+    super(guest)
     this.exit = new VmExit(guest, HANDLERS)
     this.events = new EventInjection(guest, this.exit)
     this.entry = new VmEntry(guest, this.events, context)
@@ -54,12 +43,6 @@ export class VmxVcpu implements X86Vcpu {
     guest.applyControls()
   }
 
-  get kickAddress(): KickAddress {
-    return this.guest.processor.kicks.address
-  }
-  get core(): Core {
-    return this.guest.core
-  }
   get vmcs(): Vmcs {
     return this.guest.vmcs
   }
@@ -76,28 +59,17 @@ export class VmxVcpu implements X86Vcpu {
 
   // --- the loop ---
 
-  run(budget: number): VcpuExit {
+  override run(budget: number): VcpuExit {
     const { guest } = this
-    const { bus } = guest
-    const { deferred } = bus
-    if (deferred) {
-      bus.deferred = undefined
-      bus.complete(deferred, guest.exits.answer(deferred))
-    }
-    const end = guest.processor.retired + budget
-    guest.running = true
-    guest.processor.kicks.enter()
     if (guest.switchesState) guest.switchIn()
     try {
-      return this.loop(end)
+      return super.run(budget)
     } finally {
-      guest.running = false
-      guest.processor.kicks.leave()
       if (guest.switchesState) guest.switchOut()
     }
   }
 
-  private loop(end: number): VcpuExit {
+  protected override loop(end: number): VcpuExit {
     const { guest } = this
     const { processor, timer } = guest
     for (;;) {
@@ -150,46 +122,18 @@ export class VmxVcpu implements X86Vcpu {
     return true
   }
 
-  /** The neutral exit that a stop of the processor amounts to; undefined: enter again. */
-  private act(stop: StopReason | undefined): VcpuExit | undefined {
-    const { guest } = this
-    if (guest.hasFailed) return this.failed()
-    switch (stop) {
-      case 'halt':
-        guest.activity = 'halted'
-        return undefined
-      case 'shutdown':
-        guest.activity = 'shutdown'
-        return guest.exits.shutdown
-      case 'stop':
-        return this.stopped()
-      default:
-        return undefined
-    }
-  }
-
-  /** The guest was left because a device deferred its answer or a handler requested an exit. */
-  private stopped(): VcpuExit | undefined {
-    const { guest } = this
-    const { deferred } = guest.bus
-    if (deferred) return guest.exits.deferred(deferred)
-    const { asked } = guest
-    guest.asked = undefined
-    return asked
-  }
-
   /** All that precedes guest code: signals, activity, checks, injection. Returns an exit if the guest cannot run now. */
   private enter(): VcpuExit | undefined {
     const { guest } = this
     const { exits } = guest
-    if (guest.hasFailed) return this.failed()
+    if (guest.failure !== undefined) return this.failed()
     if (guest.ports.interrupts.signals(this.index) !== 0) this.entry.takeSignals()
     if (guest.activity === 'shutdown') return exits.shutdown
     if (guest.activity === 'waitForStartup') return exits.halt
     if (!this.entry.check()) return this.failed()
     this.events.enter()
-    if (guest.hasFailed) return this.failed()
-    const stopped = this.stopped()
+    if (guest.failure !== undefined) return this.failed()
+    const stopped = guest.takeExit()
     if (stopped) return stopped
     // A debug exception ends a halt.
     if (guest.activity === 'halted' && guest.core.pendingDebug) guest.activity = 'active'
@@ -202,56 +146,29 @@ export class VmxVcpu implements X86Vcpu {
 
   // --- the Vcpu contract ---
 
-  get instructionsRetired(): number {
-    return this.guest.processor.retired
-  }
-
-  get firstInstructionAt(): number | undefined {
-    return this.guest.processor.firstBlockAt
-  }
-
-  kick(): void {
-    this.guest.kick()
-  }
-
-  inject(event: VcpuEvent): void {
+  override inject(event: VcpuEvent): void {
     this.events.queue(event)
     this.guest.yield()
   }
 
-  get interruptWindow(): boolean {
+  override get interruptWindow(): boolean {
     return this.events.isInterruptWindowOpen && !this.events.isInjecting
   }
 
-  completeHypercall(result: bigint): void {
-    this.core.set64(gpr(RAX), result)
-  }
-
-  translate(address: bigint): number | undefined {
-    return this.guest.translate(address)
-  }
-
-  readState(): VcpuState {
-    return { ...readRegisters(this.core), activity: this.guest.activity }
-  }
-  writeState(patch: VcpuStatePatch): void {
-    this.guest.writeState(patch)
-  }
-
-  reset(kind: 'powerUp' | 'init'): void {
+  override reset(kind: 'powerUp' | 'init'): void {
     this.guest.reset(kind)
     this.events.forget()
   }
 
-  save(): Snapshot {
-    return writeSnapshot({
+  override save(): Snapshot {
+    return writeSnapshot(SNAPSHOT, {
       state: this.readState(),
       tscOffset: this.vmcs.read('tscOffset'),
       events: this.events.save(),
     })
   }
-  restore(snapshot: Snapshot): void {
-    const { state, tscOffset, events } = readSnapshot(snapshot)
+  override restore(snapshot: Snapshot): void {
+    const { state, tscOffset, events } = readSnapshot(SNAPSHOT, snapshot)
     this.reset('powerUp')
     this.writeState(state)
     this.vmcs.write('tscOffset', tscOffset)
@@ -261,18 +178,5 @@ export class VmxVcpu implements X86Vcpu {
   /** Writes the processor's state to the VMCS region. */
   synchronise(): void {
     this.guest.guestState.synchronise(this.vmcs)
-  }
-
-  sampleMetrics(): void {
-    const scope = this.guest.ports.metrics.scope('tiers')
-    for (const [name, value] of Object.entries(tierStatistics(this.guest.processor))) {
-      const { unit, help } = TIER_METRICS[name as TierMetric]
-      scope.gauge(name, help, unit).value = value
-    }
-  }
-
-  dispose(): void {
-    this.core.hooks = undefined
-    this.guest.dispose()
   }
 }

@@ -56,7 +56,7 @@ export class VmEntry {
     this.checkedGeneration = vmcs.generation
     vmcs.launchState = 'launched'
     if (guest.switchesState) guest.switchIn()
-    return !guest.hasFailed
+    return guest.failure === undefined
   }
 
   /** Decoded code depends on which instructions these controls leave undefined. */

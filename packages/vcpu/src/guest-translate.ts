@@ -3,13 +3,13 @@
  * emulation and debuggers.
  */
 
-import { CR4 } from '@nonroot/x86'
+import { CR4, PAGE_ENTRY } from '@nonroot/contracts'
 import type { GuestMemory, GuestPagingState } from '@nonroot/contracts'
 
 const ADDRESS = 0xff_ffff_f000n
-const PRESENT = 1n
-const LARGE = 0x80n
-const GLOBAL = 0x100n
+const PRESENT = BigInt(PAGE_ENTRY.present)
+const LARGE = BigInt(PAGE_ENTRY.large)
+const GLOBAL = BigInt(PAGE_ENTRY.global)
 
 export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, address: bigint): number | undefined {
   switch (paging.format) {
@@ -17,14 +17,16 @@ export function guestTranslate(memory: GuestMemory, paging: GuestPagingState, ad
       return Number(address & 0xffff_ffffn)
     case 'legacy32': {
       const directory = memory.readU32(Number(paging.cr3 & 0xffff_f000n) + Number((address >> 22n) & 0x3ffn) * 4)
-      if (directory === undefined || !(directory & 1)) return undefined
-      if (directory & 0x80 && paging.cr4 & CR4.pse) {
+      if (directory === undefined || !(directory & PAGE_ENTRY.present)) return undefined
+      if (directory & PAGE_ENTRY.large && paging.cr4 & CR4.pse) {
         return (
           ((directory >>> 13) & 0xff) * 0x1_0000_0000 + ((directory & 0xffc0_0000) >>> 0) + Number(address & 0x3f_ffffn)
         )
       }
       const entry = memory.readU32(((directory & ~0xfff) >>> 0) + Number((address >> 12n) & 0x3ffn) * 4)
-      return entry === undefined || !(entry & 1) ? undefined : ((entry & ~0xfff) >>> 0) + Number(address & 0xfffn)
+      return entry === undefined || !(entry & PAGE_ENTRY.present)
+        ? undefined
+        : ((entry & ~0xfff) >>> 0) + Number(address & 0xfffn)
     }
     case 'pae': {
       const pdpte = memory.readU64(Number(paging.cr3 & 0xffff_ffe0n) + Number((address >> 30n) & 3n) * 8)

@@ -1,19 +1,7 @@
-/** @hot The paging port: one hardware root for both of the processor's roots, so that translated code runs under the guest's own rights. */
+/** @hot What a paging strategy reads and sets on a software processor: the guest's paging registers, the hardware's root, the TLB. */
 
-import type { Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort, GuestPagingState } from '@nonroot/contracts'
-import {
-  CR0,
-  CR4,
-  EFER,
-  flushAll,
-  flushNonGlobal,
-  flushPage,
-  PAGING,
-  S,
-  setRoot,
-  setSecondStage,
-  updatePaging,
-} from '@nonroot/x86'
+import type { GuestPagingState, Gva, Hpa, PagingFormat, PagingIntercepts, PagingPort } from '@nonroot/contracts'
+import { CR0, CR4, EFER, flushAll, flushNonGlobal, flushPage, PAGING, S, setSecondStage, updatePaging } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 
 const KIND: Readonly<Record<PagingFormat, number>> = {
@@ -25,23 +13,23 @@ const KIND: Readonly<Record<PagingFormat, number>> = {
 }
 
 /** Reads from the processor, so that a fault allocates nothing. */
-class GuestPagingView implements GuestPagingState {
+export class GuestPagingView implements GuestPagingState {
   userPagesAllowed = false
-  readonly #core: Core
+  private readonly core: Core
   constructor(core: Core) {
-    this.#core = core
+    this.core = core
   }
   get cr0(): number {
-    return this.#core.get32(S.cr0)
+    return this.core.get32(S.cr0)
   }
   get cr3(): bigint {
-    return this.#core.get64(S.cr3)
+    return this.core.get64(S.cr3)
   }
   get cr4(): number {
-    return this.#core.get32(S.cr4)
+    return this.core.get32(S.cr4)
   }
   get efer(): number {
-    return this.#core.get32(S.efer)
+    return this.core.get32(S.efer)
   }
   get format(): PagingFormat {
     if (!(this.cr0 & CR0.pg)) return 'none'
@@ -50,19 +38,19 @@ class GuestPagingView implements GuestPagingState {
   }
 }
 
-export class TranslatePagingPort implements PagingPort {
+/** Without a second stage. */
+export class ProcessorPagingPort implements PagingPort {
   readonly vcpu: number
   readonly guest: GuestPagingView
   /** The strategy is changing the root: `pagingChanged` must not report it as a write by the guest. */
   changing = false
   intercepts: PagingIntercepts = { pageFault: false, rootWrite: false, invalidate: false, rootRead: false }
-  readonly #core: Core
+  protected readonly core: Core
 
   constructor(vcpu: number, core: Core) {
     this.vcpu = vcpu
-    this.#core = core
+    this.core = core
     this.guest = new GuestPagingView(core)
-    setRoot(core, 1, 0n, undefined)
   }
 
   guestPaging(): GuestPagingState {
@@ -70,15 +58,13 @@ export class TranslatePagingPort implements PagingPort {
   }
 
   setHardwareRoot(root: Hpa | undefined, format: PagingFormat = 'fourLevel', keep = false): void {
-    const core = this.#core
+    const { core } = this
     const { paging } = core
     const kind = KIND[format]
     const before = paging.hardwareRoot !== undefined
     if (root === undefined) paging.hardwareRoot = undefined
     else if (paging.hardwareRoot?.root !== root || paging.hardwareRoot.kind !== kind)
       paging.hardwareRoot = { root, kind }
-    paging.otherRoot.hardwareRoot = paging.hardwareRoot
-    paging.otherRoot.cr3 = core.get64(S.cr3)
     if (root !== undefined && kind === PAGING.pae) {
       for (let n = 0; n < 8; n++) paging.pdptes[n] = core.i32[(root >>> 2) + n]!
     }
@@ -86,27 +72,27 @@ export class TranslatePagingPort implements PagingPort {
     this.changing = true
     updatePaging(core)
     this.changing = nested
-    if (!keep) this.#flush(before)
+    if (!keep) this.flushFirstStage(before)
   }
 
-  setSecondStageRoot(): void {
-    setSecondStage(this.#core, undefined)
+  setSecondStageRoot(_root: Hpa | undefined, _accessedDirty?: boolean): void {
+    setSecondStage(this.core, undefined)
   }
-  /** Everything is intercepted: no privileged instruction runs without the monitor. */
+
   setIntercepts(intercepts: PagingIntercepts): void {
     this.intercepts = intercepts
   }
 
   flushAll(): void {
-    this.#flush(this.#core.paging.hardwareRoot !== undefined)
+    this.flushFirstStage(this.core.paging.hardwareRoot !== undefined)
   }
   /** Under a hardware root no translation is global, so the cheaper non-global flush discards all of them. */
-  #flush(underHardwareRoot: boolean): void {
-    if (underHardwareRoot) flushNonGlobal(this.#core)
-    else flushAll(this.#core)
+  private flushFirstStage(underHardwareRoot: boolean): void {
+    if (underHardwareRoot) flushNonGlobal(this.core)
+    else flushAll(this.core)
   }
   flushAddress(address: Gva): void {
-    flushPage(this.#core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+    flushPage(this.core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
   }
   flushGuestPhysical(): void {
     this.flushAll()

@@ -2,8 +2,9 @@
 
 import { IO_DEFERRED, NumericErrors } from '@nonroot/contracts'
 import type { CpuidResult, Gpa, HostMemory, IoSize, X86VcpuPorts } from '@nonroot/contracts'
-import { GuestFault, STALLED } from '@nonroot/x86'
+import { GuestFault, HOST_BUS_BASE, STALLED } from '@nonroot/x86'
 import type { ProcessorHost } from '@nonroot/x86'
+import type { Siblings } from './siblings.ts'
 
 /** An access that its device deferred. The instruction runs again when the answer is there. */
 export interface Deferred {
@@ -27,15 +28,15 @@ export class ProcessorBus implements ProcessorHost {
   deferred: Deferred | undefined
   /** The answer of the deferred access, used when its instruction runs again. */
   private answer: { readonly access: Deferred; readonly value: number } | undefined
-  private readonly ports: X86VcpuPorts
+  protected readonly ports: X86VcpuPorts
   private readonly numericErrors: NumericErrors | undefined
-  private readonly vcpu: number
-  private readonly siblings: { count: number }
+  protected readonly vcpu: number
+  private readonly siblings: Siblings
   private readonly cpuidResult: CpuidResult = { eax: 0, ebx: 0, ecx: 0, edx: 0 }
   private readonly random = new BigUint64Array(1)
   private readonly randomBytes = new Uint8Array(this.random.buffer)
 
-  constructor(memory: HostMemory, ports: X86VcpuPorts, vcpu: number, siblings: { count: number }) {
+  constructor(memory: HostMemory, ports: X86VcpuPorts, vcpu: number, siblings: Siblings) {
     this.memory = memory
     this.ports = ports
     this.numericErrors = ports.capability(NumericErrors)
@@ -66,6 +67,7 @@ export class ProcessorBus implements ProcessorHost {
   }
 
   readDevice(physical: number, size: number): number {
+    if (physical >= HOST_BUS_BASE) return this.readHostBus(physical - HOST_BUS_BASE, size)
     if (this.onTableWrite && this.ports.guestMemory.isRam(physical, size)) return this.readMemory(physical, size)
     const answered = this.takeAnswer('mmio', false, physical)
     if (answered !== undefined) return answered
@@ -75,6 +77,7 @@ export class ProcessorBus implements ProcessorHost {
     return value
   }
   writeDevice(physical: number, size: number, value: number): void {
+    if (physical >= HOST_BUS_BASE) return this.writeHostBus(physical - HOST_BUS_BASE, size, value)
     if (this.onTableWrite && this.writeMemory(physical, size, value)) {
       this.onTableWrite(physical as Gpa, size)
       return
@@ -83,6 +86,17 @@ export class ProcessorBus implements ProcessorHost {
     if (!this.ports.io.writeMmio(physical as Gpa, size as IoSize, value >>> 0)) {
       throw this.defer('mmio', true, physical, size, value >>> 0)
     }
+    this.onAccess()
+  }
+
+  /** A leaf of the hypervisor's tables leads to the host's bus: there is no exit. */
+  private readHostBus(address: number, size: number): number {
+    const value = this.ports.hostBus?.readMmio(address, size as IoSize) ?? -1
+    this.onAccess()
+    return value
+  }
+  private writeHostBus(address: number, size: number, value: number): void {
+    this.ports.hostBus?.writeMmio(address, size as IoSize, value >>> 0)
     this.onAccess()
   }
 

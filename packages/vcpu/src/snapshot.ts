@@ -1,10 +1,13 @@
 /** The snapshot of a vCPU: architectural state, TSC offset, and events that wait or were interrupted. */
 
-import { NonrootError } from '@nonroot/contracts'
+import { snapshotData } from '@nonroot/contracts'
 import type { Snapshot, SnapshotValue, VcpuState } from '@nonroot/contracts'
 
-const TYPE = 'vcpu.translate'
-const VERSION = 1
+/** What a CPU mode's snapshots are marked with. */
+export interface SnapshotFormat {
+  readonly type: string
+  readonly version: number
+}
 
 export interface SavedVcpu {
   readonly state: VcpuState
@@ -12,12 +15,12 @@ export interface SavedVcpu {
   readonly events: SnapshotValue
 }
 
-export function writeSnapshot({ state, tscOffset, events }: SavedVcpu): Snapshot {
+export function writeSnapshot({ type, version }: SnapshotFormat, { state, tscOffset, events }: SavedVcpu): Snapshot {
   const { msrs, dr, ...rest } = state
   const plain = rest as unknown as Record<string, SnapshotValue>
   return {
-    type: TYPE,
-    version: VERSION,
+    type,
+    version,
     data: {
       state: { ...plain, dr: [...dr], msrs: [...msrs].map(([index, value]) => [index, value]) },
       tscOffset,
@@ -26,13 +29,8 @@ export function writeSnapshot({ state, tscOffset, events }: SavedVcpu): Snapshot
   }
 }
 
-export function readSnapshot({ type, version, data }: Snapshot): SavedVcpu {
-  if (type !== TYPE || version !== VERSION) {
-    throw new NonrootError({
-      code: 'snapshot.mismatch',
-      message: `a translating vCPU cannot restore ${type} version ${version}`,
-    })
-  }
+export function readSnapshot({ type, version }: SnapshotFormat, snapshot: Snapshot): SavedVcpu {
+  const data = snapshotData(snapshot, type, version)
   const { state, ...rest } = data as unknown as Omit<SavedVcpu, 'state'> & {
     state: Omit<VcpuState, 'msrs'> & { msrs: [number, bigint][] }
   }

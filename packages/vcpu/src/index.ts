@@ -1,0 +1,10 @@
+/** What the vCPUs of every CPU mode on the software processor have in common: the processor, connected to the roles of its VM. */
+export { createAbiVcpu } from './abi-vcpu.ts'
+export { ProcessorBus, type Deferred } from './bus.ts'
+export { VcpuGuest } from './guest.ts'
+export { guestTranslate, isGlobalPage } from './guest-translate.ts'
+export { NeutralExits } from './neutral-exits.ts'
+export { GuestPagingView, ProcessorPagingPort } from './paging-port.ts'
+export { Families, type Siblings } from './siblings.ts'
+export { readSnapshot, writeSnapshot, type SavedVcpu, type SnapshotFormat } from './snapshot.ts'
+export { ProcessorVcpu, sampleTiers } from './vcpu.ts'
