@@ -66,6 +66,18 @@ describe('local APICs', () => {
     expect(apics.hasPending(1)).toBe(false)
   })
 
+  it('do not see an external vector: it needs no APIC and no end, and the last one counts', () => {
+    const { apics, model } = create()
+    const { raiseExternal } = model.offers!.get(VcpuVectors)!({} as never) as VcpuVectors
+    raiseExternal.call(apics, 1, 0xf2)
+    raiseExternal.call(apics, 1, 0xf3)
+    expect([apics.hasPending(0), apics.hasPending(1), apics.acknowledge(1)]).toEqual([false, true, 0xf3])
+    expect([apics.hasPending(1), apics.acknowledge(1)]).toEqual([false, -1])
+    raiseExternal.call(apics, 1, 0xf3)
+    apics.reset(1)
+    expect(apics.hasPending(1)).toBe(false)
+  })
+
   it('switch off at S5, and at nothing else', () => {
     const { bench } = create()
     for (const value of [S5, SLEEP_ENABLE, SLEEP_ENABLE | (3 << 2)]) bench.writePort(0x600, value)

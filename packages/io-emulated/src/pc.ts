@@ -1,6 +1,6 @@
 /** The PC as an I/O model: creates the parts and connects them. What a part does is in its own file. */
 
-import { FirmwareConfiguration, gpa, NumericErrors, VcpuVectors } from '@nonroot/contracts'
+import { FirmwareConfiguration, gpa, NumericErrors, PciUnplug, VcpuVectors } from '@nonroot/contracts'
 import type {
   Device,
   DeviceContext,
@@ -86,6 +86,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
       [FirmwareConfiguration, () => fwCfg],
       [NumericErrors, () => coprocessorError],
       [VcpuVectors, () => interruptController],
+      [PciUnplug, () => pciBus],
     ]),
     describe: (): PlatformDescription => ({
       ...PC_PLATFORM,

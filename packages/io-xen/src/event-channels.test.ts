@@ -148,6 +148,27 @@ describe('an event of a guest with local APICs', () => {
     platform.setUpcallVector!(0, 0x40)
     expect(vectors).toEqual([[0, 0x40]])
   })
+  it('comes by the vector for all, past the local APIC, to a vCPU that chose none', () => {
+    const { platform, events, vectors, external, take } = hvmBench(3)
+    platform.setUpcallVector!(1, 0xf3)
+    for (const vcpu of [0, 1]) events.send(events.bindIpi(vcpu) as number)
+    expect(external).toEqual([])
+    platform.setCallbackVector!(0xf2)
+    expect(external).toEqual([[0, 0xf2]])
+    take(0)
+    for (const vcpu of [0, 2]) events.send(events.bindIpi(vcpu) as number)
+    expect([external, vectors]).toEqual([
+      [
+        [0, 0xf2],
+        [0, 0xf2],
+        [2, 0xf2],
+      ],
+      [[1, 0xf3]],
+    ])
+    platform.begin()
+    events.send(events.bindIpi(0) as number)
+    expect(external).toHaveLength(3)
+  })
   it('finds no vector after a reset', () => {
     const { platform, events, vectors } = hvmBench()
     platform.setUpcallVector!(0, 0x40)

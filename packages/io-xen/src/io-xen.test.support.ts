@@ -47,7 +47,9 @@ export function hvmBench(vcpuCount = 2) {
   const host = createTestHostMemory(64)
   const memory: GuestMemory = createTestGuestMemory({ hostMemory: host, ram: 8 * 4096 })
   const vectors: [vcpu: number, vector: number][] = []
+  const external: [vcpu: number, vector: number][] = []
   const raise = (vcpu: number, vector: number): void => void vectors.push([vcpu, vector])
+  const raiseExternal = (vcpu: number, vector: number): void => void external.push([vcpu, vector])
   const model = createXenHvmPlatform(undefined, {
     vcpuCount,
     dma: memory,
@@ -56,14 +58,14 @@ export function hvmBench(vcpuCount = 2) {
     metrics: createTestMetrics(),
     log: createTestLog(),
     power: { onPowerButton: () => () => {} },
-    capability: () => ({ raise }),
+    capability: () => ({ raise, raiseExternal }),
   } as unknown as IoModelContext)
   const platform = model.offers!.get(XenPlatform)!({} as never) as XenPlatform
   const shared = host.allocateFrame()!
   platform.events.attach({ view: host.view, sharedInfo: shared, vcpuInfo: (vcpu) => (shared + vcpu * 64) as Hpa })
   platform.begin()
   const take = (vcpu: number): void => void host.bytes.fill(0, shared + vcpu * 64, shared + vcpu * 64 + 16)
-  return { model, platform, events: platform.events, vectors, take }
+  return { model, platform, events: platform.events, vectors, external, take }
 }
 
 export function consoleBench() {

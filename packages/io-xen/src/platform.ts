@@ -25,12 +25,14 @@ export function createXenPlatform(_options: unknown, context: IoModelContext): X
 const RING_PAGES = 2
 const FOUR_GIBIBYTES = 2 ** 32
 
-/** Beside local APICs: each vCPU is notified of events by a vector that it chooses. The rings are in the last pages of RAM below 4 GiB. */
+/** Beside local APICs: each vCPU is notified of events by a vector that it chooses, or that is chosen for all. The rings are in the last pages of RAM below 4 GiB. */
 export function createXenHvmPlatform(_options: unknown, context: IoModelContext): IoModel & { readonly store: Store } {
   const interrupts = context.capability(VcpuVectors)
   const vectors = new Uint8Array(context.vcpuCount)
+  let callback = 0
   const deliver = (vcpu: number): void => {
     if (vectors[vcpu]) interrupts.raise(vcpu, vectors[vcpu])
+    else if (callback) interrupts.raiseExternal(vcpu, callback)
   }
   const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'), deliver)
   const end = Math.max(
@@ -42,13 +44,18 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   const { platform, store } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
   const begin = (): void => {
     vectors.fill(0)
+    callback = 0
     platform.begin()
+  }
+  const setCallbackVector = (vector: number): void => {
+    callback = vector
+    for (let vcpu = 0; vcpu < context.vcpuCount; vcpu++) if (!vectors[vcpu] && events.isNotified(vcpu)) deliver(vcpu)
   }
   const setUpcallVector = (vcpu: number, vector: number): void => {
     vectors[vcpu] = vector
     if (events.isNotified(vcpu)) deliver(vcpu)
   }
-  const offered: XenPlatform = { ...platform, begin, setUpcallVector }
+  const offered: XenPlatform = { ...platform, begin, setUpcallVector, setCallbackVector }
   return {
     store,
     offers: new Map([[XenPlatform, () => offered]]),

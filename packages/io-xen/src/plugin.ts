@@ -1,7 +1,8 @@
 /** What this package adds to a stack. */
 
-import { API_VERSION, defineIoModel, definePlugin } from '@nonroot/contracts'
+import { API_VERSION, defineDevice, defineIoModel, definePlugin, noOptions } from '@nonroot/contracts'
 import { z } from 'zod'
+import { PlatformDevice } from './platform-device.ts'
 import { createXenHvmPlatform, createXenPlatform } from './platform.ts'
 
 export default definePlugin({
@@ -22,6 +23,15 @@ export default definePlugin({
       needs: ['interruptController'],
       gives: ['eventChannels', 'xenstore'],
       create: createXenHvmPlatform,
+    }),
+  ],
+  devices: [
+    defineDevice({
+      kind: 'xen-platform',
+      summary: "Xen's platform device of a PC: the guest unplugs emulated disks and network cards by it",
+      options: noOptions,
+      needs: ['pci', 'eventChannels'],
+      create: (_options, context) => new PlatformDevice(context),
     }),
   ],
 })

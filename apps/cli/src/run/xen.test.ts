@@ -78,12 +78,30 @@ describe('xen-pvh', () => {
   })
 })
 
+describe('xen-hvm', () => {
+  it.each([
+    { what: 'a guest at CPL 3', set: 'stack.cpu.use="@nonroot/cpu-paravirt"', says: /ept needs secondStage/ },
+    { what: 'direct paging', set: 'stack.paging.strategy=direct', says: /direct needs pvEntry/ },
+    {
+      what: 'no PC under the platform device',
+      set: 'stack.io[0].strategy=local-apics',
+      says: /xen-platform needs pci/,
+    },
+  ])('is refused with $what, and says why', async ({ set, says }) => {
+    const { status, err } = await spawnCli(['run', path('stacks/xen-hvm.yaml'), '--set', set, '--kernel', hello])
+    expect(status).toBe(2)
+    expect(err).toMatch(says)
+  })
+})
+
 describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a Xen guest', { timeout: 600_000 }, () => {
   it.each([
     { stack: 'xen-like', vcpus: 1, on: 'Xen' },
     { stack: 'xen-like', vcpus: 2, on: 'Xen' },
     { stack: 'xen-pvh', vcpus: 1, on: 'Xen PVH' },
     { stack: 'xen-pvh', vcpus: 2, on: 'Xen PVH' },
+    { stack: 'xen-hvm', vcpus: 1, on: 'Xen HVM' },
+    { stack: 'xen-hvm', vcpus: 2, on: 'Xen HVM' },
   ])('runs a command on $stack with $vcpus vCPU', async ({ stack, vcpus, on }) => {
     const words = ['sh', '-c', 'dmesg | grep -E "Booting kernel on|BUG|WARNING"; nproc; exit 7']
     const result = await spawnCli(

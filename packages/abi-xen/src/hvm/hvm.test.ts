@@ -153,7 +153,22 @@ describe('parameters', () => {
     bench.abi.reset()
     expect(parameter(bench, 0)).toEqual([0, 0n])
   })
-  it('choose a vector for events', () => {
+  it.each<[what: string, value: bigint, result: number, callbacks: number[]]>([
+    ['a vector for all vCPUs', (2n << 56n) | 0xf3n, 0, [0xf3]],
+    ["the last that is an exception's", (2n << 56n) | 15n, -22, []],
+    ['the first that is none', (2n << 56n) | 16n, 0, [16]],
+    ['no vector', 2n << 56n, 0, [0]],
+    ['a line, which is not raised', 1n, 0, [0]],
+    ['a pin, which is not raised', (1n << 56n) | 0x0800n, 0, [0]],
+  ])('choose how events are told: %s', (_what, value, result, told) => {
+    const { call, put, callbacks } = hvmBench()
+    const set = (view: DataView): void => {
+      view.setUint16(0, SELF, true)
+      view.setBigUint64(8, value, true)
+    }
+    expect([call(HVM_OP, SET, put(at, set)), callbacks]).toEqual([result, told])
+  })
+  it('choose a vector for events of one vCPU', () => {
     const { call, put, vectors } = hvmBench()
     const vector = (vcpu: number, value: number): number =>
       call(

@@ -1,6 +1,7 @@
 /** HVM parameters, and the vector that notifies a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
 
 import type { Call, Handler } from '../call.ts'
+import type { Domain } from '../domain.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
 import { PARAMETER } from './state.ts'
 
@@ -9,6 +10,8 @@ const BYTES = 16
 const COUNT = 39
 /** Those that the guest may set; the others are the toolstack's. */
 const SETTABLE: ReadonlySet<number> = new Set([PARAMETER.callback])
+/** Vectors below are exceptions'. */
+const FIRST_VECTOR = 16
 const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 
 const parameter =
@@ -21,9 +24,22 @@ const parameter =
     return isSelf(argument.getUint16(0, true)) ? run(call, index, argument) : fail('ESRCH')
   }
 
+/** How events are told to vCPUs that chose no vector: bits 63:56. Lines of the platform, which are others, are not raised. */
+const BY_VECTOR = 2
+
+/** False: the vector is an exception's. */
+function setCallback({ platform }: Domain, value: bigint): boolean {
+  const vector = Number(value >> 56n) === BY_VECTOR ? Number(value & 0xffn) : 0
+  if (vector !== 0 && vector < FIRST_VECTOR) return false
+  platform.setCallbackVector?.(vector)
+  return true
+}
+
 const set = parameter(({ domain }, index, argument) => {
   if (!SETTABLE.has(index)) return fail('EPERM')
-  domain.hvm!.parameters.set(index, argument.getBigUint64(8, true))
+  const value = argument.getBigUint64(8, true)
+  if (index === PARAMETER.callback && !setCallback(domain, value)) return fail('EINVAL')
+  domain.hvm!.parameters.set(index, value)
   return 0
 })
 
@@ -31,9 +47,6 @@ const get = parameter((call, index, argument) => {
   argument.setBigUint64(8, call.domain.hvm!.parameters.get(index) ?? 0n, true)
   return call.write(call.args[1]!, argument) ? 0 : fail('EFAULT')
 })
-
-/** Vectors below are exceptions'. */
-const FIRST_VECTOR = 16
 
 const setUpcallVector: Handler = (call) => {
   const argument = call.read(call.args[1]!, 8)

@@ -26,6 +26,7 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
     log: createTestLog(),
   }
   const vectors: [vcpu: number, vector: number][] = []
+  const callbacks: number[] = []
   const connected: number[] = []
   const ended: string[] = []
   const events = { attach: () => {}, markAll: () => {}, raiseVirtual: () => {} } as unknown as EventChannels
@@ -40,6 +41,7 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
     store: ring(STORE_PAGE, 2),
     begin: () => {},
     setUpcallVector: (vcpu, vector) => void vectors.push([vcpu, vector]),
+    setCallbackVector: (vector) => void callbacks.push(vector),
     write: () => {},
     read: () => 0,
   }
@@ -79,6 +81,7 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
       clock,
       metrics,
       vectors,
+      callbacks,
       connected,
       ended,
       callWith,

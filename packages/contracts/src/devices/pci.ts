@@ -25,6 +25,9 @@ export interface PciCapability {
   readonly handler?: IoHandler
 }
 
+/** Emulated hardware, by what it does: what a guest asks to be taken away that has better devices. */
+export type Unpluggable = 'disk' | 'nvme' | 'network'
+
 /** As in the PCI Local Bus specification's type 0 header. */
 export interface PciFunctionDescription {
   readonly vendorId: number
@@ -47,6 +50,10 @@ export interface PciFunctionDescription {
   readonly at?: { readonly bus?: number; readonly device: number; readonly function: number }
   /** The guest changed the command register (I/O, memory, bus master enable). */
   readonly onCommand?: (command: number) => void
+  /** The guest may unplug it (`PciUnplug`). Absent: it stays. */
+  readonly unpluggable?: Unpluggable
+  /** It was unplugged, or is back after the machine's reset. For registers that no BAR decodes. */
+  readonly onPlugged?: (on: boolean) => void
 }
 
 /** A device's function on the bus. */
@@ -72,3 +79,10 @@ export interface PciBus {
   reset?(requesterId: number): void
 }
 export const PciBus = token<PciBus>('PciBus')
+
+/** Offered by an I/O model whose bus can lose functions. */
+export interface PciUnplug {
+  /** Functions of that kind are gone until the machine's reset. How many they were. */
+  unplug(kind: Unpluggable): number
+}
+export const PciUnplug = token<PciUnplug>('PciUnplug')

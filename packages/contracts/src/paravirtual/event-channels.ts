@@ -67,6 +67,8 @@ export interface XenPlatform {
   readonly store: RingBackend
   /** Of guests with interrupts: the vector that tells a vCPU of events, 0 none. It comes through the vCPU's local APIC. */
   setUpcallVector?(vcpu: number, vector: number): void
+  /** The vector for all vCPUs that chose none, 0 none. It does not come through local APICs. */
+  setCallbackVector?(vector: number): void
   /** The hypervisor's own console (console_io). */
   write(bytes: Uint8Array): void
   read(into: Uint8Array): number

@@ -25,6 +25,8 @@ export interface EoiAssist {
  */
 export interface VcpuVectors {
   raise(vcpu: number, vector: number): void
+  /** As an external interrupt of which the vCPU's local APIC knows nothing: no priority, no end of interrupt. The last one not taken yet replaces others. */
+  raiseExternal(vcpu: number, vector: number): void
 }
 export const VcpuVectors = token<VcpuVectors>('VcpuVectors')
 

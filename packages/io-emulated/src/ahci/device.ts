@@ -28,6 +28,7 @@ export class Ahci implements Device, IoHandler {
     this.#port = new AhciPort(this.#disk, context.dma, () => this.#signal())
     this.#function = context.pci({
       ...ID,
+      unpluggable: 'disk',
       bars: { [ABAR]: { kind: 'mmio32', size: ABAR_SIZE, handler: this } },
       msiVectors: 1,
       interruptPin: 'A',

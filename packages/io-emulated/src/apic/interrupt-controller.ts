@@ -54,6 +54,8 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
   readonly #nmis: Uint8Array
   readonly #startupVectors: Uint8Array
   readonly #awaitsStartup: Uint8Array
+  /** Vectors that no local APIC knows of, 0 none. */
+  readonly #external: Uint8Array
   readonly #page: IoRegion
   readonly #setGsi = (gsi: number, asserted: boolean): void => this.#set(gsi, asserted)
   #sink: InterruptSink = NOBODY
@@ -74,6 +76,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     this.#signals = new Uint8Array(vcpuCount)
     this.#nmis = new Uint8Array(vcpuCount)
     this.#startupVectors = new Uint8Array(vcpuCount)
+    this.#external = new Uint8Array(vcpuCount)
     this.#awaitsStartup = Uint8Array.from({ length: vcpuCount }, (_, index) => (index === 0 ? 0 : 1))
     const { ioApicAddress } = options
     this.lines = ioApicAddress === undefined ? 0 : IO_APIC_PINS
@@ -231,18 +234,29 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     this.#apics[vcpu]!.acceptOrKeep(vector)
   }
 
+  raiseExternal(vcpu: number, vector: number): void {
+    this.#external[vcpu] = vector
+    this.wake(vcpu)
+  }
+
   // The vCPU's side
 
   hasPending(vcpu: number): boolean {
     this.#running = vcpu
     const apic = this.#apics[vcpu]!
-    return apic.pending() || (this.#pic !== undefined && this.#pic.output && apic.acceptsExtInt())
+    return (
+      this.#external[vcpu] !== 0 ||
+      apic.pending() ||
+      (this.#pic !== undefined && this.#pic.output && apic.acceptsExtInt())
+    )
   }
 
   acknowledge(vcpu: number): number {
     const apic = this.#apics[vcpu]!
     const pic = this.#pic
-    const vector = pic?.output && apic.acceptsExtInt() ? pic.acknowledge() : apic.acknowledge()
+    const external = this.#external[vcpu]!
+    this.#external[vcpu] = 0
+    const vector = external || (pic?.output && apic.acceptsExtInt() ? pic.acknowledge() : apic.acknowledge())
     if (vector >= 0) this.#delivered.value++
     return vector
   }
@@ -332,13 +346,17 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
   // All of it
 
   reset(vcpu?: number): void {
-    if (vcpu !== undefined) return this.#apics[vcpu]!.reset('init')
+    if (vcpu !== undefined) {
+      this.#external[vcpu] = 0
+      return this.#apics[vcpu]!.reset('init')
+    }
     for (const apic of this.#apics) apic.reset('powerUp')
     this.#ioApic?.reset()
     this.#pic?.reset()
     this.#signals.fill(0)
     this.#nmis.fill(0)
     this.#startupVectors.fill(0)
+    this.#external.fill(0)
     this.#awaitsStartup.fill(1)
     this.#awaitsStartup[0] = 0
     this.#running = this.#turn = 0
@@ -357,6 +375,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
         nmis: this.#nmis.slice(),
         startupVectors: this.#startupVectors.slice(),
         awaitsStartup: this.#awaitsStartup.slice(),
+        external: this.#external.slice(),
         turn: this.#turn,
       },
     }
@@ -372,6 +391,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     this.#nmis.set(data['nmis'] as Uint8Array)
     this.#startupVectors.set(data['startupVectors'] as Uint8Array)
     this.#awaitsStartup.set(data['awaitsStartup'] as Uint8Array)
+    this.#external.set((data['external'] as Uint8Array | undefined) ?? new Uint8Array(this.#external.length))
     this.#turn = data['turn'] as number
     const page = this.#apics[0]!.base - (this.#apics[0]!.base % 0x1000)
     if (page !== this.#page.base) this.#page.move(page)

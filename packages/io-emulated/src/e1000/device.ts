@@ -93,6 +93,7 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
     }
     this.#function = context.pci({
       ...ID,
+      unpluggable: 'network',
       bars: {
         0: { kind: 'mmio32', size: MEMORY_SIZE, handler: this },
         1: { kind: 'io', size: IO_SIZE, handler: this.#io },

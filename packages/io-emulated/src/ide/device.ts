@@ -49,13 +49,23 @@ export class Ide implements Device, DmaEngine {
     const line = context.interrupt(PRIMARY_IRQ)
     this.#disk = new AtaDisk(backend, { serial: options.serial, queueDepth: 0 }, context)
     this.#channel = new IdeChannel(this.#disk, this, (asserted) => (asserted ? line.raise() : line.lower()))
-    context.portIo(COMMAND_BLOCK.port, COMMAND_BLOCK.length, this.#channel)
-    context.portIo(CONTROL_PORT, 1, {
-      read: () => this.#channel.status,
-      write: (_offset, _size, value) => this.#channel.writeControl(value),
-    })
+    const legacy = [
+      context.portIo(COMMAND_BLOCK.port, COMMAND_BLOCK.length, this.#channel),
+      context.portIo(CONTROL_PORT, 1, {
+        read: () => this.#channel.status,
+        write: (_offset, _size, value) => this.#channel.writeControl(value),
+      }),
+    ]
     this.#function = context.pci({
       ...ID,
+      unpluggable: 'disk',
+      onPlugged: (on) => {
+        this.reset()
+        for (const ports of legacy) {
+          if (on) ports.enable()
+          else ports.disable()
+        }
+      },
       bars: {
         [BUS_MASTER_BAR]: {
           kind: 'io',

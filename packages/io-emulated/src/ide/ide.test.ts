@@ -73,6 +73,16 @@ async function start(disk = testDisk(), options: object = {}) {
   return { device, bench, memory, disk, reg, issue, bus, dma, settle, words, line: bench.line(14) }
 }
 
+it('takes its ports with it when the guest unplugs it', async () => {
+  const { device, bench } = await benchDevice(ide, { image: 'disk' }, { backends: { block: testDisk() } })
+  const { unpluggable, onPlugged } = bench.functions[0]!.description
+  onPlugged!(false)
+  expect([unpluggable, bench.readPort(0x1f7), bench.readPort(0x3f6)]).toEqual(['disk', 0xff, 0xff])
+  onPlugged!(true)
+  expect([bench.readPort(0x1f7), bench.readPort(0x3f6)]).toEqual([READY, READY])
+  await device.dispose?.()
+})
+
 describe('a parallel ATA channel', () => {
   it('has one drive, decoded at the legacy places', async () => {
     const { reg, bench } = await start()

@@ -77,6 +77,7 @@ export class Nvme implements Device, IoHandler {
     })
     this.#function = context.pci({
       ...ID,
+      unpluggable: 'nvme',
       bars: { 0: { kind: 'mmio64', size: BAR_SIZE, handler: this } },
       msixVectors: QUEUES + 1,
       interruptPin: 'A',

@@ -11,6 +11,7 @@ import type {
   PciFunction,
   PciFunctionDescription,
   Snapshot,
+  Unpluggable,
 } from '@nonroot/contracts'
 import { MsixTable } from './msix-table.ts'
 import {
@@ -65,6 +66,7 @@ interface PlacedCapability {
   readonly handler: IoHandler
 }
 
+const ALL_ONES = { 1: 0xff, 2: 0xffff, 4: 0xffff_ffff } as const
 const PINS = { A: 0, B: 1, C: 2, D: 3 } as const
 const TYPE = 'pci-function'
 
@@ -90,6 +92,7 @@ export class PciDeviceFunction implements PciFunction {
   #lastLink: number = Config.capabilities
   readonly #pin: InterruptLine | undefined
   #pinAsserted = false
+  #plugged = true
 
   constructor(
     parent: PciParent,
@@ -256,6 +259,7 @@ export class PciDeviceFunction implements PciFunction {
   // The guest's accesses
 
   guestRead(offset: number, size: IoSize): number {
+    if (!this.#plugged) return ALL_ONES[size]
     if (offset + size > CONFIG_SIZE) return 0
     for (const { start, end, handler } of this.#acting) {
       if (offset < start + 2 || offset >= end) continue
@@ -266,7 +270,7 @@ export class PciDeviceFunction implements PciFunction {
   }
 
   guestWrite(offset: number, size: IoSize, value: number): void {
-    if (offset + size > CONFIG_SIZE) return
+    if (!this.#plugged || offset + size > CONFIG_SIZE) return
     const command = this.#view.getUint16(Config.command, true)
     for (let byte = 0; byte < size; byte++) {
       const at = offset + byte
@@ -365,6 +369,7 @@ export class PciDeviceFunction implements PciFunction {
   }
 
   #updatePin(): void {
+    if (!this.#plugged) return this.#pin?.lower()
     const disabled = this.#view.getUint16(Config.command, true) & Command.interruptDisable || this.msixEnabled
     if (this.#pinAsserted && !disabled) this.#pin?.raise()
     else this.#pin?.lower()
@@ -373,10 +378,25 @@ export class PciDeviceFunction implements PciFunction {
   // All of it
 
   reset(): void {
+    this.#plug(true)
     this.#bytes.set(this.#powerOn)
     this.#pinAsserted = false
     this.#msix?.reset()
     this.#changed(true)
+  }
+
+  /** It answers nowhere, and interrupts nobody, until reset. False: it is not of that kind, or gone already. */
+  unplug(kind: Unpluggable): boolean {
+    if (this.#description.unpluggable !== kind || !this.#plugged) return false
+    this.reset()
+    this.#plug(false)
+    return true
+  }
+
+  #plug(on: boolean): void {
+    if (this.#plugged === on) return
+    this.#plugged = on
+    this.#description.onPlugged?.(on)
   }
 
   save(): Snapshot {
@@ -388,6 +408,7 @@ export class PciDeviceFunction implements PciFunction {
         table: Array.from(this.#msix?.words ?? []),
         pending: Array.from(this.#msix?.pending ?? []),
         pinAsserted: this.#pinAsserted,
+        plugged: this.#plugged,
       },
     }
   }
@@ -398,6 +419,7 @@ export class PciDeviceFunction implements PciFunction {
     this.#msix?.words.set(data['table'] as number[])
     this.#msix?.pending.set(data['pending'] as number[])
     this.#pinAsserted = data['pinAsserted'] as boolean
+    this.#plug(data['plugged'] !== false)
     this.#changed(true)
   }
 }

@@ -304,3 +304,33 @@ it('saves and restores', () => {
     /other PCI functions/,
   )
 })
+
+describe('a function that the guest unplugs', () => {
+  it('answers nowhere and interrupts nobody, until reset', () => {
+    const { pc, pciFunction, read, write, readMmio, take } = start({ unpluggable: 'network' })
+    write(0x20, 0xe000_0000 + 0x1000_0000)
+    write(0x24, 0)
+    write(4, 6, 2)
+    pciFunction.interrupt.raise()
+    expect([read(0), readMmio(0xf000_0000, 1)]).toEqual([0x10411af4, 0x44])
+
+    expect([pc.pciBus.unplug('disk'), pc.pciBus.unplug('network'), pc.pciBus.unplug('network')]).toEqual([0, 1, 0])
+    write(4, 6, 2)
+    pciFunction.interrupt.raise()
+    expect([read(0), read(4), readMmio(0xf000_0000, 1), take()]).toEqual([0xffff_ffff, 0xffff_ffff, 0xff, -1])
+
+    pc.pciBus.reset()
+    expect([read(0), read(4, 2)]).toEqual([0x10411af4, 0])
+  })
+
+  it('stays unplugged in a snapshot', () => {
+    const { pc, read } = start({ unpluggable: 'network' })
+    const before = pc.pciBus.save()
+    pc.pciBus.unplug('network')
+    const saved = pc.pciBus.save()
+    pc.pciBus.restore(before)
+    expect(read(0)).toBe(0x10411af4)
+    pc.pciBus.restore(saved)
+    expect(read(0)).toBe(0xffff_ffff)
+  })
+})

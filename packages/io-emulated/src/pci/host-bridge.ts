@@ -15,8 +15,10 @@ import type {
   PciBus,
   PciFunction,
   PciFunctionDescription,
+  PciUnplug,
   PlatformDescription,
   Snapshot,
+  Unpluggable,
 } from '@nonroot/contracts'
 import type { PcInterruptController } from '../apic/interrupt-controller.ts'
 import { PCI_INTX, PCI_IO_WINDOW, Place } from '../pc-addresses.ts'
@@ -63,7 +65,7 @@ export interface PciHostOptions {
 
 const TYPE = 'pci-host'
 
-export class PciHost implements Device, PciBus, PciParent {
+export class PciHost implements Device, PciBus, PciUnplug, PciParent {
   readonly messages
   readonly #context: DeviceContext
   readonly #reset: ResetControl
@@ -229,6 +231,10 @@ export class PciHost implements Device, PciBus, PciParent {
       pciFunction.setFixed(Config.headerType, MULTI_FUNCTION)
     }
     return pciFunction
+  }
+
+  unplug(kind: Unpluggable): number {
+    return [...this.#functions.values()].filter((each) => each.unplug(kind)).length
   }
 
   #freeDevice(name: string): number {
