@@ -23,6 +23,7 @@ import {
 import { frameTableOf } from '../../../../packages/mmu/src/direct/frame-table.ts'
 import { DirectTables } from '../../../../packages/mmu/src/direct/tables.ts'
 import { countingFaults } from '../../../../packages/mmu/src/direct/testing/judge.ts'
+import { Translations } from '../../../../packages/mmu/src/direct/testing/translations.ts'
 
 export const FRAMES = 48
 /** Frames of the domain by its own numbers: four tables, the rings, then ordinary memory, all mapped from linear address 0. */
@@ -52,9 +53,15 @@ export class FuzzedDomain {
   readonly #local: number[][] = [[], []]
   readonly #shared: number[] = []
   readonly #words = this.host.words
+  readonly #translations: Translations
+  /** Frames whose writes were made known since the last judgement, and what was in each then; those of nobody have no content. */
+  readonly #noted = new Set<number>()
+  readonly #content = new Map<number, Uint8Array>()
 
   constructor() {
     const { host, metrics } = this
+    const note = (address: number, length: number): void => this.#note(address, length)
+    Object.assign(host, { noteWrite: note })
     const guestMemory = createTestGuestMemory({
       hostMemory: host,
       ram: FRAMES * FRAME_SIZE,
@@ -66,8 +73,11 @@ export class FuzzedDomain {
     const context: VmContext = { hostMemory: host, guestMemory, guestFrames, clock, metrics, log, vcpuCount: VCPUS }
     this.foreign = Array.from({ length: FOREIGN }, () => host.allocateFrame()! >>> 12)
     this.tables = new DirectTables(context)
-    for (let vcpu = 0; vcpu < VCPUS; vcpu++)
-      this.tables.addPort({ vcpu, flushAll() {}, flushAddress() {}, setRoots() {} } as never)
+    const translations = (this.#translations = new Translations(this.frames, this.#words, this.tables, VCPUS))
+    for (let vcpu = 0; vcpu < VCPUS; vcpu++) {
+      const setRoots = (kernel: number, user: number): void => translations.load(vcpu, [kernel, user])
+      this.tables.addPort({ vcpu, flushAll: () => translations.flush(vcpu), flushAddress() {}, setRoots } as never)
+    }
     const power = { powerOff() {}, reset() {}, crashed() {}, exit() {}, onPowerButton: () => () => {} }
     const model = createXenPlatform(undefined, {
       ...{
@@ -143,6 +153,28 @@ export class FuzzedDomain {
       )
     this.abi.paravirtual.start({ root: this.machine[0]!, store: this.machine[STORE]!, console: this.machine[CONSOLE]! })
     for (let vcpu = 0; vcpu < VCPUS; vcpu++) this.tables.setRoot(vcpu, 'kernel', this.machine[0]!)
+    this.#content.clear()
+    this.#noted.clear()
+  }
+
+  #note(address: number, length: number): void {
+    for (let frame = address >>> 12; frame <= (address + length - 1) >>> 12; frame++) this.#noted.add(frame)
+  }
+
+  /** The hypervisor wrote where code may be, and nobody was told. Rings and the like are written all the time, and are no code. */
+  #unnoted(held: readonly number[]): string[] {
+    const found: string[] = []
+    for (const frame of this.machine) {
+      const now = this.host.bytes.subarray(frame * FRAME_SIZE, (frame + 1) * FRAME_SIZE)
+      const before = this.#content.get(frame)
+      const isOwned = this.frames.owner[frame] !== 0
+      if (before && isOwned && !held.includes(frame) && !this.#noted.has(frame) && Buffer.compare(before, now) !== 0)
+        found.push(`frame ${frame} was written and nobody was told`)
+      if (isOwned) this.#content.set(frame, now.slice())
+      else this.#content.delete(frame)
+    }
+    this.#noted.clear()
+    return found
   }
   #entry(frame: number, flags = P | RW | US): number {
     return (this.machine[frame]! * FRAME_SIZE) | flags
@@ -168,8 +200,10 @@ export class FuzzedDomain {
       const at = this.#walk(vcpu, BigInt.asUintN(64, address + BigInt(done)), write)
       if (at === undefined) return false
       const end = Math.min(bytes.length, done + FRAME_SIZE - (at & 0xfff))
-      if (write) this.host.bytes.set(bytes.subarray(done, end), at)
-      else bytes.set(this.host.bytes.subarray(at, at + end - done), done)
+      if (write) {
+        this.host.bytes.set(bytes.subarray(done, end), at)
+        this.#note(at, end - done)
+      } else bytes.set(this.host.bytes.subarray(at, at + end - done), done)
       done = end - 1
     }
     return true
@@ -217,6 +251,7 @@ export class FuzzedDomain {
       descriptors: [...this.#global, ...this.#local].flat(),
       some: this.machine,
     })
+    found.push(...this.#translations.faults(), ...this.#unnoted(held))
     for (const frame of this.foreign)
       if (this.host.bytes.subarray(frame * FRAME_SIZE, (frame + 1) * FRAME_SIZE).some((byte) => byte !== CANARY))
         found.push(`frame ${frame}, which is nobody's, was written`)

@@ -380,7 +380,12 @@ export class DirectTables implements TableCalls {
       const status = this.#uses.take(frame, FRAME_USE.level4)
       if (status !== 'ok') return status
       // User programs have no use for the map.
-      this.#words[(frame << 10) + OWN_SLOTS.machineToPhysical * 2] = which === 'kernel' ? this.#own.mapEntry : 0
+      const at = (frame << 10) + OWN_SLOTS.machineToPhysical * 2
+      const entry = (which === 'kernel' ? this.#own.mapEntry : 0) | 0
+      if (this.#words[at] !== entry) {
+        this.#words[at] = entry
+        this.#host.noteWrite(hpa(at * 4), 8)
+      }
     }
     tables[which] = frame
     this.#ports[vcpu]?.setRoots?.(tables.kernel * FRAME_SIZE, tables.user * FRAME_SIZE)
@@ -397,6 +402,7 @@ export class DirectTables implements TableCalls {
       this.#words[start + slot * 2] = on && slot === OWN_SLOTS.perDomain ? this.#own.domainEntry : 0
       this.#words[start + slot * 2 + 1] = 0
     }
+    this.#host.noteWrite(hpa(frame * FRAME_SIZE), FRAME_SIZE)
   }
 
   // Descriptors

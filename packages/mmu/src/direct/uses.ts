@@ -120,6 +120,7 @@ export class FrameUses {
       const status = this.takeEntry(level, low, high)
       if (status !== 'ok') {
         this.#devalidate(frame, level, index)
+        this.#host.noteWrite(hpa(frame * FRAME_SIZE), FRAME_SIZE)
         return status
       }
       words[at] = adjustedLow(low)

@@ -45,8 +45,19 @@ export function countingFaults({ frames, tables, words, vcpuCount, held, descrip
   for (let vcpu = 0; vcpu < vcpuCount; vcpu++) {
     for (const which of ['kernel', 'user'] as const) if (tables.root(vcpu, which)) using(tables.root(vcpu, which), 4)
   }
+  // What the hypervisor has in roots: its own tables, the same in each, and the map where a kernel runs.
+  const own = new Set<string>()
   for (const table of owned.filter(isTable)) {
     const level = frames.use[table]!
+    if (level === 4) {
+      const slot = (index: number): number => words[table * 1024 + index * 2]!
+      own.add(slot(260).toString(16))
+      for (let index = 257; index < 272; index++)
+        if (index !== 260 && slot(index) !== 0)
+          found.push(`slot ${index} of root ${table} is ${slot(index).toString(16)}`)
+      const isKernel = Array.from({ length: vcpuCount }, (_, vcpu) => tables.root(vcpu, 'kernel')).includes(table)
+      if (isKernel && slot(256) !== 0 && !(slot(256) & P)) found.push(`slot 256 of root ${table} is no entry`)
+    }
     for (let index = 0; index < 512; index++) {
       if (level === 4 && index >= 256 && index < 272) continue
       const low = words[table * 1024 + index * 2]!
@@ -65,7 +76,12 @@ export function countingFaults({ frames, tables, words, vcpuCount, held, descrip
       } else refer(target)
     }
   }
+  if (own.size > 1 || own.has('0')) found.push(`roots have other tables of the hypervisor: ${[...own].join(', ')}`)
   for (const frame of owned) {
+    if (frames.use[frame] === FRAME_USE.descriptors && frames.uses[frame]! > 0) {
+      for (let at = frame * 1024 + 1; at < (frame + 1) * 1024; at += 2)
+        if (givesPrivilege(words[at]!)) found.push(`frame ${frame} has descriptor ${words[at]!.toString(16)}`)
+    }
     if ((references.get(frame) ?? 0) !== frames.references[frame])
       found.push(`frame ${frame}: ${frames.references[frame]} references, ${references.get(frame) ?? 0} counted`)
     const counted = uses.get(frame) ?? new Map<number, number>()
@@ -80,4 +96,13 @@ export function countingFaults({ frames, tables, words, vcpuCount, held, descrip
       found.push(`frame ${frame} is nobody's and has references`)
   }
   return found
+}
+
+/** A segment that another privilege than the user's has, or a gate or system segment that can be used. (SDM Vol. 3A, "Segment Descriptors") */
+function givesPrivilege(high: number): boolean {
+  const [isPresent, isSegment] = [(high >>> 15) & 1, (high >>> 12) & 1]
+  const [type, privilege] = [(high >>> 8) & 15, (high >>> 13) & 3]
+  if (!isPresent) return false
+  if (isSegment) return privilege !== 3
+  return type !== 0 && !(type === 12 && privilege === 0)
 }
