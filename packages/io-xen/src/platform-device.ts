@@ -1,6 +1,6 @@
 /**
  * The device by which a guest on a PC knows Xen's platform: it unplugs emulated hardware there, has addresses for grants, and a log.
- * (Xen, "HVM emulated device unplug protocol"; "public/hvm/pvdrivers.h")
+ * (Xen, "HVM emulated device unplug protocol")
  */
 
 import { PciUnplug, snapshotData } from '@nonroot/contracts'

@@ -24,7 +24,7 @@ const parameter =
     return isSelf(argument.getUint16(0, true)) ? run(call, index, argument) : fail('ESRCH')
   }
 
-/** How events are told to vCPUs that chose no vector: bits 63:56. Lines of the platform, which are others, are not raised. */
+/** Bits 63:56: how vCPUs that chose no vector are notified of events. The other ways, lines and pins, are not raised. */
 const BY_VECTOR = 2
 
 /** False: the vector is an exception's. */

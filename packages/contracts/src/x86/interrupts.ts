@@ -25,7 +25,7 @@ export interface EoiAssist {
  */
 export interface VcpuVectors {
   raise(vcpu: number, vector: number): void
-  /** As an external interrupt of which the vCPU's local APIC knows nothing: no priority, no end of interrupt. The last one not taken yet replaces others. */
+  /** As an external interrupt past the vCPU's local APIC: no priority, no end of interrupt. One that was not taken yet is replaced. */
   raiseExternal(vcpu: number, vector: number): void
 }
 export const VcpuVectors = token<VcpuVectors>('VcpuVectors')

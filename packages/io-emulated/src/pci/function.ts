@@ -385,7 +385,7 @@ export class PciDeviceFunction implements PciFunction {
     this.#changed(true)
   }
 
-  /** It answers nowhere, and interrupts nobody, until reset. False: it is not of that kind, or gone already. */
+  /** Takes it off the bus until reset: no configuration space, BARs or interrupts. False: it is of another kind, or unplugged already. */
   unplug(kind: Unpluggable): boolean {
     if (this.#description.unpluggable !== kind || !this.#plugged) return false
     this.reset()
