@@ -94,8 +94,9 @@ export class BlockCache implements CodeTracker {
       this.#generations[page]!++
       let from = Math.max(0, host - page * 0x1000)
       let to = Math.min(0x1000, host + length - page * 0x1000)
-      if (!this.#pages.isCode(page, from, to)) continue
-      if (this.#pages.hit(page)) [from, to] = [0, 0x1000]
+      const overwritten = this.#pages.written(page, from, to)
+      if (overwritten === 'none') continue
+      if (overwritten === 'all') [from, to] = [0, 0x1000]
       this.#regions.dropIn(page, from, to)
       for (const block of this.#pages.blocksIn(page, from, to)) this.#drop(block)
       if (this.#pages.isWatched(page)) this.watcher?.written(page * 0x1000 + from, to - from)

@@ -4,16 +4,39 @@ import { CodePages } from './code-pages.ts'
 
 const PAGE = 3
 const block = (offset: number, nextPage = -1): Block => ({ host: PAGE * 0x1000 + offset, mode: 2, first: offset, end: offset, length: 16, nextPage })
-const times = (count: number, pages: CodePages): boolean[] => [...new Set(Array.from({ length: count }, () => pages.hit(PAGE)))]
+const write = (pages: CodePages, from = 0): string => (pages.hasCode(PAGE * 0x1000) ? pages.written(PAGE, from, from + 4) : 'no code')
+/** The different outcomes of so many writes. */
+const times = (count: number, pages: CodePages, from = 0): string[] => [...new Set(Array.from({ length: count }, () => write(pages, from)))]
 
 it('a page whose code is written over again and again, while none of it is decoded, is taken for data', () => {
   const pages = new CodePages(new Uint8Array(8), new Uint16Array(8))
   pages.add(block(0))
-  expect(times(32, pages)).toEqual([false])
+  expect(times(32, pages)).toEqual(['some'])
   // Code that changes itself is decoded again in between.
   pages.add(block(64))
-  expect(times(32, pages)).toEqual([false])
-  expect(times(1, pages)).toEqual([true])
+  expect(times(32, pages)).toEqual(['some'])
+  expect(write(pages)).toEqual('all')
+})
+
+it('a page whose only code is written is kept while it is decoded again, and forgotten after 33 writes without', () => {
+  const holders = new Uint16Array(8)
+  const pages = new CodePages(new Uint8Array(8), holders)
+  for (let turn = 0; turn < 100; turn++) {
+    pages.add(block(0))
+    expect(write(pages)).toBe('some')
+    pages.remove(block(0))
+    expect([pages.hasCode(PAGE * 0x1000), pages.isCode(PAGE, 0, 0x1000), holders[PAGE]]).toEqual([true, false, 1])
+  }
+  expect(times(32, pages, 0x800)).toEqual(['none'])
+  expect([write(pages), holders[PAGE]]).toEqual(['no code', 0])
+})
+
+it('a page that is taken for data is forgotten with its last block', () => {
+  const pages = new CodePages(new Uint8Array(8), new Uint16Array(8))
+  pages.add(block(0))
+  expect(times(33, pages)).toEqual(['some', 'all'])
+  pages.remove(block(0))
+  expect(pages.hasCode(PAGE * 0x1000)).toBe(false)
 })
 
 it('the map of frames tells of pages that have code, or that code reaches into', () => {
@@ -24,6 +47,8 @@ it('the map of frames tells of pages that have code, or that code reaches into',
   pages.add(crossing)
   expect([...map]).toEqual([0, 0, 0, 1, 1, 0, 0, 0])
   pages.remove(crossing)
+  expect([...map]).toEqual([0, 0, 0, 1, 1, 0, 0, 0])
+  for (let n = 0; n < 33; n++) pages.written(PAGE + 1, 0, 4)
   expect([...map]).toEqual([0, 0, 0, 1, 0, 0, 0, 0])
   pages.clear()
   expect([...map]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
@@ -35,7 +60,10 @@ it('the count of holders tells of every processor that has code of a frame, once
   const blocks = [block(0), block(64), block(0xff8, (PAGE + 1) * 0x1000)]
   for (const pages of [one, other]) for (const added of blocks) pages.add(added)
   expect([...holders]).toEqual([0, 0, 0, 2, 2, 0, 0, 0])
+  for (let n = 0; n < 33; n++) one.written(PAGE, 0, 4)
   for (const added of blocks) one.remove(added)
+  expect([...holders]).toEqual([0, 0, 0, 1, 2, 0, 0, 0])
+  one.clear()
   expect([...holders]).toEqual([0, 0, 0, 1, 1, 0, 0, 0])
   other.clear()
   expect([...holders]).toEqual([0, 0, 0, 0, 0, 0, 0, 0])

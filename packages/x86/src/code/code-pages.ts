@@ -5,7 +5,10 @@ import type { Block } from './block.ts'
 /** Granularity of a page's code map, in bytes. */
 const GRANULE_BITS = 3
 
-/** After so many writes to a page's code without new decoding, the page is assumed to contain data. */
+/**
+ * After so many writes to a page's code without new decoding, the page is assumed to contain data. Until then a page is kept whose code has all been
+ * overwritten: what generates code writes and runs it by turns, and a page that has code for the first time costs a search of the whole TLB.
+ */
 const REUSED = 32
 
 interface Page {
@@ -13,16 +16,17 @@ interface Page {
   readonly blocks: Map<number, Block>
   /** Blocks whose last instruction reaches into the page. */
   readonly reaching: Set<Block>
-  /** For each granule, 1 if code was decoded from it; the code may have been invalidated since. */
+  /** For each granule, 1 if code was decoded from it; the code may have been invalidated since, but not that of all granules. */
   readonly granules: Uint8Array
-  /** Writes to its code since code was last decoded from it. */
+  /** Writes to its code since code was last decoded from it; of a page without code, all writes. */
   hits: number
-  /** Somebody else made code from it (`watch`). */
+  /** A binary translator made code from it (`watch`). */
   watched: boolean
 }
 
 /** Within a page; a small integer, which maps hash fast. */
 const key = (host: number, mode: number): number => ((host & 0xfff) << MODE_BITS) | mode
+const isEmpty = ({ blocks, reaching, watched }: Page): boolean => blocks.size === 0 && reaching.size === 0 && !watched
 /** Bytes of a block on the page that its last instruction reaches into. */
 const reach = ({ host, length }: Block): number => (host & 0xfff) + length - 0x1000
 
@@ -75,7 +79,7 @@ export class CodePages {
     const page = this.#pages.get(host >>> 12)
     if (!page?.watched) return
     page.watched = false
-    this.#forgetIfEmpty(host >>> 12, page)
+    if (isEmpty(page)) this.#forget(host >>> 12)
   }
   isWatched(frame: number): boolean {
     return this.#pages.get(frame)?.watched === true
@@ -85,11 +89,11 @@ export class CodePages {
     const page = this.#pages.get(host >>> 12)!
     page.blocks.delete(key(host, mode))
     this.size--
-    this.#forgetIfEmpty(host >>> 12, page)
+    this.#emptied(host >>> 12, page)
     const next = nextPage < 0 ? undefined : this.#pages.get(nextPage >>> 12)
     if (!next) return
     next.reaching.delete(block)
-    this.#forgetIfEmpty(nextPage >>> 12, next)
+    this.#emptied(nextPage >>> 12, next)
   }
   clear(): void {
     for (const frame of this.#pages.keys()) Atomics.sub(this.#holders, frame, 1)
@@ -106,9 +110,15 @@ export class CodePages {
     for (let n = from >>> GRANULE_BITS; n <= last; n++) if (granules[n]) return true
     return false
   }
-  /** Code of a frame was overwritten. True: all of it may be dropped, because the page seems to contain data now. */
-  hit(frame: number): boolean {
-    return ++this.#pages.get(frame)!.hits > REUSED
+  /** Bytes [from, to) of a frame with code were written. Gives whether code was made from them; `all`: the page seems to contain data now. */
+  written(frame: number, from: number, to: number): 'none' | 'some' | 'all' {
+    const page = this.#pages.get(frame)!
+    if (isEmpty(page)) {
+      if (++page.hits > REUSED) this.#forget(frame)
+      return 'none'
+    }
+    if (!this.isCode(frame, from, to)) return 'none'
+    return ++page.hits > REUSED ? 'all' : 'some'
   }
   /** Blocks with bytes in [from, to) of a frame. */
   blocksIn(frame: number, from: number, to: number): Block[] {
@@ -133,8 +143,12 @@ export class CodePages {
     }
     return page
   }
-  #forgetIfEmpty(frame: number, { blocks, reaching, watched }: Page): void {
-    if (blocks.size || reaching.size || watched) return
+  #emptied(frame: number, page: Page): void {
+    if (!isEmpty(page)) return
+    if (page.hits > REUSED) this.#forget(frame)
+    else page.granules.fill(0)
+  }
+  #forget(frame: number): void {
     this.#pages.delete(frame)
     this.#hasCode[frame] = 0
     Atomics.sub(this.#holders, frame, 1)
