@@ -2,7 +2,8 @@
 
 import { FRAME_SHIFT, FRAME_SIZE, formatSize, hpa, invariant, NonrootError } from '@nonroot/contracts'
 import type { HostMemory, Hpa } from '@nonroot/contracts'
-import { FramePool, ZERO_FRAME } from './frame-pool.ts'
+import { FramePool } from './frame-pool.ts'
+import { POOL } from './pool-layout.ts'
 
 const WASM_PAGE = 65536
 /** One less than WebAssembly allows, so that the end of memory fits in 32 bits. */
@@ -72,7 +73,7 @@ class PooledHostMemory implements HostMemory {
   }
 
   get zeroFrame(): Hpa {
-    return hpa(ZERO_FRAME)
+    return hpa(POOL.zeroFrame)
   }
 
   get freeFrames(): number {
