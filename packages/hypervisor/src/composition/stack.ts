@@ -9,24 +9,25 @@ import type {
   FoundPackage,
   ModuleSource,
   Role,
-  Schema,
   SourceLocation,
 } from '@nonroot/contracts'
 import { NonrootError } from '@nonroot/contracts'
 import { incompatibilities, sortByRequires } from './compatibility.ts'
 import type { Part } from './compatibility.ts'
 import { loadConfig } from './config-load.ts'
-import { DEFAULT_HOST_IO } from './config-schema.ts'
 import type { StackConfig } from './config-schema.ts'
 import { keyLocation, nodeAt, pathText } from './config-tree.ts'
 import type { ConfigPath } from './config-tree.ts'
-import { issuesToErrors, jsonSchemaOf, throwAll } from './issues.ts'
+import { throwAll } from './issues.ts'
 import { folderOf } from './loaded-config.ts'
 import type { LoadedConfig } from './loaded-config.ts'
 import { defaultOf, pluginError, providedBy } from './manifest.ts'
 import type { PluginRequest } from './manifest.ts'
-import { DEFAULT_LOAD_LIMIT_MS, messageOf, PluginLoader, TIMED_OUT, withLimit } from './plugin-load.ts'
+import { DEFAULT_LOAD_LIMIT_MS, messageOf, PluginLoader } from './plugin-load.ts'
 import type { LoadedPlugin } from './plugin-load.ts'
+import { parseOptions } from './plugin-options.ts'
+import { deviceNames, entriesOf, freeName } from './stack-entries.ts'
+import type { Entry } from './stack-entries.ts'
 import { suggest } from './spelling.ts'
 
 /** A package that a stack names. */
@@ -92,72 +93,6 @@ export interface LoadStackOptions extends ResolveOptions {
 /** Reads, validates, resolves, loads and checks a stack. Reports as many errors as possible at once. */
 export async function loadStack(file: string, options: LoadStackOptions): Promise<Stack> {
   return resolveStack(await loadConfig(file, options.source, options.set), options)
-}
-
-/** One entry of the configuration that names a package. */
-interface Entry {
-  readonly kind: Role | 'device'
-  readonly path: ConfigPath
-  readonly use: string | undefined
-  readonly name: string | undefined
-  /** The key that has the name. */
-  readonly nameKey: string
-  readonly raw: Readonly<Record<string, unknown>>
-  /** It is the host's, not the machine's. */
-  readonly ofHost?: true
-}
-
-const RESERVED: Record<Role | 'device', readonly string[]> = {
-  cpu: ['use', 'strategy'],
-  paging: ['use', 'strategy'],
-  abi: ['use', 'strategy'],
-  io: ['use', 'strategy'],
-  host: ['use', 'strategy'],
-  scheduler: ['use', 'strategy'],
-  reclaim: ['use', 'strategy', 'policy'],
-  boot: [],
-  device: ['use', 'kind', 'name'],
-}
-
-function entriesOf(config: StackConfig): Entry[] {
-  const { stack, boot } = config
-  const strategy = (kind: Role, path: ConfigPath, value: Record<string, unknown>): Entry => {
-    const nameKey = kind === 'reclaim' && value['policy'] !== undefined ? 'policy' : 'strategy'
-    return { kind, path, use: value['use'] as string, name: value[nameKey] as string | undefined, nameKey, raw: value }
-  }
-  const device = (path: ConfigPath, value: StackConfig['devices'][number]): Entry => ({
-    ...{ kind: 'device', path, use: value.use, name: value.kind, nameKey: 'kind', raw: value },
-  })
-  const protocol = boot && Object.keys(boot).find((key) => key !== 'use')
-  return [
-    strategy('cpu', ['stack', 'cpu'], stack.cpu),
-    strategy('paging', ['stack', 'paging'], stack.paging),
-    strategy('abi', ['stack', 'abi'], stack.abi),
-    ...stack.io.map((value, index) => strategy('io', ['stack', 'io', index], value)),
-    ...stack.reclaim.map((value, index) => strategy('reclaim', ['stack', 'reclaim', index], value)),
-    ...(stack.scheduler ? [strategy('scheduler', ['stack', 'scheduler'], stack.scheduler)] : []),
-    ...(boot && protocol
-      ? [
-          {
-            kind: 'boot' as const,
-            path: ['boot', protocol],
-            use: boot.use,
-            name: protocol,
-            nameKey: protocol,
-            raw: boot[protocol] as Record<string, unknown>,
-          },
-        ]
-      : []),
-    ...config.devices.map((value, index) => device(['devices', index], value)),
-    ...(config.host.devices.length > 0 ? (config.host.io ?? DEFAULT_HOST_IO) : []).map((value, index) => ({
-      ...strategy('host', ['host', 'io', index], value),
-      ofHost: true as const,
-    })),
-    ...config.host.devices.map(({ at: _, ...value }, index) => ({
-      ...device(['host', 'devices', index], value),
-      ofHost: true as const,
-    })),
-  ]
 }
 
 interface Located extends LoadedConfig {
@@ -274,37 +209,15 @@ async function broughtDevices(resolved: readonly Resolved[], loaded: Located, li
       if (!(definition.needs ?? []).every((need) => given.includes(need))) continue
       const options = await parseOptions(device, definition.options, provider, loaded, limitMs)
       const { name, version, folder } = provider.found
+      const used = new Set(resolved.map((item) => 'name' in item.layer && item.layer.name))
       const from = { ...layer, thing: `${layer.thing}.${kind}`, package: { name, version, folder }, options }
-      brought.push({ entry: device, loaded: provider, layer: { ...from, name: freeName(kind, resolved), definition } })
+      brought.push({ entry: device, loaded: provider, layer: { ...from, name: freeName(kind, used), definition } })
     }
   }
   return brought
 }
 
 const provides = ({ manifest }: LoadedPlugin, kind: string): boolean => providedBy(manifest, 'device').includes(kind)
-
-function freeName(kind: string, resolved: readonly Resolved[]): string {
-  const used = new Set(resolved.map(({ layer }) => 'name' in layer && layer.name))
-  let number = 0
-  while (used.has(`${kind}${number}`)) number++
-  return `${kind}${number}`
-}
-
-/** The name in the configuration, or its kind and the first free number. */
-function deviceNames(entries: readonly Entry[]): Map<Entry, string> {
-  const devices = entries.filter((entry) => entry.kind === 'device')
-  const used = new Set(devices.map((entry) => entry.raw['name']))
-  return new Map(
-    devices.map((entry) => {
-      const given = entry.raw['name']
-      if (typeof given === 'string') return [entry, given]
-      let number = 0
-      while (used.has(`${entry.name}${number}`)) number++
-      used.add(`${entry.name}${number}`)
-      return [entry, `${entry.name}${number}`]
-    }),
-  )
-}
 
 async function loadEntry(
   entry: Entry,
@@ -356,48 +269,6 @@ function select(entry: Entry, { plugin, manifest }: LoadedPlugin): Definition {
   return ofRole.find((strategy) => strategy.name === name)!
 }
 
-async function parseOptions(
-  entry: Entry,
-  schema: Schema,
-  { found }: LoadedPlugin,
-  loaded: LoadedConfig,
-  limitMs: number,
-): Promise<unknown> {
-  const raw = Object.fromEntries(Object.entries(entry.raw).filter(([key]) => !RESERVED[entry.kind].includes(key)))
-  const request: PluginRequest = {
-    specifier: found.name,
-    thing: pathText(entry.path),
-    location: nodeAt(loaded.tree, entry.path).at,
-  }
-  const bad = (message: string, cause?: unknown): NonrootError =>
-    pluginError(request, 'plugin.options', `${found.name}@${found.version}: ${message}`, { cause })
-  let result: unknown
-  try {
-    result = await withLimit(Promise.resolve(schema['~standard'].validate(raw)), limitMs)
-  } catch (error) {
-    throw bad(`its schema of options throws: ${messageOf(error)}`, error)
-  }
-  if (result === TIMED_OUT) throw bad(`its schema of options gave no answer after ${limitMs / 1000} s`)
-  const checked = result as Awaited<ReturnType<Schema['~standard']['validate']>> | undefined
-  if (checked === null || typeof checked !== 'object')
-    throw bad('its schema of options answers with neither value nor issues')
-  if (checked.issues === undefined) return checked.value
-  if (!Array.isArray(checked.issues)) throw bad('its schema of options answers with neither value nor issues')
-  const label = `${found.name}${entry.name === undefined ? '' : ` ${entry.name}`}`
-  throwAll(
-    issuesToErrors(checked.issues, {
-      code: 'plugin.options',
-      root: loaded.tree,
-      prefix: entry.path,
-      schema: jsonSchemaOf(schema),
-      owner: label,
-      alsoValid: RESERVED[entry.kind],
-    }),
-    `errors in the options of ${label}`,
-  )
-  throw bad('its schema of options refuses them without saying why')
-}
-
 function imageOf(layer: StrategyLayer<'boot'>): BootImage<string> {
   const definition = layer.definition as BootDefinition
   try {
@@ -440,12 +311,3 @@ function toPart({ entry, layer }: Resolved): Part {
     conflicts: ('conflicts' in definition && (definition.conflicts as readonly Capability[] | undefined)) || [],
   }
 }
-
-/** The packages that a configuration names, and the folder from which each is resolved. For lists: loads nothing. */
-export const packagesOf = (
-  loaded: LoadedConfig,
-  source: ModuleSource,
-): { readonly specifier: string; readonly folder: string }[] =>
-  entriesOf(loaded.config).flatMap((entry) =>
-    entry.use === undefined ? [] : [{ specifier: entry.use, folder: folderOf(loaded, entry.path, source) }],
-  )
