@@ -2,6 +2,8 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import type { BootContent, BootFile, BootImage, HostBackends, OpenedFile } from '@nonroot/contracts'
+import type { Stack } from '../composition/stack.ts'
+import type { VmOptions } from './options.ts'
 
 export interface ImageSource {
   readonly backends: HostBackends
@@ -20,6 +22,33 @@ export interface OpenedImage {
 
 /** An image whose bytes are already in memory. */
 export const openedAlready = (image: BootImage): OpenedImage => ({ image, settled: async () => {}, close: () => {} })
+
+/** The image that a VM boots: `given`, or what the stack names. Throws `stack.missing` if it names nothing. */
+export async function imageFor(
+  stack: Stack,
+  given: VmOptions<never>['image'],
+  source: Omit<ImageSource, 'folder'>,
+): Promise<OpenedImage> {
+  const { boot } = stack
+  if (!boot) {
+    throw new NonrootError({
+      code: 'stack.missing',
+      message: 'the stack has nothing to boot',
+      thing: 'boot',
+      remedy: 'name a protocol and its files, as in boot: { linux: { kernel: ./vmlinuz, initrd: ./initrd } }',
+      location: { file: stack.file },
+    })
+  }
+  if (typeof given === 'object') return openedAlready(given)
+  const configured = await openImage(boot.image, { ...source, folder: boot.folder })
+  if (!given) return configured
+  try {
+    return { ...configured, image: await given(configured.image) }
+  } catch (error) {
+    configured.close()
+    throw error
+  }
+}
 
 export async function openImage(image: BootImage<string>, source: ImageSource): Promise<OpenedImage> {
   const backend = await source.backends.open('files', {})

@@ -1,17 +1,13 @@
 /** The loop around a VM's vCPUs: time, slices, neutral exits, sleep. Independent of devices and CPU modes. @hot */
 
-import { IO_DEFERRED, IO_DEFERRED_64 } from '@nonroot/contracts'
 import type {
   Counter,
   Gpa,
   GuestFrames,
   InterruptSink,
   IoBus,
-  IoSize,
   KickAddress,
   Metrics,
-  MmioExit,
-  PortIoExit,
   Schedulable,
   Vcpu,
   VmEnd,
@@ -20,15 +16,12 @@ import type {
 import type { KernelClock } from '../time/clock.ts'
 import { TURN_NS } from './host-thread.ts'
 import type { HostThread, ScheduledVm } from './host-thread.ts'
+import { retryAccess } from './deferred-access.ts'
+import type { DeferredAccess } from './deferred-access.ts'
+import { SliceLength } from './slice-length.ts'
 import type { PowerSwitch } from './power.ts'
 import type { Tracer } from './tracer.ts'
 
-/** Slices of a deterministic clock do not depend on the host's speed. */
-const DETERMINISTIC_SLICE = 100_000
-const LEAST_BUDGET = 1000
-const MOST_BUDGET = 50_000_000
-/** Assumed instructions per nanosecond before the first measurement. */
-const FIRST_RATE = 0.05
 /** Result of an unknown hypercall: minus one. */
 const UNKNOWN_HYPERCALL = 0xffff_ffff_ffff_ffffn
 
@@ -70,13 +63,10 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   readonly #stolen: Uint8Array
   /** Index of the vCPU inside `run`, or -1. */
   #inside = -1
-  #sliceEndNs = 0
-  #rate = FIRST_RATE
+  readonly #length: SliceLength
   /** Of a deterministic machine: the vCPU whose turn it is. */
   #turn: number
-  /** Of its slice, the instructions that are left because it waited for a page: when that page comes must not change whose turn it is. */
-  #left = 0
-  #deferred: PortIoExit | MmioExit | undefined
+  #deferred: DeferredAccess | undefined
   /** Work for which the guest waits, without guest time passing. */
   #held: Promise<unknown>[] = []
   /** Something between two slices takes its time: no guest code may run. */
@@ -100,6 +90,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     this.#clock = parts.clock
     this.#deterministic = parts.clock.kind === 'deterministic'
     this.#runnable = new Uint8Array(parts.vcpus.length).fill(1)
+    this.#length = new SliceLength(parts.clock)
     this.#turn = parts.vcpus.length - 1
     this.#stolen = new Uint8Array(parts.vcpus.length)
     this.#instructions = Float64Array.from(parts.vcpus, (vcpu) => vcpu.instructionsRetired)
@@ -115,7 +106,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     this.#timers = metrics.counter('timers', 'timers that expired')
     parts.clock.onEarlierDeadline = (deadlineNs) => {
       // Set by the guest during a slice: ends the slice.
-      if (this.#inside >= 0 && deadlineNs < this.#sliceEndNs) this.#vcpus[this.#inside]!.kick()
+      if (this.#inside >= 0 && deadlineNs < this.#length.endNs) this.#vcpus[this.#inside]!.kick()
     }
   }
 
@@ -272,7 +263,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     }
   }
   #nextTurn(): number {
-    if (this.#left > 0) return this.#turn
+    if (this.#length.isInterrupted) return this.#turn
     do this.#turn = (this.#turn + 1) % this.#vcpus.length
     while (this.#runnable[this.#turn] === 0)
     return this.#turn
@@ -281,7 +272,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   #slice(index: number, sliceNs: number): void {
     const vcpu = this.#vcpus[index]!
     this.#enter(index)
-    const budget = this.#budget(sliceNs)
+    const budget = this.#length.budget(sliceNs)
     const started = performance.now()
     this.#inside = index
     const exit = vcpu.run(budget)
@@ -291,8 +282,9 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     const instructions = retired - this.#instructions[index]!
     this.#instructions[index] = retired
     this.#clock.advanceInstructions(instructions)
-    this.#measure(instructions, (ended - started) * 1e6)
-    this.#left = this.#deterministic && exit.reason === 'memory' ? Math.max(0, budget - instructions) : 0
+    const ns = (ended - started) * 1e6
+    this.#runNs.value += Math.floor(ns)
+    this.#length.ended(instructions, ns, exit.reason === 'memory')
     this.#exits[exit.reason]!.value++
     this.#parts.tracer?.slice(`vcpu${index}`, exit.reason, started, ended)
     switch (exit.reason) {
@@ -352,26 +344,6 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     })
   }
 
-  #budget(sliceNs: number): number {
-    const clock = this.#clock
-    if (this.#deterministic) {
-      const budget = this.#left || Math.min(DETERMINISTIC_SLICE, Math.max(1, clock.instructionsToDeadline()))
-      this.#sliceEndNs = Math.min(clock.nextDeadline(), Infinity)
-      return budget
-    }
-    const now = clock.nowNs()
-    this.#sliceEndNs = Math.min(clock.nextDeadline(), now + sliceNs)
-    return Math.min(Math.max(Math.floor((this.#sliceEndNs - now) * this.#rate), LEAST_BUDGET), MOST_BUDGET)
-  }
-
-  /** Measures the guest's speed, so that slices have the intended length. */
-  #measure(instructions: number, ns: number): void {
-    this.#runNs.value += Math.floor(ns)
-    // Too short to measure.
-    if (ns < TURN_NS / 20) return
-    this.#rate += (instructions / ns - this.#rate) / 4
-  }
-
   #crash(vcpu: number, reason: string, rip: bigint): void {
     this.#parts.power.finish({ state: 'crashed', reason, vcpu, rip })
   }
@@ -383,7 +355,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     const end = await reset()
     if (end) return power.finish(end)
     this.#runnable.fill(1)
-    this.#left = 0
+    this.#length.reset()
     this.#deferred = undefined
   }
 
@@ -401,36 +373,11 @@ export class RunLoop implements InterruptSink, ScheduledVm {
   async #complete(): Promise<void> {
     const { host, io, power } = this.#parts
     const exit = this.#deferred!
-    while (!(exit.reason === 'portIo' ? retryPort(io, exit) : retryMmio(io, exit))) {
+    while (!retryAccess(io, exit)) {
       await host.pace.turn()
       this.#timers.value += this.#clock.runExpired()
       if (power.end || power.resetRequested) break
     }
     this.#deferred = undefined
   }
-}
-
-function retryPort(io: IoBus, exit: PortIoExit): boolean {
-  if (exit.write) return io.writePort(exit.port, exit.size, exit.data)
-  const value = io.readPort(exit.port, exit.size)
-  if (value === IO_DEFERRED) return false
-  exit.data = value
-  return true
-}
-
-function retryMmio(io: IoBus, exit: MmioExit): boolean {
-  if (exit.size === 8) {
-    if (exit.write) return io.writeMmio64(exit.address, (BigInt(exit.dataHigh) << 32n) | BigInt(exit.data))
-    const value = io.readMmio64(exit.address)
-    if (value === IO_DEFERRED_64) return false
-    exit.data = Number(value & 0xffff_ffffn)
-    exit.dataHigh = Number(value >> 32n)
-    return true
-  }
-  const size: IoSize = exit.size
-  if (exit.write) return io.writeMmio(exit.address, size, exit.data)
-  const value = io.readMmio(exit.address, size)
-  if (value === IO_DEFERRED) return false
-  exit.data = value
-  return true
 }
