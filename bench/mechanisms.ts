@@ -3,41 +3,13 @@
  * clock. `node bench/mechanisms.ts [STACK...]`; needs cc. Prints a table in Markdown.
  */
 
-import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { gzipSync } from 'node:zlib'
+import { COUNTS, program } from './mechanism-program.ts'
 
 const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 const STACKS = ['xen-like', 'xen-pvh', 'kvm-like']
-const MECHANISMS = { syscall: 20_000, fault: 4_000, fork: 200, switch: 2_000, timer: 500 } as const
-type Mechanism = keyof typeof MECHANISMS
-
-/** The program, as words of a shell that has base64 and gzip. */
-function program(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'mechanisms-'))
-  try {
-    const file = join(folder, 'mechanisms')
-    const flags = [
-      '-O2',
-      '-static',
-      '-nostdlib',
-      '-ffreestanding',
-      '-fno-stack-protector',
-      '-fcf-protection=none',
-      '-fno-asynchronous-unwind-tables',
-      '-no-pie',
-      '-s',
-      '-Wl,--build-id=none,-z,noseparate-code',
-    ]
-    execFileSync('cc', [...flags, '-o', file, path('mechanisms.c')])
-    return gzipSync(readFileSync(file)).toString('base64')
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
+type Mechanism = keyof typeof COUNTS
 
 /** Metrics by name of a run to its end. */
 function measure(stack: string, code: string, mechanism: Mechanism, count: number): Map<string, number> {
@@ -75,7 +47,7 @@ console.log(`| one | stack | ${COLUMNS.map(([title]) => title).join(' | ')} |`)
 console.log(`|${' --- |'.repeat(COLUMNS.length + 2)}`)
 for (const stack of stacks) {
   const without = measure(stack, code, 'syscall', 0)
-  for (const [mechanism, count] of Object.entries(MECHANISMS) as [Mechanism, number][]) {
+  for (const [mechanism, count] of Object.entries(COUNTS) as [Mechanism, number][]) {
     const metrics = measure(stack, code, mechanism, count)
     const cells = COLUMNS.map(([, matches]) => {
       let sum = 0
