@@ -2,7 +2,7 @@
 
 import type { PvVcpu, TableCalls, TableStatus, EventError } from '@nonroot/contracts'
 import { invariant } from '@nonroot/contracts'
-import { fail } from './facts.ts'
+import { DOMAIN, DOMID_SELF, fail } from './facts.ts'
 import type { Domain, DomainVcpu } from './domain.ts'
 
 /** A call that went on long enough: it is to be made again, with `Call.again`'s arguments. */
@@ -82,6 +82,9 @@ export class Call {
 
 /** Result: 0 or above, an errno below 0, `AGAIN` or `NO_RESULT`. */
 export type Handler = (call: Call) => number
+
+/** A domain's own number, or the word for it: there is no other domain. */
+export const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 
 export const toNumber = (value: bigint): number =>
   value >= 0n && value < 0x20_0000_0000_0000n ? Number(value) : Number.MAX_SAFE_INTEGER

@@ -13,7 +13,9 @@ import type {
 } from '@nonroot/contracts'
 import type { DomainFrames } from './frames.ts'
 import type { HvmState } from './hvm/state.ts'
-import { GrantTable } from './grants.ts'
+import { Mappings } from './grants/mappings.ts'
+import { GrantTable } from './grants/table.ts'
+import { GrantUses } from './grants/uses.ts'
 import { INFO, SHARED } from './facts.ts'
 import { VcpuTimers, writeTimeInfo, writeWallClock } from './time.ts'
 
@@ -53,6 +55,8 @@ export class Domain implements EventMemory {
   readonly platform: XenPlatform
   readonly power: PowerControl
   readonly grants: GrantTable
+  readonly grantUses: GrantUses
+  readonly mappings = new Mappings()
   sharedInfo: Hpa
   readonly #ownSharedInfo: Hpa
   readonly vcpus: readonly DomainVcpu[]
@@ -82,6 +86,7 @@ export class Domain implements EventMemory {
     this.sharedInfo = this.#ownSharedInfo = shared
     frames.shareFrame(shared)
     this.grants = new GrantTable(hostMemory, frames)
+    this.grantUses = new GrantUses(this.grants, frames)
     this.vcpus = Array.from({ length: vcpuCount }, (_, index) => ({
       index,
       abi: undefined,
@@ -104,6 +109,8 @@ export class Domain implements EventMemory {
     this.hostMemory.bytes.fill(0, this.sharedInfo, this.sharedInfo + 4096)
     this.assists = 0
     this.grants.reset()
+    this.grantUses.reset()
+    this.mappings.reset()
     for (const vcpu of this.vcpus) {
       vcpu.timers.cancel()
       vcpu.initialised = vcpu.index === 0
@@ -116,6 +123,22 @@ export class Domain implements EventMemory {
     // A new vCPU of a paravirtual guest ticks until it says that it does not want to.
     if (this.tables) this.vcpus[0]!.timers.startPeriodic(10_000_000)
     writeWallClock(this.view, this.sharedInfo, this.clock)
+  }
+
+  /** Nothing of it runs any more: gives back what it held of its frames. How many grants are then in use: none, unless a count went wrong. */
+  end(): number {
+    this.sharedInfo = this.#ownSharedInfo
+    for (const vcpu of this.vcpus) {
+      vcpu.timers.cancel()
+      const { infoFrame } = vcpu
+      vcpu.infoFrame = 0
+      this.setInfo(vcpu, (this.sharedInfo + vcpu.index * SHARED.vcpuInfo) as Hpa)
+      if (infoFrame !== 0) this.frames.release(infoFrame)
+    }
+    for (const { reference, isWritable } of this.mappings.all) this.grantUses.end(reference, isWritable)
+    this.mappings.reset()
+    this.grants.reset()
+    return this.grantUses.count
   }
 
   setInfo(vcpu: DomainVcpu, at: Hpa): void {

@@ -1,6 +1,6 @@
 /** Counts hypercalls: by number, by sub-operation, failed calls and continued ones. */
 
-import type { Counter, Metrics } from '@nonroot/contracts'
+import type { Counter, Metrics, VmContext } from '@nonroot/contracts'
 import { LISTS_OPERATIONS, OPERATION_NAMES } from './operations.ts'
 import { HYPERCALLS, type Hypercall } from './table.ts'
 
@@ -42,3 +42,6 @@ export class CallStatistics {
     counter.value++
   }
 }
+
+export const leakCounter = ({ metrics }: VmContext): Counter =>
+  metrics.counter('leaks', 'frames and grants still in use after a domain ended and everything was given back')

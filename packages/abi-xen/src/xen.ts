@@ -2,6 +2,7 @@
 
 import { NonrootError, XenPlatform } from '@nonroot/contracts'
 import type {
+  Counter,
   CpuidResult,
   X86GuestAbi,
   X86GuestAbiPorts,
@@ -18,19 +19,23 @@ import { AGAIN, Call } from './call.ts'
 import { Domain } from './domain.ts'
 import { hypervisorLeaf } from './cpuid.ts'
 import { CPUID, MACHINE_ADDRESS_BITS } from './facts.ts'
-import { RESERVED } from './grants.ts'
+import { RESERVED } from './grants/table.ts'
 import { makeCall } from './make-call.ts'
-import { CallStatistics } from './statistics.ts'
+import { CallStatistics, leakCounter } from './statistics.ts'
 import { notSaved } from './not-saved.ts'
 
 export class XenAbi implements X86GuestAbi {
   readonly #context: VmContext
   readonly #statistics: CallStatistics
+  readonly #leaks: Counter
   #domain: Domain | undefined
   #call: Call | undefined
+  /** Frames of the rings, which back ends hold. */
+  #rings: readonly number[] = []
 
   constructor(context: VmContext) {
     this.#context = context
+    this.#leaks = leakCounter(context)
     this.#statistics = new CallStatistics(context.metrics.scope('hypercalls'))
   }
 
@@ -131,11 +136,20 @@ export class XenAbi implements X86GuestAbi {
       grants.seed(entry, frame)
       ring.connect(tables.addressOf(frame)!)
     }
+    this.#rings = [store, console]
+  }
+
+  /** All counts return to what they were before the domain began. */
+  ended(): void {
+    const grants = this.domain.end()
+    for (const frame of this.#rings) this.#tables.release(frame)
+    this.#rings = []
+    this.#leaks.value += grants + this.#tables.settle()
   }
 
   /** The next start makes everything anew. */
   reset(): void {
-    for (const vcpu of this.domain.vcpus) vcpu.timers.cancel()
+    this.ended()
   }
 
   save(): Snapshot {

@@ -18,6 +18,8 @@ const ENTRIES = { first: 1, count: 8 } as const
 const ODD_BITS = [3n, 4n, 7n, 7n, 8n, 9n, 52n, 62n, 63n]
 /** Level of the frame that an extended operation names. */
 const LEVELS: Readonly<Record<number, number>> = { 0: 1, 1: 2, 2: 3, 3: 4, 5: 4, 15: 4, 16: 0, 17: 0 }
+/** Entries of the grant table that are written and used. */
+const GRANTS = 12
 /** Requests beyond which a batch is continued. */
 const LONG = 1024
 
@@ -155,7 +157,7 @@ export class CallMaker {
     [8, () => this.#memoryOp()],
     [4, () => this.#vcpuOp()],
     [4, () => this.#eventOp()],
-    [3, () => this.#grantOp()],
+    [12, () => this.#grantOp()],
     [3, () => this.#anything()],
     [4, () => this.#multicall()],
   ]
@@ -174,6 +176,10 @@ export class CallMaker {
     const [first, count] = POOLS[level]!
     const page = BigInt((first + chance.below(count)) * 4096)
     const entry = new Uint8Array(8)
+    for (let n = chance.below(3); n > 0; n--) {
+      const flags = chance.one([1, 1, 1, 5, 2, 0, chance.below(32)])
+      this.#domain.writeGrant(chance.below(GRANTS), flags, chance.is(0.9) ? 1 : chance.below(4), this.#frame())
+    }
     for (let n = chance.below(6); n > 0; n--) {
       new DataView(entry.buffer).setBigUint64(0, this.#entry(level), true)
       this.#domain.copy(vcpu, page + BigInt((ENTRIES.first + chance.below(ENTRIES.count)) * 8), entry, true)
@@ -259,14 +265,90 @@ export class CallMaker {
     return { number: 32, args: [BigInt(chance.below(15)), this.#structure(words)] }
   }
 
+  /** Structures of one operation, as they are in memory: which operation says what they mean. */
   #grantOp(): MadeCall {
     const chance = this.#chance
-    const argument = this.#structure([
-      [0, 2, this.#self()],
-      [4, 4, chance.one([0, 1, 2, 64, 65])],
-      [16, 8, this.#linear()],
-    ])
-    return { number: 20, args: [BigInt(chance.below(13)), argument, BigInt(chance.is(0.95) ? 1 : chance.below(200))] }
+    const operation = chance.one([0, 0, 0, 1, 1, 1, 5, 5, 4, 7, 11, chance.below(13)])
+    const [bytes, write] = this.#grants[operation] ?? this.#grants[2]!
+    const count = chance.is(0.02) ? 100 : 1 + chance.below(3)
+    const { at, address } = this.#place(count * bytes)
+    this.#bytes.fill(0, at, at + count * bytes)
+    for (let n = 0; n < count; n++) write(at + n * bytes)
+    return { number: 20, args: [BigInt(operation), address, BigInt(chance.is(0.95) ? count : chance.below(200))] }
+  }
+  #reference(): number {
+    return this.#chance.is(0.97) ? this.#chance.below(GRANTS) : this.#chance.one([511, 512, 2 ** 31])
+  }
+  /** An address whose entry a grant takes, or that of an entry. */
+  #grantPlace(isEntry: boolean): bigint {
+    return isEntry ? this.#machineAddress(1) : this.#linear()
+  }
+  /** Who is meant: mostly the domain itself. */
+  #whom(): number {
+    return this.#chance.is(0.9) ? this.#chance.one([1, SELF]) : this.#self()
+  }
+  readonly #grants: Readonly<Record<number, readonly [bytes: number, write: (at: number) => void]>> = {
+    0: [
+      32,
+      (at) => {
+        const flags = this.#chance.one([2, 2, 2, 6, 18, 18, 22, 3, 1, 10, this.#chance.below(64)])
+        this.#view.setBigUint64(at, BigInt.asUintN(64, this.#grantPlace((flags & 16) !== 0)), true)
+        this.#view.setUint32(at + 8, flags, true)
+        this.#view.setUint32(at + 12, this.#reference(), true)
+        this.#view.setUint16(at + 16, this.#whom(), true)
+      },
+    ],
+    1: [24, (at) => this.#unmap(at)],
+    2: [
+      24,
+      (at) => {
+        this.#view.setUint16(at, this.#self(), true)
+        this.#view.setUint32(at + 4, this.#chance.one([0, 1, 2, 64, 65]), true)
+        this.#view.setBigUint64(at + 16, BigInt.asUintN(64, this.#linear()), true)
+      },
+    ],
+    4: [
+      24,
+      (at) => {
+        this.#view.setBigUint64(at, BigInt(this.#frame(0)), true)
+        this.#view.setUint16(at + 8, this.#whom(), true)
+        this.#view.setUint32(at + 12, this.#reference(), true)
+      },
+    ],
+    5: [
+      40,
+      (at) => {
+        const flags = this.#chance.below(4)
+        for (const [side, isGrant] of [
+          [0, flags & 1],
+          [16, flags & 2],
+        ] as const) {
+          this.#view.setBigUint64(at + side, BigInt(isGrant ? this.#reference() : this.#frame()), true)
+          this.#view.setUint16(at + side + 8, this.#whom(), true)
+          this.#view.setUint16(at + side + 10, this.#chance.one([0, 8, 4088, 4096]), true)
+        }
+        this.#view.setUint16(at + 32, this.#chance.one([0, 8, 64, 4088, 4096]), true)
+        this.#view.setUint16(at + 34, flags, true)
+      },
+    ],
+    7: [24, (at) => this.#unmap(at)],
+    11: [
+      12,
+      (at) => {
+        this.#view.setUint32(at, this.#reference(), true)
+        this.#view.setUint32(at + 4, this.#reference(), true)
+      },
+    ],
+  }
+  /** Mostly of a mapping that is there, at its place. */
+  #unmap(at: number): void {
+    const chance = this.#chance
+    const handle = chance.below(12)
+    const place = chance.is(0.5) ? this.#machineAddress(1) : this.#linear()
+    this.#view.setBigUint64(at, BigInt.asUintN(64, chance.is(0.9) ? place : 0n), true)
+    const second = chance.one([0n, 0n, BigInt(this.#frame()) * 4096n, this.#linear()])
+    this.#view.setBigUint64(at + 8, BigInt.asUintN(64, second), true)
+    this.#view.setUint32(at + 16, handle, true)
   }
 
   #anything(): MadeCall {

@@ -180,6 +180,21 @@ export class FuzzedDomain {
     return (this.machine[frame]! * FRAME_SIZE) | flags
   }
 
+  /** The kernel writes an entry of its grant table, which it has mapped. */
+  writeGrant(reference: number, flags: number, domain: number, frame: number): void {
+    const at = this.abi.domain.grants.setup(1)![0]! * FRAME_SIZE + reference * 8
+    this.host.view.setUint16(at, flags, true)
+    this.host.view.setUint16(at + 2, domain, true)
+    this.host.view.setUint32(at + 4, frame, true)
+  }
+
+  /** What is left when the domain ends and has given everything back. */
+  leaks(): string[] {
+    this.abi.ended()
+    const { value } = this.metrics.counter('leaks', '')
+    return value === 0 ? [] : [`${value} frames or grants are left over at the end`]
+  }
+
   /** Host address of a linear one by the vCPU's own tables. Undefined: the guest cannot reach it so. */
   #walk(vcpu: number, address: bigint, write: boolean): number | undefined {
     if (BigInt.asUintN(64, BigInt.asIntN(48, address)) !== address) return undefined
@@ -242,12 +257,15 @@ export class FuzzedDomain {
     const { domain } = this.abi
     const held = [this.machine[STORE]!, this.machine[CONSOLE]!, ...this.#shared]
     for (const { infoFrame } of domain.vcpus) if (infoFrame) held.push(infoFrame)
+    const read: number[] = []
+    for (const { frame, isWritable } of domain.mappings.all) (isWritable ? held : read).push(frame)
     const found = countingFaults({
       frames: this.frames,
       tables: this.tables,
       words: this.#words,
       vcpuCount: VCPUS,
       held,
+      read,
       descriptors: [...this.#global, ...this.#local].flat(),
       some: this.machine,
     })

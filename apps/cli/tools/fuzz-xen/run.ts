@@ -63,6 +63,7 @@ export function fuzzRound(seed: number): Round {
 
   let fault: string | undefined
   for (let n = 0; n < LIFE && !fault; n++) fault = make(chance.below(2), 0)
+  if (!fault) fault = domain.leaks().at(0)
   domain.crashed = undefined
   return { ...counts, fault }
 }

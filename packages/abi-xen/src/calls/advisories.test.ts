@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import { pvBench, SELF } from '../testing/pv-bench.ts'
 
-const [MMU_UPDATE, MEMORY_OP, MULTICALL, VERSION, GRANTS, IRET, VCPU_OP, SCHED_OP] = [1, 12, 13, 17, 20, 23, 24, 29]
+const [MMU_UPDATE, MEMORY_OP, MULTICALL, VERSION, IRET, VCPU_OP, SCHED_OP] = [1, 12, 13, 17, 23, 24, 29]
 const [EPERM, EFAULT, EINVAL, ENOSYS] = [-1, -14, -22, -38]
 const LIST = 0x1000
 const ARGUMENT = 0x800
@@ -177,15 +177,6 @@ describe('what is asked of a hypervisor', () => {
       return bench.call(SCHED_OP, 3, ARGUMENT)
     }
     expect([poll(1), poll(2), poll(0xffff_ffff)]).toEqual([0, EINVAL, EINVAL])
-  })
-  it('XSA-224, XSA-232, XSA-255: grants are mapped from no other domain, copied, transferred or of version 2: not here', () => {
-    const bench = pvBench()
-    expect(bench.call(GRANTS, 0, ARGUMENT, 1)).toBe(0)
-    expect(bench.memory.getInt16(ARGUMENT + 20, true)).toBe(-2)
-    bench.memory.setUint32(ARGUMENT, 2, true)
-    expect([1, 4, 5, 7, 8, 9, 11].map((operation) => bench.call(GRANTS, operation, ARGUMENT, 1))).toEqual([
-      ...Array.from({ length: 7 }, () => ENOSYS),
-    ])
   })
   it('is refused by number, and where its arguments cannot be read', () => {
     const bench = pvBench()

@@ -1,8 +1,8 @@
 /** Event channel operations. (Xen, "public/event_channel.h") */
 
 import type { EventError } from '@nonroot/contracts'
-import { eventCode, type Call, type Handler } from '../call.ts'
-import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { isSelf, eventCode, type Call, type Handler } from '../call.ts'
+import { DOMID_SELF, fail } from '../facts.ts'
 
 /** Gives a port that goes back into the structure at `at`, or a result. */
 interface Operation {
@@ -12,7 +12,6 @@ interface Operation {
 
 const u16 = (view: DataView, at: number): number => view.getUint16(at, true)
 const u32 = (view: DataView, at: number): number => view.getUint32(at, true)
-const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 /** Own number and "self" are one; others are as they are. */
 const canonical = (domain: number): number => (isSelf(domain) ? DOMID_SELF : domain)
 

@@ -1,14 +1,13 @@
 /** Lists of frames in memory calls: processed in pieces, each continued where the last one ended. (Xen, "public/memory.h", struct xen_memory_reservation) */
 
-import { toNumber, type Call, type Handler } from '../call.ts'
-import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { isSelf, toNumber, type Call, type Handler } from '../call.ts'
+import { fail } from '../facts.ts'
 
 const RESERVATION_BYTES = 32
 /** Frames one by one before the guest's own events get a chance. */
 const PIECE = 1024
 /** Bits of the operation above this say how many extents are done. */
 const START_SHIFT = 6n
-const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 
 export const selfOf =
   (give: (call: Call) => number): Handler =>

@@ -1,11 +1,11 @@
-/** Grant table operations of a domain that grants. Mapping is a back end's side, of which a lone domain has none. (Xen, "public/grant_table.h") */
+/** Grant table operations, in lists. The domain is alone: it may use its own grants. (Xen, "public/grant_table.h") */
 
-import type { Call, Handler } from '../call.ts'
-import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
-import { MOST_FRAMES } from '../grants.ts'
-
-const STATUS = { ok: 0, general: -1, badDomain: -2 } as const
-const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
+import { isSelf, type Call, type Handler } from '../call.ts'
+import { fail } from '../facts.ts'
+import { STATUS, type GrantStatus } from '../grants/facts.ts'
+import { MOST_FRAMES } from '../grants/table.ts'
+import { copyGrant, swapGrants, transferFrame } from './grant-copies.ts'
+import { mapGrant, replaceGrant, unmapGrant } from './grant-maps.ts'
 
 interface Operation {
   readonly bytes: number
@@ -13,8 +13,8 @@ interface Operation {
 }
 
 const OPERATIONS: Readonly<Record<number, Operation>> = {
-  // Map: there is no other domain.
-  0: { bytes: 48, run: (_call, a) => void a.setInt16(20, STATUS.badDomain, true) },
+  0: each(32, 18, mapGrant),
+  1: each(24, 20, unmapGrant),
   // Set up.
   2: {
     bytes: 24,
@@ -32,6 +32,8 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return undefined
     },
   },
+  4: each(24, 16, transferFrame),
+  5: each(40, 36, copyGrant),
   // Query size.
   6: {
     bytes: 16,
@@ -43,6 +45,7 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return undefined
     },
   },
+  7: each(24, 20, replaceGrant),
   // Set version: there is one.
   8: {
     bytes: 4,
@@ -58,6 +61,12 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
       return undefined
     },
   },
+  11: each(12, 8, swapGrants),
+}
+
+/** An operation that gives each structure a status of its own, there. */
+function each(bytes: number, at: number, run: (call: Call, argument: DataView) => GrantStatus): Operation {
+  return { bytes, run: (call, a) => void a.setInt16(at, run(call, a), true) }
 }
 
 const PIECE = 64

@@ -2,6 +2,7 @@
 
 import { NonrootError, XenPlatform } from '@nonroot/contracts'
 import type {
+  Counter,
   CpuidResult,
   GuestAbiVcpu,
   HypercallResult,
@@ -15,9 +16,9 @@ import { AGAIN, Call } from '../call.ts'
 import { hypervisorLeaf } from '../cpuid.ts'
 import { Domain } from '../domain.ts'
 import { CPUID, DOMAIN, fail } from '../facts.ts'
-import { RESERVED } from '../grants.ts'
+import { RESERVED } from '../grants/table.ts'
 import { makeCall } from '../make-call.ts'
-import { CallStatistics } from '../statistics.ts'
+import { CallStatistics, leakCounter } from '../statistics.ts'
 import { hypercallPage } from './hypercall-page.ts'
 import { GuestPages, PARAMETER, type HvmState } from './state.ts'
 import { HvmCallVcpu } from './vcpu.ts'
@@ -34,11 +35,13 @@ export class XenHvmAbi implements X86GuestAbi {
   readonly #statistics: CallStatistics
   readonly #cpu: HvmCallVcpu
   readonly #hvm: HvmState
+  readonly #leaks: Counter
   #domain: Domain | undefined
   #call: Call | undefined
 
   constructor(context: VmContext) {
     this.#context = context
+    this.#leaks = leakCounter(context)
     this.#statistics = new CallStatistics(context.metrics.scope('hypercalls'))
     this.#cpu = new HvmCallVcpu(context.guestMemory)
     this.#hvm = {
@@ -130,7 +133,20 @@ export class XenHvmAbi implements X86GuestAbi {
     return value === page && page < ADDRESS_LIMIT && this.#context.guestMemory.writeBytes(Number(page), hypercallPage())
   }
 
+  /** All pages that were held go back to the guest. */
+  ended(): void {
+    const { pages, parameters, sharedInfoFrame, grantFrames } = this.#hvm
+    const grants = this.domain.end()
+    const rings = [PARAMETER.consoleFrame, PARAMETER.storeFrame].map((index) => Number(parameters.get(index)))
+    const shown = sharedInfoFrame === undefined ? [] : [sharedInfoFrame]
+    for (const frame of [...rings, ...shown, ...grantFrames.values()]) pages.release(frame)
+    this.#hvm.sharedInfoFrame = undefined
+    grantFrames.clear()
+    this.#leaks.value += grants + pages.count
+  }
+
   reset(): void {
+    this.ended()
     this.#begin()
   }
 

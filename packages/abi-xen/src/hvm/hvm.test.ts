@@ -158,8 +158,10 @@ describe('parameters', () => {
     ["the last that is an exception's", (2n << 56n) | 15n, -22, []],
     ['the first that is none', (2n << 56n) | 16n, 0, [16]],
     ['no vector', 2n << 56n, 0, [0]],
-    ['a line, which is not raised', 1n, 0, [0]],
-    ['a pin, which is not raised', (1n << 56n) | 0x0800n, 0, [0]],
+    ['nothing', 0n, 0, [0]],
+    ['line 1, which guests name that need none', 1n, 0, [0]],
+    ['a line, which would not be raised', 9n, -22, []],
+    ['a pin, which would not be raised', (1n << 56n) | 0x0800n, -22, []],
   ])('choose how events are told: %s', (_what, value, result, told) => {
     const { call, put, callbacks } = hvmBench()
     const set = (view: DataView): void => {
@@ -241,6 +243,19 @@ describe("the hypervisor's pages", () => {
     expect([frames.state(3 * 4096), frames.state(0x2_0000_0000)]).toMatchObject([{ pins: 0 }, undefined])
     expect(frames.pinnedFrames).toBe(2)
     expect(show(bench, 0, 0, 3)).toBe(0)
+  })
+
+  it('go back to the guest when it has ended: the hypervisor holds none', () => {
+    const bench = hvmBench()
+    const { abi, frames, metrics } = bench
+    show(bench, 0, 0, 3)
+    show(bench, 1, 0, 0x20_0000)
+    abi.ended()
+    expect([frames.pinnedFrames, metrics.counter('leaks', '').value]).toEqual([0, 0])
+    show(bench, 0, 0, 3)
+    frames.pin(3 * 4096)
+    abi.ended()
+    expect(frames.pinnedFrames).toBe(1)
   })
 
   it('hold vcpu_info once, at a multiple of 8, inside one page', () => {

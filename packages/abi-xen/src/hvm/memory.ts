@@ -1,13 +1,12 @@
 /** Memory of a guest that has its own physical addresses: the hypervisor's pages in it, and increase and decrease of memory. (Xen, "public/memory.h") */
 
 import { extents, selfOf } from '../calls/extents.ts'
-import { statusCode, toNumber, type Call, type Handler } from '../call.ts'
+import { isSelf, statusCode, toNumber, type Call, type Handler } from '../call.ts'
 import type { Domain } from '../domain.ts'
-import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
-import { MOST_FRAMES } from '../grants.ts'
+import { fail } from '../facts.ts'
+import { MOST_FRAMES } from '../grants/table.ts'
 
 const SPACE = { sharedInfo: 0, grantTable: 1 } as const
-const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 
 /** Shows one of the hypervisor's pages at a frame of the guest's. Where it was shown before, its content stays behind. */
 function show(domain: Domain, space: number, index: number, frame: number): number {

@@ -1,8 +1,8 @@
 /** HVM parameters, and the vector that notifies a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
 
-import type { Call, Handler } from '../call.ts'
+import { isSelf, type Call, type Handler } from '../call.ts'
 import type { Domain } from '../domain.ts'
-import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { fail } from '../facts.ts'
 import { PARAMETER } from './state.ts'
 
 const BYTES = 16
@@ -12,7 +12,6 @@ const COUNT = 39
 const SETTABLE: ReadonlySet<number> = new Set([PARAMETER.callback])
 /** Vectors below are exceptions'. */
 const FIRST_VECTOR = 16
-const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
 
 const parameter =
   (run: (call: Call, index: number, argument: DataView) => number): Handler =>
@@ -24,13 +23,16 @@ const parameter =
     return isSelf(argument.getUint16(0, true)) ? run(call, index, argument) : fail('ESRCH')
   }
 
-/** Bits 63:56: how vCPUs that chose no vector are notified of events. The other ways, lines and pins, are not raised. */
+/** Bits 63:56: how vCPUs that chose no vector are notified of events. Lines and pins are not raised, so a guest may not rely on one. */
 const BY_VECTOR = 2
+/** Line 1: what guests write who chose a vector for each vCPU, to say that they take events. */
+const NO_LINE: ReadonlySet<bigint> = new Set([0n, 1n])
 
-/** False: the vector is an exception's. */
+/** False: no event would arrive that way. */
 function setCallback({ platform }: Domain, value: bigint): boolean {
-  const vector = Number(value >> 56n) === BY_VECTOR ? Number(value & 0xffn) : 0
-  if (vector !== 0 && vector < FIRST_VECTOR) return false
+  const isVector = Number(value >> 56n) === BY_VECTOR
+  const vector = isVector ? Number(value & 0xffn) : 0
+  if (isVector ? vector !== 0 && vector < FIRST_VECTOR : !NO_LINE.has(value)) return false
   platform.setCallbackVector?.(vector)
   return true
 }

@@ -64,6 +64,11 @@ export class GuestPages implements DomainFrames {
     return frame < MOST_FRAME && this.#frames.state(frame * PAGE) !== undefined
   }
 
+  /** Pages held. */
+  get count(): number {
+    return this.#held.size
+  }
+
   reset(): void {
     for (const [frame, count] of [...this.#held]) for (let n = 0; n < count; n++) this.release(frame)
   }

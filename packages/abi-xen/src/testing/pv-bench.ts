@@ -18,7 +18,7 @@ export const SELF = 0x7ff0
 
 export function pvBench({ vcpuCount = 2 } = {}) {
   const hostMemory = createTestHostMemory(64)
-  const page = hostMemory.allocateFrame()!
+  const pages = Array.from({ length: 8 }, () => hostMemory.allocateFrame()!)
   const memory = new DataView(new ArrayBuffer(BYTES))
   const bytes = new Uint8Array(memory.buffer)
   /** Table calls in order: name and arguments. */
@@ -27,6 +27,8 @@ export function pvBench({ vcpuCount = 2 } = {}) {
   const answers: Partial<Record<keyof TableCalls, TableStatus[]>> = {}
   /** Frames held less frames released. */
   let held = 0
+  /** What the tables still count at the domain's end. */
+  let left = 0
   const says =
     (name: keyof TableCalls) =>
     (...args: unknown[]): TableStatus => {
@@ -44,6 +46,9 @@ export function pvBench({ vcpuCount = 2 } = {}) {
     'setRoot',
     'hold',
     'giveBack',
+    'mapGrant',
+    'unmapGrant',
+    'steal',
   ] as const
   const more = ['setDescriptorFrames', 'writeDescriptor', 'setLocalDescriptors', 'clearFrame', 'copyFrame'] as const
   let frames = 10
@@ -55,8 +60,9 @@ export function pvBench({ vcpuCount = 2 } = {}) {
     mostFrames: 10,
     populate: () => new Uint32Array(4),
     addressOf: () => 0,
-    hostAddress: () => page,
+    hostAddress: (machine: number) => pages[Math.floor(machine / 4096) % 8],
     shareFrame: () => 0,
+    settle: () => left,
     release: () => void held--,
     takeFrame: () => (frames < 14 ? frames++ : undefined),
     flush: (...args: unknown[]) => void asked.push(['flush', ...args]),
@@ -68,8 +74,9 @@ export function pvBench({ vcpuCount = 2 } = {}) {
   } as unknown as EventChannels
   const ring = { port: 1, connect: () => {} }
   const platform: XenPlatform = { events, console: ring, store: ring, begin: () => {}, write: () => {}, read: () => 0 }
+  const metrics = createTestMetrics()
   const abi = new XenAbi({
-    ...{ hostMemory, metrics: createTestMetrics(), clock: createTestClock(), vcpuCount, log: createTestLog() },
+    ...{ hostMemory, metrics, clock: createTestClock(), vcpuCount, log: createTestLog() },
     guestMemory: {},
   } as unknown as VmContext)
   abi.attach({
@@ -101,8 +108,12 @@ export function pvBench({ vcpuCount = 2 } = {}) {
   }))
   for (const vcpu of vcpus) abi.addVcpu(vcpu)
   return {
-    ...{ abi, memory, bytes, asked, answers, registers },
+    ...{ abi, memory, bytes, asked, answers, registers, hostMemory },
+    /** Content of a frame, by its number. */
+    page: (frame: number) => hostMemory.bytes.subarray(pages[frame % 8]!, pages[frame % 8]! + 4096),
     held: () => held,
+    leaveBehind: (count: number) => void (left = count),
+    leaks: () => metrics.counter('leaks', '').value,
     returned: () => returned,
     /** One piece of a call: its result, or `again`. */
     call(number: number, ...args: (number | bigint)[]): number | 'again' {

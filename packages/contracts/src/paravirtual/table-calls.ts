@@ -21,6 +21,17 @@ export interface EntryOptions {
   readonly keepAccessed?: boolean
 }
 
+/** Where a grant is mapped: by the entry of a linear address under the vCPU's kernel root, or by the entry at a machine address. */
+export type GrantPlace = { readonly linear: bigint } | { readonly entry: number }
+
+export interface GrantEntry {
+  readonly isWritable: boolean
+  /** User programs reach the page, too. */
+  readonly isUser: boolean
+  /** Bits 11:9 of the entry. */
+  readonly available: number
+}
+
 /** Machine frames of one domain and their uses, its tables and descriptor tables. Entries are pairs of 32-bit halves; machine addresses are numbers. */
 export interface TableCalls {
   /** Frames that exist in the machine: the length of the machine-to-physical map. */
@@ -58,11 +69,23 @@ export interface TableCalls {
   clearFrame(frame: number): TableStatus
   copyFrame(to: number, from: number): TableStatus
 
-  /** A reference that keeps the frame in place and writable by others than its owner: rings, vcpu_info, back ends. */
-  hold(frame: number): TableStatus
-  release(frame: number): void
+  /** Maps a frame by an entry that only `unmapGrant` changes, as long as its table is one. */
+  mapGrant(vcpu: number, place: GrantPlace, frame: number, entry: GrantEntry): TableStatus
+  /** Removes the mapping of that frame, made as writable or not; or moves the entry of another linear address there. No translation is left. */
+  unmapGrant(vcpu: number, place: GrantPlace, frame: number, isWritable: boolean, replacement?: bigint): TableStatus
+  /** A frame that nothing refers to loses its use and all translations: to be somebody else's. */
+  steal(frame: number): TableStatus
+
+  /** A reference that keeps the frame in place, and (unless `isWritable` is false) writable by others than its owner: rings, vcpu_info, grants. */
+  hold(frame: number, isWritable?: boolean): TableStatus
+  release(frame: number, isWritable?: boolean): void
   /** Give a frame back: it goes when nothing uses it. */
   giveBack(frame: number): TableStatus
+  /**
+   * The domain has ended and nothing of it is held from outside: drops roots, descriptor tables and pins. Gives how many frames are then still referred to
+   * or used: none, unless a count went wrong.
+   */
+  settle(): number
   /** A fresh frame, or undefined. */
   takeFrame(): number | undefined
   /** Frames of the domain now, and at most. */

@@ -36,6 +36,8 @@ export interface GuestAbi extends Saveable {
   onEntry?(vcpu: number): void
   /** The vCPU was ready for so long while others ran: steal time. `onEntry` follows. */
   accountSteal?(vcpu: number, ns: number): void
+  /** The VM has ended: no vCPU runs again, and statistics are read next. For checks of what is left over. */
+  ended?(): void
   /** Machine reset: structures that the guest had registered are invalid. */
   reset(): void
 }

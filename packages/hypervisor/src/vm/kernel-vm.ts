@@ -133,6 +133,7 @@ export class KernelVm implements Vm {
       return this.#failed(error)
     } finally {
       this.#state = 'ended'
+      this.#assembly.parts.abi.ended?.()
       await this.console.drain?.()
     }
   }

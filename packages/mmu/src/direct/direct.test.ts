@@ -401,6 +401,28 @@ describe('stores of the guest kernel', () => {
   })
 })
 
+describe('a domain that has ended', () => {
+  it('has no table, no descriptors and no reference left', () => {
+    const domain = new TestDomain().withTables()
+    const { tables, machine } = domain
+    domain.pin(4, 20)
+    tables.setRoot(0, 'user', machine[20]!)
+    tables.setDescriptorFrames(0, [machine[30]!], 8)
+    tables.mapGrant(0, { linear: 0x5000n }, machine[8]!, { isWritable: true, isUser: false, available: 0 })
+    expect(tables.settle()).toBe(0)
+    expect([0, 1, 2, 3, 4, 8, 20, 30].map((frame) => domain.use(frame).slice(1))).toEqual(
+      Array.from({ length: 8 }, () => [0, 1]),
+    )
+    expect(domain.faults()).toEqual([])
+  })
+  it('shows what was held and never released', () => {
+    const { tables, machine } = new TestDomain().withTables()
+    tables.hold(machine[9]!)
+    tables.hold(machine[10]!, false)
+    expect(tables.settle()).toBe(2)
+  })
+})
+
 describe('whatever is asked', () => {
   /** A generator that gives the same numbers every time. */
   const numbers = (seed: number) => (below: number) => {

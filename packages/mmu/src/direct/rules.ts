@@ -2,12 +2,17 @@
 
 import { PAGE_ENTRY } from '@nonroot/contracts'
 
-/** Bits 63:32. Bit 52: the guest did not mean its user programs to reach the page; both its modes run at CPL 3. */
-export const HIGH = { kernelOnly: 1 << 20, noExecute: PAGE_ENTRY.noExecuteHigh, address: 0xf_ffff } as const
+/** Bits 63:32. Bit 62: a grant's mapping, which only the grant calls change. Bit 52: the guest did not mean its user programs to reach the page; both its modes run at CPL 3. */
+export const HIGH = {
+  kernelOnly: 1 << 20,
+  grant: 1 << 30,
+  noExecute: PAGE_ENTRY.noExecuteHigh,
+  address: 0xf_ffff,
+} as const
 
 /** Bits that no entry may have: cache control, a large page, and bit 62, by which entries of grants are known. */
 const NEVER_LOW = PAGE_ENTRY.writeThrough | PAGE_ENTRY.cacheDisable | PAGE_ENTRY.large
-const NEVER_HIGH = 1 << 30
+const NEVER_HIGH = HIGH.grant
 
 /** By level, 0 unused. Global: in the last level alone. */
 export const FORBIDDEN_LOW: readonly number[] = [
@@ -39,6 +44,7 @@ export const RULES = {
   slot: "an entry lies in the hypervisor's part of the address space",
   descriptor: 'a segment descriptor that would give privilege',
   range: 'a request names a frame or address that it may not',
+  grant: 'an entry is of a grant, or not the one that a grant made',
   pin: 'a frame is pinned twice, or unpinned without being pinned',
   walk: 'no table of the last level maps the address',
 } as const

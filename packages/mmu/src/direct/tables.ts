@@ -4,6 +4,8 @@ import { FRAME_SHIFT, FRAME_SIZE, FRAME_USE, gpa, hpa, NonrootError, PAGE_ENTRY 
 import type {
   Counter,
   EntryOptions,
+  GrantEntry,
+  GrantPlace,
   Gpa,
   Gva,
   GuestFrames,
@@ -19,7 +21,17 @@ import type {
 import { checkedDescriptor } from './descriptors.ts'
 import { FRAME_FLAG, frameTableOf, type FrameTable } from './frame-table.ts'
 import { MACHINE_TO_PHYSICAL, OWN_DESCRIPTOR_PAGE, OwnTables, TABLE_PAGES } from './own-tables.ts'
-import { FORBIDDEN_HIGH, FORBIDDEN_LOW, FREE_HIGH, FREE_LOW, isOwnSlot, OWN_SLOTS, RULES, type Rule } from './rules.ts'
+import {
+  FORBIDDEN_HIGH,
+  FORBIDDEN_LOW,
+  FREE_HIGH,
+  FREE_LOW,
+  HIGH,
+  isOwnSlot,
+  OWN_SLOTS,
+  RULES,
+  type Rule,
+} from './rules.ts'
 import { adjustedHigh, adjustedLow, frameOfEntry, FrameUses } from './uses.ts'
 
 const MOST_ENTRIES = OWN_DESCRIPTOR_PAGE * 512
@@ -231,11 +243,32 @@ export class DirectTables implements TableCalls {
     return this.#frames.isOwned(Math.floor(machine / FRAME_SIZE), this.#domain) ? hpa(machine) : undefined
   }
 
-  hold(frame: number): TableStatus {
-    return this.#uses.take(frame, FRAME_USE.writable)
+  hold(frame: number, isWritable = true): TableStatus {
+    return isWritable ? this.#uses.take(frame, FRAME_USE.writable) : this.#uses.takeReference(frame)
   }
-  release(frame: number): void {
-    this.#uses.drop(frame)
+  release(frame: number, isWritable = true): void {
+    if (isWritable) this.#uses.drop(frame)
+    else this.#uses.dropReference(frame)
+  }
+
+  settle(): number {
+    const { owner, flags, references, uses, length } = this.#frames
+    const isOwn = (frame: number): boolean => owner[frame] === this.#domain
+    for (const vcpu of this.#vcpus) {
+      const frames = [...vcpu.descriptors, ...vcpu.local, vcpu.kernel, vcpu.user]
+      Object.assign(vcpu, { kernel: 0, user: 0, descriptors: [], local: [] })
+      for (const frame of frames) if (frame !== 0) this.#uses.drop(frame)
+    }
+    for (let frame = 0; frame < length; frame++)
+      if (isOwn(frame) && flags[frame]! & FRAME_FLAG.pinned) this.unpin(frame)
+    let left = 0
+    for (let frame = 0; frame < length; frame++) {
+      if (!isOwn(frame)) continue
+      // Frames of the hypervisor's are writable for ever.
+      const [reference, use] = flags[frame]! & FRAME_FLAG.allocated ? [1, 0] : [1, 1]
+      if (references[frame] !== reference || uses[frame] !== use) left++
+    }
+    return left
   }
 
   // Entries
@@ -280,6 +313,7 @@ export class DirectTables implements TableCalls {
     }
     const oldLow = words[at]!
     const oldHigh = words[at + 1]!
+    if (oldHigh & HIGH.grant && oldLow & PAGE_ENTRY.present) return this.#refuse('grant')
     let newLow = low
     let newHigh = high
     if (low & PAGE_ENTRY.present) {
@@ -341,6 +375,73 @@ export class DirectTables implements TableCalls {
     const frame = frameOfEntry(low, this.#words[(at >>> 2) + 1]!)
     if (!this.#frames.isOwned(frame, this.#domain) || !this.#frames.has(frame, FRAME_USE.level1)) return undefined
     return frame * FRAME_SIZE + Number(address & 0xff8n)
+  }
+
+  // Grants
+
+  /** Index of the words of a mapping's entry. -1: there is no such entry, or none that a table has. (XSA-227) */
+  #grantEntry(vcpu: number, place: GrantPlace): number {
+    if ('linear' in place) return this.#lastEntry(vcpu, place.linear) / 4
+    const frame = Math.floor(place.entry / FRAME_SIZE)
+    const isTable = this.#frames.isOwned(frame, this.#domain) && this.#frames.has(frame, FRAME_USE.level1)
+    return place.entry & 7 || !isTable ? -1 : place.entry / 4
+  }
+
+  mapGrant(vcpu: number, place: GrantPlace, frame: number, entry: GrantEntry): TableStatus {
+    const words = this.#words
+    const at = this.#grantEntry(vcpu, place)
+    if (at < 0) return this.#refuse('walk')
+    const [oldLow, oldHigh] = [words[at]!, words[at + 1]!]
+    if (oldHigh & HIGH.grant && oldLow & PAGE_ENTRY.present) return this.#refuse('grant')
+    const rights = entry.isWritable ? PAGE_ENTRY.writable | PAGE_ENTRY.dirty : 0
+    const flags = PAGE_ENTRY.present | PAGE_ENTRY.user | PAGE_ENTRY.accessed | rights | (entry.available << 9)
+    const low = (frame << FRAME_SHIFT) | flags
+    const high = Math.floor(frame / 0x10_0000)
+    const status = this.#uses.takeEntry(1, low, high)
+    if (status !== 'ok') return status
+    this.#put(at, low, high | HIGH.grant | (entry.isUser ? 0 : HIGH.kernelOnly))
+    this.#uses.dropEntry(1, oldLow, oldHigh)
+    return 'ok'
+  }
+
+  unmapGrant(vcpu: number, place: GrantPlace, frame: number, isWritable: boolean, replacement?: bigint): TableStatus {
+    const words = this.#words
+    const at = this.#grantEntry(vcpu, place)
+    const from = replacement === undefined ? at : this.#lastEntry(vcpu, replacement) / 4
+    if (at < 0 || from < 0) return this.#refuse('walk')
+    const [oldLow, oldHigh] = [words[at]!, words[at + 1]!]
+    // Present, of a grant, of that frame, and as it was made. (XSA-234)
+    const isMapping = oldLow & PAGE_ENTRY.present && oldHigh & HIGH.grant && frameOfEntry(oldLow, oldHigh) === frame
+    if (!isMapping || ((oldLow & PAGE_ENTRY.writable) !== 0) !== isWritable) return this.#refuse('grant')
+    let [low, high] = [0, 0]
+    if (from !== at) {
+      ;[low, high] = [words[from]!, words[from + 1]!]
+      if (high & HIGH.grant && low & PAGE_ENTRY.present) return this.#refuse('grant')
+      // It keeps its references: only its place changes.
+      this.#put(from, 0, 0)
+    }
+    this.#put(at, low, high)
+    this.#uses.dropEntry(1, oldLow, oldHigh)
+    this.#flushAll()
+    return 'ok'
+  }
+
+  steal(frame: number): TableStatus {
+    const { flags, references, use } = this.#frames
+    if (!this.#frames.isOwned(frame, this.#domain) || !(flags[frame]! & FRAME_FLAG.allocated))
+      return this.#refuse('range')
+    if (references[frame] !== 1) return this.#refuse('use')
+    // What it was used as, it is no more for whoever gets it. (XSA-214)
+    use[frame] = FRAME_USE.none
+    this.#flushAll()
+    return 'ok'
+  }
+
+  /** An entry of a table, by the index of its words. */
+  #put(at: number, low: number, high: number): void {
+    this.#words[at] = low
+    this.#words[at + 1] = high
+    this.#host.noteWrite(hpa(at * 4), 8)
   }
 
   setMachineToPhysical(frame: number, physical: bigint): TableStatus {

@@ -13,13 +13,24 @@ export interface Judged {
   readonly vcpuCount: number
   /** Frames that are held from outside, and those that vCPUs have as descriptor tables; once for each time. */
   readonly held: readonly number[]
+  /** Held to be read only. */
+  readonly read?: readonly number[]
   readonly descriptors: readonly number[]
   /** Frames of which one is the domain's. */
   readonly some: Readonly<Uint32Array>
 }
 
 /** Empty: nothing is wrong. */
-export function countingFaults({ frames, tables, words, vcpuCount, held, descriptors, some }: Judged): string[] {
+export function countingFaults({
+  frames,
+  tables,
+  words,
+  vcpuCount,
+  held,
+  read = [],
+  descriptors,
+  some,
+}: Judged): string[] {
   const domain = frames.owner[some.find((frame) => frames.owner[frame] !== 0)!]!
   const references = new Map<number, number>()
   const uses = new Map<number, Map<number, number>>()
@@ -41,6 +52,7 @@ export function countingFaults({ frames, tables, words, vcpuCount, held, descrip
     if (frames.flags[frame]! & 1) using(frame, frames.use[frame]!)
   }
   for (const frame of held) using(frame, FRAME_USE.writable)
+  for (const frame of read) refer(frame)
   for (const frame of descriptors) using(frame, FRAME_USE.descriptors)
   for (let vcpu = 0; vcpu < vcpuCount; vcpu++) {
     for (const which of ['kernel', 'user'] as const) if (tables.root(vcpu, which)) using(tables.root(vcpu, which), 4)

@@ -1,11 +1,11 @@
 /** Grant table of one domain, version 1: frames in which the guest grants access to its pages. (Xen, "public/grant_table.h") */
 
 import type { HostMemory, Hpa } from '@nonroot/contracts'
-import type { DomainFrames } from './frames.ts'
+import type { DomainFrames } from '../frames.ts'
+import { ENTRY } from './facts.ts'
 
 export const MOST_FRAMES = 64
-const ENTRY = 8
-const PERMIT_ACCESS = 1
+const ENTRIES = 4096 / ENTRY.bytes
 /** Entries that the toolstack fills in. */
 export const RESERVED = { console: 0, store: 1 } as const
 
@@ -42,10 +42,43 @@ export class GrantTable {
   /** Let domain 0 reach a frame. */
   seed(entry: number, frame: number): void {
     this.setup(1)
-    const at = this.#frames[0]! + entry * ENTRY
-    this.#host.view.setUint16(at, PERMIT_ACCESS, true)
+    const at = this.#at(entry)!
+    this.#host.view.setUint16(at, ENTRY.permitAccess, true)
     this.#host.view.setUint16(at + 2, 0, true)
     this.#host.view.setUint32(at + 4, frame, true)
+  }
+
+  /** Host address of an entry. Undefined: the table has no such one. */
+  #at(reference: number): number | undefined {
+    return reference < this.#inUse * ENTRIES
+      ? this.#frames[Math.floor(reference / ENTRIES)]! + (reference % ENTRIES) * ENTRY.bytes
+      : undefined
+  }
+
+  /** As the guest has it now: it may change at any time. */
+  entry(reference: number): { readonly flags: number; readonly domain: number; readonly frame: number } | undefined {
+    const at = this.#at(reference)
+    if (at === undefined) return undefined
+    const { view } = this.#host
+    return {
+      flags: view.getUint16(at, true),
+      domain: view.getUint16(at + 2, true),
+      frame: view.getUint32(at + 4, true),
+    }
+  }
+  setFlags(reference: number, set: number, cleared: number): void {
+    const at = this.#at(reference)!
+    this.#host.view.setUint16(at, (this.#host.view.getUint16(at, true) | set) & ~cleared, true)
+  }
+  setFrame(reference: number, frame: number): void {
+    this.#host.view.setUint32(this.#at(reference)! + 4, frame, true)
+  }
+  swap(one: number, other: number): void {
+    const { view } = this.#host
+    const [first, second] = [this.#at(one)!, this.#at(other)!]
+    const kept = view.getBigUint64(first, true)
+    view.setBigUint64(first, view.getBigUint64(second, true), true)
+    view.setBigUint64(second, kept, true)
   }
 
   /** A frame of the table is at another host address from now on. */

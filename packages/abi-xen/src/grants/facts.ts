@@ -1,0 +1,34 @@
+/** Constants of grant tables. (Xen, "public/grant_table.h") */
+
+export const STATUS = {
+  ok: 0,
+  general: -1,
+  badDomain: -2,
+  badReference: -3,
+  badHandle: -4,
+  badAddress: -5,
+  badDeviceAddress: -6,
+  noSpace: -7,
+  denied: -8,
+  badPage: -9,
+  badCopy: -10,
+  again: -12,
+} as const
+export type GrantStatus = (typeof STATUS)[keyof typeof STATUS]
+
+/** Of an entry of version 1. The first two bits are its type. */
+export const ENTRY = {
+  bytes: 8,
+  type: 3,
+  permitAccess: 1,
+  acceptTransfer: 2,
+  readOnly: 1 << 2,
+  reading: 1 << 3,
+  writing: 1 << 4,
+  /** Of entries that accept a transfer. */
+  committed: 1 << 2,
+  completed: 1 << 3,
+} as const
+
+/** Of a mapping. Bits 18:16 go into the entry as the guest's own. */
+export const MAP = { device: 1, host: 2, readOnly: 4, application: 8, containsEntry: 16, availableShift: 16 } as const
