@@ -8,7 +8,7 @@ const vmx = createMachine('vmx')
 const translate = createMachine('translate')
 
 /** Where the cache is first, where it moves to, and holes without a cache. */
-const ADDRESSES = [0xffff_8000_0000_0000n, 0xffff_8000_0000_0040n, 0xffff_8000_000f_fff8n, 0xffff_8080_0000_0000n, 0xffff_c000_0000_0000n]
+const ADDRESSES = [0xffff_8001_0000_0000n, 0xffff_8001_0000_0040n, 0xffff_8001_000f_fff8n, 0xffff_8081_0000_0000n, 0xffff_c000_0000_0000n]
 const mov = (register: 0 | 1, value: bigint): number[] => [0x48, 0xb8 | register, ...little(value, 8)]
 const READ = [0x48, 0x8b, 0x08]
 const WRITE = [0x48, 0xc7, 0x00, 0xf4, 0xf4, 0xf4, 0xf4]
@@ -17,10 +17,14 @@ const CALL = [0xff, 0xd0]
 const RETURN = [0x50, 0xc3]
 /** The root entries of the cache's places, at physical 10000H by the identity mapping, become the entry of the lower half. */
 const MAP = [
-  // mov rcx, [0x10000]; mov [0x10800], rcx; mov [0x10808], rcx; mov rcx, cr3; mov cr3, rcx
+  // mov rcx, [0x10000]; mov [0x10800], rcx; mov [0x10808], rcx
   ...[0x48, 0x8b, 0x0c, 0x25, 0x00, 0x00, 0x01, 0x00],
   ...[0x48, 0x89, 0x0c, 0x25, 0x00, 0x08, 0x01, 0x00],
   ...[0x48, 0x89, 0x0c, 0x25, 0x08, 0x08, 0x01, 0x00],
+  // Their entry 4, as entry 0 of the same table: mov rcx, [0x11000]; mov [0x11020], rcx
+  ...[0x48, 0x8b, 0x0c, 0x25, 0x00, 0x10, 0x01, 0x00],
+  ...[0x48, 0x89, 0x0c, 0x25, 0x20, 0x10, 0x01, 0x00],
+  // mov rcx, cr3; mov cr3, rcx
   ...[0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9],
 ]
 /** INC RSI, as translated code that goes on around the access. */
@@ -48,7 +52,7 @@ it('finds what it wrote there itself, and runs it', () => {
   const write = (bytes: number[]): number[] => [0xc7, 0x00, ...bytes]
   const program = [
     ...MAP,
-    ...mov(0, 0xffff_8000_0003_0000n),
+    ...mov(0, 0xffff_8001_0003_0000n),
     ...write([0x48, 0xff, 0xc6, 0xc3]),
     ...CALL,
     ...write([0x48, 0xff, 0xc7, 0xc3]),

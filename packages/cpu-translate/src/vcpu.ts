@@ -6,12 +6,10 @@
 import { VcpuSignal } from '@nonroot/contracts'
 import type { HostMemory, Snapshot, VcpuEvent, VcpuExit, X86VcpuPorts } from '@nonroot/contracts'
 import { ProcessorVcpu, readSnapshot, writeSnapshot, type Siblings } from '@nonroot/vcpu'
-import { FLAG, MODE, S, SEGMENT, setRealSegment, setShadow, SHADOW, VECTOR } from '@nonroot/x86'
+import { FLAG, MODE, S, SEGMENT, setRealSegment, SHADOW } from '@nonroot/x86'
 import type { StopReason } from '@nonroot/x86'
 import { Guest, type TranslateVcpuOptions } from './monitor/guest.ts'
 import { MonitorHooks } from './monitor/hooks.ts'
-import { Statistics } from './monitor/statistics.ts'
-import { POINT } from './translation/points.ts'
 
 type Kind = 'user' | 'kernel' | 'one' | 'interpreter'
 
@@ -19,8 +17,6 @@ const SNAPSHOT = { type: 'vcpu.translate', version: 1 }
 
 export class TranslateVcpu extends ProcessorVcpu<Guest> {
   readonly hooks: MonitorHooks
-  readonly statistics: Statistics
-  readonly #translates: boolean
 
   constructor(
     index: number,
@@ -30,8 +26,6 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
     options: TranslateVcpuOptions,
   ) {
     super(new Guest(index, host, ports, siblings, options))
-    this.#translates = options.translates
-    this.statistics = new Statistics(ports.metrics)
     const { core } = this.guest
     core.hooks = this.hooks = new MonitorHooks(this.guest)
     this.guest.resetApicBase()
@@ -117,9 +111,11 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
   #run(end: number): StopReason | undefined {
     switch (this.#kind()) {
       case 'user':
-        return this.#runUser(end)
+        this.guest.worlds.enterUser()
+        return this.#runDeprivileged(end)
       case 'kernel':
-        return this.#runKernel(end)
+        if (this.guest.enterKernel()) return this.#runDeprivileged(end)
+        return this.guest.asked || this.guest.failure ? 'stop' : this.#runOne()
       case 'one':
         return this.#runOne()
       case 'interpreter':
@@ -129,7 +125,7 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
 
   /** The virtual CPU executes one instruction: the monitor's only emulator is the processor itself. */
   #runOne(): StopReason | undefined {
-    this.statistics.emulated.value++
+    this.guest.statistics.emulated.value++
     return this.guest.processor.step()
   }
 
@@ -140,7 +136,7 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
     guest.interpreting = true
     const stop = this.#runProcessor(end)
     guest.interpreting = false
-    this.statistics.interpreted.value += processor.retired - before
+    this.guest.statistics.interpreted.value += processor.retired - before
     return stop
   }
 
@@ -153,99 +149,24 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
     return stop === 'budget' && !guest.yielded && processor.retired === before ? processor.step() : stop
   }
 
-  #runUser(end: number): StopReason | undefined {
+  /** Until something stops it that is not answered on the way (monitor/calls.ts). What ran first need not be what stopped. */
+  #runDeprivileged(end: number): StopReason | undefined {
     const { guest } = this
-    const before = guest.processor.retired
-    guest.worlds.enterUser()
+    const { core, processor, statistics, translations, worlds } = guest
+    statistics.start(processor.retired)
     const stop = this.#runProcessor(end)
-    guest.worlds.leave()
-    this.statistics.direct.value += guest.processor.retired - before
+    const world = worlds.current
+    statistics.ran(world, processor.retired)
+    if (world === 'kernel') guest.leaveCache()
+    worlds.leave()
     const vector = this.hooks.takeException()
-    if (guest.core.get32(S.cpl) !== 3) {
+    if (world === 'user' && core.get32(S.cpl) !== 3) {
       guest.fail('user code reached another privilege level without an exception')
       return undefined
     }
     if (vector < 0) return stop
-    this.statistics.trapped(vector)
-    return guest.asked ? stop : this.#runOne()
-  }
-
-  /** Translated code, until something other than the end of a block stops it. */
-  #runKernel(end: number): StopReason | undefined {
-    const { guest } = this
-    const { core, translations, processor, worlds } = guest
-    const before = processor.retired
-    if (this.#translates) {
-      translations.settle()
-      const offset = translations.at(core.get32(S.rip), core.get32(S.rip + 4))
-      if (offset < 0) return guest.asked || guest.failure ? 'stop' : this.#runOne()
-      worlds.enterKernel()
-      translations.enter(offset)
-    } else worlds.enterKernel()
-    let stop: StopReason | undefined
-    do stop = this.#runProcessor(end)
-    while (this.#translates && stop === 'stop' && this.#follow() && !this.#isDue(end))
-    if (this.#translates) this.#toGuest()
-    worlds.leave()
-    this.statistics.translated.value += processor.retired - before
-    const vector = this.hooks.takeException()
-    if (vector < 0) return stop
-    this.statistics.trapped(vector)
-    return guest.asked || translations.mustMove ? undefined : this.#runOne()
-  }
-  #isDue(end: number): boolean {
-    const { guest } = this
-    return guest.yielded || end - guest.processor.retired <= 0 || guest.processor.kicks.isRequested
-  }
-
-  /** Translated code called the monitor: it goes on at once, if the end of a block or a frequent instruction is all there is to it. */
-  #follow(): boolean {
-    const { hooks } = this
-    const { core, translations, shortcuts } = this.guest
-    const { points } = translations
-    if (hooks.vector !== VECTOR.GP) return false
-    const point = translations.pointAtRip()
-    if (point < 0) return false
-    const kind = points.kind(point)
-    const low = points.low(point)
-    const high = points.high(point)
-    const { epoch } = translations
-    if (kind !== POINT.exit && kind !== POINT.moved) {
-      const offset = shortcuts.run(point, kind, core.get32(S.rip))
-      if (offset < 0) {
-        if (translations.epoch !== epoch) this.#setRip(low, high)
-        return false
-      }
-      hooks.vector = -1
-      translations.enter(offset)
-      // It counts as an instruction.
-      core.set32(S.budget, core.get32(S.budget) - 1)
-      this.statistics.shortcuts.value++
-      return true
-    }
-    const target = translations.link(point)
-    hooks.vector = -1
-    if (target >= 0) translations.enter(target)
-    else this.#setRip(low, high)
-    return target >= 0
-  }
-  #setRip(low: number, high: number): void {
-    this.core.set32(S.rip, low)
-    this.core.set32(S.rip + 4, high)
-  }
-
-  /** RIP becomes the guest's, wherever in the cache it is. */
-  #toGuest(): void {
-    const { translations, core } = this.guest
-    if (!translations.contains(core.get32(S.rip), core.get32(S.rip + 4))) return
-    const point = translations.pointAtRip()
-    if (point >= 0) {
-      const { shortcuts } = this.guest
-      if (shortcuts.shadowAt === core.get32(S.rip)) setShadow(core, SHADOW.sti)
-      shortcuts.shadowAt = -1
-      return translations.leaveAt(point)
-    }
-    this.guest.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
+    statistics.trapped(vector)
+    return guest.asked || (world === 'kernel' && translations.mustMove) ? undefined : this.#runOne()
   }
 
   // --- the Vcpu contract ---
@@ -279,6 +200,6 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
 
   override sampleMetrics(): void {
     super.sampleMetrics()
-    this.statistics.sample(this.guest.translations)
+    this.guest.statistics.sample(this.guest.translations)
   }
 }

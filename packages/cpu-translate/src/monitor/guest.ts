@@ -2,12 +2,14 @@
 
 import type { HostMemory, VcpuStatePatch, X86VcpuPorts } from '@nonroot/contracts'
 import { isGlobalPage, ProcessorBus, VcpuGuest, type Siblings } from '@nonroot/vcpu'
+import { S, setShadow, SHADOW } from '@nonroot/x86'
 import type { ProcessorOptions } from '@nonroot/x86'
 import { Translations } from '../translation/translations.ts'
 import { TranslatePagingPort } from '../world/paging-port.ts'
 import { Worlds } from '../world/world.ts'
 import { Events } from './events.ts'
 import { Shortcuts } from './shortcuts.ts'
+import { Statistics } from './statistics.ts'
 
 export interface TranslateVcpuOptions {
   readonly processor: ProcessorOptions
@@ -23,6 +25,8 @@ export class Guest extends VcpuGuest {
   readonly events: Events
   readonly translations: Translations
   readonly shortcuts: Shortcuts
+  readonly statistics: Statistics
+  readonly #translates: boolean
   /** The virtual CPU runs code that is not translated. */
   interpreting = false
 
@@ -34,6 +38,8 @@ export class Guest extends VcpuGuest {
     options: TranslateVcpuOptions,
   ) {
     super(index, ports, new ProcessorBus(host, ports, index, siblings), options.processor)
+    this.#translates = options.translates
+    this.statistics = new Statistics(ports.metrics)
     this.worlds = new Worlds(this.core)
     this.events = new Events(index, this.core, ports)
     this.translations = new Translations(
@@ -46,6 +52,34 @@ export class Guest extends VcpuGuest {
     this.shortcuts = new Shortcuts(this.core, this.translations, this.worlds)
     this.pagingPort = new TranslatePagingPort(index, this.core)
     this.bus.onTableWrite = (address, size) => this.accept(ports.paging.onTableUpdate(this.pagingPort, address, size))
+  }
+
+  // --- deprivileged code ---
+
+  /** The kernel code at RIP runs deprivileged. False: it cannot be fetched now. */
+  enterKernel(): boolean {
+    const { core, translations, worlds } = this
+    if (this.#translates) {
+      translations.settle()
+      const offset = translations.at(core.get32(S.rip), core.get32(S.rip + 4))
+      if (offset < 0) return false
+      worlds.enterKernel()
+      translations.enter(offset)
+    } else worlds.enterKernel()
+    return true
+  }
+  /** RIP becomes the guest's, if it is in the cache. */
+  leaveCache(): void {
+    const { core, translations, shortcuts } = this
+    if (!translations.contains(core.get32(S.rip), core.get32(S.rip + 4))) return
+    const point = translations.pointAtRip()
+    if (point < 0) {
+      this.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
+      return
+    }
+    if (shortcuts.shadowAt === core.get32(S.rip)) setShadow(core, SHADOW.sti)
+    shortcuts.shadowAt = -1
+    translations.leaveAt(point)
   }
 
   // --- what invalidates translations ---

@@ -31,6 +31,7 @@ import type {
   TaskSwitchSource,
   WalkFaultAnswer,
 } from '@nonroot/x86'
+import { Calls } from './calls.ts'
 import type { Guest } from './guest.ts'
 
 const UNDEFINED_OPCODE = 6
@@ -38,6 +39,8 @@ const UNDEFINED_OPCODE = 6
 const CR0_PAGING = CR0.pg | CR0.wp | CR0.pe
 const CR4_PAGING = CR4.pse | CR4.pae | CR4.pge | CR4.la57 | CR4.pcide | CR4.smep | CR4.smap
 const EFER_PAGING = EFER.lme | EFER.lma | EFER.nxe
+/** Exceptions that have nothing to do with privilege, but for #PF, for which deprivileged code has the guest's rights: they are the guest's own. */
+const OWN = new Set<number>([VECTOR.DE, VECTOR.NM, VECTOR.PF, VECTOR.MF, VECTOR.AC, VECTOR.XM])
 /** Instructions of VMX, and the call of a hypervisor. */
 const HYPERCALL = 'vmcall'
 const VMX = new Set([
@@ -63,6 +66,7 @@ export class MonitorHooks implements Hooks {
   /** Debug conditions of that exception, which the processor drops. */
   #debug = 0
   readonly #guest: Guest
+  readonly #calls: Calls
   readonly #wide = new BigUint64Array(1)
   readonly #words = new Uint32Array(this.#wide.buffer)
   #cr0 = 0
@@ -71,10 +75,15 @@ export class MonitorHooks implements Hooks {
 
   constructor(guest: Guest) {
     this.#guest = guest
+    this.#calls = new Calls(guest)
   }
 
   /** -1: it stopped for another reason. Matched breakpoints are pending again. */
   takeException(): number {
+    if (this.#calls.isLeft) {
+      this.#calls.isLeft = false
+      return VECTOR.GP
+    }
     const { vector } = this
     this.vector = -1
     if (vector === VECTOR.DB) this.#guest.core.pendingDebug = this.#debug
@@ -94,6 +103,7 @@ export class MonitorHooks implements Hooks {
       if (guest.interpreting) guest.yield()
       return false
     }
+    if (OWN.has(vector) && this.#deliverOwn(vector)) return false
     this.vector = vector
     this.#debug = core.pendingDebug
     // INT1, INT3 and INTO ask in the middle of the instruction, which is then abandoned.
@@ -101,14 +111,36 @@ export class MonitorHooks implements Hooks {
     return true
   }
 
-  /** Outside 64-bit code and programs: an instruction after which other code may run than the interpreter is for. */
+  /** Deprivileged code raised what its guest is to see: the virtual CPU delivers it, with RIP as the guest has it. */
+  #deliverOwn(vector: number): boolean {
+    const guest = this.#guest
+    const { core, worlds, statistics } = guest
+    const isUser = worlds.current === 'user'
+    if (isUser && core.get32(S.cpl) !== 3) return false
+    statistics.ran(worlds.current, guest.processor.retired)
+    statistics.trapped(vector)
+    if (!isUser) guest.leaveCache()
+    worlds.leave()
+    guest.yield()
+    return guest.failure === undefined
+  }
+
+  /**
+   * Traps of translated code, and SYSCALL of user code, call the monitor. Outside 64-bit code and programs: an instruction after which other code may run than the
+   * interpreter is for.
+   */
   policy(row: HookRow, mode: number): 'run' | 'trap' {
-    if ((mode & MODE.codeSize) === 2 || mode & MODE.user) return 'run'
+    if (mode & MODE.secondRoot) return row.mnemonic === 'HLT' ? 'trap' : 'run'
+    if ((mode & MODE.codeSize) === 2) return mode & MODE.user && row.mnemonic === 'SYSCALL' ? 'trap' : 'run'
+    if (mode & MODE.user) return 'run'
     const { flow } = row.attributes
     return flow === 'far' || flow === 'serialise' ? 'trap' : 'run'
   }
   trapped(): Outcome | typeof PROCEED {
-    this.#guest.yield()
+    const { worlds } = this.#guest
+    if (worlds.current === 'kernel') return this.#calls.take()
+    if (worlds.current === 'user') return this.#calls.systemCall()
+    if (this.#guest.interpreting) this.#guest.yield()
     return PROCEED
   }
 

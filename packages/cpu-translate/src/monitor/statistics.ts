@@ -1,6 +1,7 @@
 /** What a vCPU did how: instructions by the way they ran, traps by vector, the cache. */
 
 import type { Counter, Gauge, Metrics } from '@nonroot/contracts'
+import type { World } from '../world/world.ts'
 import type { Translations } from '../translation/translations.ts'
 
 export class Statistics {
@@ -12,6 +13,7 @@ export class Statistics {
   readonly #traps: readonly Counter[]
   readonly #used: Gauge
   readonly #pages: Gauge
+  #from = 0
 
   constructor(metrics: Metrics) {
     const run = metrics.scope('instructions')
@@ -19,7 +21,7 @@ export class Statistics {
     this.translated = run.counter('translated', 'instructions of translated kernel code, as the processor counts them')
     this.interpreted = run.counter('interpreted', 'instructions of code that is not translated: 16-bit and 32-bit kernel code')
     this.emulated = run.counter('emulated', 'single instructions that the monitor carried out')
-    this.shortcuts = run.counter('shortcuts', 'frequent instructions that the monitor carried out without the virtual CPU')
+    this.shortcuts = run.counter('shortcuts', 'calls of the monitor that did not leave the processor: returns, indirect branches, flags, system calls')
     const traps = metrics.scope('traps')
     this.#traps = Array.from({ length: 32 }, (_, vector) =>
       traps.counter(`vector${vector}`, `exceptions of deprivileged code that the monitor took: vector ${vector}`),
@@ -29,6 +31,15 @@ export class Statistics {
     this.#pages = cache.gauge('pages', 'guest pages with translated code')
   }
 
+  /** Deprivileged code begins to run. */
+  start(retired: number): void {
+    this.#from = retired
+  }
+  /** It ran in this world since the start, or since the last call. */
+  ran(world: World, retired: number): void {
+    if (world !== 'virtual') (world === 'user' ? this.direct : this.translated).value += retired - this.#from
+    this.#from = retired
+  }
   trapped(vector: number): void {
     this.#traps[vector & 31]!.value++
   }

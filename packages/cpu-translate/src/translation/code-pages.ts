@@ -25,20 +25,42 @@ export interface CodePage {
   readonly high: number
   /** Its frame in host memory: address. */
   readonly host: number
-  /** A write of CR3 does not drop its translation. */
-  isGlobal: boolean
   readonly blocks: Set<TranslatedBlock>
 }
 
 /** A linear address as a key: 48 bits. */
-export const keyOf = (low: number, high: number): number => (high & 0xffff) * 0x1_0000_0000 + (low >>> 0)
+const keyOf = (low: number, high: number): number => (high & 0xffff) * 0x1_0000_0000 + (low >>> 0)
+/** The largest page, which INVLPG of any address in it invalidates. */
+const LARGEST = 1 << 30
+const regionOf = (low: number, high: number): number => Math.floor(keyOf(low, high) / LARGEST)
+const NONE: ReadonlySet<CodePage> = new Set()
+
+function put(into: Map<number, Set<CodePage>>, key: number, page: CodePage): void {
+  let set = into.get(key)
+  if (!set) into.set(key, (set = new Set()))
+  set.add(page)
+}
+/** True: it was the last. */
+function take(from: Map<number, Set<CodePage>>, key: number, page: CodePage): boolean {
+  const set = from.get(key)!
+  set.delete(page)
+  if (set.size) return false
+  from.delete(key)
+  return true
+}
 
 export class CodePages {
   readonly #byLinear = new Map<number, CodePage>()
   readonly #byHost = new Map<number, Set<CodePage>>()
+  readonly #byRegion = new Map<number, Set<CodePage>>()
+  readonly #local = new Set<CodePage>()
 
   get all(): Iterable<CodePage> {
     return this.#byLinear.values()
+  }
+  /** Those whose translation a write of CR3 drops. */
+  get local(): Iterable<CodePage> {
+    return this.#local
   }
   get size(): number {
     return this.#byLinear.size
@@ -47,25 +69,33 @@ export class CodePages {
     return this.#byLinear.get(keyOf(low & -4096, high))
   }
   at(host: number): Iterable<CodePage> {
-    return this.#byHost.get(host) ?? []
+    return this.#byHost.get(host) ?? NONE
   }
-  add(page: CodePage): void {
+  /** What INVLPG of an address may concern. */
+  near(low: number, high: number): Iterable<CodePage> {
+    return this.#byRegion.get(regionOf(low, high)) ?? NONE
+  }
+  add(page: CodePage, isGlobal: boolean): void {
     this.#byLinear.set(keyOf(page.low, page.high), page)
-    let set = this.#byHost.get(page.host)
-    if (!set) this.#byHost.set(page.host, (set = new Set()))
-    set.add(page)
+    put(this.#byHost, page.host, page)
+    put(this.#byRegion, regionOf(page.low, page.high), page)
+    this.setGlobal(page, isGlobal)
+  }
+  setGlobal(page: CodePage, isGlobal: boolean): void {
+    if (isGlobal) this.#local.delete(page)
+    else this.#local.add(page)
   }
   /** True: no page has code of its frame any more. */
   remove(page: CodePage): boolean {
     this.#byLinear.delete(keyOf(page.low, page.high))
-    const set = this.#byHost.get(page.host)!
-    set.delete(page)
-    if (set.size) return false
-    this.#byHost.delete(page.host)
-    return true
+    this.#local.delete(page)
+    take(this.#byRegion, regionOf(page.low, page.high), page)
+    return take(this.#byHost, page.host, page)
   }
   clear(): void {
     this.#byLinear.clear()
     this.#byHost.clear()
+    this.#byRegion.clear()
+    this.#local.clear()
   }
 }

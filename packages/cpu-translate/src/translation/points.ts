@@ -16,8 +16,10 @@ export const POINT = {
   stac: 9,
   clac: 10,
   swapGs: 11,
+  sysret: 12,
+  iret: 13,
   /** An entry of a dropped block, too short for a jump: it is looked up each time. */
-  moved: 12,
+  moved: 14,
 } as const
 
 export class Points {

@@ -26,13 +26,18 @@ const BY_MNEMONIC: Readonly<Record<string, number>> = {
   STAC: POINT.stac,
   CLAC: POINT.clac,
   SWAPGS: POINT.swapGs,
+  SYSRET: POINT.sysret,
+  IRET: POINT.iret,
 }
+
+/** Only with operands of this size. */
+const OF_64_BITS = new Set<number>([POINT.pushFlags, POINT.popFlags, POINT.sysret, POINT.iret])
 
 /** The kind of point of an instruction that the monitor carries out. */
 export function pointOf({ row, operandSize, lock }: Instruction): number {
   const kind = BY_MNEMONIC[row.mnemonic]
-  const isWide = kind !== POINT.pushFlags && kind !== POINT.popFlags ? true : operandSize === 64
-  return kind !== undefined && isWide && !lock ? kind : POINT.callOut
+  const isAnySize = kind === undefined || !OF_64_BITS.has(kind)
+  return kind !== undefined && (isAnySize || operandSize === 64) && !lock ? kind : POINT.callOut
 }
 
 /** `next`: the address of the next instruction. Undefined: the virtual CPU executes it. */

@@ -7,21 +7,21 @@ import { NonrootError } from '@nonroot/contracts'
 import type { Counter, HostMemory, Hpa, Metrics } from '@nonroot/contracts'
 import { EXIT, fetchPage, S } from '@nonroot/x86'
 import type { Core, Processor } from '@nonroot/x86'
-import { CodePages, keyOf, type CodePage, type TranslatedBlock } from './code-pages.ts'
+import { CodePages, type CodePage, type TranslatedBlock } from './code-pages.ts'
 import { putJump, STUB, TRAP } from './encode.ts'
+import { Lookup } from './lookup.ts'
 import { POINT, Points } from './points.ts'
 import type { Target } from './shortcuts.ts'
 import { Translator, WORST_BLOCK } from './translator.ts'
 
 const FRAME = 4096
-/** Upper halves of the addresses where the cache may be: a gap of Linux's address space first. One root entry each. */
-const FIRST_PLACE = 0xffff_8000 | 0
+/**
+ * Upper halves of the addresses where the cache may be: a gap of Linux's address space first. One root entry each. Relative branches do not reach the
+ * boundary of canonical addresses from there, so that the processor need not check them.
+ */
+const FIRST_PLACE = 0xffff_8001 | 0
 const PLACE_STEP = 1 << 7
 const PLACES = 128
-/** Single addresses that are checked; more than that: all. */
-const MOST_ADDRESSES = 32
-
-type Check = 'none' | 'notGlobal' | 'all'
 
 export class Translations {
   /** The guest uses the addresses of the cache: another range, before translated code runs again. */
@@ -38,11 +38,13 @@ export class Translations {
   readonly #size: number
   readonly #translator: Translator
   readonly #isGlobal: (low: number, high: number) => boolean
-  readonly #entries = new Map<number, number>()
+  readonly #entries = new Lookup()
   #place = 0
   #used = 0
-  #check: Check = 'none'
-  readonly #addresses: bigint[] = []
+  /** Pages to be looked up again before translated code runs. */
+  readonly #due = new Set<CodePage>()
+  /** Rights may have changed, or global pages. */
+  #isAllDue = false
 
   readonly #blocks: Counter
   readonly #instructions: Counter
@@ -75,7 +77,7 @@ export class Translations {
         remedy: 'make host.memory larger, or translationCacheMiB of stack.cpu smaller',
       })
     this.#start = start
-    this.#translator = new Translator(host.bytes, start, this.points, (low, high) => this.#known(low, high))
+    this.#translator = new Translator(host.bytes, start, this.points, (low, high) => this.#entries.find(low, high))
     this.#blocks = metrics.counter('blocks', 'blocks of kernel code translated')
     this.#instructions = metrics.counter('instructions', 'guest instructions translated')
     this.#dropped = metrics.counter('dropped', 'translated blocks dropped: overwritten, or mapped elsewhere')
@@ -124,12 +126,9 @@ export class Translations {
 
   // --- lookup ---
 
-  #known(low: number, high: number): number {
-    return this.#entries.get(keyOf(low, high)) ?? -1
-  }
   /** Offset of the translation of kernel code at an address, made if there is none; -1 if it cannot be fetched now. */
   at(low: number, high: number): number {
-    const known = this.#known(low, high)
+    const known = this.#entries.find(low, high)
     if (known >= 0) return known
     const page = this.#page(low, high)
     if (!page) return -1
@@ -141,7 +140,7 @@ export class Translations {
     const block = this.#translator.translate(page, low, this.#used)
     this.#used = block.end
     page.blocks.add(block)
-    for (const entry of block.entries) this.#entries.set(keyOf(entry.low, entry.high), entry.offset)
+    for (const entry of block.entries) this.#entries.set(entry.low, entry.high, entry.offset)
     this.#processor.blocks.watch(page.host + block.from, block.to - block.from)
     this.#changed(block.start, block.end - block.start)
     this.#blocks.value++
@@ -166,8 +165,8 @@ export class Translations {
     const known = this.pages.find(low, high)
     if (known?.host === host) return known
     if (known) this.#dropPage(known)
-    const page: CodePage = { low: low & -4096, high, host, isGlobal: this.#isGlobal(low, high), blocks: new Set() }
-    this.pages.add(page)
+    const page: CodePage = { low: low & -4096, high, host, blocks: new Set() }
+    this.pages.add(page, this.#isGlobal(low, high))
     return page
   }
   /** Frame of a page of code, as the processor would fetch it now; -1 if that faults, which is left to the interpreter. */
@@ -204,8 +203,7 @@ export class Translations {
     for (const [n, { low, high, offset }] of entries.entries()) {
       const room = (entries[n + 1]?.offset ?? end) - offset
       this.points.change(offset, room < STUB ? POINT.moved : POINT.exit, low, high)
-      const key = keyOf(low, high)
-      if (this.#entries.get(key) === offset) this.#entries.delete(key)
+      if (this.#entries.find(low, high) === offset) this.#entries.delete(low, high)
     }
     page.blocks.delete(block)
     this.#dropped.value++
@@ -215,6 +213,7 @@ export class Translations {
     this.#forget(page)
   }
   #forget(page: CodePage): void {
+    this.#due.delete(page)
     if (this.pages.remove(page)) this.#processor.blocks.unwatch(page.host)
   }
   #watchAgain(): void {
@@ -224,32 +223,30 @@ export class Translations {
 
   /** The guest invalidated one address, or everything. */
   invalidated(address: bigint | undefined): void {
-    if (address === undefined || this.#addresses.length === MOST_ADDRESSES) this.#check = 'all'
-    else this.#addresses.push(address)
+    if (address === undefined) this.#isAllDue = true
+    else {
+      const near = this.pages.near(Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+      for (const page of near) this.#due.add(page)
+    }
   }
   /** CR3 was written, or (`mode`) what else decides whether code may be fetched. */
   rootChanged(mode: boolean): void {
-    if (mode) this.#check = 'all'
-    else if (this.#check === 'none') this.#check = 'notGlobal'
+    if (mode) this.#isAllDue = true
+    else for (const page of this.pages.local) this.#due.add(page)
   }
 
   /** Before translated code runs again, at CPL 0 of the virtual CPU: drops what the guest's tables no longer lead to. */
   settle(): void {
     if (this.mustMove) this.#move()
-    if (this.#check === 'none' && this.#addresses.length === 0) return
-    const check = this.#check
-    const regions = new Set(this.#addresses.map((address) => BigInt.asUintN(48, address) >> 30n))
-    this.#check = 'none'
-    this.#addresses.length = 0
-    for (const page of [...this.pages.all]) {
-      const isDue =
-        check === 'all' ||
-        (check === 'notGlobal' && !page.isGlobal) ||
-        regions.has(BigInt(Math.floor(keyOf(page.low, page.high) / 0x4000_0000)))
-      if (!isDue) continue
+    if (!this.#isAllDue && this.#due.size === 0) return
+    const due = [...(this.#isAllDue ? this.pages.all : this.#due)]
+    const isAll = this.#isAllDue
+    this.#isAllDue = false
+    this.#due.clear()
+    for (const page of due) {
       this.#checks.value++
       if (this.#fetch(page.low, page.high) !== page.host) this.#dropPage(page)
-      else if (check !== 'notGlobal') page.isGlobal = this.#isGlobal(page.low, page.high)
+      else if (isAll) this.pages.setGlobal(page, this.#isGlobal(page.low, page.high))
     }
   }
 
@@ -271,8 +268,8 @@ export class Translations {
     this.#translator.targets.length = 0
     this.#changed(0, this.#used)
     this.#used = 0
-    this.#check = 'none'
-    this.#addresses.length = 0
+    this.#isAllDue = false
+    this.#due.clear()
   }
 
   dispose(): void {

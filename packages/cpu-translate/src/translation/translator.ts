@@ -102,7 +102,7 @@ export class Translator {
         this.#enter(next)
         return true
       case 'leave':
-        this.#trap(POINT.callOut, rip)
+        this.#trap(pointOf(i), rip)
         return false
       case 'return':
         this.#trap(POINT.return, rip, i.length, i.immediate & 0xffff)

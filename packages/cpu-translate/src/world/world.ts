@@ -31,6 +31,11 @@ export class Worlds {
     this.#core = core
   }
 
+  /** Of the virtual CPU, while deprivileged code runs: EFER.SCE. */
+  get hasSystemCalls(): boolean {
+    return (this.#efer & EFER.sce) !== 0
+  }
+
   enterUser(): void {
     this.#deprivilege()
     this.current = 'user'

@@ -45,6 +45,9 @@ export function systemRoutineNumber(name: string): number {
   return number
 }
 
+/** For hooks that carry an instruction out themselves. Its arguments are in the `args` slots; it may throw a GuestFault. */
+export const systemRoutine = (name: string): SystemRoutine => SYSTEM_ROUTINES[systemRoutineNumber(name)]!
+
 /** Runs routine `id & 0xffff` for the instruction at `record`; `id >>> 16` is the VM exit it can cause (rows/exits.ts), 0 none. */
 export function system(core: Core, record: number, id: number): Outcome {
   core.set32(S.record, record)

@@ -1,0 +1,111 @@
+/**
+ * Calls of the monitor by deprivileged code, answered without leaving the processor's run: the traps of translated code, and system calls of user
+ * code. Where the answer is not simple the processor stops, and the virtual CPU executes the instruction. @hot
+ */
+
+import { EXIT, FLAG, GuestFault, JUMPED, Left, LEFT, MODE, PROCEED, S, SHADOW, systemRoutine } from '@nonroot/x86'
+import type { Core, Outcome, SystemRoutine } from '@nonroot/x86'
+import { POINT } from '../translation/points.ts'
+import type { Guest } from './guest.ts'
+import { SLOW } from './shortcuts.ts'
+
+const SYSCALL = systemRoutine('syscall')
+const SYSRET = systemRoutine('sysret')
+const IRET = systemRoutine('iret')
+/** Their operands: a size in bits, a size in bytes. */
+const SYSRET_SIZE = 64
+const IRET_SIZE = 8
+
+export class Calls {
+  /** The virtual CPU has to execute the instruction at RIP. */
+  isLeft = false
+  readonly #guest: Guest
+  readonly #core: Core
+
+  constructor(guest: Guest) {
+    this.#guest = guest
+    this.#core = guest.core
+  }
+
+  /** The trap at RIP in translated code. */
+  take(): Outcome | typeof PROCEED {
+    const core = this.#core
+    const { translations, shortcuts, statistics } = this.#guest
+    const { points, epoch } = translations
+    const point = translations.pointAtRip()
+    if (point < 0) return PROCEED
+    const kind = points.kind(point)
+    const low = points.low(point)
+    const high = points.high(point)
+    if (kind === POINT.sysret) return this.#transfer(SYSRET, SYSRET_SIZE, point)
+    if (kind === POINT.iret) return this.#transfer(IRET, IRET_SIZE, point)
+    const isEnd = kind === POINT.exit || kind === POINT.moved
+    const offset = isEnd ? translations.link(point) : shortcuts.run(point, kind, core.get32(S.rip))
+    if (offset !== SLOW) {
+      translations.enter(offset)
+      if (!isEnd) statistics.shortcuts.value++
+      return JUMPED
+    }
+    if (!isEnd && translations.epoch === epoch) return this.#leave(EXIT.abandoned)
+    core.set32(S.rip, low)
+    core.set32(S.rip + 4, high)
+    if (!isEnd) return this.#leave(EXIT.stop)
+    core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
+
+  /** SYSCALL of user code. */
+  systemCall(): Outcome | typeof PROCEED {
+    const core = this.#core
+    const guest = this.#guest
+    if (core.get32(S.flags) & FLAG.TF || core.debugging || !guest.worlds.hasSystemCalls) return PROCEED
+    guest.statistics.ran('user', guest.processor.retired)
+    guest.statistics.shortcuts.value++
+    guest.worlds.leave()
+    return this.#goOn(SYSCALL(core))
+  }
+
+  /** Out of the kernel. */
+  #transfer(routine: SystemRoutine, operand: number, point: number): Outcome {
+    const core = this.#core
+    const guest = this.#guest
+    guest.statistics.ran('kernel', guest.processor.retired)
+    guest.translations.leaveAt(point)
+    guest.worlds.leave()
+    core.set32(S.args, operand)
+    try {
+      const outcome = routine(core)
+      guest.statistics.shortcuts.value++
+      return this.#goOn(outcome)
+    } catch (fault) {
+      if (!(fault instanceof GuestFault) && !(fault instanceof Left)) throw fault
+      return this.#leave(EXIT.stop)
+    }
+  }
+
+  /** The virtual CPU has changed its privilege level: on in the world that this is for, if it is that simple. */
+  #goOn(outcome: Outcome): Outcome {
+    const core = this.#core
+    const guest = this.#guest
+    if (outcome !== JUMPED) {
+      guest.yield()
+      return outcome
+    }
+    const mode = core.get32(S.mode)
+    if (core.get32(S.cpl) === 3 && mode & MODE.protectedMode) {
+      guest.worlds.enterUser()
+      return JUMPED
+    }
+    const is64 = (mode & MODE.codeSize) === 2
+    const isPlain = is64 && core.get32(S.cpl) === 0 && core.get32(S.shadow) === SHADOW.none && !core.pendingDebug
+    if (isPlain && guest.enterKernel()) return JUMPED
+    core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
+
+  #leave(exit: number): Outcome {
+    this.isLeft = true
+    this.#core.set32(S.exit, exit)
+    return LEFT
+  }
+}
