@@ -57,11 +57,15 @@ export class FuzzedDomain {
   /** Frames whose writes were made known since the last judgement, and what was in each then; those of nobody have no content. */
   readonly #noted = new Set<number>()
   readonly #content = new Map<number, Uint8Array>()
+  /** Roots when they were last judged, and frames copied to since. */
+  readonly #roots = new Set<number>()
+  readonly #copied = new Set<number>()
 
   constructor() {
     const { host, metrics } = this
     const note = (address: number, length: number): void => this.#note(address, length)
-    Object.assign(host, { noteWrite: note })
+    host.codeHolders.fill(1)
+    host.watchWrites(note)
     const guestMemory = createTestGuestMemory({
       hostMemory: host,
       ram: FRAMES * FRAME_SIZE,
@@ -122,6 +126,10 @@ export class FuzzedDomain {
       this.#shared.push(frame >>> 12)
       return tables.shareFrame(frame)
     }
+    observed.copyFrame = (to, from) => {
+      this.#copied.add(to)
+      return tables.copyFrame(to, from)
+    }
     observed.setDescriptorFrames = (vcpu, frames, entries) => {
       const status = tables.setDescriptorFrames(vcpu, frames, entries)
       if (status === 'ok') this.#global[vcpu] = [...frames]
@@ -153,8 +161,7 @@ export class FuzzedDomain {
       )
     this.abi.paravirtual.start({ root: this.machine[0]!, store: this.machine[STORE]!, console: this.machine[CONSOLE]! })
     for (let vcpu = 0; vcpu < VCPUS; vcpu++) this.tables.setRoot(vcpu, 'kernel', this.machine[0]!)
-    this.#content.clear()
-    this.#noted.clear()
+    for (const book of [this.#content, this.#noted, this.#roots, this.#copied]) book.clear()
   }
 
   #note(address: number, length: number): void {
@@ -252,6 +259,22 @@ export class FuzzedDomain {
     return { index, registers, cpl: 3, longMode: true, translate: () => undefined, pv }
   }
 
+  /** A frame was a root and is none: nothing of the hypervisor's is left in it. */
+  #leftInRoots(): string[] {
+    const { owner, use, uses } = this.frames
+    const isRoot = (frame: number): boolean => owner[frame] !== 0 && use[frame] === 4 && uses[frame]! > 0
+    const found: string[] = []
+    for (const frame of this.#roots) {
+      if (isRoot(frame)) continue
+      this.#roots.delete(frame)
+      const isLeft = Array.from({ length: 16 }, (_, n) => this.#words[(frame << 10) + (256 + n) * 2]).some((low) => low)
+      if (owner[frame] !== 0 && isLeft && !this.#copied.has(frame)) found.push(`frame ${frame} has entries of a root`)
+    }
+    for (const frame of this.machine) if (isRoot(frame)) this.#roots.add(frame)
+    this.#copied.clear()
+    return found
+  }
+
   /** All that is wrong. Empty: nothing. */
   faults(): string[] {
     const { domain } = this.abi
@@ -269,7 +292,7 @@ export class FuzzedDomain {
       descriptors: [...this.#global, ...this.#local].flat(),
       some: this.machine,
     })
-    found.push(...this.#translations.faults(), ...this.#unnoted(held))
+    found.push(...this.#translations.faults(), ...this.#unnoted(held), ...this.#leftInRoots())
     for (const frame of this.foreign)
       if (this.host.bytes.subarray(frame * FRAME_SIZE, (frame + 1) * FRAME_SIZE).some((byte) => byte !== CANARY))
         found.push(`frame ${frame}, which is nobody's, was written`)

@@ -153,6 +153,12 @@ describe('an entry changes', () => {
     expect(domain.peek(0, 256)[0]).not.toBe(0)
     domain.tables.setRoot(0, 'user', domain.machine[0]!)
     expect(domain.peek(0, 256)[0]).toBe(0)
+    // Nor does the root keep it that a kernel leaves to its users.
+    domain.tables.setRoot(0, 'kernel', domain.machine[1]!)
+    domain.tables.setRoot(0, 'kernel', domain.machine[0]!)
+    expect(domain.peek(0, 256)[0]).not.toBe(0)
+    domain.tables.setRoot(0, 'kernel', domain.machine[1]!)
+    expect(domain.peek(0, 256)[0]).toBe(0)
   })
 
   it('in memory that is no table: written as by the guest, who must be allowed to', () => {

@@ -480,18 +480,24 @@ export class DirectTables implements TableCalls {
     if (frame !== 0) {
       const status = this.#uses.take(frame, FRAME_USE.level4)
       if (status !== 'ok') return status
-      // User programs have no use for the map.
-      const at = (frame << 10) + OWN_SLOTS.machineToPhysical * 2
-      const entry = (which === 'kernel' ? this.#own.mapEntry : 0) | 0
-      if (this.#words[at] !== entry) {
-        this.#words[at] = entry
-        this.#host.noteWrite(hpa(at * 4), 8)
-      }
     }
     tables[which] = frame
+    // The map is where a kernel runs: user programs have no use for it.
+    if (frame !== 0) this.#showMap(frame, which === 'kernel')
+    const isKernel = old !== 0 && this.#isRoot('kernel', old)
+    if (old !== 0 && isKernel !== this.#isRoot('user', old)) this.#showMap(old, isKernel)
     this.#ports[vcpu]?.setRoots?.(tables.kernel * FRAME_SIZE, tables.user * FRAME_SIZE)
     if (old !== 0) this.#uses.drop(old)
     return 'ok'
+  }
+  #isRoot(which: 'kernel' | 'user', frame: number): boolean {
+    for (const tables of this.#vcpus) if (tables[which] === frame) return true
+    return false
+  }
+  #showMap(root: number, on: boolean): void {
+    const at = (root << 10) + OWN_SLOTS.machineToPhysical * 2
+    const entry = on ? this.#own.mapEntry | 0 : 0
+    if (this.#words[at] !== entry) this.#put(at, entry, 0)
   }
   root(vcpu: number, which: 'kernel' | 'user'): number {
     return this.#vcpus[vcpu]![which]

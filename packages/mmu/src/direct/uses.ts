@@ -151,6 +151,7 @@ export class FrameUses {
       if (checkedDescriptor(words[at + 1]!) === undefined) return this.#refused('descriptor', 'invalid')
     }
     for (let at = start; at < start + ENTRIES * 2; at += 2) words[at + 1] = checkedDescriptor(words[at + 1]!)!
+    this.#host.noteWrite(hpa(frame * FRAME_SIZE), FRAME_SIZE)
     return 'ok'
   }
 

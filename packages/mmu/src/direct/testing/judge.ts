@@ -67,8 +67,10 @@ export function countingFaults({
       for (let index = 257; index < 272; index++)
         if (index !== 260 && slot(index) !== 0)
           found.push(`slot ${index} of root ${table} is ${slot(index).toString(16)}`)
-      const isKernel = Array.from({ length: vcpuCount }, (_, vcpu) => tables.root(vcpu, 'kernel')).includes(table)
-      if (isKernel && slot(256) !== 0 && !(slot(256) & P)) found.push(`slot 256 of root ${table} is no entry`)
+      const isRoot = (which: 'kernel' | 'user'): boolean =>
+        Array.from({ length: vcpuCount }, (_, vcpu) => tables.root(vcpu, which)).includes(table)
+      if (isRoot('kernel') && !isRoot('user') && !(slot(256) & P)) found.push(`root ${table} of a kernel has no map`)
+      if (isRoot('user') && !isRoot('kernel') && slot(256) !== 0) found.push(`root ${table} of users has the map`)
     }
     for (let index = 0; index < 512; index++) {
       if (level === 4 && index >= 256 && index < 272) continue
