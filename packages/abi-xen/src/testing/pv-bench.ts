@@ -67,28 +67,64 @@ export function pvBench({ vcpuCount = 2 } = {}) {
     takeFrame: () => (frames < 14 ? frames++ : undefined),
     flush: (...args: unknown[]) => void asked.push(['flush', ...args]),
   } as unknown as TableCalls
+  const virtuals: [vcpu: number, virtual: number][] = []
+  const woken: number[] = []
+  const written: string[] = []
+  const ended: string[] = []
+  const clock = createTestClock()
+  const power = {
+    powerOff: () => void ended.push('off'),
+    reset: () => void ended.push('reset'),
+    crashed: () => void ended.push('crashed'),
+  }
   const events = {
-    ...{ attach: () => {}, markAll: () => {}, raiseVirtual: () => {}, wake: () => {} },
+    ...{ attach: () => {}, markAll: () => {} },
+    raiseVirtual: (vcpu: number, virtual: number) => void virtuals.push([vcpu, virtual]),
+    wake: (vcpu: number) => void woken.push(vcpu),
     isOpen: (port: number) => port === 1,
     isPending: () => false,
   } as unknown as EventChannels
+  const show = (text: Uint8Array): void => void written.push(new TextDecoder().decode(text))
   const ring = { port: 1, connect: () => {} }
-  const platform: XenPlatform = { events, console: ring, store: ring, begin: () => {}, write: () => {}, read: () => 0 }
+  const platform: XenPlatform = { events, console: ring, store: ring, begin: () => {}, write: show, read: () => 0 }
   const metrics = createTestMetrics()
   const abi = new XenAbi({
-    ...{ hostMemory, metrics, clock: createTestClock(), vcpuCount, log: createTestLog() },
+    ...{ hostMemory, metrics, clock, vcpuCount, log: createTestLog() },
     guestMemory: {},
   } as unknown as VmContext)
   abi.attach({
-    ...{ clock: createTestClock(), power: {}, vcpuCount, paging: { tableCalls: tables }, capability: () => platform },
+    ...{ clock, power, vcpuCount, paging: { tableCalls: tables }, capability: () => platform },
   } as unknown as X86GuestAbiPorts)
   const reaches = (address: bigint, length: number): boolean =>
     address >= 0n && address + BigInt(length) <= BigInt(BYTES)
   let [repeats, returned] = [false, 0]
+  /** What the vCPU was asked, in order; and what it refuses. */
+  const pvAsked: (readonly [name: string, ...args: unknown[]])[] = []
+  const refused = new Set<string>()
+  const asks =
+    (name: string) =>
+    (...args: unknown[]): boolean => {
+      pvAsked.push([name, ...args])
+      return !refused.has(name)
+    }
+  const asksOf = [
+    ...['clearTraps', 'setTrap', 'setCallback', 'setKernelStack', 'setTaskSwitched', 'setSegmentBase', 'loadUserGs'],
+    ...[
+      'setDebugRegister',
+      'setIoPrivilege',
+      'setIoBitmap',
+      'descriptorsChanged',
+      'setUp',
+      'sendNmi',
+      'sleep',
+      'yield',
+    ],
+  ]
   const nothing = (): void => {}
   const pv = {
-    ...{ clearTraps: nothing, setTrap: nothing, setCallback: nothing, descriptorsChanged: nothing, sleep: nothing },
+    ...Object.fromEntries(asksOf.map((name) => [name, asks(name)])),
     ...{ initialise: nothing, setInfo: nothing, isUp: false, inKernel: true },
+    debugRegister: () => 0n,
     repeat: () => void (repeats = true),
     returnFromTrap: () => void returned++,
     copyIn(address, into) {
@@ -108,7 +144,9 @@ export function pvBench({ vcpuCount = 2 } = {}) {
   }))
   for (const vcpu of vcpus) abi.addVcpu(vcpu)
   return {
-    ...{ abi, memory, bytes, asked, answers, registers, hostMemory },
+    ...{ abi, memory, bytes, asked, answers, registers, hostMemory, clock, pvAsked, woken, written, ended },
+    virtual: virtuals,
+    refuses: (name: keyof PvVcpu) => void refused.add(name),
     /** Content of a frame, by its number. */
     page: (frame: number) => hostMemory.bytes.subarray(pages[frame % 8]!, pages[frame % 8]! + 4096),
     held: () => held,

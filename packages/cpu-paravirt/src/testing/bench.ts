@@ -30,12 +30,15 @@ export function pvBench() {
   const link = (table: number, index: number, to: number, flags = P | RW | US): void =>
     host.view.setUint32(table + index * 8, to | flags, true)
   const pages = Array.from({ length: PAGES }, frame)
+  /** Tables of the last level: the kernel's, the user's. */
+  const lastLevel: number[] = []
   const tree = (mapped: readonly number[]): number => {
     const [root, level3, level2, level1] = [frame(), frame(), frame(), frame()] as const
     link(root, 0, level3)
     link(level3, 0, level2)
     link(level2, 0, level1)
     for (const page of mapped) link(level1, page, pages[page]!)
+    lastLevel.push(level1)
     return root
   }
   const kernel = tree([1, 2, 3, 4, 5, 6, GDT_PAGE])
@@ -86,7 +89,10 @@ export function pvBench() {
   handle(SLOT.event)
   tables.setRoot!(0, 'user', user / 4096)
   return {
-    ...{ vcpu, pv, host, calls, metrics, put, handle },
+    ...{ vcpu, pv, host, calls, metrics, tables, put, handle },
+    machineOf: (linear: number): number => pages[linear >>> 12]!,
+    /** The kernel may only read that page. */
+    protect: (linear: number): void => link(lastLevel[0]!, linear >>> 12, pages[linear >>> 12]!, P | US),
     /** Runs the kernel's code to a stop. */
     run(code: readonly number[], patch: Partial<VcpuState> = {}) {
       put(KERNEL_CODE, code)
