@@ -1,6 +1,7 @@
 /** Event channels by what the guest finds in its shared page. */
 
 import { describe, expect, it } from 'vitest'
+import { createTestLine } from '@nonroot/testkit'
 import { bench, hvmBench, PENDING } from './io-xen.test.support.ts'
 import { PORTS } from './event-channels.ts'
 
@@ -168,6 +169,49 @@ describe('an event of a guest with local APICs', () => {
     platform.begin()
     events.send(events.bindIpi(0) as number)
     expect(external).toHaveLength(3)
+  })
+  it('comes by the pin of the platform device, until the interrupt ends with no event left', () => {
+    const { platform, events, vectors, external, take } = hvmBench()
+    const line = createTestLine()
+    const ends: (() => void)[] = []
+    const interrupt = {
+      raise: line.raise,
+      lower: line.lower,
+      pulse: line.pulse,
+      onEnd: (end: () => void) => void ends.push(end),
+    }
+    platform.connectPin!({ requesterId: 0x08, interrupt })
+    expect([
+      platform.setCallbackPin!(0x10, 0),
+      platform.setCallbackPin!(0x08, 1),
+      platform.setCallbackPin!(0x08, 0),
+    ]).toEqual([...[false, false, true]])
+    const [first, other] = [events.bindIpi(0), events.bindIpi(1)] as number[]
+    events.send(other!)
+    expect(line.raised).toBe(false)
+    events.send(first!)
+    expect(line.raised).toBe(true)
+    // Another event came while the guest handled the first.
+    take(0)
+    events.send(events.bindIpi(0) as number)
+    ends[0]!()
+    expect(line.raised).toBe(true)
+    take(0)
+    ends[0]!()
+    expect([line.raised, vectors, external]).toEqual([false, [], []])
+    events.send(events.bindIpi(0) as number)
+    platform.setCallbackVector!(0xf3)
+    expect([line.raised, external]).toEqual([
+      false,
+      [
+        [0, 0xf3],
+        [1, 0xf3],
+      ],
+    ])
+    platform.setCallbackPin!(0x08, 0)
+    expect(line.raised).toBe(true)
+    platform.begin()
+    expect(line.raised).toBe(false)
   })
   it('finds no vector after a reset', () => {
     const { platform, events, vectors } = hvmBench()

@@ -1,13 +1,16 @@
 /** The platform device, by what a guest's drivers read and write. (Xen, "HVM emulated device unplug protocol") */
 
-import { PciUnplug, type Unpluggable } from '@nonroot/contracts'
+import { PciUnplug, XenPlatform, type Unpluggable } from '@nonroot/contracts'
 import { benchDevice, testDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import plugin from './plugin.ts'
 
 const device = plugin.devices!.find(({ kind }) => kind === 'xen-platform')!
-const offers = (kinds: Unpluggable[] = []): ReadonlyMap<never, unknown> =>
-  new Map([[PciUnplug as never, { unplug: (kind: Unpluggable) => kinds.push(kind) && 2 }]])
+const offers = (kinds: Unpluggable[] = [], connected: unknown[] = []): ReadonlyMap<never, unknown> =>
+  new Map<never, unknown>([
+    [PciUnplug as never, { unplug: (kind: Unpluggable) => kinds.push(kind) && 2 }],
+    [XenPlatform as never, { connectPin: (device: unknown) => connected.push(device) }],
+  ])
 
 testDevice(device, {}, it, () => ({ offers: offers() }))
 

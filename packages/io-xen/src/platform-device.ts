@@ -3,7 +3,7 @@
  * (Xen, "HVM emulated device unplug protocol")
  */
 
-import { PciUnplug, snapshotData } from '@nonroot/contracts'
+import { PciUnplug, snapshotData, XenPlatform } from '@nonroot/contracts'
 import type { Counter, Device, DeviceContext, IoHandler, IoSize, Log, Snapshot, Unpluggable } from '@nonroot/contracts'
 
 /** A mass storage controller of no known kind. */
@@ -38,7 +38,7 @@ export class PlatformDevice implements Device {
     this.#bus = context.capability(PciUnplug)
     this.#log = context.log
     this.#unplugged = context.metrics.counter('unplugged', 'emulated devices that the guest unplugged')
-    context.pci({
+    const own = context.pci({
       ...ID,
       interruptPin: 'A',
       bars: {
@@ -46,6 +46,7 @@ export class PlatformDevice implements Device {
         1: { kind: 'mmio32', size: WINDOW_SIZE, prefetchable: true, handler: nothing },
       },
     })
+    context.capability(XenPlatform).connectPin?.(own)
     context.portIo(UNPLUG_PORTS.base, UNPLUG_PORTS.length, {
       read: (offset, size) => this.#read(offset, size),
       write: (offset, size, value) => this.#write(offset, size, value),

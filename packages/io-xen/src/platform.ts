@@ -30,9 +30,12 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   const interrupts = context.capability(VcpuVectors)
   const vectors = new Uint8Array(context.vcpuCount)
   let callback = 0
+  let device: Parameters<NonNullable<XenPlatform['connectPin']>>[0] | undefined
+  let isByPin = false
   const deliver = (vcpu: number): void => {
     if (vectors[vcpu]) interrupts.raise(vcpu, vectors[vcpu])
     else if (callback) interrupts.raiseExternal(vcpu, callback)
+    else if (isByPin && vcpu === 0) device?.interrupt.raise()
   }
   const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'), deliver)
   const end = Math.max(
@@ -44,18 +47,36 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   const { platform, store } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
   const begin = (): void => {
     vectors.fill(0)
-    callback = 0
+    choose(0, false)
     platform.begin()
   }
-  const setCallbackVector = (vector: number): void => {
+  const choose = (vector: number, byPin: boolean): void => {
     callback = vector
+    isByPin = byPin
+    device?.interrupt.lower()
+  }
+  const connectPin: XenPlatform['connectPin'] = (connected) => {
+    device = connected
+    // The guest takes its events from memory: that it has, shows at the end of the interrupt.
+    connected.interrupt.onEnd?.(() => {
+      if (!events.isNotified(0)) connected.interrupt.lower()
+    })
+  }
+  const setCallbackPin = (requesterId: number, pin: number): boolean => {
+    if (device?.requesterId !== requesterId || pin !== 0) return false
+    choose(0, true)
+    if (events.isNotified(0)) deliver(0)
+    return true
+  }
+  const setCallbackVector = (vector: number): void => {
+    choose(vector, false)
     for (let vcpu = 0; vcpu < context.vcpuCount; vcpu++) if (!vectors[vcpu] && events.isNotified(vcpu)) deliver(vcpu)
   }
   const setUpcallVector = (vcpu: number, vector: number): void => {
     vectors[vcpu] = vector
     if (events.isNotified(vcpu)) deliver(vcpu)
   }
-  const offered: XenPlatform = { ...platform, begin, setUpcallVector, setCallbackVector }
+  const offered: XenPlatform = { ...platform, begin, setUpcallVector, setCallbackVector, connectPin, setCallbackPin }
   return {
     store,
     offers: new Map([[XenPlatform, () => offered]]),

@@ -161,7 +161,11 @@ describe('parameters', () => {
     ['nothing', 0n, 0, [0]],
     ['line 1, which guests name that need none', 1n, 0, [0]],
     ['a line, which would not be raised', 9n, -22, []],
-    ['a pin, which would not be raised', (1n << 56n) | 0x0800n, -22, []],
+    ['a pin of the platform device', (1n << 56n) | 0x0802n, 0, [2]],
+    ['a pin of another device', (1n << 56n) | 0x1000n, -22, []],
+    ['a pin on another bus', (1n << 56n) | 0x1_0800n, -22, []],
+    ['a pin of another PCI segment', (1n << 56n) | (1n << 32n) | 0x0800n, -22, []],
+    ['a way that there is none of', (3n << 56n) | 0xf3n, -22, []],
   ])('choose how events are told: %s', (_what, value, result, told) => {
     const { call, put, callbacks } = hvmBench()
     const set = (view: DataView): void => {

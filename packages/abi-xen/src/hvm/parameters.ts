@@ -23,16 +23,21 @@ const parameter =
     return isSelf(argument.getUint16(0, true)) ? run(call, index, argument) : fail('ESRCH')
   }
 
-/** Bits 63:56: how vCPUs that chose no vector are notified of events. Lines and pins are not raised, so a guest may not rely on one. */
-const BY_VECTOR = 2
-/** Line 1: what guests write who chose a vector for each vCPU, to say that they take events. */
+/** Bits 63:56: how vCPUs that chose no vector are notified of events. */
+const BY = { pin: 1n, vector: 2n } as const
+/** Line 1: what guests write who chose a vector for each vCPU, to say that they take events. Lines are not raised. */
 const NO_LINE: ReadonlySet<bigint> = new Set([0n, 1n])
 
 /** False: no event would arrive that way. */
 function setCallback({ platform }: Domain, value: bigint): boolean {
-  const isVector = Number(value >> 56n) === BY_VECTOR
-  const vector = isVector ? Number(value & 0xffn) : 0
-  if (isVector ? vector !== 0 && vector < FIRST_VECTOR : !NO_LINE.has(value)) return false
+  const kind = value >> 56n
+  if (kind === BY.pin) {
+    // PCI segment, bus, device and function, pin.
+    if ((value >> 32n) & 0xff_ffffn) return false
+    return platform.setCallbackPin?.(Number((value >> 8n) & 0xff_ffffn), Number(value & 3n)) ?? false
+  }
+  const vector = kind === BY.vector ? Number(value & 0xffn) : 0
+  if (kind === BY.vector ? vector !== 0 && vector < FIRST_VECTOR : !NO_LINE.has(value)) return false
   platform.setCallbackVector?.(vector)
   return true
 }

@@ -42,6 +42,11 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
     begin: () => {},
     setUpcallVector: (vcpu, vector) => void vectors.push([vcpu, vector]),
     setCallbackVector: (vector) => void callbacks.push(vector),
+    setCallbackPin: (requesterId, pin) => {
+      if (requesterId !== 0x08) return false
+      callbacks.push(pin)
+      return true
+    },
     write: () => {},
     read: () => 0,
   }

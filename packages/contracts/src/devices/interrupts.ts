@@ -10,6 +10,11 @@ export interface InterruptLine {
   lower(): void
   /** An edge: raises and lowers. */
   pulse(): void
+  /**
+   * Calls the listener whenever a level-triggered interrupt of the line has ended, before the controller looks at its level again: for a device whose level
+   * is in memory, where nothing shows that it changed. Absent, or never called: the controller does not notice.
+   */
+  onEnd?(listener: () => void): void
 }
 
 /** Sends message-signalled interrupts: a memory write that the controller understands (MSI, MSI-X). */

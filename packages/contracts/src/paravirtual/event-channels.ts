@@ -2,6 +2,7 @@
 
 import type { Gpa, Hpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
+import type { PciFunction } from '../devices/pci.ts'
 
 /** `badPort`: no such port, or in no such state. `noSpace`: all are taken. `exists`: bound already. `denied`: not to this domain. */
 export type EventError = 'badPort' | 'noSpace' | 'exists' | 'denied' | 'noDomain' | 'badVcpu' | 'invalid'
@@ -69,6 +70,10 @@ export interface XenPlatform {
   setUpcallVector?(vcpu: number, vector: number): void
   /** The vector for all vCPUs that chose none, 0 none. It does not come through local APICs. */
   setCallbackVector?(vector: number): void
+  /** The platform device of such guests: its pin may notify the first vCPU instead. */
+  connectPin?(device: Pick<PciFunction, 'requesterId' | 'interrupt'>): void
+  /** That pin (0 is INTA) is to. False: it is not the platform device's. */
+  setCallbackPin?(requesterId: number, pin: number): boolean
   /** The hypervisor's own console (console_io). */
   write(bytes: Uint8Array): void
   read(into: Uint8Array): number

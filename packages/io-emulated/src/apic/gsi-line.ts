@@ -5,9 +5,17 @@ import type { InterruptLine } from '@nonroot/contracts'
 /** Asserted while any of its owners asserts it. */
 export class GsiInput {
   owners = 0
+  readonly #enders: (() => void)[] = []
   readonly gsi: number
   constructor(gsi: number) {
     this.gsi = gsi
+  }
+
+  onEnd(listener: () => void): void {
+    this.#enders.push(listener)
+  }
+  end(): void {
+    for (const ended of this.#enders) ended()
   }
 }
 
@@ -36,5 +44,9 @@ export class GsiLine implements InterruptLine {
   pulse(): void {
     this.raise()
     this.lower()
+  }
+
+  onEnd(listener: () => void): void {
+    this.#input.onEnd(listener)
   }
 }

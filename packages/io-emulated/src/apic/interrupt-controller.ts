@@ -82,8 +82,12 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     this.lines = ioApicAddress === undefined ? 0 : IO_APIC_PINS
     this.#inputs = Array.from({ length: this.lines }, (_, gsi) => new GsiInput(gsi))
     if (ioApicAddress !== undefined) {
-      this.#ioApic = new IoApic(context, ioApicAddress, (destination, logical, mode, vector, level) =>
-        this.#route(destination === 0xff ? BROADCAST : destination, logical, mode, vector, level),
+      this.#ioApic = new IoApic(
+        context,
+        ioApicAddress,
+        (destination, logical, mode, vector, level) =>
+          this.#route(destination === 0xff ? BROADCAST : destination, logical, mode, vector, level),
+        (pin) => this.#inputs[pin]!.end(),
       )
       this.#pic = new PicPair(context)
       this.#pic.onOutput = () => this.#wakeForPic()

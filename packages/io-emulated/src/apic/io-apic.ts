@@ -44,9 +44,17 @@ const TYPE = 'io-apic'
 export class IoApic implements IoHandler, Saveable {
   readonly #state = powerOn()
   readonly #send: SendMessage
+  readonly #ended: (pin: number) => void
 
-  constructor(context: Pick<DeviceContext, 'mmio'>, address: number, send: SendMessage) {
+  /** `ended`: a level-triggered interrupt of a pin has. It may change the pin's level. */
+  constructor(
+    context: Pick<DeviceContext, 'mmio'>,
+    address: number,
+    send: SendMessage,
+    ended: (pin: number) => void = () => {},
+  ) {
     this.#send = send
+    this.#ended = ended
     context.mmio({ at: address, length: 0x1000 }, this)
   }
 
@@ -71,12 +79,13 @@ export class IoApic implements IoHandler, Saveable {
 
   /** Level-triggered entries of this vector may interrupt again, and do if their pin is still asserted. */
   endOfInterrupt(vector: number): void {
-    const { low, pins } = this.#state
+    const state = this.#state
     for (let pin = 0; pin < IO_APIC_PINS; pin++) {
-      const entry = low[pin]!
+      const entry = state.low[pin]!
       if ((entry & Entry.vector) !== vector || !(entry & Entry.remoteIrr)) continue
-      low[pin] = entry & ~Entry.remoteIrr
-      if (pins & (1 << pin)) this.#service(pin)
+      this.#ended(pin)
+      state.low[pin] = entry & ~Entry.remoteIrr
+      if (state.pins & (1 << pin)) this.#service(pin)
     }
   }
 

@@ -138,6 +138,7 @@ export class PciDeviceFunction implements PciFunction {
         this.#setPin(true)
         this.#setPin(false)
       },
+      onEnd: (listener) => this.#pin?.onEnd?.(listener),
     }
     this.#powerOn = this.#bytes.slice()
   }

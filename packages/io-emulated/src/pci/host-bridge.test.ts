@@ -334,3 +334,21 @@ describe('a function that the guest unplugs', () => {
     expect(read(0)).toBe(0xffff_ffff)
   })
 })
+
+describe('the pin of a function', () => {
+  it('hears of the end of its interrupt before its level is looked at again', () => {
+    const { pciFunction, readMmio, writeMmio, take } = start()
+    const { interrupt } = pciFunction
+    // The pin's entry: level-triggered, vector 0x40.
+    const entry = 0x10 + 2 * 17
+    writeMmio(0xfec0_0000, entry, 4)
+    writeMmio(0xfec0_0010, 0x8040, 4)
+    expect(readMmio(0xfec0_0010, 4)).toBe(0x8040)
+    let ends = 0
+    interrupt.onEnd!(() => {
+      if (++ends === 2) interrupt.lower()
+    })
+    interrupt.raise()
+    expect([take(), take(), take(), ends]).toEqual([0x40, 0x40, -1, 2])
+  })
+})

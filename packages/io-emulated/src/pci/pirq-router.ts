@@ -67,6 +67,8 @@ export class PirqRouter {
         set(true)
         set(false)
       },
+      // Of the I/O APIC. The 8259 pair does not say.
+      onEnd: (listener) => line.onEnd?.(listener),
     }
   }
 }
