@@ -153,7 +153,7 @@ export class CallMaker {
     ],
     [25, () => this.#mmuextOp()],
     [4, () => this.#setGdt()],
-    [4, () => ({ number: 10, args: [this.#machineAddress(), this.#chance.wide()] })],
+    [6, () => this.#updateDescriptor()],
     [8, () => this.#memoryOp()],
     [4, () => this.#vcpuOp()],
     [4, () => this.#eventOp()],
@@ -232,6 +232,15 @@ export class CallMaker {
   #setGdt(): MadeCall {
     const entries = this.#chance.one([0, 1, 512, 513, 1024, 7168, 7169])
     return { number: 2, args: [this.#list(15, () => BigInt(this.#frame(0))), BigInt(entries)] }
+  }
+
+  /** Mostly in a table that a vCPU has, and mostly present. */
+  #updateDescriptor(): MadeCall {
+    const chance = this.#chance
+    const frames = this.#domain.descriptorFrames
+    const isThere = frames.length > 0 && chance.is(0.8)
+    const at = isThere ? BigInt(chance.one(frames) * 4096 + chance.below(512) * 8) : this.#machineAddress()
+    return { number: 10, args: [at, chance.wide() | (chance.is(0.8) ? 1n << 47n : 0n)] }
   }
 
   #memoryOp(): MadeCall {

@@ -187,6 +187,11 @@ export class FuzzedDomain {
     return (this.machine[frame]! * FRAME_SIZE) | flags
   }
 
+  /** Frames that vCPUs have as descriptor tables, once for each time. */
+  get descriptorFrames(): readonly number[] {
+    return [...this.#global, ...this.#local].flat()
+  }
+
   /** The kernel writes an entry of its grant table, which it has mapped. */
   writeGrant(reference: number, flags: number, domain: number, frame: number): void {
     const at = this.abi.domain.grants.setup(1)![0]! * FRAME_SIZE + reference * 8
@@ -289,7 +294,7 @@ export class FuzzedDomain {
       vcpuCount: VCPUS,
       held,
       read,
-      descriptors: [...this.#global, ...this.#local].flat(),
+      descriptors: this.descriptorFrames,
       some: this.machine,
     })
     found.push(...this.#translations.faults(), ...this.#unnoted(held), ...this.#leftInRoots())
