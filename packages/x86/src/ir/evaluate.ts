@@ -194,7 +194,16 @@ class Evaluator {
   #store(at: number, width: number, value: bigint): undefined {
     const { buffer } = this.#memory
     if (at + width / 8 > buffer.byteLength) throw new RangeError(`store of ${width} bits at 0x${at.toString(16)}`)
-    for (let bit = 0; bit < width; bit += 8) this.#memory.setUint8(at + bit / 8, Number((value >> BigInt(bit)) & 0xffn))
+    switch (width) {
+      case 64:
+        this.#memory.setBigUint64(at, value, true)
+        return
+      case 32:
+        this.#memory.setUint32(at, Number(value & 0xffff_ffffn), true)
+        return
+      default:
+        for (let bit = 0; bit < width; bit += 8) this.#memory.setUint8(at + bit / 8, Number((value >> BigInt(bit)) & 0xffn))
+    }
   }
   #bytes(at: number, count: number): Uint8Array {
     return new Uint8Array(this.#memory.buffer, at, count)

@@ -14,19 +14,18 @@ import { SHADOW } from '../../src/state/shadow.ts'
 import { ReferenceBuilder } from './builder.ts'
 import { deliver, type End, type Event } from './delivery.ts'
 import { ROUTINES, routineNumber } from './routines.ts'
-import { Fault, isCanonical, ReferenceState } from './state.ts'
+import { Fault, isCanonical, readBits, ReferenceState, writeBits } from './state.ts'
 import { Undefined } from './translation.ts'
 
 export class ReferenceMachine extends ReferenceState {
   readonly #instruction = createInstruction(rows[0]!)
-  /** Instructions as they were built, by address and bytes. */
-  readonly #built = new Map<string, Body>()
+  /** Instructions as they were built, by address: those of several bytes, the latest first. */
+  readonly #built = new Map<bigint, Built[]>()
   readonly #bytes = new Uint8Array(15)
 
   /** Forgets a program. */
   reset(): void {
     this.translations.clear()
-    this.#built.clear()
     this.retired = 0
   }
 
@@ -66,9 +65,7 @@ export class ReferenceMachine extends ReferenceState {
     const { cpl, cplFault } = instruction.row.attributes
     if (cpl === 0 && this.cpl !== 0) throw new Fault(cplFault === 'ud' ? 6 : 13, cplFault === 'ud' ? undefined : 0)
     this.length = instruction.length
-    const key = `${rip}/${this.#bytes.subarray(0, instruction.length).join()}`
-    let root = this.#built.get(key)
-    if (!root) this.#built.set(key, (root = new ReferenceBuilder(instruction, rip, 64, routineNumber).root))
+    const root = this.#build(instruction, rip)
     this.set32(S.exit, EXIT.none)
     let end: End | undefined
     evaluate(root, [0, 0], {
@@ -91,20 +88,30 @@ export class ReferenceMachine extends ReferenceState {
     return end
   }
 
+  /** Depends on address and bytes only. */
+  #build(instruction: Instruction, rip: bigint): Body {
+    let here = this.#built.get(rip)
+    if (!here) {
+      if (this.#built.size >= MOST_ADDRESSES) this.#built.clear()
+      this.#built.set(rip, (here = []))
+    }
+    const { length } = instruction
+    const known = here.find(({ bytes }) => bytes.length === length && bytes.every((byte, n) => byte === this.#bytes[n]))
+    if (known) return known.root
+    const { root } = new ReferenceBuilder(instruction, rip, 64, routineNumber)
+    if (here.unshift({ bytes: this.#bytes.slice(0, length), root }) > MOST_BUILT) here.pop()
+    return root
+  }
+
   /** Bytes through the value slot. */
   #access(callee: string, info: number): void {
     const bytes = info & 0xff
     const linear = this.get64(S.address)
     const last = BigInt.asUintN(64, linear + BigInt(bytes - 1))
     if (!isCanonical(linear) || !isCanonical(last)) throw new Fault(info >> 8 === SEGMENT.ss ? 12 : 13, 0)
-    if (callee === 'write') {
-      let value = 0n
-      for (let n = 0; n < bytes; n++) value |= BigInt(this.block.getUint8(S.value + n)) << BigInt(8 * n)
-      return this.write(linear, bytes, value)
-    }
+    if (callee === 'write') return this.write(linear, bytes, readBits(this.block, S.value, bytes))
     if (callee === 'modify') this.pieces(linear, bytes, 'write', false)
-    const value = this.read(linear, bytes)
-    for (let n = 0; n < bytes; n++) this.block.setUint8(S.value + n, Number((value >> BigInt(8 * n)) & 0xffn))
+    writeBits(this.block, S.value, bytes, this.read(linear, bytes))
   }
 
   #fetch(rip: bigint): Instruction {
@@ -127,6 +134,15 @@ export class ReferenceMachine extends ReferenceState {
     return this.#instruction
   }
 }
+
+/** An instruction at one address. */
+interface Built {
+  readonly bytes: Uint8Array
+  readonly root: Body
+}
+/** Addresses whose instructions are kept, and how many for each: programs differ in what they have there. */
+const MOST_ADDRESSES = 4096
+const MOST_BUILT = 4
 
 const ENTERS_HANDLER: ReadonlySet<string> = new Set(['INT', 'INT1', 'INT3', 'INTO'])
 

@@ -4,7 +4,7 @@
  */
 import { gpr, S, SEG, segment, VCPU_SIZE } from '../../src/state/layout.ts'
 import { FLAG } from '../../src/state/register-bits.ts'
-import { Translations, type Access } from './translation.ts'
+import { errorCode, isFault, Translations, type Access } from './translation.ts'
 
 /** An exception on its way out of nested calls. */
 export class Fault {
@@ -32,8 +32,9 @@ export class ReferenceState {
   retired = 0
   /** Bytes of the running instruction. */
   length = 0
-  /** What has changed in memory since the last checkpoint, oldest first, and the state there: an outcome that is undefined is taken back. */
-  readonly #journal: { at: number; byte: number }[] = []
+  /** Bytes of memory that changed since the last checkpoint, oldest first, as 256 times the address plus the byte, and the state there: an outcome that is undefined is taken back. */
+  readonly #journal: number[] = []
+  readonly #slots = new Uint8Array(this.block.buffer)
   readonly #before = new Uint8Array(VCPU_SIZE)
   #retiredBefore = 0
 
@@ -42,10 +43,10 @@ export class ReferenceState {
     this.#view = new DataView(this.ram.buffer)
     this.device = device
     this.translations = new Translations({
-      readEntry: (at) => (at + 8 <= this.ram.length ? this.#view.getBigUint64(at, true) : (1n << 64n) - 1n),
-      writeEntry: (at, value) => {
-        for (let n = 0; n < 8; n++) this.#journal.push({ at: at + n, byte: this.ram[at + n]! })
-        this.#view.setBigUint64(at, value, true)
+      readWord: (at) => (at + 4 <= this.ram.length ? this.#view.getInt32(at, true) : -1),
+      writeWord: (at, value) => {
+        this.#note(at, 4)
+        this.#view.setInt32(at, value, true)
       },
     })
   }
@@ -60,11 +61,11 @@ export class ReferenceState {
   rollBack(): void {
     this.#slots.set(this.#before)
     this.retired = this.#retiredBefore
-    for (const { at, byte } of this.#journal.toReversed()) this.ram[at] = byte
+    for (const was of this.#journal.toReversed()) this.ram[Math.floor(was / 256)] = was % 256
     this.translations.clear()
   }
-  get #slots(): Uint8Array {
-    return new Uint8Array(this.block.buffer)
+  #note(at: number, bytes: number): void {
+    for (let n = at; n < at + bytes; n++) this.#journal.push(n * 256 + this.ram[n]!)
   }
 
   // --- state ---
@@ -118,16 +119,18 @@ export class ReferenceState {
     }
     const cr0 = this.get32(S.cr0), cr4 = this.get32(S.cr4)
     const answer = this.translations.translate(linear, access, {
-      cr3: this.get64(S.cr3), pcid: this.pcid, wp: (cr0 & 0x1_0000) !== 0, smep: (cr4 & 0x10_0000) !== 0, smap: (cr4 & 0x20_0000) !== 0,
+      table: (this.get32(S.cr3 + 4) & 0xff) * 2 ** 32 + ((this.get32(S.cr3) & ~0xfff) >>> 0), pcid: this.pcid, wp: (cr0 & 0x1_0000) !== 0, smep: (cr4 & 0x10_0000) !== 0, smap: (cr4 & 0x20_0000) !== 0,
       nxe: (this.get32(S.efer) & 0x800) !== 0, pge: (cr4 & 0x80) !== 0,
     })
-    if ('physical' in answer) return answer.physical
+    if (!isFault(answer)) return answer
     this.set64(S.cr2, linear)
-    throw new PageFault(linear, answer.fault)
+    throw new PageFault(linear, errorCode(answer))
   }
 
   read(linear: bigint, bytes: number, implicit = false): bigint {
     const pieces = this.pieces(linear, bytes, 'read', implicit)
+    const [{ physical: first }] = pieces as [Piece]
+    if (pieces.length === 1 && first + bytes <= this.ram.length && bytes <= 8) return readBits(this.#view, first, bytes)
     let value = 0n, at = 0
     for (const { physical, length } of pieces) {
       for (let n = 0; n < length; ) {
@@ -143,6 +146,11 @@ export class ReferenceState {
   }
   write(linear: bigint, bytes: number, value: bigint, implicit = false): void {
     const pieces = this.pieces(linear, bytes, 'write', implicit)
+    const [{ physical: first }] = pieces as [Piece]
+    if (pieces.length === 1 && first + bytes <= this.ram.length && bytes <= 8) {
+      this.#note(first, bytes)
+      return writeBits(this.#view, first, bytes, value)
+    }
     let at = 0
     for (const { physical, length } of pieces) {
       for (let n = 0; n < length; ) {
@@ -150,7 +158,7 @@ export class ReferenceState {
         const size = isRam ? 1 : deviceSize(length - n, pieces.length > 1)
         const part = Number((value >> BigInt(8 * at)) & ((1n << BigInt(8 * size)) - 1n))
         if (isRam) {
-          this.#journal.push({ at: physical + n, byte: this.ram[physical + n]! })
+          this.#note(physical + n, 1)
           this.ram[physical + n] = part
         } else this.device.write(physical + n, size, part)
         n += size
@@ -159,7 +167,7 @@ export class ReferenceState {
     }
   }
   /** Both pages of an access that crosses are checked before any byte moves. */
-  pieces(linear: bigint, bytes: number, kind: 'read' | 'write', implicit: boolean): { physical: number; length: number }[] {
+  pieces(linear: bigint, bytes: number, kind: 'read' | 'write', implicit: boolean): Piece[] {
     const head = Math.min(bytes, 4096 - Number(linear & 4095n))
     const pieces = [{ physical: this.translate(linear, kind, implicit), length: head }]
     if (head < bytes) pieces.push({ physical: this.translate(BigInt.asUintN(64, linear + BigInt(head)), kind, implicit), length: bytes - head })
@@ -190,6 +198,26 @@ export class ReferenceState {
   set rsp(value: bigint) {
     this.set64(gpr(4), value)
   }
+}
+
+/** Bytes of an access that lie on one page. */
+interface Piece {
+  readonly physical: number
+  readonly length: number
+}
+
+/** Bytes, the lowest first. */
+export function readBits(view: DataView, at: number, bytes: number): bigint {
+  if (bytes === 8) return view.getBigUint64(at, true)
+  if (bytes === 4) return BigInt(view.getUint32(at, true))
+  let value = 0n
+  for (let n = 0; n < bytes; n++) value |= BigInt(view.getUint8(at + n)) << BigInt(8 * n)
+  return value
+}
+export function writeBits(view: DataView, at: number, bytes: number, value: bigint): void {
+  if (bytes === 8) return view.setBigUint64(at, value, true)
+  if (bytes === 4) return view.setUint32(at, Number(value & 0xffff_ffffn), true)
+  for (let n = 0; n < bytes; n++) view.setUint8(at + n, Number((value >> BigInt(8 * n)) & 0xffn))
 }
 
 class PageFault extends Fault {

@@ -19,6 +19,7 @@ export class MovingMemory {
   /** HPA of each guest page; frames that hold none. */
   readonly #places: number[]
   readonly #spare: number[]
+  readonly #content: Uint8Array
 
   constructor(core: Core, pages: number) {
     this.#core = core
@@ -26,6 +27,7 @@ export class MovingMemory {
     const frames = core.memory.allocateFrames(2 * pages, 1)!
     this.#places = Array.from({ length: pages }, (_, n) => frames + (2 * pages - 1 - n) * PAGE)
     this.#spare = Array.from({ length: pages }, (_, n) => frames + n * PAGE)
+    this.#content = new Uint8Array(pages * PAGE)
   }
 
   /** Puts a guest's memory in place, all of it mapped. */
@@ -45,8 +47,9 @@ export class MovingMemory {
     this.#core.hooks = undefined
     setSecondStage(this.#core, undefined)
   }
+  /** The guest's memory as it sees it, until the next call. */
   read(): Uint8Array {
-    const ram = new Uint8Array(this.#places.length * PAGE)
+    const ram = this.#content
     for (const [page, place] of this.#places.entries()) ram.set(this.#core.u8.subarray(place, place + PAGE), page * PAGE)
     return ram
   }

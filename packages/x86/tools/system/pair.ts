@@ -14,7 +14,6 @@ import { Random } from '../float/operands.ts'
 import { ReferenceMachine } from '../reference/machine.ts'
 import { Undefined } from '../reference/translation.ts'
 import { Surroundings, type DeviceWrite } from '../tiers/world.ts'
-import { verifyRegion } from '../tiers/verify-region.ts'
 import { ENTRY, layOut, type SystemProgram } from './program.ts'
 import { MovingMemory } from './moving-memory.ts'
 import { AT, buildWorld, EXTERNAL, KERNEL_STACK, linearOf, RAM, SELECTOR, SYSCALL_ENTRY, TSS_OFFSET } from './world.ts'
@@ -47,7 +46,7 @@ const SEGMENTS: readonly (readonly [number, number, bigint, number, number])[] =
 ]
 const START_FLAGS = 0x202
 
-/** How a run ended, and what is compared. */
+/** How a run ended, and what is compared; memory and writes are the machine's own, until its next run. */
 interface Outcome {
   readonly end: string
   readonly retired: number
@@ -81,7 +80,7 @@ function stateOf(read64: (slot: number) => bigint, read32: (slot: number) => num
 
 /** Regions that come back some slices after they were asked for, as those do that are compiled on another thread. */
 class LateRegions implements RegionService {
-  readonly #compiler = createRegionCompiler(verifyRegion)
+  readonly #compiler = createRegionCompiler()
   readonly #ready: { slices: number; deliver: () => void }[] = []
   /** Slices until a region comes back. */
   delay = 0
@@ -149,7 +148,7 @@ export class Real {
     else {
       this.#moving.leave()
       core.u8.set(ram, start)
-      for (let at = start; at < start + RAM; at += 4096) core.memory.noteWrite(at as never, 4096)
+      core.memory.noteWrite(start as never, RAM)
     }
     for (const [slot, value] of START) core.set64(slot, value)
     for (let n = 0; n < 16; n++) core.set64(gpr(n), BigInt(n) * 0x0101_0101n)
@@ -172,7 +171,7 @@ export class Real {
     return {
       end: end || 'stopped', retired: processor.retired - from,
       state: stateOf((slot) => core.get64(slot), (slot) => core.get32(slot), readFlags(core)),
-      ram: this.#random ? this.#moving.read() : core.u8.slice(start, start + RAM), writes: [...surroundings.writes],
+      ram: this.#random ? this.#moving.read() : core.u8.subarray(start, start + RAM), writes: surroundings.writes,
     }
   }
 
@@ -238,7 +237,7 @@ export function runReference(m: ReferenceMachine, program: SystemProgram, ram: U
     m.rollBack()
     writes.length = writesBefore
   }
-  return { end: end ?? 'stopped', retired: m.retired, state: stateOf((slot) => m.get64(slot), (slot) => m.get32(slot), m.flags), ram: m.ram.slice(), writes: [...writes] }
+  return { end: end ?? 'stopped', retired: m.retired, state: stateOf((slot) => m.get64(slot), (slot) => m.get32(slot), m.flags), ram: m.ram, writes }
 }
 
 export interface Difference {
@@ -247,6 +246,7 @@ export interface Difference {
 }
 
 export class SystemPair {
+  readonly #ram = new Uint8Array(RAM)
   readonly #writes: DeviceWrite[] = []
   readonly reference = new ReferenceMachine(RAM, {
     read: (physical, size) => mix(physical, size),
@@ -260,7 +260,8 @@ export class SystemPair {
 
   /** Undefined: no difference, or nothing to compare. */
   run(program: SystemProgram): Difference | undefined {
-    const ram = buildWorld(new Random(program.seed ^ 0x5eed))
+    const ram = this.#ram
+    buildWorld(ram, new Random(program.seed ^ 0x5eed))
     const expected = runReference(this.reference, program, ram, layOut(program, ram), this.#writes)
     this.#count(expected.end)
     this.instructions += expected.retired
@@ -286,7 +287,7 @@ function compare(expected: Outcome, actual: Outcome): string[] {
   if (expected.end !== 'shutdown') for (const [name, value] of expected.state) check(name, value, actual.state.get(name))
   if (Buffer.compare(expected.ram, actual.ram) !== 0) {
     for (let at = 0, told = 0; at < RAM && told < 6; at += 8) {
-      const [a, b] = [expected.ram, actual.ram].map((ram) => new DataView(ram.buffer).getBigUint64(at, true))
+      const [a, b] = [expected.ram, actual.ram].map((ram) => new DataView(ram.buffer, ram.byteOffset).getBigUint64(at, true))
       if (a !== b) {
         told++
         check(`memory at 0x${at.toString(16)}`, a, b)

@@ -2,7 +2,7 @@
  * The machine that system programs run on: 384 KiB of memory in which everything lies, as every program finds it. Linear addresses below 512 GiB are the
  * kernel's, one to one, and stay as they are; programs edit what is above. (SDM Vol. 3A, "4-Level Paging", "64-Bit Mode IDT", "Task-State Segment")
  */
-import type { Random } from '../float/operands.ts'
+import { Random } from '../float/operands.ts'
 import { asm, R } from './assemble.ts'
 
 const PAGE = 4096
@@ -50,8 +50,18 @@ const DESCRIPTORS: Readonly<Record<number, bigint>> = {
   [SELECTOR.system]: descriptor(0x89, 0), [SELECTOR.dpl3ReadOnly & ~3]: descriptor(0xf1, 0xc),
 }
 
-/** Memory as every program finds it, apart from its own code and operands. `random` decides what programs edit. */
-export function buildWorld(random: Random): Uint8Array {
+/** Memory as every program finds it, apart from its own code and operands. `random` decides what is in the tables that programs edit. */
+export function buildWorld(ram: Uint8Array, random: Random): void {
+  ram.set((template ??= buildTemplate()))
+  const view = new DataView(ram.buffer, ram.byteOffset)
+  for (const [tables, level] of [[AT.roots, 4], [AT.pdpts, 3], [AT.pds, 2], [AT.pts, 1]] as const)
+    for (const table of tables) for (const index of TEST_INDICES[level]) view.setBigUint64(table * PAGE + 8 * index, randomEntry(random, level), true)
+}
+
+let template: Uint8Array | undefined
+
+/** What is the same for all programs. */
+function buildTemplate(): Uint8Array {
   const ram = new Uint8Array(RAM)
   const view = new DataView(ram.buffer)
   const entry = (page: number, index: number, value: bigint): void => view.setBigUint64(page * PAGE + 8 * index, value, true)
@@ -64,8 +74,7 @@ export function buildWorld(random: Random): Uint8Array {
     const isUsers = page === AT.user || page === AT.user + 1 || page === AT.userStack
     entry(AT.kernelPt, page, linearOf(page) | P | W | (isUsers ? U : 0n) | G | FLAGS.A | FLAGS.D)
   }
-  for (const [tables, level] of [[AT.roots, 4], [AT.pdpts, 3], [AT.pds, 2], [AT.pts, 1]] as const)
-    for (const table of tables) for (const index of level === 4 ? TEST_INDICES[4] : TEST_INDICES[level]) entry(table, index, randomEntry(random, level))
+  const random = new Random(1)
   for (let page = AT.data; page < AT.data + AT.dataPages; page++) fillData(random, ram, page)
   writeGates(view)
   for (const [selector, value] of Object.entries(DESCRIPTORS)) view.setBigUint64(AT.gdt * PAGE + Number(selector), value, true)
