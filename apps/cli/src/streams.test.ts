@@ -5,19 +5,16 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { exec, folderWith, fixtures } from './testing/cli.ts'
+import { command, exec, folderWith, fixtures } from './testing/cli.ts'
 
-const startFile = new URL('start.ts', import.meta.url).href
-const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
-const node = [process.execPath, '--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
 const bin = fileURLToPath(new URL('../bin/nonroot.js', import.meta.url))
 const hello = fileURLToPath(new URL('../../../guests/hello/hello.elf', import.meta.url))
 const kvmLike = fileURLToPath(new URL('../../../stacks/kvm-like.yaml', import.meta.url))
 const FULL = 'error: cannot write to standard output: no space left on device\n'
 
 /** By a shell, which opens the device. */
-const toFull = (command: readonly string[], redirect: string) =>
-  exec('sh', ['-c', `"$@" ${redirect}`, 'sh', ...command])
+const toFull = (words: readonly string[], redirect: string) =>
+  exec('sh', ['-c', `"$@" ${redirect}`, 'sh', ...words])
 
 describe.skipIf(!existsSync('/dev/full'))('a full device', { timeout: 120_000 }, () => {
   it.each([
@@ -31,11 +28,11 @@ describe.skipIf(!existsSync('/dev/full'))('a full device', { timeout: 120_000 },
     ['run', '--kernel', hello],
     ['config', 'check', join(fixtures, 'none.yaml'), '--json'],
   ])('%s %s %s', async (...argv) => {
-    expect(await toFull([...node, ...argv], '>/dev/full')).toEqual({ status: 3, out: '', err: FULL })
+    expect(await toFull([...command, ...argv], '>/dev/full')).toEqual({ status: 3, out: '', err: FULL })
   })
 
   it('as standard error takes nothing away', async () => {
-    const { status, out } = await toFull([...node, 'run', '--kernel', hello, '--stats'], '2>/dev/full')
+    const { status, out } = await toFull([...command, 'run', '--kernel', hello, '--stats'], '2>/dev/full')
     expect([status, out]).toEqual([33, 'hello\n'])
   })
 
@@ -46,8 +43,8 @@ describe.skipIf(!existsSync('/dev/full'))('a full device', { timeout: 120_000 },
   })
 
   it('for a trace', async () => {
-    const { status, out, err } = await exec(node[0]!, [
-      ...node.slice(1),
+    const { status, out, err } = await exec(command[0]!, [
+      ...command.slice(1),
       'run',
       '--kernel',
       hello,
@@ -62,7 +59,7 @@ describe.skipIf(!existsSync('/dev/full'))('a full device', { timeout: 120_000 },
 it('a reader that has gone ends a command quietly', { timeout: 60_000 }, async () => {
   const { folder, remove } = await folderWith({})
   try {
-    const child = spawn(node[0]!, [...node.slice(1), 'stack', 'show', kvmLike], {
+    const child = spawn(command[0]!, [...command.slice(1), 'stack', 'show', kvmLike], {
       cwd: folder,
       stdio: ['ignore', 'pipe', 'pipe'],
     })

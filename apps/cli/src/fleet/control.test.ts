@@ -5,12 +5,8 @@ import type { ChildProcess } from 'node:child_process'
 import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { cli, exec, folderWith } from '../testing/cli.ts'
+import { cli, command, folderWith, spawnCli } from '../testing/cli.ts'
 import { Code, multibootGuest } from '../testing/guests.ts'
-
-const startFile = new URL('../start.ts', import.meta.url).href
-const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
-const node = ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
 
 let folder: string
 let remove: () => void
@@ -45,7 +41,7 @@ vms:
   await writeFile(join(folder, 'idle.elf'), multibootGuest([...Code.print('db is up\n'), ...Code.loop]))
   vi.stubEnv('NONROOT_RUNTIME', join(folder, 'run'))
   out = ''
-  child = spawn(process.execPath, [...node, 'run', join(folder, 'fleet.yaml')], {
+  child = spawn(command[0]!, [...command.slice(1), 'run', join(folder, 'fleet.yaml')], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   child.stdout!.on('data', (chunk: Buffer) => (out += chunk.toString()))
@@ -95,7 +91,7 @@ it('is listed, looked into, typed at, and stopped VM by VM', { timeout: 120_000 
     { vms: [{ state: 'running' }, { state: 'ended', status: 0 }] },
   ])
 
-  const attached = await exec(process.execPath, [...node, 'attach', 'web'], {
+  const attached = await spawnCli(['attach', 'web'], {
     input: { text: '12345678901234567890', afterMs: 1500 },
   })
   expect(attached).toEqual({ status: 0, out: '12345678901234567890', err: '' })
@@ -106,8 +102,8 @@ it('is listed, looked into, typed at, and stopped VM by VM', { timeout: 120_000 
 
 it('a single VM has the same sockets, by the name that it was given', { timeout: 60_000 }, async () => {
   const alone = spawn(
-    process.execPath,
-    [...node, 'run', '--memory', '8M', '--name', 'alone', '--kernel', join(folder, 'idle.elf')],
+    command[0]!,
+    [...command.slice(1), 'run', '--memory', '8M', '--name', 'alone', '--kernel', join(folder, 'idle.elf')],
     { stdio: 'ignore' },
   )
   const gone = new Promise((resolve) => alone.on('close', resolve))

@@ -25,6 +25,7 @@ export interface CliOptions {
 
 export const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url))
 const startFile = new URL('../start.ts', import.meta.url).href
+const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
 
 export async function cli(...argv: string[]): Promise<CliResult> {
   let [out, err] = ['', '']
@@ -36,14 +37,15 @@ export async function cli(...argv: string[]): Promise<CliResult> {
   return { status, out, err }
 }
 
-/** From source, in a process: for what must not happen in ours. */
+/** The command as a process of its own: what was built, as users have it, where `npm test` says so; else from source. */
+export const command: readonly string[] =
+  process.env['NONROOT_TESTED'] === 'built'
+    ? [process.execPath, fileURLToPath(new URL('../../bin/nonroot.js', import.meta.url))]
+    : [process.execPath, '--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
+
+/** In a process: for what must not happen in ours. */
 export function spawnCli(argv: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
-  return exec(
-    process.execPath,
-    ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--', ...argv],
-    options,
-  )
+  return exec(command[0]!, [...command.slice(1), ...argv], options)
 }
 
 export function exec(command: string, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
