@@ -163,4 +163,38 @@ describe('memory', () => {
     other.rtc.restore(structuredClone(rtc.save()))
     expect(other.read(0x50)).toBe(0x5a)
   })
+
+  it('a reset takes the interrupts away, and lets time, its form and the alarm be', () => {
+    const { rtc, line, clock, read, write, time, readPort, writePort } = start()
+    const ALARM = [0x05, 0x04, 0x03] as const
+    ALARM.forEach((value, n) => write(2 * n + 1, value))
+    // Binary, 12 hours; periodic, alarm and update interrupts; a square wave.
+    write(0x0b, 0x7c)
+    write(0x08, 7)
+    clock.advanceNs(2e9)
+    expect(line.raised).toBe(true)
+    const before = time()
+    writePort(0x70, 0x0b)
+    rtc.reset()
+    expect(line.raised).toBe(false)
+    // Register 0 is selected.
+    expect(readPort(0x71)).toBe(read(0))
+    expect([read(0x0b), read(0x0c), read(0x0a)]).toEqual([0x04, 0, 0x26])
+    expect([time(), [1, 3, 5].map(read)]).toEqual([before, [...ALARM]])
+    const { edges } = line
+    clock.advanceNs(86400e9)
+    expect([line.raised, line.edges]).toEqual([false, edges])
+    // What happened since is told to whoever asks, as before.
+    expect(read(0x0c) & 0x70).toBe(0x70)
+  })
+
+  it('a reset ends SET: time goes on from what was set', () => {
+    const { rtc, clock, write, read } = start()
+    write(0x0b, 0x82)
+    rtc.reset()
+    expect(read(0x0b)).toBe(0x02)
+    const second = read(0)
+    clock.advanceNs(3e9)
+    expect(read(0)).toBe(second + 3)
+  })
 })

@@ -197,6 +197,28 @@ describe('of 64-bit code', () => {
     expect(vcpu.vmcs.read('guestLinearAddress')).toBe(0x5000n)
   })
 
+  describe('LMSW exits where it would change a bit that the hypervisor owns', () => {
+    const BITS = { PE: 1, MP: 2, EM: 4, TS: 8 } as const
+    const cases = (Object.keys(BITS) as (keyof typeof BITS)[]).flatMap((name) =>
+      [true, false].flatMap((owned) => [0, 1].flatMap((from) => [0, 1].map((to) => ({ name, owned, from, to })))),
+    )
+    // PE cannot be cleared by it. (SDM Vol. 3C, "Instructions That Cause VM Exits Conditionally")
+    it.each(cases)('$name from $from to $to, owned: $owned', ({ name, owned, from, to }) => {
+      const bit = BITS[name]
+      const { vcpu } = createLongModeBench([0x0f, 0x01, 0xf0, HLT])
+      // The other bits stay as they are.
+      const others = 0x8000_0031n & ~BigInt(bit)
+      const value = BigInt(Number(others & 15n) | (to ? bit : 0))
+      vcpu.writeState({ rax: value })
+      if (owned) vcpu.vmcs.write('cr0Mask', BigInt(bit))
+      vcpu.vmcs.write('cr0ReadShadow', others | (from ? BigInt(bit) : 0n))
+      const seen = recordExits(vcpu, ['crAccess'])
+      vcpu.run(1000)
+      const exits = owned && from !== to && !(name === 'PE' && to === 0)
+      expect(seen.map(({ qualification }) => qualification)).toEqual(exits ? [(value << 16n) | 0x30n] : [])
+    })
+  })
+
   it('MONITOR, MWAIT: the latter tells whether the hardware is armed', () => {
     const MONITOR = [0x0f, 0x01, 0xc8]
     const MWAIT = [0x0f, 0x01, 0xc9]

@@ -64,6 +64,50 @@ async function exercise(disk: BlockBackend, reference: Uint8Array, rounds: numbe
   expect(Buffer.compare(await bytesOf(disk), reference)).toBe(0)
 }
 
+/**
+ * What `qemu-img snapshot -c` makes of an image: a copy of its L1 table, one more use of all that it leads to, and nothing that is one table's own.
+ * `snapshot`: the image as the snapshot has it, of what is then in the file. ("The qcow2 image format", "Snapshots")
+ */
+function takeSnapshot(store: MemoryStore): { shared: MemoryStore; snapshot: () => MemoryStore } {
+  const old = store.contents()
+  const clusterSize = 2 ** new DataView(old.buffer).getUint32(20)
+  const l1Copy = Math.ceil(old.length / clusterSize) * clusterSize
+  const [entries, l1] = [new DataView(old.buffer).getUint32(36), new DataView(old.buffer).getUint32(44)]
+  const copyBytes = Math.ceil((entries * 8) / clusterSize) * clusterSize
+  const bytes = new Uint8Array(l1Copy + copyBytes)
+  bytes.set(old)
+  const view = new DataView(bytes.buffer)
+  const counts = view.getUint32(52)
+  const use = (offset: number): void => {
+    const cluster = offset / clusterSize
+    const perBlock = clusterSize / 2
+    const at = view.getUint32(counts + 8 * Math.floor(cluster / perBlock) + 4) + 2 * (cluster % perBlock)
+    view.setUint16(at, view.getUint16(at) + 1)
+  }
+  const share = (at: number): number => {
+    view.setUint32(at, view.getUint32(at) & 0x7fff_ffff)
+    const offset = (view.getUint32(at + 4) & ~511) >>> 0
+    if (offset) use(offset)
+    return offset
+  }
+  for (let entry = 0; entry < entries; entry++) {
+    const table = share(l1 + 8 * entry)
+    for (let at = table; table && at < table + clusterSize; at += 8) share(at)
+  }
+  bytes.copyWithin(l1Copy, l1, l1 + 8 * entries)
+  for (let at = l1Copy; at < bytes.length; at += clusterSize) use(at)
+  view.setUint32(60, 1)
+  const shared = createMemoryStore(bytes)
+  return {
+    shared,
+    snapshot: () => {
+      const now = shared.contents()
+      new DataView(now.buffer).setUint32(44, l1Copy)
+      return createMemoryStore(now)
+    },
+  }
+}
+
 describe('a disk in memory', () => {
   it('is zeros, and then what was written', async () => {
     const disk = createMemoryDisk(3 * MIB)
@@ -159,6 +203,23 @@ describe('qcow2', () => {
     await disk.flush()
     expect((await bytesOf(base)).every((byte) => byte === 9)).toBe(true)
     expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
+  })
+
+  it.each([9, 12])('leaves a snapshot as it was, whose tables and clusters it shares: clusters of 2^%d', async (clusterBits) => {
+    const store = await create(256 * KIB, clusterBits)
+    const reference = new Uint8Array(256 * KIB)
+    const first = await open(store)
+    await exercise(first, reference, 40, 11)
+    await first.close()
+    const before = reference.slice()
+    const { shared, snapshot } = takeSnapshot(store)
+    for (let session = 0; session < 3; session++) {
+      const disk = await open(shared)
+      await exercise(disk, reference, 40, session + 12)
+      await disk.close()
+      expect(Buffer.compare(await bytesOf(await open(snapshot(), true)), before)).toBe(0)
+    }
+    expect(Buffer.compare(await bytesOf(await open(shared, true)), reference)).toBe(0)
   })
 
   it('reads compressed clusters, and writes over them', async () => {

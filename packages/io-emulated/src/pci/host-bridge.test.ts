@@ -224,6 +224,31 @@ describe('interrupts', () => {
     expect(take()).toBe(-1)
   })
 
+  it('MSI-X: after a reset the table is masked and empty, and nothing is pending', () => {
+    const { pciFunction, read, write, writeMmio, readMmio, take } = start()
+    const capability = 0x40 + 16 + 4
+    const enable = (): number => {
+      write(4, 6, 2)
+      write(capability + 2, 0x8000, 2)
+      return read(0x14)
+    }
+    const words = (table: number): number[] => Array.from({ length: 3 * 4 }, (_, n) => readMmio(table + 4 * n))
+    const fresh = words(enable())
+    expect(fresh).toEqual([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1])
+    for (let word = 0; word < 12; word++) writeMmio(read(0x14) + 4 * word, [0xfee00000, 0, 0x70 + word, 0][word % 4]!)
+    writeMmio(read(0x14) + 2 * 16 + 12, 1)
+    pciFunction.signal(2)
+    write(capability + 2, 0xc000, 2)
+    pciFunction.signal(0)
+    expect(readMmio(read(0x14) + 0x800)).toBe(5)
+    pciFunction.reset!()
+    expect([pciFunction.msixEnabled, read(capability + 2, 2)]).toEqual([false, 2])
+    const table = enable()
+    expect([words(table), readMmio(table + 0x800)]).toEqual([fresh, 0])
+    for (const vector of [0, 2]) writeMmio(table + 16 * vector + 12, 0)
+    expect(take()).toBe(-1)
+  })
+
   it('MSI: several vectors, each maskable', () => {
     const { pciFunction, read, write, take } = start({ msixVectors: 0, msiVectors: 4, capabilities: [] })
     write(4, 6, 2)

@@ -239,6 +239,12 @@ describe('virtio-blk', () => {
     made.driver.registers.writeConfig(32, 1, 0)
     await write()
     expect(disk.calls.splice(0)).toEqual(['write 0+512', 'flush'])
+    const zeroes = async () => made.driver.request(0, [header(BlockType.writeZeroes), segment(1, 2)], [1])
+    await zeroes()
+    expect(disk.calls.splice(0)).toEqual(['zero 512+1024', 'flush'])
+    made.driver.registers.writeConfig(32, 1, 1)
+    await zeroes()
+    expect(disk.calls.splice(0)).toEqual(['zero 512+1024'])
     // "If CONFIG_WCE is negotiated but FLUSH is not, the device MUST initialize writeback to 0"
     made.driver.start({ accept: (bit) => bit !== BlockFeature.flush })
     expect(made.driver.registers.readConfig(32, 1)).toBe(0)
