@@ -216,6 +216,7 @@ export class KvmAbi implements X86GuestAbi {
         msrs: this.#msrs.map((msrs) => ({ ...msrs })),
         wallClock: this.#wallClock,
         stolenNs: Array.from(this.#stolenNs),
+        stealChanged: Array.from(this.#stealChanged),
       },
     }
   }
@@ -238,6 +239,7 @@ export class KvmAbi implements X86GuestAbi {
     })
     this.#wallClock = snapshot.data['wallClock'] as bigint
     this.#stolenNs.set(snapshot.data['stolenNs'] as number[])
+    this.#stealChanged.set((snapshot.data['stealChanged'] as number[] | undefined) ?? [])
   }
 }
 
