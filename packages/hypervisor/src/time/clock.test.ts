@@ -1,3 +1,4 @@
+import { createRandom, testClock } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { DeterministicClock } from './deterministic-clock.ts'
 import { TimerHeap } from './timer-heap.ts'
@@ -63,6 +64,39 @@ describe('deterministic clock', () => {
     other.restore(clock.save())
     expect(other.nowNs()).toBe(30)
   })
+})
+
+describe('deterministic clock, conformance', () => {
+  testClock(() => new DeterministicClock(), (clock, ns) => clock.advanceInstructions(ns), it)
+
+  it.each([1, 0.3, 2.5])('restored, shows the same after every count of instructions as if it had gone on: %d ns each', (rate) => {
+    for (let round = 1; round <= 20; round++) {
+      const random = createRandom(round)
+      const [one, other] = [new DeterministicClock(rate), new DeterministicClock(rate)]
+      const step = (clock: DeterministicClock, count: number, sets: number): unknown[] => {
+        clock.advanceInstructions(count)
+        if (sets) clock.setTimer(clock.nowNs() + sets, () => {})
+        const deadline = clock.nextDeadline()
+        if (count % 7 === 0) clock.skipToDeadline()
+        return [clock.nowNs(), clock.wallClockMs(), clock.instructionsToDeadline(), deadline, clock.runExpired()]
+      }
+      for (let n = 0; n < 30; n++) step(one, random(1000), random(3) ? 0 : random(5000))
+      for (let n = 0; n < 5; n++) step(other, random(1000), random(100))
+      // Timers are set again by the parts that had them.
+      one.advanceInstructions(100_000)
+      one.runExpired()
+      other.restore(structuredClone(one.save()))
+      for (let n = 0; n < 100; n++) {
+        const [count, sets] = [random(1000), random(3) ? 0 : random(5000)]
+        expect(step(other, count, sets)).toEqual(step(one, count, sets))
+      }
+    }
+  })
+})
+
+describe('wall clock, conformance', () => {
+  let ms = 1e6
+  testClock(() => new WallClock(() => ms), (_, ns) => void (ms += ns / 1e6), it)
 })
 
 describe('wall clock', () => {

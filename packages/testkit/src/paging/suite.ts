@@ -500,6 +500,26 @@ export function testPagingStrategy(
       bench.check(0x1000_0000n, 'write', false, 78)
     })
 
+    within('restored, goes by the tables that are in memory now', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000, 0x5000)
+      const tables = bench.tables(format)
+      const entries = [0x1000_0000n, 0x1000_1000n, 0x1040_0000n].map((linear) => tables.map(linear, 0x3000, Entry.write | Entry.user))
+      bench.enable(tables)
+      const all = (): void => {
+        for (const linear of [0x1000_0000n, 0x1000_1000n, 0x1040_0000n])
+          for (const order of ACCESS_ORDERS) for (const [kind, user] of order) bench.check(linear, kind, user)
+      }
+      all()
+      const saved = bench.strategy.save()
+      // The memory is another's: moved, narrowed, taken away, and nothing of it was invalidated.
+      tables.set(entries[0]!, 0x5000n | Entry.present | Entry.write | Entry.user)
+      tables.set(entries[1]!, 0x3000n | Entry.present)
+      tables.set(entries[2]!, 0n)
+      bench.strategy.restore(saved)
+      all()
+    })
+
     within(`agrees with the book over ${steps} random steps`, () => {
       soak(new PagingBench(create), format, steps)
     })
