@@ -13,8 +13,7 @@ const kvmLike = fileURLToPath(new URL('../../../stacks/kvm-like.yaml', import.me
 const FULL = 'error: cannot write to standard output: no space left on device\n'
 
 /** By a shell, which opens the device. */
-const toFull = (words: readonly string[], redirect: string) =>
-  exec('sh', ['-c', `"$@" ${redirect}`, 'sh', ...words])
+const toFull = (words: readonly string[], redirect: string) => exec('sh', ['-c', `"$@" ${redirect}`, 'sh', ...words])
 
 describe.skipIf(!existsSync('/dev/full'))('a full device', { timeout: 120_000 }, () => {
   it.each([

@@ -54,7 +54,17 @@ class KvmSubject implements StateSubject {
         seen.push('taken', this.#assist.taken(vcpu))
         break
       case 6: {
-        const registers = { rax: 10n, rbx: BigInt(random(4)), rcx: 0n, rdx: 0n, rsi: 0x40n, rdi: 0n, r8: 0n, r9: 0n, r10: 0n }
+        const registers = {
+          rax: 10n,
+          rbx: BigInt(random(4)),
+          rcx: 0n,
+          rdx: 0n,
+          rsi: 0x40n,
+          rdi: 0n,
+          r8: 0n,
+          r9: 0n,
+          r10: 0n,
+        }
         const caller: GuestAbiVcpu = { index: vcpu, registers, cpl: 0, longMode: true, translate: () => undefined }
         seen.push(this.#abi.hypercall(caller), registers.rax)
         break

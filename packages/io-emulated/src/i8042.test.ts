@@ -56,7 +56,10 @@ describe('a command of the keyboard that waits for its argument', () => {
 describe('the scan code set', () => {
   it.each([
     { by: 'a reset of the machine', reset: ({ device }: ReturnType<typeof start>) => device.reset() },
-    { by: 'the keyboard\'s own reset', reset: ({ say }: ReturnType<typeof start>) => expect(say(0xff)).toEqual([ACK, 0xaa]) },
+    {
+      by: "the keyboard's own reset",
+      reset: ({ say }: ReturnType<typeof start>) => expect(say(0xff)).toEqual([ACK, 0xaa]),
+    },
   ])('is the second again after $by', ({ reset }) => {
     const made = start()
     expect(made.say(SCAN_CODE_SET, 1, SCAN_CODE_SET, 0)).toEqual([ACK, ACK, ACK, ACK, 1])
