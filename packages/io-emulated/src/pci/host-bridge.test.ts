@@ -225,7 +225,7 @@ describe('interrupts', () => {
   })
 
   it('MSI-X: after a reset the table is masked and empty, and nothing is pending', () => {
-    const { pciFunction, read, write, writeMmio, readMmio, take } = start()
+    const { pc, pciFunction, read, write, writeMmio, readMmio, take } = start()
     const capability = 0x40 + 16 + 4
     const enable = (): number => {
       write(4, 6, 2)
@@ -241,7 +241,7 @@ describe('interrupts', () => {
     write(capability + 2, 0xc000, 2)
     pciFunction.signal(0)
     expect(readMmio(read(0x14) + 0x800)).toBe(5)
-    pciFunction.reset!()
+    for (const device of pc.devices.values()) device.reset!()
     expect([pciFunction.msixEnabled, read(capability + 2, 2)]).toEqual([false, 2])
     const table = enable()
     expect([words(table), readMmio(table + 0x800)]).toEqual([fresh, 0])
