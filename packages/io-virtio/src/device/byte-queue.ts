@@ -13,9 +13,13 @@ export class ByteQueue {
     return this.#length
   }
 
+  get room(): number {
+    return this.#most - this.#length
+  }
+
   /** Copies. What does not fit is dropped, as a serial line would. Returns how much was taken. */
   add(bytes: Uint8Array): number {
-    const part = bytes.slice(0, this.#most - this.#length)
+    const part = bytes.slice(0, this.room)
     if (part.length > 0) this.#chunks.push(part)
     this.#length += part.length
     return part.length

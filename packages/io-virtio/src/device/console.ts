@@ -23,6 +23,8 @@ const CONTROL_RECEIVE = 2
 const CONTROL_TRANSMIT = 3
 /** Typed and not fetched. */
 const MOST_INPUT = 1 << 20
+/** Sent to a program and not fetched. */
+const MOST_FOR_PROGRAM = 1 << 25
 /** Control messages that wait, per port: a driver that never fetches any gets no more. */
 const MOST_MESSAGES = 16
 const PIECE = 4096
@@ -43,7 +45,7 @@ const receiveQueue = (port: number): number => (port === 0 ? 0 : 2 * port + 2)
 class Port {
   readonly number: number
   readonly options: ConsolePortOptions
-  readonly input = new ByteQueue(MOST_INPUT)
+  readonly input: ByteQueue
   /** The driver has made it, and a program in the guest has it open. */
   ready = false
   open = false
@@ -51,6 +53,7 @@ class Port {
   constructor(number: number, options: ConsolePortOptions) {
     this.number = number
     this.options = options
+    this.input = new ByteQueue(options.console ? MOST_INPUT : MOST_FOR_PROGRAM)
   }
 }
 
@@ -130,6 +133,8 @@ export class VirtioConsole implements VirtioDevice {
   }
 
   #typed(port: Port, bytes: Uint8Array): void {
+    // A part of a message would make nonsense of all that follow.
+    if (!port.options.console && bytes.length > port.input.room) return
     port.input.add(bytes)
     this.#deliver(port)
   }

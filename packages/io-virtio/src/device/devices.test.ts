@@ -1,10 +1,11 @@
 import { Balloon, FRAME_SIZE } from '@nonroot/contracts'
+import type { VirtioPort } from '@nonroot/contracts'
 import { createTestConsole, createTestGuestMemory, createTestHostMemory } from '@nonroot/testkit'
 import type { MockVirtioDriver } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { subject, WAYS } from '../virtio.test.support.ts'
 import { BalloonFeature } from './balloon.ts'
-import { ConsoleEvent } from './console.ts'
+import { ConsoleEvent, VirtioConsole } from './console.ts'
 
 const text = (value: string) => new TextEncoder().encode(value)
 const untext = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -75,6 +76,20 @@ describe('virtio-console', () => {
     driver.start()
     for (let index = 0; index < 40; index++) console.type('y'.repeat(65536))
     expect((await driver.request(0, [], [100])).written).toBe(100)
+  })
+
+  it.each([
+    { to: 'a terminal', console: true, most: 2 ** 20, kept: 2 ** 20 },
+    // A part would make nonsense of what follows.
+    { to: 'a program', console: false, most: 2 ** 25, kept: 2 ** 25 - 2 },
+  ])('keeps of a message to $to what there is room for', ({ console: isConsole, most, kept }) => {
+    const backend = createTestConsole()
+    const port = { queue: () => undefined, accepted: () => true } as unknown as VirtioPort
+    const device = new VirtioConsole(port, [{ backend, name: 'a', console: isConsole }])
+    backend.type('y'.repeat(most - 2))
+    backend.type('abc')
+    const [{ input }] = device.save().data['ports'] as [{ input: Uint8Array }]
+    expect(input.length).toBe(kept)
   })
 
   const control = (id: number, event: number, value: number): Uint8Array => {
