@@ -3,8 +3,8 @@
  *
  *     agent PORT [PREFIX...]
  *
- * PORT is a virtio-console port, /dev/vportNpM. PREFIX goes before each command, as in `chroot /disk`. packages/image/README.md, "The agent",
- * specifies the protocol. A static program without a C library: system calls and nothing else.
+ * PORT is a virtio-console port, /dev/vportNpM, or the number of a descriptor that is open. PREFIX goes before each command, as in
+ * `chroot /disk`. packages/image/README.md, "The agent", specifies the protocol. A static program without a C library: system calls and nothing else.
  */
 
 typedef unsigned char u8;
@@ -17,7 +17,7 @@ enum {
   SYS_execve = 59, SYS_exit = 60, SYS_wait4 = 61, SYS_kill = 62, SYS_fcntl = 72, SYS_chdir = 80, SYS_setsid = 112, SYS_signalfd4 = 289, SYS_pipe2 = 293,
 };
 enum { O_RDWR = 2, O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000 };
-enum { F_SETFL = 4 };
+enum { F_SETFD = 2, F_SETFL = 4, FD_CLOEXEC = 1 };
 enum { EINTR = 4, EAGAIN = 11, ENOENT = 2, EACCES = 13, ENOTDIR = 20 };
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16 };
 enum { TIOCSCTTY = 0x540E, TIOCSWINSZ = 0x5414, TIOCGPTN = 0x80045430, TIOCSPTLCK = 0x40045431 };
@@ -32,9 +32,9 @@ enum { START_FIXED = 10, ON_TERMINAL = 1, MOST_WORDS = 4096, MOST_PREFIX = 16 };
 struct pollfd { int fd; short events, revents; };
 struct winsize { u16 rows, columns, x, y; };
 
-/* What a command writes on one of its two outputs. */
+/* What a command writes on one of its two outputs. `polled`: its place among what was polled, 0 for none. */
 struct outlet {
-  int fd;
+  int fd, polled;
   u32 credit;
 };
 
@@ -276,7 +276,12 @@ static void start(u16 id, const u8 *payload, u32 length) {
     close_fd(&errors[0]);
     return refuse(id, "the guest has no room for another process");
   }
-  if (!terminal) CALL(SYS_fcntl, input[1], F_SETFL, O_NONBLOCK, 0);
+  if (!terminal) {
+    /* Our ends only: the command's are descriptions of their own. */
+    CALL(SYS_fcntl, input[1], F_SETFL, O_NONBLOCK, 0);
+    CALL(SYS_fcntl, output[0], F_SETFL, O_NONBLOCK, 0);
+    CALL(SYS_fcntl, errors[0], F_SETFL, O_NONBLOCK, 0);
+  }
   command->used = 1;
   command->id = id;
   command->pid = pid;
@@ -287,6 +292,7 @@ static void start(u16 id, const u8 *payload, u32 length) {
   command->out[0].fd = output[0];
   command->out[1].fd = errors[0];
   command->out[0].credit = command->out[1].credit = WINDOW;
+  command->out[0].polled = command->out[1].polled = 0;
 }
 
 /* Input: into the ring, from there into the command as it takes it */
@@ -348,20 +354,14 @@ static int drain(struct command *command, int which) {
   return 1;
 }
 
-static int is_readable(int fd) {
-  struct pollfd now = { fd, POLLIN, 0 };
-  return CALL(SYS_poll, &now, 1, 0, 0) > 0;
-}
-
 /* It has ended, and what it wrote was sent: what a process that it left behind writes is not waited for. */
 static void settle(struct command *command) {
   if (!command->ended) return;
   for (int which = 0; which < 2; which++) {
     struct outlet *outlet = &command->out[which];
-    while (outlet->fd >= 0 && is_readable(outlet->fd)) {
-      if (outlet->credit == 0) return;
-      if (!drain(command, which)) break;
-    }
+    while (drain(command, which));
+    /* There may be more: the host makes room when it has shown what it has. */
+    if (outlet->fd >= 0 && outlet->credit == 0) return;
   }
   close_input(command);
   close_fd(&command->out[0].fd);
@@ -386,9 +386,22 @@ static void reap(void) {
 
 /* From the host */
 
+static void resize(int terminal, const u8 *payload) {
+  struct winsize size = { ((u16 *)payload)[0], ((u16 *)payload)[1], 0, 0 };
+  CALL(SYS_ioctl, terminal, TIOCSWINSZ, &size, 0);
+}
+
+static void resize_console(const u8 *payload) {
+  int console = CALL(SYS_open, "/dev/console", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0, 0);
+  if (console < 0) return;
+  resize(console, payload);
+  close_fd(&console);
+}
+
 static void obey(u16 id, u8 type, const u8 *payload, u32 length) {
   if (type == LEAVE) leave(length > 0 ? payload[0] : 0);
   if (type == START) return start(id, payload, length);
+  if (type == RESIZE && id == 0 && length >= 4) return resize_console(payload);
   struct command *command = find(id);
   /* It has ended meanwhile. */
   if (!command) return;
@@ -397,8 +410,7 @@ static void obey(u16 id, u8 type, const u8 *payload, u32 length) {
     /* A group of its own it has once it runs. */
     if (!command->ended && CALL(SYS_kill, -command->pid, payload[0], 0, 0) < 0) CALL(SYS_kill, command->pid, payload[0], 0, 0);
   } else if (type == RESIZE && length >= 4 && command->terminal && command->out[0].fd >= 0) {
-    struct winsize size = { ((u16 *)payload)[0], ((u16 *)payload)[1], 0, 0 };
-    CALL(SYS_ioctl, command->out[0].fd, TIOCSWINSZ, &size, 0);
+    resize(command->out[0].fd, payload);
   } else if (type == CREDIT && length >= 8 && payload[0] < 2) {
     u32 credit = command->out[payload[0]].credit + *(u32 *)(payload + 4);
     command->out[payload[0]].credit = credit > WINDOW ? WINDOW : credit;
@@ -431,9 +443,11 @@ static void serve(int children) {
     for (int index = 0; index < MOST_COMMANDS; index++) {
       struct command *command = &commands[index];
       if (!command->used) continue;
-      for (int which = 0; which < 2; which++)
-        if (command->out[which].fd >= 0 && command->out[which].credit > 0)
-          polled[count++] = (struct pollfd){ command->out[which].fd, POLLIN, 0 };
+      for (int which = 0; which < 2; which++) {
+        struct outlet *outlet = &command->out[which];
+        outlet->polled = outlet->fd >= 0 && outlet->credit > 0 ? count : 0;
+        if (outlet->polled) polled[count++] = (struct pollfd){ outlet->fd, POLLIN, 0 };
+      }
       if (command->input >= 0 && command->held > 0) polled[count++] = (struct pollfd){ command->input, POLLOUT, 0 };
     }
     CALL(SYS_poll, polled, count, -1, 0);
@@ -448,10 +462,19 @@ static void serve(int children) {
       if (!command->used) continue;
       feed(command);
       for (int which = 0; which < 2; which++)
-        if (command->out[which].fd >= 0 && is_readable(command->out[which].fd)) drain(command, which);
+        if (command->out[which].polled && polled[command->out[which].polled].revents) drain(command, which);
       settle(command);
     }
   }
+}
+
+static int open_port(const char *name) {
+  u32 number = 0;
+  const char *at = name;
+  for (; *at >= '0' && *at <= '9'; at++) number = 10 * number + *at - '0';
+  if (*at) return CALL(SYS_open, name, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0, 0);
+  CALL(SYS_fcntl, number, F_SETFL, O_NONBLOCK, 0);
+  return CALL(SYS_fcntl, number, F_SETFD, FD_CLOEXEC, 0) < 0 ? -1 : (int)number;
 }
 
 void __attribute__((noreturn, used)) begin(long *stack) {
@@ -462,7 +485,7 @@ void __attribute__((noreturn, used)) begin(long *stack) {
   if (count < 2 || count - 2 > MOST_PREFIX) leave(255);
   prefix = arguments + 2;
   prefix_length = count - 2;
-  port = CALL(SYS_open, arguments[1], O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0, 0);
+  port = open_port(arguments[1]);
   if (port < 0) leave(255);
   /* A command that does not read its input is no reason to end. */
   child |= 1ul << (13 - 1);

@@ -1,6 +1,6 @@
 /** Guest images made of distribution packages. */
-export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents } from './agent/client.ts'
-export type { AgentCommand } from './agent/protocol.ts'
+export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents, type SendFrame, type TerminalSize } from './agent/client.ts'
+export { frame, FrameReader, FromAgent, ToAgent, VERSION as AGENT_VERSION, WINDOW as AGENT_WINDOW, type AgentCommand } from './agent/protocol.ts'
 export { readAr, type ArMember } from './ar.ts'
 export { Apt, parseDepends, type DebianPackage } from './apt.ts'
 export { compressionOf, decompress, decompressStream, type Compression, type Decompressors } from './compression.ts'
@@ -12,7 +12,7 @@ export * from './disk/index.ts'
 export { ImageError, type ImageErrorReason } from './errors.ts'
 export type { DiskHost, DiskSource, ImageHost, NewDisk, OnProgress, Progress, RunResult } from './host.ts'
 export { AGENT_PORT, DEBIAN_PARAMETERS, fileOverlay, guestParameters, shellCommand, type GuestParameters } from './init-script.ts'
-export { addModules, createGuestTree, DEFAULT_MODULES, finishGuestTree, type ModuleFile } from './initramfs.ts'
+export { addModules, agentProgram, createGuestTree, DEFAULT_MODULES, finishGuestTree, type ModuleFile } from './initramfs.ts'
 export { moduleName, readModuleInfo, type ModuleInfo } from './module-info.ts'
 export {
   formatModulesAlias,

@@ -40,7 +40,7 @@ busybox --install -s /usr/bin 2>/dev/null
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up 2>/dev/null
 
-command= marks= agent= network= modules= rows= columns= TERM=vt220
+command= marks= agent= port= network= modules= rows= columns= TERM=vt220
 root= rootmode=ro rootflags= rootfstype= rootdelay=30 init=/sbin/init
 [ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
 read -r parameters </proc/cmdline
@@ -83,6 +83,20 @@ drive() {
 }
 drive
 
+# The port of the host's that the agent serves. Its name comes a moment after its device.
+agent_port() {
+  tries=0
+  while [ $tries -lt 200 ]; do
+    for port in /sys/class/virtio-ports/*; do
+      [ -r "$port/name" ] && read -r name <"$port/name" && [ "$name" = ${AGENT_PORT} ] || continue
+      echo "/dev/\${port##*/}"
+      return
+    done
+    tries=$((tries + 1))
+    usleep 10000
+  done
+}
+
 # An address for the first card. A system on a disk sees to that itself; a command in it has ours.
 connect() {
   for card in /sys/class/net/e*; do
@@ -122,7 +136,18 @@ if [ -n "$root" ]; then
   if [ -z "$command" ]; then
     [ -x "/disk$init" ] || [ -L "/disk$init" ] || failed "$disk has no $init"
     umount /dev/pts /dev/shm /tmp
+    [ -z "$agent" ] || port=$(agent_port)
+    [ -z "$port" ] || cp /${AGENT_PATH} /run/nonroot-agent
     for folder in dev proc sys run; do mount --move /$folder /disk/$folder || failed "$disk has no /$folder"; done
+    if [ -n "$port" ]; then
+      chroot /disk /run/nonroot-agent "$port" </disk/dev/null >/disk/dev/null 2>&1 &
+      # The programs that are here are about to go: not before it runs.
+      tries=0
+      until case $(readlink /disk/proc/$!/exe) in */nonroot-agent) ;; *) [ $tries -ge 200 ] ;; esac; do
+        tries=$((tries + 1))
+        usleep 10000
+      done
+    fi
     exec switch_root /disk "$init"
     failed "cannot start $init"
   fi
@@ -157,21 +182,15 @@ finish() {
   # Still here: no device took the status.
   [ -n "$marks" ] || printf '\\r\\nnonroot: exit status %d\\r\\n' $status
 }
-# The port of the host's that the agent serves. Its name comes a moment after its device.
-agent_port() {
-  tries=0
-  while [ $tries -lt 200 ]; do
-    for port in /sys/class/virtio-ports/*; do
-      [ -r "$port/name" ] && read -r name <"$port/name" && [ "$name" = ${AGENT_PORT} ] || continue
-      echo "/dev/\${port##*/}"
-      return
-    done
-    tries=$((tries + 1))
-    usleep 10000
+# Beside a shell. An agent that ends is started again.
+serve() {
+  port=$(agent_port)
+  while [ -n "$port" ]; do
+    /${AGENT_PATH} "$port"
+    sleep 1
   done
 }
-port=
-[ -z "$agent" ] || port=$(agent_port)
+[ -z "$agent" -o -z "$command" ] || port=$(agent_port)
 
 if [ -n "$command" -a -n "$port" ]; then
   dmesg -n 1
@@ -190,6 +209,7 @@ else
   echo "nonroot: Linux $release, $(nproc) CPU, $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB. poweroff ends it."
   echo
   watch_button
+  [ -z "$agent" ] || serve </dev/null >/dev/null 2>&1 &
   [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
   setsid cttyhack sh -l
 fi
@@ -217,7 +237,7 @@ export interface GuestParameters {
   readonly command?: readonly string[]
   /** Frame the command's output on the console with begin and status marks (README.md, "Marks"). */
   readonly marks?: boolean
-  /** Look for the port of the host's agent and, where there is one, have the agent run what the host asks for, in place of the command. */
+  /** Look for the port of the host's agent and, where there is one, have the agent run what the host asks for: in place of the command, or beside the shell or the disk's system. */
   readonly agent?: boolean
   /** How the first network card gets an address. */
   readonly network?: 'dhcp'

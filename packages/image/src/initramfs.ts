@@ -38,6 +38,9 @@ export function createGuestTree(): Tree {
 }
 
 /** Puts in what makes the tree start: init script, exit program, accounts. After the packages, so that it has the last word. */
+/** The agent that runs commands in a guest (README.md, "The agent"), for images of others' making: a static x86-64 ELF for Linux. */
+export const agentProgram = (): Uint8Array => program(AGENT_PROGRAM_BASE64)
+
 const program = (base64: string): Uint8Array => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
 
 export function finishGuestTree(tree: Tree): Tree {
@@ -46,7 +49,7 @@ export function finishGuestTree(tree: Tree): Tree {
     .file('init', INIT_SCRIPT, 0o755)
     .file(LEASE_SCRIPT_PATH, LEASE_SCRIPT, 0o755)
     .file(EXIT_PROGRAM_PATH, program(EXIT_PROGRAM_BASE64), 0o755)
-    .file(AGENT_PATH, program(AGENT_PROGRAM_BASE64), 0o755)
+    .file(AGENT_PATH, agentProgram(), 0o755)
 }
 
 export interface ModuleFile extends KernelModule {

@@ -17,7 +17,7 @@ function bench() {
   const client = new AgentClient(
     (bytes) => {
       const view = new DataView(bytes.buffer, bytes.byteOffset)
-      expect(view.getUint32(0, true)).toBe(bytes.length - HEADER_SIZE)
+      if (view.getUint32(0, true) !== bytes.length - HEADER_SIZE) throw new Error('a frame has another length than it says')
       sent.push({ id: view.getUint16(4, true), kind: bytes[6]!, payload: bytes.slice(HEADER_SIZE) })
     },
     { ready: () => heard.push('ready'), failed: (error) => heard.push(`failed: ${error.message}`) },
@@ -28,6 +28,7 @@ function bench() {
     drained: () => void heard.push('drained'),
     ended: (status: number) => void heard.push(`ended ${status}`),
     refused: (why: Error) => void heard.push(why.message),
+    lost: (why: Error) => void heard.push(why.message),
   }
   const hello = frame(0, FromAgent.hello, numbers(VERSION, 64))
   const take = () => sent.splice(0)
@@ -71,6 +72,9 @@ describe('starting', () => {
     const more = Array.from({ length: 65_533 }, () => start().id)
     expect(new Set([ids[0], ids[2], ...more]).size).toBe(65_535)
     expect(more).toContain(ids[1])
+    expect(() => start()).toThrow('65535 commands run in the guest')
+    client.receive(frame(ids[0]!, FromAgent.ended, Uint8Array.of(0)))
+    expect(start().id).toBe(ids[0])
   })
 })
 
@@ -102,6 +106,7 @@ describe('what comes', () => {
         drained: () => {},
         ended: (status) => void other.push(`${status}`),
         refused: () => {},
+        lost: () => {},
       },
     )
     expect(second).toBeDefined()
@@ -117,9 +122,10 @@ describe('what comes', () => {
 
   it.each([
     { name: 'a refusal', bytes: (id: number) => frame(id, FromAgent.refused, encodeText('no room')), heard: ['the guest did not start the command: no room'] },
-    { name: 'another version', bytes: () => frame(0, FromAgent.hello, numbers(VERSION + 1, 64)), heard: [`failed: the agent speaks version ${VERSION + 1}, not ${VERSION}`] },
-    { name: 'no version', bytes: () => frame(0, FromAgent.hello), heard: [`failed: the agent speaks version 0, not ${VERSION}`] },
-    { name: 'a frame that is too long', bytes: () => new Uint8Array(Uint32Array.of(MOST_PAYLOAD + 1, 0).buffer), heard: [`failed: the agent sent a frame of ${MOST_PAYLOAD + 1} bytes`] },
+    { name: 'another version', bytes: () => frame(0, FromAgent.hello, numbers(VERSION + 1, 64)), heard: [`failed: the agent speaks version ${VERSION + 1}, not ${VERSION}`, `the agent speaks version ${VERSION + 1}, not ${VERSION} before the command had ended`] },
+    { name: 'no version', bytes: () => frame(0, FromAgent.hello), heard: [`failed: the agent speaks version 0, not ${VERSION}`, `the agent speaks version 0, not ${VERSION} before the command had ended`] },
+    { name: 'a frame that is too long', bytes: () => new Uint8Array(Uint32Array.of(MOST_PAYLOAD + 1, 0).buffer), heard: [`failed: the agent sent a frame of ${MOST_PAYLOAD + 1} bytes`, `the agent sent a frame of ${MOST_PAYLOAD + 1} bytes before the command had ended`] },
+    { name: 'a refusal of the host’s', bytes: () => frame(0, FromAgent.refused, encodeText('none here\nlook elsewhere')), heard: ['failed: none here'] },
     { name: 'an unknown kind', bytes: (id: number) => frame(id, 0xff), heard: [] },
     { name: 'a command that does not run', bytes: () => frame(999, FromAgent.output, encodeText('x')), heard: [] },
     { name: 'a status without a byte', bytes: (id: number) => frame(id, FromAgent.ended), heard: ['ended 0'] },
@@ -131,6 +137,39 @@ describe('what comes', () => {
     // After nonsense nothing is believed.
     if (expected[0]?.startsWith('failed')) client.receive(frame(id, FromAgent.ended, Uint8Array.of(0)))
     expect(heard).toEqual(expected)
+  })
+})
+
+describe('a guest that starts over', () => {
+  it.each([
+    { what: 'is reset', happens: ({ client }: ReturnType<typeof bench>) => client.lose('the guest was restarted'), heard: ['the guest was restarted before the command had ended'] },
+    {
+      what: 'has another agent',
+      happens: ({ client, hello }: ReturnType<typeof bench>) => client.receive(hello),
+      heard: ['the agent in the guest was started again before the command had ended', 'ready'],
+    },
+  ])('loses its commands when it $what', ({ happens, heard: expected }) => {
+    const it = bench()
+    const { client, heard, hello, take, start } = it
+    client.receive(hello)
+    const { command, id } = start()
+    // Half a frame, whose rest never comes.
+    client.receive(frame(id, FromAgent.output, encodeText('x')).slice(0, 7))
+    if (expected.length === 1) happens(it)
+    else {
+      client.receive(encodeText('\0x'))
+      heard.splice(0)
+      happens(it)
+    }
+    expect(heard.filter((word) => word !== 'ready' || expected.includes(word))).toEqual(expected)
+    command.write(Uint8Array.of(1))
+    command.signal(15)
+    expect(take()).toEqual([])
+    heard.splice(0)
+    client.receive(hello)
+    client.receive(frame(id, FromAgent.ended, Uint8Array.of(0)))
+    expect(heard.filter((word) => word.startsWith('ended'))).toEqual([])
+    expect(client.ready).toBe(true)
   })
 })
 
@@ -176,10 +215,12 @@ it('signals, sizes and leaving', () => {
   const { command, id } = start()
   command.signal(15)
   command.resize({ rows: 50, columns: 132 })
+  client.resizeConsole({ rows: 24, columns: 80 })
   client.leave(7)
   expect(take()).toEqual([
     { id, kind: ToAgent.signal, payload: Uint8Array.of(15) },
     { id, kind: ToAgent.resize, payload: numbers(50, 132) },
+    { id: 0, kind: ToAgent.resize, payload: numbers(24, 80) },
     { id: 0, kind: ToAgent.leave, payload: Uint8Array.of(7) },
   ])
 })

@@ -11,7 +11,16 @@ export const WINDOW = 65_536
 export const MOST_PAYLOAD = 262_144
 
 export const ToAgent = { start: 1, input: 2, signal: 3, resize: 4, credit: 5, leave: 6 } as const
-export const FromAgent = { hello: 0x81, output: 0x82, errors: 0x83, taken: 0x84, ended: 0x85, refused: 0x86 } as const
+export const FromAgent = {
+  hello: 0x81,
+  output: 0x82,
+  errors: 0x83,
+  taken: 0x84,
+  ended: 0x85,
+  refused: 0x86,
+  /** Of whoever is between: the guest or its agent has gone, and with it the command. */
+  lost: 0x87,
+} as const
 const ON_TERMINAL = 1
 
 /** A command to run in the guest. */
@@ -46,6 +55,33 @@ export function startPayload({ words, environment = [], terminal }: AgentCommand
     environment.length,
   )
   return concatBytes([fixed, ...[...words, ...environment].map((word) => encodeText(`${word}\0`))])
+}
+
+/** Finds the frames in what came, in any pieces. */
+export class FrameReader {
+  #partial: Uint8Array = new Uint8Array()
+
+  /** Calls `each` with every whole frame, whose payload is valid during the call. Gives the length of a frame that is too long, after which nothing can be understood. */
+  read(bytes: Uint8Array, each: (command: number, kind: number, payload: Uint8Array) => void): number | undefined {
+    const all = this.#partial.length > 0 ? concatBytes([this.#partial, bytes]) : bytes
+    const view = dataView(all)
+    let at = 0
+    while (all.length - at >= HEADER_SIZE) {
+      const length = view.getUint32(at, true)
+      if (length > MOST_PAYLOAD) return length
+      const end = at + HEADER_SIZE + length
+      if (end > all.length) break
+      each(view.getUint16(at + 4, true), all[at + 6]!, all.subarray(at + HEADER_SIZE, end))
+      at = end
+    }
+    this.#partial = all.slice(at)
+    return undefined
+  }
+
+  /** What is incomplete never comes. */
+  clear(): void {
+    this.#partial = new Uint8Array()
+  }
 }
 
 export function creditPayload(output: 0 | 1, bytes: number): Uint8Array {
