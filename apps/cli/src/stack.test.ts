@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { StackView } from './stack-view.ts'
 import { cli, fixtures, folderWith } from './testing/cli.ts'
 
@@ -53,6 +53,20 @@ describe('--set', () => {
     let found: unknown = await show(good, ...set)
     for (const step of at) found = (found as Record<string | number, unknown>)[step]
     expect(found).toEqual(value)
+  })
+})
+
+describe('a shipped stack', () => {
+  it('is found by its name', async () => {
+    // Packages are loaded from source, which takes a busy machine long.
+    vi.stubEnv('NONROOT_PLUGIN_TIMEOUT', '100')
+    expect(brief(await show('kvm-like-shadow'))).toContain('paging shadow')
+    vi.unstubAllEnvs()
+  }, 120_000)
+
+  it('that is none is named', async () => {
+    const { status, err } = await cli('stack', 'show', 'kvm-liek')
+    expect([status, err]).toEqual([2, expect.stringMatching(/there is no stack "kvm-liek"\n {2}name a file .* as kvm-like/)])
   })
 })
 

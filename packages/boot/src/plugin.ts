@@ -25,7 +25,7 @@ export default definePlugin({
       name: 'linux',
       summary: 'Linux: bzImage by its 64-bit or 32-bit entry, or an ELF vmlinux',
       options: z.strictObject({
-        kernel: file,
+        kernel: file.optional(),
         initrd: file.optional(),
         cmdline,
         entry: z.enum(['auto', '64-bit', '32-bit']).default('auto'),
@@ -51,7 +51,7 @@ export default definePlugin({
     defineBoot({
       name: 'multiboot',
       summary: 'Multiboot 1: ELF or a.out-kludge kernels with modules',
-      options: z.strictObject({ kernel: file, modules, cmdline }),
+      options: z.strictObject({ kernel: file.optional(), modules, cmdline }),
       image: ({ kernel, modules, cmdline }) => given({ kernel, modules, cmdline }),
       create: () => createMultiboot(),
     }),

@@ -12,12 +12,27 @@ import type { JsonSchema } from './issues.ts'
 import { OVERRIDE } from './loaded-config.ts'
 import type { LoadedConfig } from './loaded-config.ts'
 
+/** A word alone, as `kvm-like`, is the name of a stack that the package `nonroot` has. */
+async function shippedStack(name: string, source: ModuleSource): Promise<string | undefined> {
+  if (!/^[a-z][a-z0-9-]*$/i.test(name)) return undefined
+  const found = await source.findFile(`nonroot/stacks/${name}.yaml`, source.workingFolder)
+  if (found !== undefined) return found
+  throw new NonrootError({
+    code: 'config.file',
+    message: `there is no stack "${name}"`,
+    thing: name,
+    value: name,
+    remedy: 'name a file that ends in .yaml, .yml, .json, .ts or .js, or a stack of the package nonroot, as kvm-like',
+  })
+}
+
+/** Reads a stack file, or one of the package `nonroot` by its name: `kvm-like`. */
 export async function loadConfig(
   file: string,
   source: ModuleSource,
   overrides: readonly string[] = [],
 ): Promise<LoadedConfig> {
-  const path = source.resolvePath(source.workingFolder, file)
+  const path = (await shippedStack(file, source)) ?? source.resolvePath(source.workingFolder, file)
   return withOverrides({ file: path, tree: await readTree(path, source, []) }, overrides)
 }
 
