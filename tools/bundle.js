@@ -29,7 +29,7 @@ function shipped() {
 const RUN = new RegExp(
   [
     String.raw`apps\/cli\/dist\/(main|host|io|shipped|version|size-option|profile\/profile-file|commands\/run)\.js`,
-    String.raw`apps\/cli\/dist\/run\/(?!start-times|disk-plan|config-reader|agent-plan|command-channel).*\.js`,
+    String.raw`apps\/cli\/dist\/run\/(?!start-times|disk-plan|config-reader|agent-plan|guest-agent|command-channel).*\.js`,
     String.raw`packages\/(contracts|host-node\/dist\/(?!threads)|hypervisor\/dist\/composition\/(config-|loaded-config|issues|spelling))`,
     String.raw`node_modules\/(commander|import-meta-resolve|yaml|zod)\/`,
     '^\0later:',

@@ -2,6 +2,7 @@
 
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
+import type { ExecOptions } from './commands/exec.ts'
 import type { ImageOptions } from './commands/image.ts'
 import type { ImageDiskOptions } from './commands/image-disk.ts'
 import type { JitDumpOptions } from './commands/jit.ts'
@@ -32,7 +33,7 @@ Exit status:
   ${ExitCode.guestCrashed}    the guest crashed
   ${ExitCode.timeout}  the guest hung, or --timeout passed
   ${ExitCode.interrupted}  interrupted
-  run: otherwise the guest's own status
+  run: otherwise the guest's own status; with a command, and exec: the command's, 128 + N after signal N
 `
 
 /** Runs one command line and gives its exit status. Never throws, never ends the process. */
@@ -99,6 +100,16 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (name: string) => {
       const { attach } = await import('./commands/attach.ts')
       status = await attach(name, io)
+    })
+  command(program, 'exec')
+    .description('run a command in the guest of a running VM; its output and exit status become ours')
+    .argument('<name>', 'the VM, as nonroot ps lists it: NAME, or HOST/NAME')
+    .option('-i, --interactive', 'pass our standard input on; the command has none otherwise')
+    .option('-t, --tty', 'give the command a terminal, of the size of ours')
+    .usage('[options] <name> -- COMMAND...')
+    .action(async (name: string, options: ExecOptions) => {
+      const { exec } = await import('./commands/exec.ts')
+      status = await exec(name, guestCommand ?? [], options, io)
     })
   command(program, 'stop')
     .description('ask the guest of a running VM to shut down, and wait until it has')

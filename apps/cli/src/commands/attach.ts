@@ -3,7 +3,9 @@
 import { connect } from 'node:net'
 import { ExitCode } from '@nonroot/contracts'
 import { openTerminal } from '@nonroot/host-node'
-import { findVm } from '../control/find-vm.ts'
+import type { TerminalSize } from '@nonroot/host-node'
+import { findVm, withVm } from '../control/find-vm.ts'
+import { resizeCommand } from '../control/vm-commands.ts'
 import type { CommandIo } from '../io.ts'
 import { EscapeKeys } from '../run/escape-keys.ts'
 
@@ -26,6 +28,13 @@ export async function attach(name: string, io: CommandIo): Promise<number> {
       if (command === 'quit') socket.end()
       else io.err(HELP)
     })
+    const size = terminal.size()
+    if (size) {
+      // An older host does not know it, and its guest keeps the size it has.
+      const resize = async (to: TerminalSize): Promise<unknown> => withVm(name, (client) => client.execute(resizeCommand, { ...to }))
+      await resize(size).catch(() => {})
+      terminal.onResize((to) => void resize(to).catch(() => {}))
+    }
     if (terminal.interactive) io.err(`the console of ${name}; Ctrl-A X leaves it\n`)
     socket.on('data', (bytes) => terminal.write(bytes, () => {}))
     terminal.onInput((bytes) => void socket.write(terminal.interactive ? keys.filter(bytes) : bytes))

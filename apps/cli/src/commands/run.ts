@@ -16,17 +16,18 @@ import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan, BootRequest } from '../run/boot-plan.ts'
 import { parseDuration } from '../run/duration.ts'
 import { ESCAPE_HELP, EscapeKeys } from '../run/escape-keys.ts'
+import type { GuestAgent } from '../run/guest-agent.ts'
 import type { CommandChannel } from '../run/command-channel.ts'
 import { Marks } from '../run/marks.ts'
 import { Monitor } from '../run/monitor.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
-import { commandStatus, runEnd } from '../run/run-end.ts'
+import { commandStatus, progressOf, runEnd } from '../run/run-end.ts'
 import type { StopReason } from '../run/run-end.ts'
 import { mark, startText, startTimes } from '../run/start-times.ts'
 import type { StartTimes } from '../run/start-times.ts'
 import { statsJson, statsText } from '../run/stats.ts'
 import { TraceFile } from '../run/trace-file.ts'
-import { GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
+import { agentBackend, GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
 import type { RunOptions, RunSource } from '../run/run-options.ts'
 import { VmThread } from '../run/vm-handle.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
@@ -70,6 +71,8 @@ function checkName(name: string | undefined): void {
   })
 }
 
+const nameOf = ({ name }: RunOptions): string => name ?? 'vm0'
+
 /** As after `--set`. */
 const changesOf = ({ memory, set }: RunOptions): string[] => [
   ...(memory === undefined ? [] : [`machine.memory=${memoryText(memory)}`]),
@@ -94,7 +97,7 @@ function requestOf(file: string | undefined, options: RunOptions, terminal: Term
     ...(command?.length ? { command } : {}),
     ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
     interactive: terminal.interactive,
-    agent: true,
+    agent: agentBackend(nameOf(options)),
   }
 }
 
@@ -147,9 +150,8 @@ class Session {
         (bytes) => this.#write(bytes, () => {}),
         () => this.#useConsole(),
       )
-    this.#vm = new WatchedVm(options.name ?? 'vm0', {
+    this.#vm = new WatchedVm(nameOf(options), {
       onOutput: (bytes, done) => this.#output(bytes, done),
-      onAgent: (bytes) => this.#channel?.receive(bytes),
       onLog: (level, message) => this.#say(`${level}: ${message}`),
       onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
@@ -174,8 +176,9 @@ class Session {
       // Who stops it ends the thread.
       const { name, handle, flow } = this.#vm
       const plan = await Promise.race([this.#plan(planning.signal), handle.ended as Promise<never>])
-      if (plan.agentPort === undefined) this.#connectInput()
-      else await this.#openChannel()
+      const agent = await this.#vm.planAgent(plan)
+      if (agent && this.#request.command) await this.#openChannel(agent)
+      else this.#connectInput()
       const job = jobOf({ ...this.#request, name }, plan, this.#options, flow)
       this.#thread.start(hostJobOf(this.#options), [{ handle, job }])
       mark('program')
@@ -241,7 +244,7 @@ class Session {
         else this.#feed(kept)
       })
     terminal.onResize((size) => {
-      this.#vm.handle.resize(size.columns, size.rows)
+      this.#vm.resizeConsole(size)
       this.#channel?.resize(size)
     })
     terminal.onOutputClosed(({ code }) =>
@@ -264,11 +267,13 @@ class Session {
     terminal.onInputEnd(() => (this.#channel ?? this.#vm.handle).inputEnd())
   }
 
-  async #openChannel(): Promise<void> {
+  async #openChannel(agent: GuestAgent): Promise<void> {
     const { CommandChannel } = await import('../run/command-channel.ts')
-    this.#channel = new CommandChannel(this.#request.command!, this.#request.terminal, {
-      terminal: this.#terminal,
-      send: (bytes) => this.#vm.handle.agent(bytes),
+    const terminal = this.#terminal
+    this.#channel = new CommandChannel(agent, this.#request.command!, this.#request.terminal, {
+      interactive: terminal.interactive,
+      pause: () => terminal.pause(),
+      resume: () => terminal.resume(),
       output: (bytes, done) => this.#unlessMonitor(() => this.#write(bytes, done)),
       errors: (bytes, done) => this.#unlessMonitor(() => void process.stderr.write(bytes, () => done())),
       started: () => this.#connectInput(),
@@ -336,10 +341,7 @@ class Session {
     this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
-    const { begun, tail, status: marked } = this.#marks
-    const told = this.#channel?.status ?? marked
-    const progress = { begun: begun || this.#channel?.started === true, tail, status: told }
-    const command = commandStatus(status, end.state, progress)
+    const command = commandStatus(status, end.state, progressOf(this.#marks, this.#channel))
     if (command.words) this.#say(command.words)
     return command.status
   }

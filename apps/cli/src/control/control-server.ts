@@ -1,4 +1,4 @@
-/** The control sockets of a running host: one for the host, for each VM one that speaks QMP and one that is its console. */
+/** The control sockets of a running host: one for the host, for each VM one that speaks QMP, one that is its console and one for commands in its guest. */
 
 import { chmod, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -63,10 +63,12 @@ async function serveVm(
     broadcast({ ...event, data: { vm: vm.name, ...event.data } })
   }
   const console = await listen(sockets.console(vm.name), (client) => attach(vm, client))
+  const commands = await listen(sockets.exec(vm.name), (client) => void execute(vm, client))
   vm.onEvent(eventsOf(both))
   void vm.ended.then((end) => {
     both(shutdownEvent(end))
     console.endClients()
+    commands.endClients()
   })
 }
 
@@ -133,8 +135,13 @@ function attach(vm: ControlledVm, client: Socket): void {
     if (client.writableLength > MOST_WAITING) client.destroy()
   })
   client.on('data', (bytes) => vm.input(bytes))
-  client.on('error', () => client.destroy())
   client.on('close', stop)
+}
+
+/** Few VMs run commands: what that takes is loaded by the first. */
+async function execute(vm: ControlledVm, client: Socket): Promise<void> {
+  const { ExecSession } = await import('./exec-session.ts')
+  new ExecSession(client, vm)
 }
 
 class ListeningSocket {
@@ -151,6 +158,8 @@ class ListeningSocket {
     server.maxConnections = MOST_CLIENTS
     server.on('connection', (client) => {
       socket.#clients.add(client)
+      // Its end is all that there is to know of a client that fails.
+      client.on('error', () => client.destroy())
       client.on('close', () => socket.#clients.delete(client))
       accept(client)
     })

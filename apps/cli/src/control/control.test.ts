@@ -39,6 +39,8 @@ class FakeVm implements ControlledVm {
   state: ControlledVm['state'] = 'running'
   readonly startedAt = 0
   status: number | undefined
+  readonly agent = undefined
+  readonly noAgent = 'it is a fake'
   readonly requests: unknown[] = []
   readonly typed: string[] = []
   readonly stop = vi.fn()
@@ -56,6 +58,9 @@ class FakeVm implements ControlledVm {
   }
   input(bytes: Uint8Array): void {
     this.typed.push(Buffer.from(bytes).toString())
+  }
+  resizeConsole({ columns, rows }: { columns: number; rows: number }): void {
+    this.typed.push(`${columns}x${rows}`)
   }
   onConsole(listener: (bytes: Uint8Array) => void): () => void {
     this.consoles.add(listener)
@@ -166,6 +171,8 @@ describe('a control socket', () => {
     ['set_link', { name: 'net0', up: false }, {}],
     ['set_link', { name: 'net1', up: false }, { class: 'DeviceNotFound', desc: "Device 'net1' not found" }],
     ['set_link', { name: 'net0' }, { class: 'GenericError', desc: "Parameter 'up' is missing" }],
+    ['__dev.nonroot_resize_console', { columns: 132, rows: 50 }, {}],
+    ['__dev.nonroot_resize_console', { columns: 132, rows: 0 }, { class: 'GenericError', desc: "Parameter 'rows' expects a number from 1 to 65535" }],
     ['balloon', { value: 2 ** 21 }, {}],
     [
       'balloon',
@@ -188,6 +195,8 @@ describe('a control socket', () => {
     const client = await negotiated()
     await client.ask('balloon', { value: 2 ** 21 })
     await client.ask('set_link', { name: 'net0', up: true })
+    await client.ask('__dev.nonroot_resize_console', { columns: 132, rows: 50 })
+    expect(web.typed).toEqual(['132x50'])
     expect(web.requests).toEqual([
       ['requestMemory', 512],
       ['plug', { on: true, device: 'net0' }],

@@ -53,8 +53,6 @@ export class QmpSession {
     this.#timer = setTimeout(() => socket.destroy(), NEGOTIATION_MS)
     this.#timer.unref()
     socket.on('data', (chunk) => void this.#receive(chunk))
-    // Its end is all that there is to know of a client that fails.
-    socket.on('error', () => socket.destroy())
     socket.on('close', () => clearTimeout(this.#timer))
     this.#send({ QMP: { version: versionInfo(), capabilities: [] } })
   }

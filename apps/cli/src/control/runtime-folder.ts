@@ -21,6 +21,8 @@ export interface HostSockets {
   readonly host: string
   qmp(vm: string): string
   console(vm: string): string
+  /** Commands in the guest. */
+  exec(vm: string): string
 }
 
 export function socketsOf(folder: string): HostSockets {
@@ -30,6 +32,7 @@ export function socketsOf(folder: string): HostSockets {
     host: join(folder, 'host.sock'),
     qmp: (vm) => join(folder, `${vm}.qmp`),
     console: (vm) => join(folder, `${vm}.console`),
+    exec: (vm) => join(folder, `${vm}.exec`),
   }
 }
 

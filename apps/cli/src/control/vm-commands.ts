@@ -9,11 +9,14 @@ import { QmpError, versionInfo } from './qmp-session.ts'
 import type { QmpCommand, QmpCommands } from './qmp-session.ts'
 import type { RequestName, Requests } from '../run/protocol.ts'
 
+/** Linux has 16 bits for each (ioctl_tty(2)). */
+const MOST_CELLS = 65_535
 /** RunState, by ours. */
 const STATUS = { creating: 'prelaunch', running: 'running', paused: 'paused', ended: 'shutdown' } as const
 
 export const memoryCommand = '__dev.nonroot_memory'
 export const metricsCommand = '__dev.nonroot_metrics'
+export const resizeCommand = '__dev.nonroot_resize_console'
 
 export function vmCommands(vm: ControlledVm): QmpCommands {
   const ask = async <R extends RequestName>(what: R, of?: Requests[R]['of']): Promise<Requests[R]['gives']> => {
@@ -83,6 +86,12 @@ export function vmCommands(vm: ControlledVm): QmpCommands {
       const { name, up } = checked(given, { name: 'string', up: 'boolean' })
       if ((await ask('plug', { on: up, device: name })) === 0)
         throw new QmpError(`Device '${name}' not found`, 'DeviceNotFound')
+    },
+    [resizeCommand](given) {
+      const { columns, rows } = checked(given, { columns: 'integer', rows: 'integer' })
+      for (const [name, value] of Object.entries({ columns, rows }))
+        if (value < 1 || value > MOST_CELLS) throw new QmpError(`Parameter '${name}' expects a number from 1 to ${MOST_CELLS}`)
+      vm.resizeConsole({ columns, rows })
     },
     [memoryCommand]: (given) => (checked(given, {}), ask('memory')),
     async [metricsCommand](given) {

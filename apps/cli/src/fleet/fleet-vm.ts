@@ -3,9 +3,11 @@
 import { createWriteStream } from 'node:fs'
 import type { WriteStream } from 'node:fs'
 import { ExitCode, NonrootError } from '@nonroot/contracts'
+import type { BootPlan } from '../run/boot-plan.ts'
+import type { CommandChannel } from '../run/command-channel.ts'
 import { Marks } from '../run/marks.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
-import { commandStatus, runEnd } from '../run/run-end.ts'
+import { commandStatus, progressOf, runEnd } from '../run/run-end.ts'
 import type { StopReason } from '../run/run-end.ts'
 import { GRACE_MS } from '../run/run-job.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
@@ -15,8 +17,10 @@ import type { LineSource } from './line-printer.ts'
 export interface FleetVmOptions {
   readonly name: string
   readonly lines: LineSource
-  /** It runs a command: only that one's output is shown. */
-  readonly command: boolean
+  /** Where what a command writes to standard error goes. */
+  readonly errors: LineSource
+  /** It runs this: only that one's output is shown. */
+  readonly command?: readonly string[]
   /** Where the whole console goes. */
   readonly log?: string
   readonly timeout?: { readonly ms: number; readonly text: string }
@@ -39,6 +43,7 @@ export class FleetVm {
   readonly result: Promise<FleetVmResult>
   readonly #options: FleetVmOptions
   readonly #marks: Marks | undefined
+  #channel: CommandChannel | undefined
   readonly #panic = new PanicWatch((message) => this.stop({ by: 'panic', message }))
   readonly #log: WriteStream | undefined
   #stopReason: StopReason | undefined
@@ -60,6 +65,26 @@ export class FleetVm {
       onStop: (reason) => this.stop(reason),
     })
     this.result = this.#finish()
+  }
+
+  /** Its command goes by the guest's agent, where the plan has one; otherwise by the console. It reads nothing. */
+  async plan(plan: BootPlan): Promise<void> {
+    const agent = await this.vm.planAgent(plan)
+    const { command, lines, errors } = this.#options
+    if (!command) return
+    this.vm.handle.inputEnd()
+    if (!agent) return
+    const { CommandChannel: Channel } = await import('../run/command-channel.ts')
+    const channel: CommandChannel = new Channel(agent, command, undefined, {
+      interactive: false,
+      pause() {},
+      resume() {},
+      output: (bytes, done) => lines.feed(bytes, done),
+      errors: (bytes, done) => errors.feed(bytes, done),
+      started: () => channel.inputEnd(),
+      failed: (error) => this.stop({ by: 'agent', message: error.describe() }),
+    })
+    this.#channel = channel
   }
 
   #started(): void {
@@ -93,6 +118,7 @@ export class FleetVm {
     clearTimeout(this.#timer)
     clearTimeout(this.#patience)
     this.#options.lines.flush()
+    this.#options.errors.flush()
     await new Promise<void>((resolve) => (this.#log ? this.#log.end(() => resolve()) : resolve()))
     this.vm.finish({ status, end: outcome?.end, stop: this.#stopReason })
     return { status, outcome }
@@ -103,7 +129,7 @@ export class FleetVm {
     const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
     if (words) say(words)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
-    const command = commandStatus(status, end.state, this.#marks)
+    const command = commandStatus(status, end.state, progressOf(this.#marks, this.#channel))
     if (command.words) say(command.words)
     return command.status
   }

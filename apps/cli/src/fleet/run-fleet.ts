@@ -14,7 +14,7 @@ import { moduleSource } from '../host.ts'
 import type { CommandIo } from '../io.ts'
 import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan } from '../run/boot-plan.ts'
-import { GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
+import { agentBackend, GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
 import type { RunOptions, RunSource } from '../run/run-options.ts'
 import type { StopReason } from '../run/run-end.ts'
 import { statsJson, statsText } from '../run/stats.ts'
@@ -92,13 +92,18 @@ class Fleet {
       write: (bytes, done) => terminal.write(bytes, done),
       isScreen: terminal.size() !== undefined,
     })
+    const errors = new LinePrinter({
+      write: (bytes, done) => void process.stderr.write(bytes, () => done()),
+      isScreen: process.stderr.isTTY === true,
+    })
     const width = Math.max(...configs.map(({ name }) => name.length))
     this.#vms = configs.map(
       ({ name }, index) =>
         new FleetVm({
           name,
           lines: printer.add(name, index, width),
-          command: command !== undefined,
+          errors: errors.add(name, index, width),
+          ...(command === undefined ? {} : { command }),
           ...(logs === undefined ? {} : { log: join(logs, `${name}.log`) }),
           ...(timeoutMs === undefined ? {} : { timeout: { ms: timeoutMs, text: timeout! } }),
           drained: () => terminal.drain(),
@@ -160,9 +165,11 @@ class Fleet {
     }
     const { signal } = this.#planning
     const plans: BootPlan[] = []
-    for (const { loaded } of this.#configs) {
+    for (const [index, { name, loaded }] of this.#configs.entries()) {
       const tell = (text: string, done: boolean): void => void (text && done && this.#io.err(`${text}\n`))
-      plans.push(await planBoot(request, loaded, { source: moduleSource(), tell, signal }))
+      const plan = await planBoot({ ...request, agent: agentBackend(name) }, loaded, { source: moduleSource(), tell, signal })
+      await this.#vms[index]!.plan(plan)
+      plans.push(plan)
       if (signal.aborted) return undefined
     }
     return plans
@@ -186,8 +193,6 @@ class Fleet {
       this.#threads.push(thread)
       thread.start(job, vms)
     }
-    // A command reads nothing.
-    if (this.#options.command) for (const { vm } of this.#vms) vm.handle.inputEnd()
   }
 
   #stop(reason: StopReason): void {

@@ -1,16 +1,21 @@
-/** The port by which a command's streams reach the guest's agent: what the configuration needs for it. */
+/** The port by which the guest's agent is reached: the device that the machine gets for it. */
 
 import { AGENT_PORT } from '@nonroot/image'
 import type { StackConfig } from '@nonroot/hypervisor'
-import { appended } from './appended.ts'
-import { VIRTIO } from './network-plan.ts'
+import { hasVirtio } from './attached.ts'
+
+export interface AgentPlan {
+  readonly device: object
+  /** The console back end of its port. */
+  readonly backend: string
+}
 
 /**
- * The back end of the port, and what adds the port to the configuration, as after `--set`; nothing where the stack has no virtio. A run that is to repeat has none either: what comes by the port comes when it
+ * Why not, in words, where the stack has no virtio, which other `added` devices may bring. A run that is to repeat has no agent either: what comes by the port comes when it
  * comes, while the console's input has its place in the guest's time.
  */
-export function planAgent({ machine, stack, devices }: StackConfig): { set: string; port: string } | undefined {
-  if (machine.clock === 'deterministic' || !stack.io.some(({ use }) => use === VIRTIO)) return undefined
-  const device = { kind: 'virtio-console', ports: [{ name: AGENT_PORT, backend: AGENT_PORT }] }
-  return { set: appended('devices', devices, device), port: AGENT_PORT }
+export function planAgent(backend: string, config: StackConfig, added: readonly object[]): AgentPlan | string {
+  if (config.machine.clock === 'deterministic') return 'its clock is deterministic'
+  if (!hasVirtio(config) && added.length === 0) return 'its stack has no virtio devices'
+  return { device: { kind: 'virtio-console', ports: [{ name: AGENT_PORT, backend }] }, backend }
 }

@@ -8,6 +8,8 @@ import type { BootImage, ModuleSource } from '@nonroot/contracts'
 import { withOverrides } from '@nonroot/hypervisor'
 import type { LoadedConfig, StackConfig } from '@nonroot/hypervisor'
 import type { Progress } from '@nonroot/image'
+import type { AgentPlan } from './agent-plan.ts'
+import { attached } from './attached.ts'
 import type { Announced } from './guest-input.ts'
 import type { DiskPlan } from './disk-plan.ts'
 import type { ImageAddition } from './image-addition.ts'
@@ -22,13 +24,15 @@ export interface BootRequest {
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string
+  /** Further packages of the Debian that is booted where nothing else is named. */
+  readonly include?: readonly string[]
   readonly network: NetworkOptions
   /** Run this in the guest instead of a shell. */
   readonly command?: readonly string[]
   readonly terminal?: TerminalKind
   readonly interactive: boolean
-  /** Whoever asks carries a command's streams by the guest's agent, where there can be one. */
-  readonly agent?: boolean
+  /** The console back end by which whoever asks reaches the guest's agent, where there can be one. */
+  readonly agent?: string
 }
 
 export interface BootPlan {
@@ -43,12 +47,16 @@ export interface BootPlan {
   readonly announced: Announced
   /** The console back end of the port by which the guest's agent is reached, if the machine has one. */
   readonly agentPort?: string
+  /** Why there is none. */
+  readonly noAgent?: string
 }
 
 export interface Planning {
   readonly source: ModuleSource
   /** Tells how far it is. */
   tell(text: string, done: boolean): void
+  /** The demo guest will not do in place of an image that cannot be made. */
+  readonly needsImage?: boolean
   /** Ends the programs that make an image. */
   readonly signal?: AbortSignal
 }
@@ -58,6 +66,9 @@ export const cacheFolder = (): string =>
 
 /** Protocols that a stack may name without a kernel: it says how its guests start, and leaves open which. */
 const OPEN = ['xen-pv', 'pvh']
+/** Of Linux only the bare name: `linux: { initrd: mine }` has forgotten its kernel. */
+const isOpenProtocol = (protocol: string, options: object): boolean =>
+  (OPEN.includes(protocol) && !('kernel' in options)) || (protocol === 'linux' && Object.keys(options).length === 0)
 /** Where Linux has its console: Xen's guests on a ring, others on a serial port. */
 const consoleParameter = ({ stack }: StackConfig): string =>
   `console=${stack.abi.use === '@nonroot/abi-xen' ? 'hvc0' : 'ttyS0'}`
@@ -74,31 +85,37 @@ async function planImage(
 ): Promise<Omit<BootPlan, 'config'>> {
   const { command, terminal } = request
   const { config } = loaded
-  const disk = request.disk === undefined ? undefined : await diskOf(request.disk, config, planning.source)
+  const disk = request.disk === undefined ? undefined : await diskOf(request.disk, planning.source)
   const chosen = await choose(request, config, disk, planning)
   if (chosen === undefined) {
     if (command) throw noCommandInDemo()
     const { demoGuest } = await import('@nonroot/image')
     const image = { kernel: demoGuest(), cmdline: request.cmdline ?? '' }
-    return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined }
+    const noAgent = 'it is the built-in demo guest'
+    return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined, noAgent }
   }
   const { ours, image } = chosen
-  const network = planNetwork(request.network, disk ? withOverrides(loaded, disk.set).config : config)
-  const devices = [...(disk?.set ?? []), ...network.set]
-  const agent = request.agent && command && (await import('./agent-plan.ts')).planAgent(withOverrides(loaded, devices).config)
-  const set = [...devices, ...(agent ? [agent.set] : []), ...chosen.set]
+  const network = planNetwork(request.network, config)
+  const devices = [disk?.device, network.device].filter((device) => device !== undefined)
+  const agent = await agentOf(request, ours, config, devices)
+  const port = typeof agent === 'string' ? undefined : agent
+  const set = [...attached(config, [...devices, ...(port ? [port.device] : [])]), ...chosen.set]
   // The system on a disk takes over from our init, which then announces nothing.
   const isOurs = ours && (disk === undefined || command !== undefined)
   const announced = command ? 'command' : isOurs && !request.interactive ? 'shell' : undefined
-  const plan = { set, announced, ...(image ? { image } : {}), ...(agent ? { agentPort: agent.port } : {}) } as const
+  const plan: Omit<BootPlan, 'config'> = {
+    ...{ set, announced },
+    ...(image ? { image } : {}),
+    ...(port ? { agentPort: port.backend } : { noAgent: agent as string }),
+  }
   // An init of another's does not know our parameters; the kernel passes them on, and warns of what it does not know itself.
   const dhcp = network.dhcp && (isOurs || command !== undefined)
-  if (!announced && !(isOurs && terminal) && !dhcp && !disk) return plan
+  if (!announced && !(isOurs && terminal) && !dhcp && !disk && !port) return plan
   const { guestParameters } = await import('@nonroot/image')
   const { parameters, overlay } = guestParameters({
     ...(command ? { command } : {}),
     ...(announced ? { marks: true } : {}),
-    ...(agent ? { agent: true } : {}),
+    ...(port ? { agent: true } : {}),
     ...(dhcp ? { network: 'dhcp' } : {}),
     ...(isOurs && terminal ? { rows: terminal.rows, columns: terminal.columns } : {}),
     ...(isOurs && terminal?.name ? { term: terminal.name } : {}),
@@ -109,9 +126,16 @@ async function planImage(
 }
 
 /** Disks have much code of their own, which other starts do not wait for. */
-async function diskOf(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
+async function diskOf(name: string, source: ModuleSource): Promise<DiskPlan> {
   const { planDisk } = await import('./disk-plan.ts')
-  return planDisk(name, config, source)
+  return planDisk(name, source)
+}
+
+/** Without one, why. A command is run by our init, whoever names the image. */
+async function agentOf({ agent, command }: BootRequest, ours: boolean, config: StackConfig, devices: readonly object[]): Promise<AgentPlan | string> {
+  if (agent === undefined) return 'it was started without one'
+  if (!ours && !command) return 'its image is not one that nonroot made'
+  return (await import('./agent-plan.ts')).planAgent(agent, config, devices)
 }
 
 interface Chosen {
@@ -127,13 +151,12 @@ async function choose(
   request: BootRequest,
   config: StackConfig,
   disk: DiskPlan | undefined,
-  { source, tell, signal }: Planning,
+  { source, tell, needsImage, signal }: Planning,
 ): Promise<Chosen | undefined> {
   const { kernel, initrd, cmdline, command } = request
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
   const configured = config.boot && Object.keys(config.boot).find((key) => key !== 'use')
-  const isOpen =
-    configured !== undefined && OPEN.includes(configured) && !('kernel' in Object(config.boot![configured]))
+  const isOpen = configured !== undefined && isOpenProtocol(configured, Object(config.boot![configured]) as object)
   const protocol = isOpen ? configured : 'linux'
   if (kernel !== undefined)
     return { set: [await kernelSetting(kernel, protocol, request, config, source)], ours: false }
@@ -156,12 +179,13 @@ async function choose(
   try {
     const image = await debianImage(nodeImageHost(signal), {
       cacheFolder: cacheFolder(),
+      ...(request.include ? { include: request.include } : {}),
       onProgress: (progress) => tell(progressText(progress), progress.done >= progress.total),
     })
     const options = { kernel: image.vmlinux, initrd: image.initrd, cmdline: usual, ...extra }
     return { set: [bootSetting(protocol, options)], ours: true }
   } catch (error) {
-    if (!(error instanceof ImageError) || command || disk || isOpen) throw error
+    if (!(error instanceof ImageError) || command || disk || isOpen || needsImage) throw error
     tell(`no Debian image: ${error.message}; running the built-in demo guest`, true)
     return undefined
   }

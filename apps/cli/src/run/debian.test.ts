@@ -1,9 +1,10 @@
 /** Debian itself, from power-on to its shell. Takes minutes, and the network the first time: NONROOT_DEBIAN=1 npx vitest run src/run/debian.test.ts */
 
 import { createHash } from 'node:crypto'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { exec, spawnCli } from '../testing/cli.ts'
 
 const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
@@ -43,6 +44,28 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian', { timeout: 600_000 }, 
     // The first makes the image, and says so.
     const said = result.err.replaceAll(/^image: .*\n/gm, '')
     expect({ ...result, out: brief(result.out), err: said }).toEqual({ status, out: brief(out), err })
+  })
+
+  it('a guest that restarts is the end of its command', async () => {
+    const { status, out, err } = await run('--', 'sh', '-c', 'echo once; exec reboot -f')
+    expect([status, out]).toEqual([4, 'once\n'])
+    expect(err).toContain('error: the guest was restarted before the command had ended')
+  })
+
+  it('runs further commands meanwhile, each with its own streams', async () => {
+    const runtime = { ...env, NONROOT_RUNTIME: mkdtempSync(join(tmpdir(), 'nr-')) }
+    const vm = spawnCli(['run', '--timeout', '5m'], { env: runtime, input: { text: '', afterMs: 240_000 } })
+    const other = (words: readonly string[], text?: string) =>
+      spawnCli(['exec', 'vm0', ...(text === undefined ? [] : ['-i']), '--', ...words], { env: runtime, ...(text === undefined ? {} : { input: { text, afterMs: 0 } }) })
+    await vi.waitFor(async () => expect((await spawnCli(['ps'], { env: runtime })).out).toContain('running'), { timeout: 200_000, interval: 1000 })
+    const all = await Promise.all(
+      Array.from({ length: 10 }, (_, index) => other(['sh', '-c', `cat; echo ${index} >&2; exit ${index}`], `${index}`.repeat(50_000))),
+    )
+    all.forEach(({ status, out, err }, index) =>
+      expect([status, out === `${index}`.repeat(50_000), err.replace(/^waiting .*\n/, '')]).toEqual([index, true, `${index}\n`]),
+    )
+    expect(await other(['poweroff', '-f'])).toMatchObject({ status: 4, err: expect.stringContaining('the guest ended before the command had ended') as string })
+    expect((await vm).status).toBe(0)
   })
 
   it('a reader that goes away ends a command that never stops writing', async () => {

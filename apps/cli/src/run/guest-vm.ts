@@ -165,7 +165,11 @@ export class GuestVm {
       ...(tracers.length ? { tracer: tracers.length === 1 ? tracers[0]! : both(tracers) } : {}),
     })
     this.#machine = { stack, hypervisor, vm }
-    vm.watch((event) => this.send({ type: 'event', event }))
+    vm.watch((event) => {
+      // What the agent sent before a reset is not to come after it.
+      this.agent.flush()
+      this.send({ type: 'event', event })
+    })
     this.#marks.machine = now()
   }
 

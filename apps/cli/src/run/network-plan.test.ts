@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { StackConfig } from '@nonroot/hypervisor'
+import { attached } from './attached.ts'
 import { planNetwork } from './network-plan.ts'
 
 const config = (
@@ -7,50 +8,57 @@ const config = (
   clock = 'wall',
   io: object[] = [{ use: '@nonroot/io-emulated' }],
 ): StackConfig => ({ devices, machine: { clock }, stack: { io } }) as unknown as StackConfig
-const CARD = '{"kind":"virtio-net","network":"user"}'
 const MODEL = 'stack.io.1={"use":"@nonroot/io-virtio"}'
+const CARD = { kind: 'virtio-net', network: 'user' }
 
 describe('the network of a run', () => {
   it.each([
-    { what: 'no stack was named', options: { usual: true }, set: [`devices=[${CARD}]`, MODEL], dhcp: true },
-    { what: 'a stack was named', options: { usual: false }, set: [], dhcp: false },
-    { what: 'none is wanted', options: { usual: true, network: 'none' }, set: [], dhcp: false },
-    { what: 'the run is to repeat', options: { usual: true }, of: config([], 'deterministic'), set: [], dhcp: false },
+    { what: 'no stack was named', options: { usual: true }, device: CARD, dhcp: true },
+    { what: 'a stack was named', options: { usual: false }, dhcp: false },
+    { what: 'none is wanted', options: { usual: true, network: 'none' }, dhcp: false },
+    { what: 'the run is to repeat', options: { usual: true }, of: config([], 'deterministic'), dhcp: false },
     {
       what: 'there are devices, and virtio',
       options: { usual: false, network: 'user' },
       of: config([{ kind: 'virtio-rng' }], 'wall', [{ use: '@nonroot/io-virtio' }]),
-      set: [`devices.1=${CARD}`],
+      device: CARD,
       dhcp: true,
     },
     {
       what: 'a hub, where nobody gives addresses',
       options: { usual: true, network: 'hub:a' },
-      set: ['devices=[{"kind":"virtio-net","network":"hub:a"}]', MODEL],
+      device: { ...CARD, network: 'hub:a' },
       dhcp: false,
     },
     {
       what: 'ports are forwarded and opened',
       options: { usual: true, forward: ['2222:22'], loopback: ['80', '81'] },
-      set: ['devices=[{"kind":"virtio-net","network":"user","forward":["2222:22"],"loopback":[80,81]}]', MODEL],
+      device: { ...CARD, forward: ['2222:22'], loopback: [80, 81] },
       dhcp: true,
     },
     {
       what: 'the stack has a card',
       options: { usual: false },
       of: config([{ kind: 'virtio-net' }]),
-      set: [],
       dhcp: true,
     },
     {
       what: 'the stack has a card on a hub',
       options: { usual: false },
       of: config([{ kind: 'virtio-net', network: 'hub:a' }]),
-      set: [],
       dhcp: false,
     },
-  ])('$what', ({ options, of = config(), set, dhcp }) => {
-    expect(planNetwork(options, of)).toEqual({ set, dhcp })
+  ])('$what', ({ options, of = config(), device, dhcp }) => {
+    expect(planNetwork(options, of)).toEqual({ ...(device ? { device } : {}), dhcp })
+  })
+
+  it.each([
+    { what: 'the first device', of: config(), set: [`devices=[${JSON.stringify(CARD)}]`, MODEL] },
+    { what: 'a further device', of: config([{ kind: 'virtio-rng' }], 'wall', [{ use: '@nonroot/io-virtio' }]), set: [`devices.1=${JSON.stringify(CARD)}`] },
+    { what: 'several', of: config([{ kind: 'e1000' }]), added: [CARD, { kind: 'virtio-blk' }], set: [`devices.1=${JSON.stringify(CARD)}`, 'devices.2={"kind":"virtio-blk"}', MODEL] },
+    { what: 'none', of: config(), added: [], set: [] },
+  ])('attaches $what', ({ of, added = [CARD], set }) => {
+    expect(attached(of, added)).toEqual(set)
   })
 
   it('is not said twice', () => {

@@ -2,9 +2,7 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
-import { appended } from './appended.ts'
 
-export const VIRTIO = '@nonroot/io-virtio'
 const CARDS: readonly string[] = ['virtio-net', 'e1000']
 /** Networks on which somebody gives addresses. */
 const GIVES_ADDRESSES: readonly unknown[] = [undefined, 'user', 'passt']
@@ -19,8 +17,8 @@ export interface NetworkOptions {
 }
 
 export interface NetworkPlan {
-  /** Changes of the configuration that plug a card in: the I/O model too, where the stack has it not. */
-  readonly set: readonly string[]
+  /** A card to plug in. */
+  readonly device?: object
   /** The guest's first card gets its address by DHCP. */
   readonly dhcp: boolean
 }
@@ -31,21 +29,18 @@ export function planNetwork(options: NetworkOptions, config: StackConfig): Netwo
   const asked = network !== undefined || forward !== undefined || loopback !== undefined
   if (card) {
     if (asked) throw twice(card.kind)
-    return { set: [], dhcp: GIVES_ADDRESSES.includes((card as { network?: unknown }).network) }
+    return { dhcp: GIVES_ADDRESSES.includes((card as { network?: unknown }).network) }
   }
   // What comes from outside comes when it comes: a run that is to repeat has none of it unless it is asked for.
   if (network === 'none' || (!asked && (!usual || config.machine.clock === 'deterministic')))
-    return { set: [], dhcp: false }
+    return { dhcp: false }
   const device = {
     kind: 'virtio-net',
     network: network ?? 'user',
     ...(forward ? { forward } : {}),
     ...(loopback ? { loopback: loopback.includes('open') ? 'open' : loopback.map(Number) } : {}),
   }
-  const { io } = config.stack
-  const set = [appended('devices', config.devices, device)]
-  if (!io.some(({ use }) => use === VIRTIO)) set.push(appended('stack.io', io, { use: VIRTIO }))
-  return { set, dhcp: GIVES_ADDRESSES.includes(device.network) }
+  return { device, dhcp: GIVES_ADDRESSES.includes(device.network) }
 }
 
 const twice = (kind: string): NonrootError =>

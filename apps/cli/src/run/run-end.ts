@@ -2,6 +2,7 @@
 
 import { ExitCode } from '@nonroot/contracts'
 import type { VmEnd } from '@nonroot/contracts'
+import type { CommandChannel } from './command-channel.ts'
 import type { Marks } from './marks.ts'
 
 /** Why we ended it, if we did. */
@@ -40,10 +41,16 @@ export function runEnd(end: VmEnd, stop: StopReason | undefined, rip: bigint | u
   }
 }
 
-/** How a run of a command ended: its status is in the exit device's word, or in the closing mark where no device took it. */
 /** What is known of a command, by its marks or by its agent. */
 export type CommandProgress = Pick<Marks, 'begun' | 'status' | 'tail'>
 
+export const progressOf = (marks: Marks, channel: CommandChannel | undefined): CommandProgress => ({
+  begun: marks.begun || channel?.started === true,
+  status: channel?.status ?? marks.status,
+  tail: marks.tail,
+})
+
+/** How a run of a command ended: its status is in the exit device's word, or in the closing mark where no device took it. */
 export function commandStatus(status: number, state: VmEnd['state'], marks: CommandProgress): RunEnd {
   if (state === 'exited') return { status, words: undefined }
   if (marks.status !== undefined && state === 'poweredOff') return { status: marks.status, words: undefined }

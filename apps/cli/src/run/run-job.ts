@@ -5,6 +5,9 @@ import type { BootPlan, BootRequest } from './boot-plan.ts'
 import type { HostJob, RunJob } from './protocol.ts'
 import type { RunOptions, RunSource } from './run-options.ts'
 
+/** The console back end by which a VM's agent is reached, among all VMs of a thread. */
+export const agentBackend = (vm: string): string => `agent.${vm}`
+
 /** How long a thread that was asked to stop may take. */
 export const GRACE_MS = 2000
 

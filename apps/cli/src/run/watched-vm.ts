@@ -3,12 +3,15 @@
 import { createFlow } from '@nonroot/host-node'
 import type { VmEvent } from '@nonroot/hypervisor'
 import type { ControlledEnd, ControlledState, ControlledVm } from '../control/controlled-vm.ts'
+import type { BootPlan } from './boot-plan.ts'
+import type { GuestAgent } from './guest-agent.ts'
 import type { RequestName, Requests } from './protocol.ts'
+import type { TerminalSize } from '@nonroot/host-node'
 import type { StopReason } from './run-end.ts'
 import { VmHandle } from './vm-handle.ts'
 import type { VmEvents } from './vm-handle.ts'
 
-export interface WatchedPorts extends Omit<VmEvents, 'onEvent'> {
+export interface WatchedPorts extends Omit<VmEvents, 'onEvent' | 'onAgent'> {
   /** The VM shall end, and why. */
   onStop(reason: StopReason): void
 }
@@ -21,6 +24,8 @@ export class WatchedVm implements ControlledVm {
   readonly ended: Promise<ControlledEnd>
   state: ControlledState = 'creating'
   status: number | undefined
+  agent: GuestAgent | undefined
+  noAgent: string | undefined
   readonly #ports: WatchedPorts
   readonly #consoles = new Set<(bytes: Uint8Array) => void>()
   readonly #watchers = new Set<(event: VmEvent) => void>()
@@ -36,6 +41,7 @@ export class WatchedVm implements ControlledVm {
         for (const console of this.#consoles) console(bytes)
         ports.onOutput(bytes, done)
       },
+      onAgent: (bytes) => this.agent?.client.receive(bytes),
       onStarted: () => {
         this.state = 'running'
         ports.onStarted()
@@ -43,15 +49,25 @@ export class WatchedVm implements ControlledVm {
       onEvent: (event) => {
         if (event.kind === 'paused') this.state = 'paused'
         if (event.kind === 'resumed') this.state = 'running'
+        if (event.kind === 'reset') this.agent?.reset()
         for (const watcher of this.#watchers) watcher(event)
       },
     })
+  }
+
+  /** The guest's agent, by the port that the plan has for it. */
+  async planAgent({ agentPort, noAgent }: Pick<BootPlan, 'agentPort' | 'noAgent'>): Promise<GuestAgent | undefined> {
+    this.noAgent = noAgent
+    if (agentPort === undefined) return undefined
+    const { GuestAgent: Agent } = await import('./guest-agent.ts')
+    return (this.agent = new Agent((bytes) => this.handle.agent(bytes)))
   }
 
   /** It has ended, and its owner has judged how. */
   finish(end: ControlledEnd): void {
     this.state = 'ended'
     this.status = end.status
+    this.agent?.end()
     this.#end(end)
   }
 
@@ -61,6 +77,11 @@ export class WatchedVm implements ControlledVm {
 
   input(bytes: Uint8Array): void {
     this.handle.input(bytes)
+  }
+
+  resizeConsole(size: TerminalSize): void {
+    this.handle.resize(size.columns, size.rows)
+    this.agent?.resizeConsole(size)
   }
 
   stop(reason: StopReason): void {
