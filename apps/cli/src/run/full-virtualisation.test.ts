@@ -1,10 +1,12 @@
 /** The stack of full virtualisation from outside: guests of ours always; Debian with NONROOT_DEBIAN=1, as in debian.test.ts. */
 
+import { writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { spawnCli } from '../testing/cli.ts'
+import { folderWith, spawnCli } from '../testing/cli.ts'
+import { firmwareImage } from '../testing/guests.ts'
 
 const path = (name: string): string => fileURLToPath(new URL(`../../../../${name}`, import.meta.url))
 const stack = path('stacks/full-virtualisation.yaml')
@@ -25,6 +27,20 @@ describe('full virtualisation', { timeout: 60_000 }, () => {
     const counted = countedIn(err)
     expect(counted['vcpu0.translator.blocks']).toBe(0)
     expect(counted['vcpu0.instructions.interpreted']).toBeGreaterThan(10)
+  })
+
+  it('interprets firmware in real mode', async () => {
+    const { folder, remove } = await folderWith({})
+    const image = join(folder, 'firmware.bin')
+    const file = join(folder, 'stack.yaml')
+    // mov al, 'k'; mov dx, 3f8h; out dx, al; then status 0 to the exit port.
+    const code = [0xb0, 0x6b, 0xba, 0xf8, 0x03, 0xee, 0xba, 0xf4, 0x00, 0x66, 0xb8, 0x00, 0x00, 0x52, 0x4e, 0x66, 0xef, 0xf4]
+    await writeFile(image, firmwareImage(code))
+    await writeFile(file, JSON.stringify({ apiVersion: 'nonroot/v1', extends: stack, boot: { firmware: { image } } }))
+    const { status, out, err } = await spawnCli(['run', file, '--stats=json'])
+    await remove()
+    expect({ status, out }).toEqual({ status: 0, out: 'k' })
+    expect(countedIn(err)['vcpu0.instructions.interpreted']).toBeGreaterThan(5)
   })
 
   it('translates a 64-bit kernel, whose checks all pass', async () => {

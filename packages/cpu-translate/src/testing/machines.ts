@@ -16,7 +16,8 @@ import { createTranslateMode } from '../mode.ts'
 export const MODES = ['vmx', 'translate', 'off'] as const
 export type ModeName = (typeof MODES)[number]
 
-const RAM = 4 << 20
+/** Guest-physical addresses beyond are devices. */
+const RAM = 256 << 10
 const HOST_FRAMES = 8192
 /** Where the kernel sees physical memory. User code sees it at 0. */
 export const KERNEL = 0xffff_ffff_8000_0000n
@@ -35,7 +36,7 @@ export const DATA = 0x28000
 export const STACK = 0x2e000
 const KERNEL_STACK = 0x2f000
 /** What may differ after a program starts here. */
-const COMPARED = { from: 0x14000, to: 0x30000 }
+export const COMPARED = { from: 0x14000, to: 0x30000 }
 
 export const SELECTOR = { code: 8, data: 0x10, userCode: 0x1b, userData: 0x23, tss: 0x28, ldt: 0x38, absent: 0x48, conforming: 0x50, local: 7 } as const
 /** Its handler counts at DATA + 0xff8 and returns. */
@@ -69,6 +70,8 @@ export interface Machine {
 export interface RunOptions {
   readonly cpl?: 0 | 3
   readonly state?: VcpuStatePatch
+  /** The vCPU is saved and restored after so many instructions, again and again. */
+  readonly savesEvery?: number
   /** Bytes at DATA. */
   readonly data?: readonly number[]
 }
@@ -121,49 +124,60 @@ export function createMachine(name: ModeName): Machine {
       ? createVmxMode({ codeCacheMiB: 4 }, context)
       : createTranslateMode({ codeCacheMiB: 4, translationCacheMiB: 1, translate: name === 'off' ? 'off' : 'on' }, context)
   const vcpu = mode.createVcpu(0, ports) as X86Vcpu
-
-  const fill = (program: readonly number[], data: readonly number[]): void => {
-    guestMemory.fill(0, RAM, 0)
-    const write = (at: number, value: bigint): void => void guestMemory.writeU64(at, BigInt.asUintN(64, value))
-    write(PML4, BigInt(PDPT_LOW) | P | W | U)
-    write(PML4 + 511 * 8, BigInt(PDPT_HIGH) | P | W)
-    write(PDPT_LOW, BigInt(DIRECTORY_LOW) | P | W | U)
-    write(PDPT_HIGH + 510 * 8, BigInt(DIRECTORY_HIGH) | P | W)
-    for (let n = 0; n < 2; n++) {
-      write(DIRECTORY_LOW + n * 8, BigInt(n << 21) | P | W | U | LARGE)
-      write(DIRECTORY_HIGH + n * 8, BigInt(n << 21) | P | W | LARGE)
-    }
-    for (const [selector, value] of DESCRIPTORS) write(GDT + selector, value)
-    write(LDT, 0x00cf_f300_0000_ffffn)
-    write(TSS + 4, KERNEL + BigInt(KERNEL_STACK))
-    guestMemory.writeU16(TSS + 0x66, 0xffff)
-    for (let vector = 0; vector < 256; vector++) {
-      const handler = KERNEL + BigInt(HANDLERS + vector * 16)
-      const rights = vector === 3 || vector >= 32 ? 0xeen : 0x8en
-      write(IDT + vector * 16, (handler & 0xffffn) | (8n << 16n) | (rights << 40n) | (((handler >> 16n) & 0xffffn) << 48n))
-      write(IDT + vector * 16 + 8, 0xffff_ffffn)
-      guestMemory.writeU8(HANDLERS + vector * 16, 0xf4)
-    }
-    // inc qword [DATA + 0xff8]; iret
-    guestMemory.writeBytes(HANDLERS + COUNTING_VECTOR * 16, Uint8Array.of(0x48, 0xff, 0x04, 0x25, ...little(KERNEL + BigInt(DATA + 0xff8), 4), 0x48, 0xcf))
-    guestMemory.writeBytes(DATA, Uint8Array.from(data))
-    guestMemory.writeBytes(CODE, Uint8Array.from([...program, 0xf4]))
-  }
+  const image = startImage()
 
   return {
     vcpu,
     metrics,
-    run(program, { cpl = 0, state, data = [] } = {}) {
-      fill(program, data)
+    run(program, { cpl = 0, state, savesEvery, data = [] } = {}) {
+      image.set(data, DATA)
+      image.set([...program, 0xf4], CODE)
+      guestMemory.writeBytes(gpa(0), image)
+      image.fill(0, DATA, DATA + data.length)
+      image.fill(0, CODE, CODE + program.length + 1)
       vcpu.reset('powerUp')
       vcpu.writeState({ ...startState(cpl), ...state })
       let reason: VcpuExit['reason'] = 'budget'
-      for (let n = 0; n < 10 && reason === 'budget'; n++) reason = vcpu.run(2_000).reason
+      const slice = savesEvery ?? 2_000
+      // Translated code counts the branches that it adds.
+      for (let left = name === 'vmx' ? 20_000 : 100_000; left > 0 && reason === 'budget'; left -= slice) {
+        reason = vcpu.run(slice).reason
+        if (savesEvery && reason === 'budget') vcpu.restore(vcpu.save())
+      }
       const memory = new Uint8Array(COMPARED.to - COMPARED.from)
       guestMemory.readBytes(gpa(COMPARED.from), memory)
       return { reason, state: comparable(vcpu.readState()), memory }
     },
   }
+}
+
+/** Memory at the start, but for program and data. */
+function startImage(): Uint8Array {
+  const image = new Uint8Array(RAM)
+  const view = new DataView(image.buffer)
+  const write = (at: number, value: bigint): void => view.setBigUint64(at, BigInt.asUintN(64, value), true)
+  write(PML4, BigInt(PDPT_LOW) | P | W | U)
+  write(PML4 + 511 * 8, BigInt(PDPT_HIGH) | P | W)
+  write(PDPT_LOW, BigInt(DIRECTORY_LOW) | P | W | U)
+  write(PDPT_HIGH + 510 * 8, BigInt(DIRECTORY_HIGH) | P | W)
+  for (let n = 0; n < 2; n++) {
+    write(DIRECTORY_LOW + n * 8, BigInt(n << 21) | P | W | U | LARGE)
+    write(DIRECTORY_HIGH + n * 8, BigInt(n << 21) | P | W | LARGE)
+  }
+  for (const [selector, value] of DESCRIPTORS) write(GDT + selector, value)
+  write(LDT, 0x00cf_f300_0000_ffffn)
+  write(TSS + 4, KERNEL + BigInt(KERNEL_STACK))
+  view.setUint16(TSS + 0x66, 0xffff, true)
+  for (let vector = 0; vector < 256; vector++) {
+    const handler = KERNEL + BigInt(HANDLERS + vector * 16)
+    const rights = vector === 3 || vector >= 32 ? 0xeen : 0x8en
+    write(IDT + vector * 16, (handler & 0xffffn) | (8n << 16n) | (rights << 40n) | (((handler >> 16n) & 0xffffn) << 48n))
+    write(IDT + vector * 16 + 8, 0xffff_ffffn)
+    image[HANDLERS + vector * 16] = 0xf4
+  }
+  // inc qword [DATA + 0xff8]; iret
+  image.set([0x48, 0xff, 0x04, 0x25, ...little(KERNEL + BigInt(DATA + 0xff8), 4), 0x48, 0xcf], HANDLERS + COUNTING_VECTOR * 16)
+  return image
 }
 
 export const little = (value: bigint, bytes: number): number[] =>

@@ -9,6 +9,7 @@ export const STUB = 5
 
 const isLegacyPrefix = (byte: number): boolean =>
   byte === 0x66 || byte === 0x67 || byte === 0xf0 || byte === 0xf2 || byte === 0xf3 || (byte & 0xe7) === 0x26 || byte === 0x64 || byte === 0x65
+const isRex = (byte: number): boolean => (byte & 0xf0) === 0x40
 const REX_X = 2
 const VEX_NOT_X = 0x40
 const MOD_RM = 0xc7
@@ -16,13 +17,14 @@ const MOD_RM = 0xc7
 const RM_SIB = 4
 const SIB_ABSOLUTE = 0x25
 
-/** Where the ModRM byte is, or -1 if a prefix extends the index, which the absolute form would use. */
+/** Where the ModRM byte is, or -1 if a prefix extends the index, which the absolute form would use. A REX prefix counts where the opcode follows. */
 function modrmAt(bytes: Uint8Array, at: number): number {
-  while (isLegacyPrefix(bytes[at]!)) at++
-  if ((bytes[at]! & 0xf0) === 0x40) {
-    if (bytes[at]! & REX_X) return -1
+  let rex = 0
+  while (isLegacyPrefix(bytes[at]!) || isRex(bytes[at]!)) {
+    rex = isRex(bytes[at]!) ? bytes[at]! : 0
     at++
   }
+  if (rex & REX_X) return -1
   if (bytes[at] === 0xc5) return at + 3
   if (bytes[at] === 0xc4) return bytes[at + 1]! & VEX_NOT_X ? at + 4 : -1
   if (bytes[at] !== 0x0f) return at + 1

@@ -53,6 +53,21 @@ export class Points {
     this.#high[n] = high
     this.#kind[n] = kind
   }
+  /**
+   * What was known of the guest's instructions in [from, to) is so no longer: each is left to the virtual CPU. Exits are to where they were, except
+   * that of a jump (with a length), which is an instruction itself: to its own address (`extra`).
+   */
+  forget(from: number, to: number): void {
+    for (let offset = from; offset < to; offset++) {
+      const n = this.find(offset)
+      if (n < 0) continue
+      if (this.#kind[n] !== POINT.exit) this.#kind[n] = POINT.copy
+      else if (this.#length[n]) {
+        this.#low[n] = this.#extra[n]!
+        this.#length[n] = 0
+      }
+    }
+  }
   /** -1: no instruction begins there. */
   find(offset: number): number {
     return (this.#at[offset] ?? 0) - 1

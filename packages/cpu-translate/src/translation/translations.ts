@@ -200,6 +200,7 @@ export class Translations {
     const { start, end, entries, page } = block
     this.#host.bytes.fill(TRAP, this.#start + start, this.#start + end)
     this.#changed(start, end - start)
+    this.points.forget(start, end)
     for (const [n, { low, high, offset }] of entries.entries()) {
       const room = (entries[n + 1]?.offset ?? end) - offset
       this.points.change(offset, room < STUB ? POINT.moved : POINT.exit, low, high)

@@ -112,7 +112,7 @@ export class Translator {
         this.#trap(POINT.indirect, rip, i.length, this.targets.length - 1)
         return false
       case 'jump':
-        this.#exit(next, i.immediate)
+        this.#exit(next, i.immediate, this.#high, i.length)
         return false
       case 'call': {
         if (!isShort(next, this.#high)) {
@@ -176,10 +176,10 @@ export class Translator {
     this.#points.add(this.#at, kind, rip | 0, this.#high, length, extra)
     this.#byte(TRAP)
   }
-  /** Goes on at an address: by a jump if it is translated, else by a stub. */
-  #exit(next: number, by: number, nextHigh = this.#high): void {
+  /** Goes on at an address: by a jump if it is translated, else by a stub. `length`: of the guest's own jump before `next`, for which it stands. */
+  #exit(next: number, by: number, nextHigh = this.#high, length = 0): void {
     const { low, high } = add(next, nextHigh, by)
-    this.#point(POINT.exit, low, high)
+    this.#points.add(this.#at, POINT.exit, low, high, length, (next - length) | 0)
     const known = this.#known(low, high)
     if (known >= 0) putJump(this.#bytes, this.#start, this.#at, known)
     else this.#bytes.fill(TRAP, this.#start + this.#at, this.#start + this.#at + STUB)
