@@ -180,7 +180,7 @@ describe('an event of a guest with local APICs', () => {
       pulse: line.pulse,
       onEnd: (end: () => void) => void ends.push(end),
     }
-    platform.connectPin!({ requesterId: 0x08, interrupt })
+    platform.connectDevice!({ requesterId: 0x08, interrupt, line: () => interrupt })
     expect([
       platform.setCallbackPin!(0x10, 0),
       platform.setCallbackPin!(0x08, 1),
@@ -212,6 +212,22 @@ describe('an event of a guest with local APICs', () => {
     expect(line.raised).toBe(true)
     platform.begin()
     expect(line.raised).toBe(false)
+  })
+  it('comes by a line of the machine: an edge for each time that the guest is to look', () => {
+    const { platform, events, take } = hvmBench()
+    const lines: number[] = []
+    const line = createTestLine()
+    platform.connectDevice!({ requesterId: 0x08, interrupt: createTestLine(), line: (gsi) => (lines.push(gsi), line) })
+    expect([0, 16, 1.5e9, 11].map((gsi) => platform.setCallbackLine!(gsi))).toEqual([false, false, false, true])
+    for (let n = 0; n < 3; n++) {
+      events.send(events.bindIpi(0) as number)
+      take(0)
+    }
+    platform.setCallbackLine!(11)
+    expect([line.edges, lines]).toEqual([3, [11]])
+  })
+  it('comes by no line of a machine without platform device', () => {
+    expect([hvmBench().platform.setCallbackLine!(1), hvmBench().platform.setCallbackPin!(8, 0)]).toEqual([false, false])
   })
   it('finds no vector after a reset', () => {
     const { platform, events, vectors } = hvmBench()

@@ -9,7 +9,7 @@ const device = plugin.devices!.find(({ kind }) => kind === 'xen-platform')!
 const offers = (kinds: Unpluggable[] = [], connected: unknown[] = []): ReadonlyMap<never, unknown> =>
   new Map<never, unknown>([
     [PciUnplug as never, { unplug: (kind: Unpluggable) => kinds.push(kind) && 2 }],
-    [XenPlatform as never, { connectPin: (device: unknown) => connected.push(device) }],
+    [XenPlatform as never, { connectDevice: (device: unknown) => connected.push(device) }],
   ])
 
 testDevice(device, {}, it, () => ({ offers: offers() }))

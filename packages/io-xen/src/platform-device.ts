@@ -4,7 +4,17 @@
  */
 
 import { PciUnplug, snapshotData, XenPlatform } from '@nonroot/contracts'
-import type { Counter, Device, DeviceContext, IoHandler, IoSize, Log, Snapshot, Unpluggable } from '@nonroot/contracts'
+import type {
+  Counter,
+  Device,
+  DeviceContext,
+  InterruptLine,
+  IoHandler,
+  IoSize,
+  Log,
+  Snapshot,
+  Unpluggable,
+} from '@nonroot/contracts'
 
 /** A mass storage controller of no known kind. */
 const ID = { vendorId: 0x5853, deviceId: 0x0001, revision: 1, classCode: 0xff8000 } as const
@@ -46,7 +56,9 @@ export class PlatformDevice implements Device {
         1: { kind: 'mmio32', size: WINDOW_SIZE, prefetchable: true, handler: nothing },
       },
     })
-    context.capability(XenPlatform).connectPin?.(own)
+    const { requesterId, interrupt } = own
+    const line = (gsi: number): InterruptLine => context.interrupt(gsi)
+    context.capability(XenPlatform).connectDevice?.({ requesterId, interrupt, line })
     context.portIo(UNPLUG_PORTS.base, UNPLUG_PORTS.length, {
       read: (offset, size) => this.#read(offset, size),
       write: (offset, size, value) => this.#write(offset, size, value),

@@ -1,7 +1,7 @@
 /** Xen's I/O model: what a domain meets its devices on. The host plays domain 0. */
 
 import { FRAME_SIZE, gpa, VcpuVectors, XenPlatform } from '@nonroot/contracts'
-import type { Gpa, IoModel, IoModelContext } from '@nonroot/contracts'
+import type { Gpa, InterruptLine, IoModel, IoModelContext, PlatformDevice } from '@nonroot/contracts'
 import { ConsoleRing } from './console-ring.ts'
 import { TwoLevelChannels } from './event-channels.ts'
 import { StoreRing } from './store/ring.ts'
@@ -23,6 +23,7 @@ export function createXenPlatform(_options: unknown, context: IoModelContext): X
 }
 
 const RING_PAGES = 2
+const ISA_LINES = 16
 const FOUR_GIBIBYTES = 2 ** 32
 
 /** Beside local APICs: each vCPU is notified of events by a vector that it chooses, or that is chosen for all. The rings are in the last pages of RAM below 4 GiB. */
@@ -30,12 +31,18 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   const interrupts = context.capability(VcpuVectors)
   const vectors = new Uint8Array(context.vcpuCount)
   let callback = 0
-  let device: Parameters<NonNullable<XenPlatform['connectPin']>>[0] | undefined
-  let isByPin = false
+  let device: PlatformDevice | undefined
+  /** The pin or line that notifies the first vCPU. */
+  let line: InterruptLine | undefined
+  const lines = new Map<number, InterruptLine>()
   const deliver = (vcpu: number): void => {
     if (vectors[vcpu]) interrupts.raise(vcpu, vectors[vcpu])
     else if (callback) interrupts.raiseExternal(vcpu, callback)
-    else if (isByPin && vcpu === 0) device?.interrupt.raise()
+    else if (vcpu === 0) {
+      // An edge, and a level until the end of the interrupt.
+      line?.lower()
+      line?.raise()
+    }
   }
   const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'), deliver)
   const end = Math.max(
@@ -47,36 +54,56 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   const { platform, store } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
   const begin = (): void => {
     vectors.fill(0)
-    choose(0, false)
+    choose(0)
     platform.begin()
   }
-  const choose = (vector: number, byPin: boolean): void => {
+  const choose = (vector: number, chosen?: InterruptLine): void => {
+    line?.lower()
     callback = vector
-    isByPin = byPin
-    device?.interrupt.lower()
+    line = chosen
   }
-  const connectPin: XenPlatform['connectPin'] = (connected) => {
-    device = connected
-    // The guest takes its events from memory: that it has, shows at the end of the interrupt.
-    connected.interrupt.onEnd?.(() => {
-      if (!events.isNotified(0)) connected.interrupt.lower()
+  /** The guest takes its events from memory: that it has, shows at the end of the interrupt. */
+  const watch = (watched: InterruptLine): InterruptLine => {
+    watched.onEnd?.(() => {
+      if (!events.isNotified(0)) watched.lower()
     })
+    return watched
+  }
+  const connectDevice: XenPlatform['connectDevice'] = (connected) => {
+    device = connected
+    watch(connected.interrupt)
   }
   const setCallbackPin = (requesterId: number, pin: number): boolean => {
     if (device?.requesterId !== requesterId || pin !== 0) return false
-    choose(0, true)
+    choose(0, device.interrupt)
+    if (events.isNotified(0)) deliver(0)
+    return true
+  }
+  const setCallbackLine = (gsi: number): boolean => {
+    if (!device || !(gsi >= 1 && gsi < ISA_LINES)) return false
+    const chosen = lines.get(gsi) ?? watch(device.line(gsi))
+    lines.set(gsi, chosen)
+    choose(0, chosen)
     if (events.isNotified(0)) deliver(0)
     return true
   }
   const setCallbackVector = (vector: number): void => {
-    choose(vector, false)
+    choose(vector)
     for (let vcpu = 0; vcpu < context.vcpuCount; vcpu++) if (!vectors[vcpu] && events.isNotified(vcpu)) deliver(vcpu)
   }
   const setUpcallVector = (vcpu: number, vector: number): void => {
     vectors[vcpu] = vector
     if (events.isNotified(vcpu)) deliver(vcpu)
   }
-  const offered: XenPlatform = { ...platform, begin, setUpcallVector, setCallbackVector, connectPin, setCallbackPin }
+  const offered: XenPlatform = {
+    ...platform,
+    begin,
+    setUpcallVector,
+    setCallbackVector,
+    connectDevice,
+    setCallbackPin,
+    setCallbackLine,
+  }
   return {
     store,
     offers: new Map([[XenPlatform, () => offered]]),

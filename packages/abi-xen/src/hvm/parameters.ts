@@ -1,6 +1,6 @@
 /** HVM parameters, and the vector that notifies a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
 
-import { isSelf, type Call, type Handler } from '../call.ts'
+import { isSelf, toNumber, type Call, type Handler } from '../call.ts'
 import type { Domain } from '../domain.ts'
 import { fail } from '../facts.ts'
 import { PARAMETER } from './state.ts'
@@ -24,9 +24,9 @@ const parameter =
   }
 
 /** Bits 63:56: how vCPUs that chose no vector are notified of events. */
-const BY = { pin: 1n, vector: 2n } as const
-/** Line 1: what guests write who chose a vector for each vCPU, to say that they take events. Lines are not raised. */
-const NO_LINE: ReadonlySet<bigint> = new Set([0n, 1n])
+const BY = { line: 0n, pin: 1n, vector: 2n } as const
+/** Line 1 is what guests write who chose a vector for each vCPU, to say that they take events: machines without lines take it, too. */
+const NO_LINE = 1n
 
 /** False: no event would arrive that way. */
 function setCallback({ platform }: Domain, value: bigint): boolean {
@@ -36,8 +36,9 @@ function setCallback({ platform }: Domain, value: bigint): boolean {
     if ((value >> 32n) & 0xff_ffffn) return false
     return platform.setCallbackPin?.(Number((value >> 8n) & 0xff_ffffn), Number(value & 3n)) ?? false
   }
+  if (kind === BY.line && value !== 0n) return platform.setCallbackLine?.(toNumber(value)) || value === NO_LINE
   const vector = kind === BY.vector ? Number(value & 0xffn) : 0
-  if (kind === BY.vector ? vector !== 0 && vector < FIRST_VECTOR : !NO_LINE.has(value)) return false
+  if (kind > BY.vector || (vector !== 0 && vector < FIRST_VECTOR)) return false
   platform.setCallbackVector?.(vector)
   return true
 }

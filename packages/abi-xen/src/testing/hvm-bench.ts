@@ -42,6 +42,7 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
     begin: () => {},
     setUpcallVector: (vcpu, vector) => void vectors.push([vcpu, vector]),
     setCallbackVector: (vector) => void callbacks.push(vector),
+    setCallbackLine: (gsi) => gsi < 16 && callbacks.push(-gsi) > 0,
     setCallbackPin: (requesterId, pin) => {
       if (requesterId !== 0x08) return false
       callbacks.push(pin)

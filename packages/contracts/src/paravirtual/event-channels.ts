@@ -2,6 +2,7 @@
 
 import type { Gpa, Hpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
+import type { InterruptLine } from '../devices/interrupts.ts'
 import type { PciFunction } from '../devices/pci.ts'
 
 /** `badPort`: no such port, or in no such state. `noSpace`: all are taken. `exists`: bound already. `denied`: not to this domain. */
@@ -59,6 +60,11 @@ export interface RingBackend {
   connect(page: Gpa): void
 }
 
+/** How a machine's platform device interrupts. */
+export interface PlatformDevice extends Pick<PciFunction, 'requesterId' | 'interrupt'> {
+  line(gsi: number): InterruptLine
+}
+
 /** What Xen's I/O model gives its guest ABI. */
 export interface XenPlatform {
   /** A domain is about to be built: no port is open but those of the back ends. */
@@ -70,10 +76,12 @@ export interface XenPlatform {
   setUpcallVector?(vcpu: number, vector: number): void
   /** The vector for all vCPUs that chose none, 0 none. It does not come through local APICs. */
   setCallbackVector?(vector: number): void
-  /** The platform device of such guests: its pin may notify the first vCPU instead. */
-  connectPin?(device: Pick<PciFunction, 'requesterId' | 'interrupt'>): void
+  /** The platform device of such guests: its pin, or a line of the machine, may notify the first vCPU instead. */
+  connectDevice?(device: PlatformDevice): void
   /** That pin (0 is INTA) is to. False: it is not the platform device's. */
   setCallbackPin?(requesterId: number, pin: number): boolean
+  /** That line is to. False: there is no such ISA interrupt. */
+  setCallbackLine?(gsi: number): boolean
   /** The hypervisor's own console (console_io). */
   write(bytes: Uint8Array): void
   read(into: Uint8Array): number
