@@ -281,3 +281,30 @@ describe('a page that is added where there is no memory', () => {
     expect(hostMemory.freeFrames).toBe(free)
   })
 })
+
+describe('a vCPU that needs a parked page while the host is short', () => {
+  const content = new Uint8Array(FRAME_SIZE).fill(7)
+  it.each([
+    ['waits for a frame if the filler delivers at once', {}],
+    ['waits for the filler if that takes time', { fill: () => Promise.resolve(content) }],
+  ])('%s', async (_, slow) => {
+    const hostMemory = createHostMemory(4 * MIB)
+    const onShortage = vi.fn(() => Promise.resolve(void memory.release([page(FRAME_SIZE)])))
+    const onFailure = vi.fn()
+    const memory: DemandGuestMemory = new DemandGuestMemory({
+      ...{ hostMemory, regions: pcMemoryMap(MIB, 0), largeRuns: false, onShortage, onFailure },
+      // One frame is more than may be taken.
+      reserve: hostMemory.freeGuestFrames - 1,
+    })
+    const filler = { keep: () => true, fillNow: (_page: number, into: Uint8Array) => into.set(content), ...slow }
+    memory.writeU8(0, 7)
+    expect(memory.park(0, filler)).toBe('done')
+    memory.writeU8(FRAME_SIZE, 1)
+    expect(memory.translate(0, 'read')).toBe('wait')
+    expect(await memory.ready(0)).toBeUndefined()
+    expect(onShortage).toHaveBeenCalledOnce()
+    const frame = memory.translate(0, 'read')
+    expect(hostMemory.bytes[frame as number]).toBe(7)
+    expect(onFailure).not.toHaveBeenCalled()
+  })
+})
