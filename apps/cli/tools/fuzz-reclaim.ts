@@ -162,23 +162,26 @@ class Model implements ReclaimSubject, Balloon {
     return this.#ballooned.has(page) || this.#lease?.page === page ? undefined : page
   }
 
-  /** The host address of a page by the processor's cache, filled by the kernel. Undefined: the VM has ended. */
-  async #translate(page: number, write: boolean): Promise<number | undefined> {
+  /**
+   * Calls `act` with the host address of a page by the processor's cache, which the kernel fills. In the same call as the translation: a policy may take
+   * the frame away in any other. Not called if the VM has ended.
+   */
+  async #access(page: number, write: boolean, act: (frame: number) => void): Promise<void> {
     const address = this.#address(page)
     for (;;) {
       this.#accessed.add(address)
       const cached = this.#cached.get(address)
-      if (cached && (!write || cached.isWritable)) return cached.frame
+      if (cached && (!write || cached.isWritable)) return act(cached.frame)
       const frame = this.frames.translate(address, write ? 'write' : 'read')
       if (typeof frame === 'number') {
         this.#cached.set(address, { frame, isWritable: write || this.frames.isWritable(address) })
-        return frame
+        return act(frame)
       }
       count('waits')
       const failure = await this.frames.ready(address)
       if (failure !== undefined) {
         this.failure ??= failure
-        return undefined
+        return
       }
     }
   }
@@ -205,19 +208,19 @@ class Model implements ReclaimSubject, Balloon {
     else if (kind === 99 && random(40) === 0) this.#reset()
   }
 
-  /** A processor's store: nothing comes between the translation and the access. */
-  async #store(page: number, change: (content: Uint8Array) => void): Promise<void> {
-    const frame = await this.#translate(page, true)
-    if (frame === undefined) return
-    count('stores')
-    change(this.#content(page))
-    this.#host.bytes.set(this.#content(page), frame)
-    // The generation of code, as the processor's own stores have it, is not modelled.
+  #store(page: number, change: (content: Uint8Array) => void): Promise<void> {
+    return this.#access(page, true, (frame) => {
+      count('stores')
+      change(this.#content(page))
+      this.#host.bytes.set(this.#content(page), frame)
+      // The generation of code, as the processor's own stores have it, is not modelled.
+    })
   }
 
-  async #check(page: number): Promise<void> {
-    const frame = await this.#translate(page, false)
-    if (frame !== undefined) this.#compare(page, this.#host.bytes.subarray(frame, frame + FRAME_SIZE), 'processor')
+  #check(page: number): Promise<void> {
+    return this.#access(page, false, (frame) =>
+      this.#compare(page, this.#host.bytes.subarray(frame, frame + FRAME_SIZE), 'processor'),
+    )
   }
   #compare(page: number, found: Uint8Array, by: string): void {
     count('checks')
@@ -366,23 +369,28 @@ async function round(seed: number): Promise<void> {
     }
   }
   const pressing = press()
-  await Promise.all(live().map(run))
+  const runs = await Promise.allSettled(live().map(run))
   isOver = true
   await pressing
-  for (const vm of live()) vm.checkAll()
-  // The file is whole: no page may be lost.
-  for (const { failure } of vms) if (failure?.includes('cannot be brought back')) throw new Error(failure)
-  checkGroups(live())
+  try {
+    for (const ended of runs) if (ended.status === 'rejected') throw ended.reason
+    for (const vm of live()) vm.checkAll()
+    // The file is whole: no page may be lost.
+    for (const { failure } of vms) if (failure?.includes('cannot be brought back')) throw new Error(failure)
+    checkGroups(live())
+  } finally {
+    // The next round uses the file.
+    for (const vm of vms) {
+      if (vm.failure !== 'refused') reclaim.remove(vm)
+      vm.end()
+    }
+    reclaim.dispose()
+    for (const policy of policies) policy.dispose?.()
+  }
   for (const vm of vms)
     count(vm.failure === undefined ? 'VMs that ran to the end' : `VMs that ended: ${vm.failure.replace(/[\d;].*/, '')}`)
   for (const { name: metric, value } of metrics.samples())
     if (/merged|zeros|compressed|written|faults|taken/.test(metric)) count(metric, value)
-  for (const vm of vms) {
-    if (vm.failure !== 'refused') reclaim.remove(vm)
-    vm.end()
-  }
-  reclaim.dispose()
-  for (const policy of policies) policy.dispose?.()
   if (host.freeFrames !== before) throw new Error(`${before - host.freeFrames} frames are lost`)
 }
 
