@@ -1,14 +1,14 @@
 /** Starts the VM's thread as early as possible, because it loads more than the rest of the command. Independent of what it runs. */
 
 import { Worker } from 'node:worker_threads'
-import { workerOptions } from '@nonroot/host-node'
+import { threadLimits, workerOptions } from '@nonroot/host-node'
 
 let spare: Worker | undefined
 
 function start(): Worker {
   // Beside this file, from source and from a build.
   const file = new URL(`./vm-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-  return new Worker(file, { execArgv: workerOptions() })
+  return new Worker(file, { execArgv: workerOptions(), resourceLimits: threadLimits(4) })
 }
 
 /** For the next caller. */

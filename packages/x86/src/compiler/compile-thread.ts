@@ -26,41 +26,61 @@ export const serve: ServeThread = (port) => {
   })
 }
 
+/** A thread that had nothing to compile for so long is ended, milliseconds: its heap and compiled code are 40 to 150 MB (docs/memory.md). */
+const IDLE_MS = 10_000
+
 export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
-/** Compiles regions on a thread. Requests made while it starts are queued; if it ends, the caller's thread compiles them. */
+/**
+ * Compiles regions on a thread. Requests made while it starts are queued; if it ends by itself, the caller's thread compiles them. A thread that is idle is
+ * ended, and the next request starts another.
+ */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
   const waiting = new Map<number, { requests: readonly RegionRequest[]; context: ModuleContext; done: (result: RegionModule) => void }>()
   const contextIds = new Map<ModuleContext, number>()
   let state: 'idle' | 'running' | 'ended' = 'idle'
+  let wasStarted = false
+  let idle: ReturnType<typeof setTimeout> | undefined
   let count = 0
   let thread: HostThread | undefined
   const start = (): void => {
     if (state !== 'idle') return
     state = 'running'
-    thread = threads.start(new URL(import.meta.url))
-    thread.onMessage((message) => {
+    wasStarted = true
+    const started = threads.start(new URL(import.meta.url))
+    thread = started
+    started.onMessage((message) => {
       const { id, result } = message as Delivery
       const order = waiting.get(id)
       waiting.delete(id)
+      if (waiting.size === 0) idle = setTimeout(pause, IDLE_MS)
       order?.done(result)
     })
-    thread.onEnd((reason) => {
-      if (state === 'ended') return
+    started.onEnd((reason) => {
+      if (state === 'ended' || thread !== started) return
       state = 'ended'
       report(`the thread that compiles guest code is gone (${reason}): from now on the vCPU's own does it`)
       for (const { requests, context, done } of waiting.values()) here.compile(requests, context, done)
       waiting.clear()
     })
   }
+  const pause = (): void => {
+    if (state !== 'running') return
+    state = 'idle'
+    contextIds.clear()
+    const old = thread
+    thread = undefined
+    old?.dispose()
+  }
   return {
     prepare() {
-      start()
+      if (!wasStarted) start()
     },
     compile(requests, context, done) {
+      clearTimeout(idle)
       start()
       if (state === 'ended') return here.compile(requests, context, done)
       const id = count++
@@ -72,6 +92,7 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
     },
     dispose() {
       state = 'ended'
+      clearTimeout(idle)
       waiting.clear()
       thread?.dispose()
     },

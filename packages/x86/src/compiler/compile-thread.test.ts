@@ -1,0 +1,77 @@
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { ThreadBackend } from '@nonroot/contracts'
+import type { ModuleContext } from '../ir/function.ts'
+import { createThreadedRegionService } from './compile-thread.ts'
+
+const CONTEXT = {} as ModuleContext
+const RESULT = { module: undefined, bytes: 0, milliseconds: 0, regions: [] }
+
+/** Threads that answer when they are asked to. */
+function bench() {
+  const threads: { posted: { id: number; context: unknown }[]; answer: (message: unknown) => void; end: (why: string) => void; isEnded: boolean }[] = []
+  const backend: ThreadBackend = {
+    start() {
+      const thread: (typeof threads)[number] = { posted: [], answer: () => {}, end: () => {}, isEnded: false }
+      threads.push(thread)
+      return {
+        post: (message) => void thread.posted.push(message as never),
+        onMessage: (listener) => void (thread.answer = listener),
+        onEnd: (listener) => void (thread.end = listener),
+        dispose: () => {
+          thread.isEnded = true
+          thread.end('it ended with status 1')
+        },
+      }
+    },
+  }
+  const problems: string[] = []
+  const service = createThreadedRegionService(backend, (problem) => problems.push(problem))
+  return { threads, service, problems, live: () => threads.filter(({ isEnded }) => !isEnded).length }
+}
+
+describe('the thread that compiles', () => {
+  vi.useFakeTimers()
+  afterEach(() => void vi.clearAllTimers())
+
+  it('is ended after 10 s without requests, and started again by the next one, which has its context again', () => {
+    const { threads, service, live, problems } = bench()
+    const done = vi.fn()
+    service.prepare!()
+    expect(live()).toBe(1)
+    service.compile([], CONTEXT, done)
+    vi.advanceTimersByTime(60_000)
+    expect(live(), 'a request is waiting').toBe(1)
+    threads[0]!.answer({ id: 0, result: RESULT })
+    vi.advanceTimersByTime(9_999)
+    service.compile([], CONTEXT, done)
+    vi.advanceTimersByTime(9_999)
+    threads[0]!.answer({ id: 1, result: RESULT })
+    expect(threads[0]!.posted.map(({ context }) => context)).toEqual([CONTEXT, undefined])
+    vi.advanceTimersByTime(9_999)
+    expect(live()).toBe(1)
+    vi.advanceTimersByTime(1)
+    expect(live()).toBe(0)
+    service.prepare!()
+    expect(live(), 'the guest runs, but has nothing to compile').toBe(0)
+    service.compile([], CONTEXT, done)
+    expect(live()).toBe(1)
+    expect(threads[1]!.posted).toMatchObject([{ id: 2, context: CONTEXT }])
+    threads[1]!.answer({ id: 2, result: RESULT })
+    expect(done).toHaveBeenCalledTimes(3)
+    expect(problems).toEqual([])
+    service.dispose()
+    expect(live()).toBe(0)
+  })
+
+  it('is replaced by the thread that asks if it ends by itself', () => {
+    const { threads, service, problems } = bench()
+    const done = vi.fn()
+    service.compile([], CONTEXT, done)
+    threads[0]!.end('out of memory')
+    expect(done).toHaveBeenCalledOnce()
+    service.compile([], CONTEXT, done)
+    expect(done).toHaveBeenCalledTimes(2)
+    expect(threads).toHaveLength(1)
+    expect(problems).toEqual([expect.stringContaining('(out of memory)')])
+  })
+})
