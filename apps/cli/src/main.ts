@@ -123,6 +123,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
   command(program, 'memory')
     .description('show who has what of the memory of running hosts, in MiB')
     .option('--watch', 'again each second, until interrupted')
+    .option('--plot <file.svg>', 'draw who had what over time, until the host ends')
     .addOption(jsonOption())
     .action(async (options: MemoryOptions) => {
       const { memory } = await import('./commands/memory.ts')
