@@ -3,22 +3,16 @@
  *
  *     npm run bench:reclaim -- [--vms 10] [--memory 128] [--host 384] [--policy '{"use":"@nonroot/mem-reclaim"}'] [--idle 30] [--alone] [--json FILE]
  *
- * Each VM boots to a shell, is idle for some seconds, and then answers a command. `--alone`: the VMs belong to no group. `--load N`: then N of them
- * run stress-ng with verification, in turns.
+ * Each VM boots to a shell, is idle for some seconds, and then answers a command. `--alone`: the VMs belong to no group. `--plot FILE.svg`: who
+ * had what over time.
  */
 import { createHash } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { createNodeBackends, createNodeModuleSource, tuneWasm } from '@nonroot/host-node'
-import { defineReclaim, noOptions } from '@nonroot/contracts'
-import type { ConsoleBackend, MemoryUse, ReclaimPolicy, ReclaimSubject } from '@nonroot/contracts'
-import { createHypervisor, createLog, hostMemoryFor, loadStack } from '@nonroot/hypervisor'
-import type { StrategyLayer, Vm } from '@nonroot/hypervisor'
-import { debianImage, DEBIAN_PARAMETERS, diskParts, guestParameters } from '@nonroot/image'
-import { nodeImageHost } from '../apps/cli/src/image-host.ts'
-import { cacheFolder } from '../apps/cli/src/run/boot-plan.ts'
+import type { MemoryUse } from '@nonroot/contracts'
+import type { Vm } from '@nonroot/hypervisor'
+import { MemoryHistory } from '../apps/cli/src/control/memory-plot.ts'
+import { Shell, startReclaimHost } from './reclaim-host.ts'
 
 const { values } = parseArgs({
   options: {
@@ -31,88 +25,22 @@ const { values } = parseArgs({
     alone: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
     json: { type: 'string' },
+    plot: { type: 'string' },
   },
 })
 const FRAME = 4096
 const mib = (frames: number): string => ((frames * FRAME) / 2 ** 20).toFixed(1)
 const count = Number(values.vms)
-tuneWasm()
 
-/** A terminal whose other end is this program. */
-class Shell implements ConsoleBackend {
-  text = ''
-  #listeners = new Set<(bytes: Uint8Array) => void>()
-  #waiting: { pattern: RegExp; resolve: () => void } | undefined
-  write(bytes: Uint8Array): void {
-    this.text += Buffer.from(bytes).toString('latin1')
-    if (this.#waiting?.pattern.test(this.text)) this.#waiting.resolve()
-  }
-  onInput(listener: (bytes: Uint8Array) => void): () => void {
-    this.#listeners.add(listener)
-    return () => void this.#listeners.delete(listener)
-  }
-  size(): undefined {}
-  onResize(): () => void {
-    return () => {}
-  }
-  send(text: string): void {
-    for (const listener of this.#listeners) listener(new TextEncoder().encode(text))
-  }
-  expect(pattern: RegExp): Promise<void> {
-    if (pattern.test(this.text)) return Promise.resolve()
-    return new Promise((resolve) => (this.#waiting = { pattern, resolve }))
-  }
-}
-
-const source = createNodeModuleSource()
-const guest = await debianImage(nodeImageHost(), { flavour: 'cloud', include: [], cacheFolder: cacheFolder() })
-const folder = mkdtempSync(join(tmpdir(), 'nonroot-reclaim-'))
-const file = join(folder, 'stack.yaml')
-const { parameters } = guestParameters({ marks: true })
 const reclaim = values.policy === 'none' ? [] : [JSON.parse(values.policy) as { use: string }].flat()
-const linux = {
-  kernel: guest.vmlinux,
-  initrd: guest.initrd,
-  cmdline: [...DEBIAN_PARAMETERS, 'quiet', ...parameters].join(' '),
-}
-const config = {
-  apiVersion: 'nonroot/v1',
-  extends: join(import.meta.dirname, '../stacks/kvm-like.yaml'),
-  stack: { reclaim },
-  machine: { memory: `${values.memory} MiB`, clock: values.clock },
-  host: { memory: `${values.host} MiB` },
-  boot: { linux },
-}
-writeFileSync(file, JSON.stringify(config))
-const loaded = await loadStack(file, { source })
-/** Sees the frames of all VMs, for the count of what is alike. */
-const subjects = new Map<string, ReclaimSubject>()
-const observer: ReclaimPolicy = {
-  attach: () => {},
-  addSubject: (subject) => void subjects.set(subject.name, subject),
-  removeSubject: ({ name }) => void subjects.delete(name),
-  onPressure: async () => ({ reclaimedFrames: 0 }),
-}
-const observing = {
-  ...{ thing: 'observer', role: 'reclaim', folder, options: {} },
-  ...{ location: { file }, package: { name: 'observer', version: '0', folder } },
-  definition: defineReclaim({ name: 'observer', summary: '', options: noOptions, create: () => observer }),
-} as unknown as StrategyLayer<'reclaim'>
-const stack = {
-  ...loaded,
-  reclaim: loaded.reclaim.length > 0 ? [...loaded.reclaim, observing] : [],
-  layers: [...loaded.layers, observing as unknown as StrategyLayer],
-}
-const { machine } = stack.config
-const hypervisor = await createHypervisor(stack, {
-  hostMemory: hostMemoryFor(
-    stack.config,
-    Array.from({ length: count }, () => ({ machine })),
-  ),
-  backends: createNodeBackends({ block: diskParts }),
-  resolvePath: (from, path) => source.resolvePath(from, path),
-  log: createLog((level, message) => console.error(`${level}: ${message}`), 'warn'),
+const started = await startReclaimHost({
+  vms: count,
+  memory: Number(values.memory),
+  host: Number(values.host),
+  reclaim,
+  clock: values.clock,
 })
+const { hypervisor, subjects, config } = started
 const { hostMemory } = hypervisor
 
 const rss = (): number => Math.round(process.memoryUsage.rss() / 1e6)
@@ -126,6 +54,12 @@ const metric = (name: string): number => hypervisor.samples().find((sample) => s
 say(`process: ${rss()} MB before the first VM`)
 const vms: { vm: Vm; shell: Shell }[] = []
 const ends: Promise<unknown>[] = []
+const history = new MemoryHistory()
+const sampling = setInterval(() => {
+  const { guestFrames, freeGuestFrames } = hostMemory
+  const uses = vms.map(({ vm }) => ({ name: vm.name, memory: vm.memory() }))
+  history.add({ seconds: (performance.now() - began) / 1000, host: { guestFrames, freeGuestFrames }, vms: uses })
+}, 1000)
 for (let index = 0; index < count; index++) {
   const shell = new Shell()
   const vm = await hypervisor.createVm({
@@ -145,7 +79,9 @@ for (let index = 0; index < count; index++) {
   )
   if (!(await Promise.race([shell.expect(/_nonroot:begin/).then(() => true), sleep(300_000)])))
     say(`vm${index} does not boot: ${shell.text.slice(-500)}`)
-  say(`vm${index} has a shell; ${mib(used())} MiB of frames in use, ${mib(hostMemory.apartFrames)} apart, process ${rss()} MB`)
+  say(
+    `vm${index} has a shell; ${mib(used())} MiB of frames in use, ${mib(hostMemory.apartFrames)} apart, process ${rss()} MB`,
+  )
 }
 await sleep(Number(values.idle) * 1000)
 
@@ -220,6 +156,9 @@ for (const { vm, shell } of vms) {
   else say(`${vm.name} does not answer: ${vm.state} ${shell.text.slice(-300)}`)
 }
 say(`${answered} of ${count} answer`)
+clearInterval(sampling)
+if (values.plot)
+  writeFileSync(values.plot, history.svg(`${count} Debian VMs of ${values.memory} MiB on ${values.host} MiB`))
 if (values.json)
   writeFileSync(
     values.json,
@@ -227,6 +166,5 @@ if (values.json)
   )
 for (const { vm } of vms) vm.stop()
 await Promise.all(ends)
-await hypervisor.dispose()
-rmSync(folder, { recursive: true })
+await started.dispose()
 process.exit(answered === count ? 0 : 1)
