@@ -1,4 +1,4 @@
-/* Works with MIB mebibytes for SECONDS: fills them with numbers that no two pages and passes share, then compares. Usage: memory-verify MIB SECONDS
+/* Works with MIB mebibytes for SECONDS: fills them with numbers that no two pages, passes and seeds share, then compares. Usage: memory-verify MIB SECONDS SEED
    Prints passes and wrong words; the status is 1 if there was a wrong word. In place of stress-ng --vm, whose Debian package needs 250 MB of libraries. */
 #include <stdint.h>
 #include <stdio.h>
@@ -13,15 +13,15 @@ static uint64_t next(uint64_t x) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 3) return 2;
-  size_t pages = strtoul(arguments[1], 0, 10) << 8, wrong = 0, passes = 0;
+  if (count != 4) return 2;
+  size_t pages = strtoul(arguments[1], 0, 10) << 8, wrong = 0, passes = 0, seed = strtoul(arguments[3], 0, 10);
   time_t end = time(0) + strtol(arguments[2], 0, 10);
   uint64_t *memory = mmap(0, pages << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return 2;
   do {
     for (int check = 0; check < 2; check++)
       for (size_t page = 0; page < pages; page++) {
-        uint64_t x = (passes << 32 | page) * 0x9e3779b97f4a7c15 + 1;
+        uint64_t x = (seed << 48 | passes << 32 | page) * 0x9e3779b97f4a7c15 + 1;
         for (int word = 0; word < 512; word++) {
           x = next(x);
           if (!check) memory[page << 9 | word] = x;

@@ -42,7 +42,7 @@ const POLICIES: Record<string, object> = {
 const program = join(folder, 'memory-verify')
 execFileSync('gcc', ['-O2', '-static', '-o', program, join(import.meta.dirname, 'memory-verify.c')])
 const work = (turn: number): string =>
-  `memory-verify ${values.bytes} ${values.seconds}; echo "turn${turn}=$? oom=$(dmesg | grep -c 'Killed process')"\n`
+  `memory-verify ${values.bytes} ${values.seconds} ${turn}; echo "turn${turn}=$? oom=$(dmesg | grep -c 'Killed process')"\n`
 const sleep = (ms: number): Promise<false> => new Promise((resolve) => void setTimeout(() => resolve(false), ms))
 
 interface Guest {
