@@ -133,6 +133,19 @@ describe('what is wrong with vms', () => {
     expect(await check(vms, more)).toContain(says)
   })
 
+  it('a group whose VMs are in several threads: they could not share', async () => {
+    const file = join(folder, 'wrong.yaml')
+    await writeFile(file, `${STACK}reclaim: { group: g }\nvms: [{ name: a }, { name: b }]\n`)
+    const threads = 'stack.scheduler={ use: "@nonroot/hypervisor", strategy: threads }'
+    const { status, err } = await cli('run', file, '--set', threads)
+    expect([status, err]).toEqual([
+      2,
+      expect.stringMatching(
+        /and VMs can share pages within one thread only\n {2}choose another scheduler \(credit, round-robin\), or leave reclaim.group out/,
+      ),
+    ])
+  })
+
   it('a name that is no name', async () => {
     expect((await cli('run', '--name', '../x')).err).toMatch(/--name: "\.\.\/x" is not valid\n {2}a name is up to 32/)
   })

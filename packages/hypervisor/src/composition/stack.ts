@@ -160,7 +160,7 @@ export async function resolveStack(given: LoadedConfig, options: ResolveOptions)
     'parts of the stack do not fit together',
   )
 
-  throwAll(threadsWithDevices(config, ofMachine), 'parts of the stack do not fit together')
+  throwAll(impossibleInThreads(config, ofMachine), 'parts of the stack do not fit together')
 
   const strategies = ofMachine.filter((item) => item.entry.kind !== 'device')
   const layers = strategies
@@ -284,18 +284,23 @@ function imageOf(layer: StrategyLayer<'boot'>): BootImage<string> {
   }
 }
 
-/** The host's devices are in one thread, and so are all VMs that may own them. */
-function threadsWithDevices(config: StackConfig, parts: readonly Resolved[]): NonrootError[] {
+/** The host's devices are in one thread, and so are all VMs that may own them; a page changes its frame only on its VM's thread. */
+function impossibleInThreads({ host, reclaim }: StackConfig, parts: readonly Resolved[]): NonrootError[] {
   const threads = parts.find(({ layer }) => layer.definition.gives?.includes('threadPerVm'))
-  if (!threads || config.host.devices.length === 0) return []
+  if (!threads) return []
   const { label, thing, location } = toPart(threads)
-  return [
+  const error = (why: string, key: string): NonrootError =>
     new NonrootError({
       code: 'stack.incompatible',
-      message: `${thing}: ${label} gives each VM a thread of its own, and devices of the host can be reached from one thread only`,
+      message: `${thing}: ${label} gives each VM a thread of its own, and ${why}`,
       ...{ thing, location, value: label },
-      remedy: 'choose another scheduler (credit, round-robin), or leave host.devices out',
-    }),
+      remedy: `choose another scheduler (credit, round-robin), or leave ${key} out`,
+    })
+  return [
+    ...(host.devices.length > 0
+      ? [error('devices of the host can be reached from one thread only', 'host.devices')]
+      : []),
+    ...(reclaim?.group === undefined ? [] : [error('VMs can share pages within one thread only', 'reclaim.group')]),
   ]
 }
 
