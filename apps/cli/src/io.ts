@@ -1,6 +1,7 @@
 /** Output of a command: results to `out`, messages to `err`. */
 
 import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { systemError } from '@nonroot/host-node'
 
 export interface CommandIo {
   out(text: string): void
@@ -19,6 +20,8 @@ export const json = (io: CommandIo, value: unknown): void => io.out(`${JSON.stri
 
 /** Tell an error and give its exit status. Never a stack trace, unless NONROOT_DEBUG asks for it. */
 export function report(error: unknown, io: CommandIo, asJson: boolean): number {
+  const host = systemError(error)
+  if (host) return report(host, io, asJson)
   if (!(error instanceof NonrootError)) {
     const { message, stack } = error instanceof Error ? error : { message: String(error), stack: undefined }
     if (asJson) json(io, { error: { code: 'internal', message } })

@@ -168,7 +168,10 @@ export async function openFileStore(path: string, readOnly = false): Promise<Byt
 
 async function openFile(path: string, readOnly: boolean): Promise<FileHandle> {
   try {
-    return await open(path, readOnly ? 'r' : 'r+')
+    const file = await open(path, readOnly ? 'r' : 'r+')
+    if (!(await file.stat()).isDirectory()) return file
+    await file.close()
+    throw Object.assign(new Error('EISDIR'), { code: 'EISDIR' })
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     const why = { ENOENT: 'there is no such file', EACCES: 'permission denied', EISDIR: 'it is a folder' }[code ?? '']

@@ -1,11 +1,12 @@
 /** Errors between threads: an error loses its class on the way, so its parts are sent. */
 
 import { NonrootError } from '@nonroot/contracts'
+import { systemError } from '@nonroot/host-node'
 import type { NonrootErrorInit } from '@nonroot/contracts'
 import type { SentError } from './protocol.ts'
 
 export const sendError = (error: unknown): SentError => ({
-  known: error instanceof NonrootError ? error.toJSON() : undefined,
+  known: (error instanceof NonrootError ? error : systemError(error))?.toJSON(),
   message: error instanceof Error ? error.message : String(error),
   stack: error instanceof Error ? error.stack : undefined,
 })

@@ -18,6 +18,7 @@ import {
   Scheduler,
 } from '@nonroot/contracts'
 import type {
+  ErrorCode,
   DeviceContext,
   HostContext,
   IoModelContext,
@@ -245,7 +246,7 @@ export function createError(layer: StrategyLayer | DeviceLayer, error: unknown):
   const { package: from, thing, location } = layer
   const name = isDevice ? layer.definition.kind : (layer.definition as { name: string }).name
   return new NonrootError({
-    code: isDevice ? 'device.create' : 'strategy.create',
+    code: codeOf(cause) ?? (isDevice ? 'device.create' : 'strategy.create'),
     message: `${thing}: ${from.name}@${from.version} ${name} could not be created: ${messageOf(cause)}`,
     thing,
     location,
@@ -253,6 +254,10 @@ export function createError(layer: StrategyLayer | DeviceLayer, error: unknown):
     cause,
   })
 }
+
+/** That a file of the host cannot be had is no fault of the configuration. */
+const codeOf = (cause: unknown): ErrorCode | undefined =>
+  cause instanceof NonrootError && cause.code.startsWith('host.') ? cause.code : undefined
 
 /** Inversify wraps errors of factories. */
 function causeOf(error: unknown): unknown {
