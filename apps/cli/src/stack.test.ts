@@ -46,6 +46,7 @@ describe('--set', () => {
     { set: ['devices.0.rate=6'], at: ['devices', 0, 'options', 'rate'], value: 6 },
     { set: ['stack.paging.largePages=false'], at: ['layers', 1, 'options', 'largePages'], value: false },
     { set: ['devices[1]={ kind: counter, rate: 3 }'], at: ['devices', 1, 'name'], value: 'counter1' },
+    { set: ['devices=', 'devices[0]={ kind: counter, rate: 3 }'], at: ['devices', 0, 'options', 'rate'], value: 3 },
     { set: ['devices[0]='], at: ['devices', 'length'], value: 0 },
     { set: ['machine='], at: ['machine', 'memory'], value: 512 * 2 ** 20 },
     { set: ['machine.vcpus=2', 'machine.vcpus=3'], at: ['machine', 'vcpus'], value: 3 },

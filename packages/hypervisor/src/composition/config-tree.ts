@@ -117,10 +117,11 @@ export function withValue(
     const step = path[depth]!
     const here = pathText(path.slice(0, depth))
     if (!node) {
-      if (typeof step === 'number') return { problem: `${here} is no list` }
+      if (typeof step === 'number' && step > 0) return { problem: `${here} has no items, so there is no [${step}]` }
       const inner = place(undefined, depth + 1)
-      return 'problem' in inner
-        ? inner
+      if ('problem' in inner) return inner
+      return typeof step === 'number'
+        ? { kind: 'list', items: isNull(inner) ? [] : [inner], at: value.at }
         : { kind: 'map', entries: new Map([[step, { key: value.at, node: inner }]]), at: value.at }
     }
     if (node.kind === 'scalar') {

@@ -34,6 +34,14 @@ export class PluginLoader {
     this.#limitMs = limitMs
   }
 
+  /** Names of installed packages that provide this, as `device:virtio-rng`. */
+  async installedWith(provided: string, folder: string): Promise<string[]> {
+    const found = await this.#source.installedPlugins(folder)
+    return found
+      .filter(({ manifest }) => (manifest?.['nonroot'] as Partial<PluginManifest> | undefined)?.provides?.includes(provided))
+      .map(({ name }) => name)
+  }
+
   /** Finds a package and reads its manifest. Imports nothing. */
   async find(request: PluginRequest, folder: string): Promise<{ found: FoundPackage; manifest: PluginManifest }> {
     const found = await this.#source.findPackage(request.specifier, folder)

@@ -254,9 +254,17 @@ async function loadEntry(
       value: entry.name,
       remedy: providers.length
         ? 'say which with use:'
-        : `${suggest(entry.name!, kinds, 'kinds')}${kinds.length ? '; or name' : 'name'} its package with use:`,
+        : ((await whoHas(entry.name!, loaded.folderOf(entry.path), loader)) ??
+          `${suggest(entry.name!, kinds, 'kinds')}${kinds.length ? '; or name' : 'name'} its package with use:`),
     },
   )
+}
+
+async function whoHas(kind: string, folder: string, loader: PluginLoader): Promise<string | undefined> {
+  const names = await loader.installedWith(`device:${kind}`, folder)
+  return names.length === 0
+    ? undefined
+    : `${names.join(' and ')} ${names.length > 1 ? 'have' : 'has'} it: add use: "${names[0]}"`
 }
 
 type Definition = AnyStrategyDefinition | DeviceDefinition
