@@ -129,6 +129,32 @@ describe('a device of another’s making', () => {
     expect(tested.status, tested.out + tested.err).toBe(0)
     expect(tested.out).toMatch(/pass \d{2}/)
   })
+
+  it.each([
+    { module: 'node16', moduleResolution: 'node16' },
+    { module: 'esnext', moduleResolution: 'bundler' },
+  ])('the embedding example compiles without the DOM: $moduleResolution', async (how) => {
+    const project = join(folder, 'project')
+    cpSync(join(root, 'examples/embed'), project, { recursive: true, filter: (path) => !path.includes('node_modules') })
+    const given = JSON.parse(readFileSync(join(root, 'examples/embed/tsconfig.json'), 'utf8')) as { compilerOptions: object }
+    const compilerOptions = { ...given.compilerOptions, ...how, typeRoots: [join(root, 'node_modules/@types')] }
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['src'] }))
+    const { status, out } = await command('tsc', ['-p', '.'], project)
+    expect(status, out).toBe(0)
+  })
+
+  it('the embedding example runs', async () => {
+    const project = join(folder, 'project')
+    const run = (...args: string[]) => command('node', args, project, { NODE_OPTIONS: '' })
+    const ran = await run('src/guest.ts', join(root, 'guests/hello/hello.elf'))
+    expect(ran).toEqual({ status: 0, out: 'hello\n{"state":"exited","status":33}\n', err: '' })
+    const none = await run('src/guest.ts', 'nope.elf')
+    expect(none).toMatchObject({ status: 3, err: expect.stringContaining('cannot read the kernel') as string })
+    if (!process.env['NONROOT_DEBIAN']) return
+    const debian = await run('src/main.ts')
+    expect(debian.status, debian.err).toBe(0)
+    expect(debian.out).toMatch(/^Linux 6\.\S+ x86_64 3\n$/)
+  })
 })
 
 describe('a scaffolded device package', () => {
