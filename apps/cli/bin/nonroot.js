@@ -78,9 +78,9 @@ if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
       stdio: 'inherit',
       env: { ...process.env, NONROOT_STARTED: String(performance.timeOrigin) },
     })
-    // The terminal sends its signals to both: the child decides, its end is ours.
-    for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {})
-    for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+    // The child decides, its end is ours. A signal of the terminal's reaches it twice, which it counts once.
+    process.on('SIGQUIT', () => {})
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
     child.on('error', (error) => {
       console.error(`nonroot cannot start ${node}: ${error.message}`)
       process.exitCode = 3

@@ -67,6 +67,8 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .option('--cmdline <text>', "the kernel's command line")
     .option('--memory <size>', 'memory of the guest, as in 512M or "2 GiB"')
     .option('--timeout <duration>', `end the guest after 90s, 5m, ...; exit status ${ExitCode.timeout}`)
+    .option('--stop-timeout <duration>', 'how long a guest that a signal asks to end may take; 10s if left out')
+    .addOption(listOption('--device <kind[,option=value...]>', 'attach a device; may be repeated'))
     .option('--stats [format]', 'tell on standard error what was counted; json for programs')
     .option('--trace <file>', 'write a trace of the run that Perfetto opens')
     .option(

@@ -84,6 +84,7 @@ export class AcpiPm implements Device, IoHandler {
     this.#detach = context.power.onPowerButton(() => {
       this.#state.status |= Pm1.powerButton
       this.#update()
+      return (this.#state.enable & Pm1.powerButton) !== 0
     })
     this.region = context.portIo(port, ACPI_BLOCK_LENGTH, this)
   }

@@ -128,7 +128,10 @@ function build(
     console: new ConsoleRing(dma, events, console, pages?.console),
     store: new StoreRing(dma, events, store, { domain: DOMAIN, log, page: pages?.store }),
   }
-  power.onPowerButton(() => void control.write(`${HOME}/control/shutdown`, 'poweroff'))
+  power.onPowerButton(() => {
+    control.write(`${HOME}/control/shutdown`, 'poweroff')
+    return true
+  })
   const platform: XenPlatform = {
     events,
     ...rings,

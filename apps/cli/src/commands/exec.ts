@@ -54,6 +54,8 @@ class Execution {
   readonly #io: CommandIo
   readonly #socket
   readonly #client: AgentClient
+  /** Until the agent is there. */
+  readonly #timers: readonly NodeJS.Timeout[]
   #running: GuestCommand | undefined
   #signals = 0
   #resolve!: (status: number) => void
@@ -72,30 +74,31 @@ class Execution {
     socket.on('data', (bytes) => this.#client.receive(bytes))
     socket.on('error', (error) => this.#reject(gone(name, error)))
     socket.on('close', () => this.#reject(gone(name)))
+    const notice = "waiting for the agent in the guest, which starts with the guest's system\n"
+    this.#timers = [
+      setTimeout(() => io.err(notice), NOTICE_MS),
+      setTimeout(() => this.#reject(noAgent()), PATIENCE_MS),
+    ]
   }
 
   async run(): Promise<number> {
     const ended = new Promise<number>((...settle) => ([this.#resolve, this.#reject] = settle))
-    const notice = setTimeout(() => this.#io.err("waiting for the agent in the guest, which starts with the guest's system\n"), NOTICE_MS)
-    const patience = setTimeout(() => this.#reject(noAgent()), PATIENCE_MS)
     const onSignal = (signal: NodeJS.Signals): void => this.#signal(signal as keyof typeof SIGNALS)
     for (const signal of Object.keys(SIGNALS)) process.on(signal, onSignal)
-    this.#onReady = () => [notice, patience].forEach(clearTimeout)
     this.#terminal.onOutputClosed(() => this.#resolve(128 + constants.signals.SIGPIPE))
     try {
       const status = await ended
       await this.#terminal.drain()
       return status
     } finally {
-      this.#onReady()
+      this.#timers.forEach(clearTimeout)
       this.#socket.destroy()
       for (const signal of Object.keys(SIGNALS)) process.off(signal, onSignal)
     }
   }
-  #onReady!: () => void
 
   #start(): void {
-    this.#onReady()
+    this.#timers.forEach(clearTimeout)
     const command = (this.#running = this.#client.start(this.#command, {
       output: (bytes, done) => this.#terminal.write(bytes, done),
       errors: (bytes, done) => void process.stderr.write(bytes, () => done()),

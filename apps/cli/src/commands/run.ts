@@ -4,13 +4,14 @@ import { constants } from 'node:os'
 import { formatSize, NonrootError, parseSize } from '@nonroot/contracts'
 import { openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
-import { loadConfig, VM_NAME } from '@nonroot/hypervisor'
+import { loadConfig, VM_NAME, withOverrides } from '@nonroot/hypervisor'
 import type { LoadedConfig } from '@nonroot/hypervisor'
 import type { ControlServer } from '../control/control-server.ts'
 import { defaultStack, moduleSource } from '../host.ts'
 import { report } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
 import type { CommandIo } from '../io.ts'
+import { deviceSettings } from '../run/attached.ts'
 import { withUnit } from '../size-option.ts'
 import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan, BootRequest } from '../run/boot-plan.ts'
@@ -22,7 +23,8 @@ import { Marks } from '../run/marks.ts'
 import { Monitor } from '../run/monitor.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
 import { commandStatus, progressOf, runEnd } from '../run/run-end.ts'
-import type { StopReason } from '../run/run-end.ts'
+import { isSameSignal, STOP_TIMEOUT } from '../run/run-end.ts'
+import type { SignalReason, StopReason } from '../run/run-end.ts'
 import { mark, startText, startTimes } from '../run/start-times.ts'
 import type { StartTimes } from '../run/start-times.ts'
 import { statsJson, statsText } from '../run/stats.ts'
@@ -38,9 +40,12 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 export async function run(file: string | undefined, options: RunOptions, io: CommandIo): Promise<number> {
   const timeoutMs = options.timeout === undefined ? undefined : parseDuration(options.timeout, '--timeout')
   checkName(options.name)
-  const set = changesOf(options)
   const stackFile = file ?? defaultStack()
-  const loaded = await loadConfig(stackFile, moduleSource(), set)
+  const changes = changesOf(options)
+  const first = await loadConfig(stackFile, moduleSource(), changes)
+  const devices = deviceSettings(first.config, options.device ?? [])
+  const set = [...changes, ...devices]
+  const loaded = devices.length > 0 ? withOverrides(first, devices) : first
   if (loaded.config.vms) {
     const { runFleet } = await import('../fleet/run-fleet.ts')
     return runFleet({ stackFile, set, loaded }, options, timeoutMs, io)
@@ -125,6 +130,11 @@ class Session {
   /** What the guest printed while the monitor was open. */
   #held: (() => void)[] = []
   #stopReason: StopReason | undefined
+  /** The signal by which it was asked to end, and how long that may take. */
+  #asked: SignalReason | undefined
+  #askedAt = 0
+  readonly #stopTimeoutMs: number
+  #patience: NodeJS.Timeout | undefined
   #progressShown = false
   #control: Promise<ControlServer | undefined> | undefined
   #written = Promise.resolve()
@@ -143,6 +153,7 @@ class Session {
     this.#request = request
     this.#loaded = loaded
     this.#options = options
+    this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? STOP_TIMEOUT, '--stop-timeout')
     this.#terminal = terminal
     this.#io = io
     if (request.command)
@@ -169,7 +180,7 @@ class Session {
 
   async run(): Promise<number> {
     this.#connectTerminal()
-    const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
+    const onSignal = (signal: NodeJS.Signals): void => void this.#shutDown({ by: 'signal', number: constants.signals[signal] })
     for (const signal of SIGNALS) process.on(signal, onSignal)
     const planning = new AbortController()
     try {
@@ -191,6 +202,7 @@ class Session {
     } finally {
       planning.abort()
       clearTimeout(this.#timer)
+      clearTimeout(this.#patience)
       for (const signal of SIGNALS) process.off(signal, onSignal)
       clearTimeout(this.#stopping)
       this.#vm.handle.close()
@@ -321,6 +333,16 @@ class Session {
     else if (done) this.#say(text)
   }
 
+  /** Asks first: the command by the signal itself, a guest by its power button. A second signal does not wait. */
+  async #shutDown(reason: SignalReason): Promise<void> {
+    if (this.#asked) return isSameSignal(this.#askedAt) ? undefined : this.#stop(reason)
+    this.#asked = reason
+    this.#askedAt = performance.now()
+    if (this.#channel?.started) this.#channel.signal(reason.number)
+    else if (!this.#control || !(await this.#vm.request('powerButton'))) return this.#stop(reason)
+    this.#patience = setTimeout(() => this.#stop(reason), this.#stopTimeoutMs)
+  }
+
   #stop(reason: StopReason): void {
     // Asked twice, somebody is in a hurry.
     if (this.#stopReason) void this.#thread.end()
@@ -336,7 +358,7 @@ class Session {
     await this.#written
     await this.#terminal.drain()
     this.#terminal.close()
-    const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
+    const { status, words } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
     if (words) this.#say(words)
     this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)

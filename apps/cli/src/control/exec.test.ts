@@ -53,6 +53,9 @@ const run = (words: readonly string[], input?: string | Uint8Array, ...flags: st
   })
 const every = Uint8Array.from({ length: 1 << 20 }, (_, index) => (index * 7 + (index >> 8)) & 0xff)
 
+/** However busy the machine is. */
+const SOON = { timeout: 20_000, interval: 5 }
+
 describe.skipIf(!canRunAgent)('nonroot exec', { timeout: 60_000 }, () => {
   it.each([
     { what: 'status and both outputs', words: ['sh', '-c', 'echo out; echo err >&2; exit 7'], out: 'out\n', err: 'err\n', status: 7 },
@@ -94,14 +97,14 @@ describe.skipIf(!canRunAgent)('nonroot exec', { timeout: 60_000 }, () => {
   it('a guest that ends or restarts is the end of its commands', async () => {
     const client = commands()
     const [ended, reset] = [client.start('echo up; sleep 1000'), client.start('echo up; sleep 1000')]
-    await vi.waitFor(() => expect([ended.heard, reset.heard]).toEqual([['up\n'], ['up\n']]))
+    await vi.waitFor(() => expect([ended.heard, reset.heard]).toEqual([['up\n'], ['up\n']]), SOON)
     native.agent.reset()
-    await vi.waitFor(() => expect(reset.heard).toEqual(['up\n', 'the guest was restarted before the command had ended']))
+    await vi.waitFor(() => expect(reset.heard).toEqual(['up\n', 'the guest was restarted before the command had ended']), SOON)
     void native.start()
     const other = client.start('echo up; sleep 1000')
-    await vi.waitFor(() => expect(other.heard).toEqual(['up\n']))
+    await vi.waitFor(() => expect(other.heard).toEqual(['up\n']), SOON)
     endVm()
-    await vi.waitFor(() => expect(other.heard).toEqual(['up\n', 'the guest ended before the command had ended']))
+    await vi.waitFor(() => expect(other.heard).toEqual(['up\n', 'the guest ended before the command had ended']), SOON)
   })
 })
 
@@ -146,8 +149,8 @@ describe.skipIf(!canRunAgent)('a client of the socket', { timeout: 30_000 }, () 
     socket.on('data', (chunk) => (came = Buffer.concat([came, chunk])))
     socket.on('error', () => {})
     socket.on('close', () => (isClosed = true))
-    await vi.waitFor(() => expect(came.equals(hello)).toBe(true))
-    return { socket, came: () => came.subarray(hello.length), closed: () => vi.waitFor(() => expect(isClosed).toBe(true), { timeout: 5000 }) }
+    await vi.waitFor(() => expect(came.equals(hello)).toBe(true), SOON)
+    return { socket, came: () => came.subarray(hello.length), closed: () => vi.waitFor(() => expect(isClosed).toBe(true), { timeout: 20_000 }) }
   }
 
   it.each([
@@ -166,14 +169,14 @@ describe.skipIf(!canRunAgent)('a client of the socket', { timeout: 30_000 }, () 
     if (reads) await closed()
     else socket.destroy()
     const { heard } = commands().start('echo fine')
-    await vi.waitFor(() => expect(heard).toEqual(['fine\n', '0']), { timeout: 10_000 })
+    await vi.waitFor(() => expect(heard).toEqual(['fine\n', '0']), SOON)
   })
 
   it('that goes away hangs its command up, however much that writes', async () => {
     const { socket, came } = await open()
     socket.write(starting('trap "echo hup >gone; exit" HUP; echo up; while :; do echo 0123456789; done'.replace('gone', join(folder, 'gone'))))
-    await vi.waitFor(() => expect(came().includes('up')).toBe(true))
+    await vi.waitFor(() => expect(came().includes('up')).toBe(true), SOON)
     socket.destroy()
-    await vi.waitFor(async () => expect((await exec('cat', [join(folder, 'gone')])).out).toBe('hup\n'), { timeout: 10_000 })
+    await vi.waitFor(async () => expect((await exec('cat', [join(folder, 'gone')])).out).toBe('hup\n'), SOON)
   })
 })

@@ -8,7 +8,7 @@ import type { CommandChannel } from '../run/command-channel.ts'
 import { Marks } from '../run/marks.ts'
 import { PanicWatch } from '../run/panic-watch.ts'
 import { commandStatus, progressOf, runEnd } from '../run/run-end.ts'
-import type { StopReason } from '../run/run-end.ts'
+import type { SignalReason, StopReason } from '../run/run-end.ts'
 import { GRACE_MS } from '../run/run-job.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
 import { WatchedVm } from '../run/watched-vm.ts'
@@ -47,6 +47,8 @@ export class FleetVm {
   readonly #panic = new PanicWatch((message) => this.stop({ by: 'panic', message }))
   readonly #log: WriteStream | undefined
   #stopReason: StopReason | undefined
+  #asked: SignalReason | undefined
+  #waiting: NodeJS.Timeout | undefined
   #timer: NodeJS.Timeout | undefined
   #patience: NodeJS.Timeout | undefined
 
@@ -100,6 +102,14 @@ export class FleetVm {
     void this.#options.drained().then(done)
   }
 
+  /** Asks the command, or the guest by its power button, to end, and ends it when that takes too long. */
+  async shutDown(reason: SignalReason, patienceMs: number): Promise<void> {
+    this.#asked = reason
+    if (this.#channel?.started) this.#channel.signal(reason.number)
+    else if (this.vm.state === 'creating' || !(await this.vm.request('powerButton'))) return this.stop(reason)
+    this.#waiting = setTimeout(() => this.stop(reason), patienceMs)
+  }
+
   stop(reason: StopReason): void {
     this.#stopReason ??= reason
     this.vm.handle.stop()
@@ -116,6 +126,7 @@ export class FleetVm {
       status = this.#failed(error)
     }
     clearTimeout(this.#timer)
+    clearTimeout(this.#waiting)
     clearTimeout(this.#patience)
     this.#options.lines.flush()
     this.#options.errors.flush()
@@ -126,7 +137,7 @@ export class FleetVm {
 
   #judge({ end, info }: VmOutcome): number {
     const { say } = this.#options
-    const { status, words } = runEnd(end, this.#stopReason, info.vcpus[0]?.rip)
+    const { status, words } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
     if (words) say(words)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
     const command = commandStatus(status, end.state, progressOf(this.#marks, this.#channel))

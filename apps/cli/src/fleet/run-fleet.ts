@@ -16,7 +16,9 @@ import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan } from '../run/boot-plan.ts'
 import { agentBackend, GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
 import type { RunOptions, RunSource } from '../run/run-options.ts'
-import type { StopReason } from '../run/run-end.ts'
+import { parseDuration } from '../run/duration.ts'
+import { isSameSignal, STOP_TIMEOUT } from '../run/run-end.ts'
+import type { SignalReason, StopReason } from '../run/run-end.ts'
 import { statsJson, statsText } from '../run/stats.ts'
 import { VmThread } from '../run/vm-handle.ts'
 import { FleetVm } from './fleet-vm.ts'
@@ -27,6 +29,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** Options that concern one VM: in a file with several, each has its own. */
 const OF_ONE = {
+  device: 'name it in its devices',
   disk: 'name a disk in its devices: { kind: virtio-blk, image: FILE }',
   network: 'name a card in its devices: { kind: virtio-net, network: user }',
   forward: 'name a card in its devices: { kind: virtio-net, forward: [...] }',
@@ -72,6 +75,8 @@ class Fleet {
   readonly #threads: VmThread[] = []
   readonly #planning = new AbortController()
   #stopping: NodeJS.Timeout | undefined
+  #askedAt: number | undefined
+  readonly #stopTimeoutMs: number
 
   constructor(
     source: FleetSource,
@@ -84,6 +89,7 @@ class Fleet {
     this.#source = source
     this.#configs = configs
     this.#options = options
+    this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? STOP_TIMEOUT, '--stop-timeout')
     this.#terminal = terminal
     this.#io = io
     const { command, logs, timeout } = options
@@ -114,7 +120,7 @@ class Fleet {
   }
 
   async run(): Promise<number> {
-    const onSignal = (signal: NodeJS.Signals): void => this.#stop({ by: 'signal', number: constants.signals[signal] })
+    const onSignal = (signal: NodeJS.Signals): void => this.#shutDown({ by: 'signal', number: constants.signals[signal] })
     for (const signal of SIGNALS) process.on(signal, onSignal)
     this.#terminal.onOutputClosed(({ code }) =>
       this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
@@ -193,6 +199,14 @@ class Fleet {
       this.#threads.push(thread)
       thread.start(job, vms)
     }
+  }
+
+  /** A second signal does not wait. */
+  #shutDown(reason: SignalReason): void {
+    if (this.#askedAt !== undefined) return isSameSignal(this.#askedAt) ? undefined : this.#stop(reason)
+    this.#askedAt = performance.now()
+    this.#planning.abort()
+    for (const vm of this.#vms) void vm.shutDown(reason, this.#stopTimeoutMs)
   }
 
   #stop(reason: StopReason): void {

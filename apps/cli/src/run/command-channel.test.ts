@@ -41,7 +41,10 @@ const ready = () => new Promise<void>((resolve) => native.agent.whenReady(() => 
 const sh = (script: string, ...more: string[]): AgentCommand => ({ words: ['sh', '-c', script, 'sh', ...more] })
 const every = Uint8Array.from({ length: 1 << 20 }, (_, index) => (index * 7 + (index >> 8)) & 0xff)
 
-describe.skipIf(!canRunAgent)('a command', () => {
+/** However busy the machine is. */
+const SOON = { timeout: 20_000, interval: 5 }
+
+describe.skipIf(!canRunAgent)('a command', { timeout: 60_000 }, () => {
   beforeEach(async () => {
     void native.start()
     await ready()
@@ -87,7 +90,7 @@ describe.skipIf(!canRunAgent)('a command', () => {
 
   it('waits for its reader, and no other does', async () => {
     const slow = start(sh('yes | head -c 300000'), true)
-    await vi.waitFor(() => expect(slow.run.out.length).toBe(AGENT_WINDOW))
+    await vi.waitFor(() => expect(slow.run.out.length).toBe(AGENT_WINDOW), SOON)
     const other = start(sh('echo other'))
     await other.ended()
     expect([other.run.out, slow.run.out.length, slow.run.end]).toEqual(['other\n', AGENT_WINDOW, undefined])
@@ -114,9 +117,9 @@ describe.skipIf(!canRunAgent)('a command', () => {
       ...sh('trap "stty size" WINCH; trap "echo term; exit 5" TERM; echo up; while :; do sleep 0.01; done'),
       terminal: { rows: 24, columns: 80 },
     })
-    await vi.waitFor(() => expect(run.out).toBe('up\r\n'))
+    await vi.waitFor(() => expect(run.out).toBe('up\r\n'), SOON)
     running.resize({ rows: 50, columns: 132 })
-    await vi.waitFor(() => expect(run.out).toBe('up\r\n50 132\r\n'))
+    await vi.waitFor(() => expect(run.out).toBe('up\r\n50 132\r\n'), SOON)
     running.signal(15)
     await ended()
     // The group's: what the shell has started ends by it, too.
@@ -124,7 +127,7 @@ describe.skipIf(!canRunAgent)('a command', () => {
   })
 })
 
-describe.skipIf(!canRunAgent)("a VM's own command", () => {
+describe.skipIf(!canRunAgent)("a VM's own command", { timeout: 60_000 }, () => {
   const channel = (words: readonly string[]) => {
     const heard: string[] = []
     const command: CommandChannel = new CommandChannel(native.agent, words, undefined, {
@@ -148,7 +151,7 @@ describe.skipIf(!canRunAgent)("a VM's own command", () => {
   it('is not run again by a guest that restarts: that is its end', async () => {
     const { command, heard } = channel(['sh', '-c', 'echo hi; sleep 1000'])
     void native.start()
-    await vi.waitFor(() => expect(heard).toEqual(['started', 'hi\n']))
+    await vi.waitFor(() => expect(heard).toEqual(['started', 'hi\n']), SOON)
     native.agent.reset()
     const lost = 'the guest was restarted before the command had ended'
     expect(heard).toEqual(['started', 'hi\n', lost])
@@ -163,7 +166,7 @@ describe.skipIf(!canRunAgent)("a VM's own command", () => {
   it('that ends with its guest does not say so twice', async () => {
     const { heard } = channel(['sh', '-c', 'echo hi; sleep 1000'])
     void native.start()
-    await vi.waitFor(() => expect(heard).toEqual(['started', 'hi\n']))
+    await vi.waitFor(() => expect(heard).toEqual(['started', 'hi\n']), SOON)
     native.agent.end()
     expect(heard).toEqual(['started', 'hi\n'])
   })

@@ -93,6 +93,11 @@ export class CommandChannel {
     if (this.#screen) this.#running?.resize(size)
   }
 
+  /** To the command, by its number in Linux. */
+  signal(number: number): void {
+    this.#running?.signal(number)
+  }
+
   #ended(status: number): void {
     this.status = status
     this.#agent.client.leave(status)

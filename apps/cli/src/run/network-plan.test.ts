@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { StackConfig } from '@nonroot/hypervisor'
-import { attached } from './attached.ts'
+import { attached, deviceSettings } from './attached.ts'
 import { planNetwork } from './network-plan.ts'
 
 const config = (
@@ -59,6 +59,23 @@ describe('the network of a run', () => {
     { what: 'none', of: config(), added: [], set: [] },
   ])('attaches $what', ({ of, added = [CARD], set }) => {
     expect(attached(of, added)).toEqual(set)
+  })
+
+  it.each([
+    { text: 'virtio-rng', set: ['devices[1].kind=virtio-rng'] },
+    { text: 'virtio-blk,image=a,,b.img,readOnly=true', set: ['devices[1].kind=virtio-blk', 'devices[1].image=a,b.img', 'devices[1].readOnly=true'] },
+    { text: 'a,b[0].c=1=2', set: ['devices[1].kind=a', 'devices[1].b[0].c=1=2'] },
+  ])('has a device --device $text', ({ text, set }) => {
+    expect(deviceSettings(config([{ kind: 'e1000' }]), [text])).toEqual(set)
+  })
+
+  it.each([
+    { text: '', says: 'there is no kind in it' },
+    { text: 'image=a', says: 'there is no kind in it' },
+    { text: 'virtio-blk,a.img', says: '"a.img" is no OPTION=VALUE' },
+    { text: 'virtio-blk,', says: '"" is no OPTION=VALUE' },
+  ])('refuses --device $text', ({ text, says }) => {
+    expect(() => deviceSettings(config(), [text])).toThrow(`--device ${text}: ${says}`)
   })
 
   it('is not said twice', () => {

@@ -5,11 +5,23 @@ import type { VmEnd } from '@nonroot/contracts'
 import type { CommandChannel } from './command-channel.ts'
 import type { Marks } from './marks.ts'
 
+/** How long a guest or a command that a signal asked to end may usually take. */
+export const STOP_TIMEOUT = '10s'
+
+const TWICE_MS = 100
+/** Two in so short a time are one, of a terminal, that a process before us has passed on, too. */
+export const isSameSignal = (before: number): boolean => performance.now() - before < TWICE_MS
+
+export interface SignalReason {
+  readonly by: 'signal'
+  readonly number: number
+}
+
 /** Why we ended it, if we did. */
 export type StopReason =
   | { readonly by: 'user' }
   | { readonly by: 'timeout'; readonly text: string }
-  | { readonly by: 'signal'; readonly number: number }
+  | SignalReason
   | { readonly by: 'panic'; readonly message: string }
   /** The guest's agent did not do what it should. */
   | { readonly by: 'agent'; readonly message: string }
@@ -28,7 +40,7 @@ const at = (rip: bigint | undefined, vcpu: number | undefined): string =>
 export function runEnd(end: VmEnd, stop: StopReason | undefined, rip: bigint | undefined): RunEnd {
   switch (end.state) {
     case 'poweredOff':
-      return { status: ExitCode.ok, words: undefined }
+      return { status: stop?.by === 'signal' ? 128 + stop.number : ExitCode.ok, words: undefined }
     case 'exited':
       return { status: end.status & 0xff, words: undefined }
     case 'crashed':

@@ -11,6 +11,9 @@ export interface RunOptions {
   readonly cmdline?: string
   readonly memory?: string
   readonly timeout?: string
+  readonly stopTimeout?: string
+  /** `KIND,OPTION=VALUE`, each. */
+  readonly device?: readonly string[]
   readonly stats?: boolean | string
   readonly trace?: string
   readonly profile?: string

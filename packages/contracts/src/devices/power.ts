@@ -11,8 +11,8 @@ export interface PowerControl {
   exit(status: number): void
   /** The guest reported that it crashed (panic device). Affects this VM only. */
   crashed(reason: string): void
-  /** Registers a listener for the host's request to shut down: the platform's power button. */
-  onPowerButton(listener: () => void): () => void
+  /** Registers a listener for the host's request to shut down: the platform's power button. It gives whether the guest is notified. */
+  onPowerButton(listener: () => boolean): () => void
 }
 export const PowerControl = token<PowerControl>('PowerControl')
 

@@ -7,7 +7,7 @@ export class PowerSwitch implements PowerControl {
   end: VmEnd | undefined
   resetRequested = false
   readonly #requested: () => void
-  readonly #buttons = new Set<() => void>()
+  readonly #buttons = new Set<() => boolean>()
 
   constructor(requested: () => void) {
     this.#requested = requested
@@ -35,14 +35,13 @@ export class PowerSwitch implements PowerControl {
     this.#requested()
   }
 
-  onPowerButton(listener: () => void): () => void {
+  onPowerButton(listener: () => boolean): () => void {
     this.#buttons.add(listener)
     return () => this.#buttons.delete(listener)
   }
 
-  /** False: there is no listener. */
+  /** False: the guest is not notified. */
   pressButton(): boolean {
-    for (const listener of this.#buttons) listener()
-    return this.#buttons.size > 0
+    return [...this.#buttons].map((listener) => listener()).includes(true)
   }
 }
