@@ -3,6 +3,13 @@
 import type { Hpa } from '../base/address.ts'
 import { token } from '../base/token.ts'
 
+declare global {
+  namespace WebAssembly {
+    /** For programs that are compiled without the DOM's types: elsewhere it merges with the one there is. */
+    interface Memory {}
+  }
+}
+
 /**
  * ONE shared WebAssembly.Memory. A host-physical address is a byte offset into it, so compiled guest code, page walkers and
  * devices use the same numbers. The kernel owns it; strategies take frames for their tables, `GuestFrames` takes them for
