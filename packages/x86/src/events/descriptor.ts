@@ -4,6 +4,7 @@ import { carryInto, implicitAccess, readLinear, wordsAt, writeLinear } from '../
 import { SEG, segment, SEGMENT, S } from '../state/layout.ts'
 import { in64BitCode, invalidateSegment, isLong, isProtected, privilegeOf, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
 import { RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { NO_RPL } from '../state/selectors.ts'
 
 /** System-descriptor types. */
 export const SYSTEM_TYPE = {
@@ -80,7 +81,7 @@ export class Descriptor {
   }
 }
 
-export const isNull = (selector: number): boolean => (selector & 0xfffc) === 0
+export const isNull = (selector: number): boolean => (selector & NO_RPL) === 0
 
 /** Low half of the linear address of a selector's descriptor, or -1 beyond the table's limit. The high half is left in `descriptorHigh`. */
 let descriptorHigh = 0
@@ -109,7 +110,7 @@ export function findDescriptor(core: Core, selector: number): Descriptor | undef
 /** The descriptor; outside its table, raises the given fault (`external`: the EXT bit of its error code). */
 export function readDescriptor(core: Core, selector: number, vector: number = VECTOR.GP, external = 0): Descriptor {
   const found = findDescriptor(core, selector)
-  if (!found) throw new GuestFault(vector, (selector & 0xfffc) | external)
+  if (!found) throw new GuestFault(vector, (selector & NO_RPL) | external)
   return found
 }
 
@@ -122,7 +123,7 @@ export function readUpperBase(
   external = 0,
 ): number {
   const table = segment(selector & 4 ? SEGMENT.ldtr : SEGMENT.gdtr)
-  const fault = () => new GuestFault(vector, (selector & 0xfffc) | external)
+  const fault = () => new GuestFault(vector, (selector & NO_RPL) | external)
   if ((selector & 0xfff8) + 15 > core.get32(table + SEG.limit) >>> 0) throw fault()
   const access = implicitAccess(core)
   const at = (n: number) =>
@@ -162,7 +163,7 @@ export function loadDataSegment(core: Core, n: number, selector: number): void {
   const cpl = core.get32(S.cpl)
   if (n === SEGMENT.ss) return loadStackSegment(core, selector, cpl)
   if (isNull(selector)) return setNullSegment(core, n, selector)
-  const code = selector & 0xfffc
+  const code = selector & NO_RPL
   const d = readDescriptor(core, selector)
   if (!d.isSegment || !d.isReadable) throw new GuestFault(VECTOR.GP, code)
   if (!(d.isCode && d.isConforming) && d.privilege < Math.max(cpl, selector & 3)) throw new GuestFault(VECTOR.GP, code)
@@ -171,7 +172,7 @@ export function loadDataSegment(core: Core, n: number, selector: number): void {
 }
 
 function loadStackSegment(core: Core, selector: number, cpl: number): void {
-  const code = selector & 0xfffc
+  const code = selector & NO_RPL
   if (isNull(selector)) {
     if (!in64BitCode(core) || cpl === 3 || (selector & 3) !== cpl) throw new GuestFault(VECTOR.GP, 0)
     return setNullStack(core, selector, cpl)

@@ -7,6 +7,7 @@ import { carryInto, implicitAccess, knownWords, readLinear, wordsAt } from '../p
 import { readFlags } from '../state/flags.ts'
 import { gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { CR0, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { NO_RPL } from '../state/selectors.ts'
 import { invalidateSegment, isLong, isV86, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, isNull, loadSegment, readDescriptor, setNullStack, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
@@ -54,7 +55,7 @@ function deliverReal(core: Core, event: DeliveredEvent): void {
 /** The target code segment of a gate. `limit` of privilege: it may not be less privileged than CPL. */
 function gateTarget(core: Core, selector: number, ext: number): Descriptor {
   if (isNull(selector)) throw new GuestFault(VECTOR.GP, ext)
-  const code = (selector & 0xfffc) | ext
+  const code = (selector & NO_RPL) | ext
   const d = readDescriptor(core, selector, VECTOR.GP, ext)
   if (!d.isCode || d.privilege > core.get32(S.cpl)) throw new GuestFault(VECTOR.GP, code)
   if (!d.present) throw new GuestFault(VECTOR.NP, code)
@@ -85,7 +86,7 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   const selector = first >>> 16
   const target = gateTarget(core, selector, ext)
   if ((target.rights & (RIGHTS.long | RIGHTS.big)) !== RIGHTS.long)
-    throw new GuestFault(VECTOR.GP, (selector & 0xfffc) | ext)
+    throw new GuestFault(VECTOR.GP, (selector & NO_RPL) | ext)
   const newCpl = target.isConforming ? cpl : target.privilege
 
   const ist = second & 7
@@ -93,7 +94,7 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   let high = core.get32(RSP_AT + 4)
   if (ist || newCpl !== cpl) {
     const slot = ist ? 0x1c + 8 * ist : 4 + 8 * newCpl
-    const trSelector = (core.segmentSelector(SEGMENT.tr) & 0xfffc) | ext
+    const trSelector = (core.segmentSelector(SEGMENT.tr) & NO_RPL) | ext
     if (slot + 7 > core.get32(TR + SEG.limit) >>> 0) throw new GuestFault(VECTOR.TS, trSelector)
     const baseLow = core.get32(TR + SEG.base)
     const baseHigh = core.get32(TR + SEG.base + 4)
@@ -107,7 +108,7 @@ function deliverLong(core: Core, event: DeliveredEvent): void {
   if (hasStack && (third << shift) >> shift !== third) throw new GuestFault(VECTOR.GP, ext)
   const stack = pushFrame(core, event, low & ~15, high, newCpl, ext)
 
-  loadSegment(core, SEGMENT.cs, (selector & 0xfffc) | newCpl, target)
+  loadSegment(core, SEGMENT.cs, (selector & NO_RPL) | newCpl, target)
   if (newCpl !== cpl) setNullStack(core, newCpl, newCpl)
   core.set32(S.cpl, newCpl)
   stack.commit()
@@ -193,7 +194,7 @@ function throughGate(
   const cpl = core.get32(S.cpl)
   const v86 = isV86(core)
   const newCpl = target.isConforming ? cpl : target.privilege
-  if (v86 && newCpl !== 0) throw new GuestFault(VECTOR.GP, (selector & 0xfffc) | ext)
+  if (v86 && newCpl !== 0) throw new GuestFault(VECTOR.GP, (selector & NO_RPL) | ext)
   const wide = (type & 8) !== 0
   const size = wide ? 4 : 2
   const image = flagsImage(core, event)
@@ -207,9 +208,9 @@ function throughGate(
     const top = innerStack(core, newCpl, ext)
     stackSelector = top.selector
     if (isNull(stackSelector)) throw new GuestFault(VECTOR.TS, ext)
-    stackDescriptor = checkStackSegment(core, stackSelector, newCpl, VECTOR.TS, (stackSelector & 0xfffc) | ext)
+    stackDescriptor = checkStackSegment(core, stackSelector, newCpl, VECTOR.TS, (stackSelector & NO_RPL) | ext)
     const big = (stackDescriptor.rights & RIGHTS.big) !== 0
-    stack = new Stack(core, big ? 32 : 16, top.pointer, 0, newCpl, stackDescriptor, (stackSelector & 0xfffc) | ext)
+    stack = new Stack(core, big ? 32 : 16, top.pointer, 0, newCpl, stackDescriptor, (stackSelector & NO_RPL) | ext)
     if (v86) for (const n of [SEGMENT.gs, SEGMENT.fs, SEGMENT.ds, SEGMENT.es]) stack.push(size, core.segmentSelector(n))
     stack.push(size, core.segmentSelector(SEGMENT.ss))
     stack.push(size, core.get32(RSP_AT))
@@ -221,7 +222,7 @@ function throughGate(
   if (rip >>> 0 > target.limit >>> 0) throw new GuestFault(VECTOR.GP, ext)
 
   core.set32(S.flags, core.get32(S.flags) & ~FLAG.VM)
-  loadSegment(core, SEGMENT.cs, (selector & 0xfffc) | newCpl, target)
+  loadSegment(core, SEGMENT.cs, (selector & NO_RPL) | newCpl, target)
   if (stackDescriptor) loadSegment(core, SEGMENT.ss, stackSelector, stackDescriptor)
   if (v86) for (const n of [SEGMENT.gs, SEGMENT.fs, SEGMENT.ds, SEGMENT.es]) invalidateSegment(core, n)
   core.set32(S.cpl, newCpl)
@@ -236,7 +237,7 @@ export function innerStack(core: Core, cpl: number, ext: number): { selector: nu
   const wide = (core.get32(TR + SEG.attributes) & 8) !== 0
   const slot = wide ? 4 + 8 * cpl : 2 + 4 * cpl
   const limit = core.get32(TR + SEG.limit) >>> 0
-  if (slot + (wide ? 5 : 3) > limit) throw new GuestFault(VECTOR.TS, (core.segmentSelector(SEGMENT.tr) & 0xfffc) | ext)
+  if (slot + (wide ? 5 : 3) > limit) throw new GuestFault(VECTOR.TS, (core.segmentSelector(SEGMENT.tr) & NO_RPL) | ext)
   const at = (core.get32(TR + SEG.base) + slot) | 0
   const access = implicitAccess(core)
   return wide

@@ -4,6 +4,7 @@ import { checkWritable, implicitAccess, readLinear, writeLinear } from '../pagin
 import { readFlags, writeFlags } from '../state/flags.ts'
 import { gpr, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { CR0, DR6, FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { NO_RPL } from '../state/selectors.ts'
 import { setAllBounds, setNullSegment, setRealSegment, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, findDescriptor, isNull, loadSegment, markDescriptor, readDescriptor, SYSTEM_TYPE, type Descriptor } from './descriptor.ts'
@@ -101,7 +102,7 @@ export function switchTask(
 }
 
 function targetTss(core: Core, selector: number, source: TaskSwitchSource, ext: number): Descriptor {
-  const code = (selector & 0xfffc) | ext
+  const code = (selector & NO_RPL) | ext
   const vector = source === TASK_SWITCH.iret ? VECTOR.TS : VECTOR.GP
   if (selector & 4 || isNull(selector)) throw new GuestFault(vector, code)
   const d = readDescriptor(core, selector, vector, ext)
@@ -179,7 +180,7 @@ function loadTask(core: Core, state: NewState, ext: number): void {
       loadCode(core, state.segments[SEGMENT.cs]!, ext)
       const ss = state.segments[SEGMENT.ss]!
       if (isNull(ss)) throw new GuestFault(VECTOR.TS, ext)
-      loadSegment(core, SEGMENT.ss, ss, checkStackSegment(core, ss, cpl, VECTOR.TS, (ss & 0xfffc) | ext))
+      loadSegment(core, SEGMENT.ss, ss, checkStackSegment(core, ss, cpl, VECTOR.TS, (ss & NO_RPL) | ext))
       for (const n of [SEGMENT.ds, SEGMENT.es, SEGMENT.fs, SEGMENT.gs]) loadData(core, n, state.segments[n]!, cpl, ext)
     } finally {
       updateMode(core)
@@ -191,14 +192,14 @@ function loadTask(core: Core, state: NewState, ext: number): void {
 
 function loadTable(core: Core, selector: number, ext: number): void {
   if (isNull(selector)) return setNullSegment(core, SEGMENT.ldtr, selector)
-  const code = (selector & 0xfffc) | ext
+  const code = (selector & NO_RPL) | ext
   const d = selector & 4 ? undefined : findDescriptor(core, selector)
   if (!d || d.isSegment || d.type !== SYSTEM_TYPE.ldt || !d.present) throw new GuestFault(VECTOR.TS, code)
   setSegment(core, SEGMENT.ldtr, selector, d.base, 0, d.limit, d.rights)
 }
 
 function loadCode(core: Core, selector: number, ext: number): void {
-  const code = (selector & 0xfffc) | ext
+  const code = (selector & NO_RPL) | ext
   const d = isNull(selector) ? undefined : findDescriptor(core, selector)
   if (!d || !d.isCode) throw new GuestFault(VECTOR.TS, code)
   if (d.isConforming ? d.privilege > (selector & 3) : d.privilege !== (selector & 3))
@@ -209,7 +210,7 @@ function loadCode(core: Core, selector: number, ext: number): void {
 
 function loadData(core: Core, n: number, selector: number, cpl: number, ext: number): void {
   if (isNull(selector)) return setNullSegment(core, n, selector)
-  const code = (selector & 0xfffc) | ext
+  const code = (selector & NO_RPL) | ext
   const d = findDescriptor(core, selector)
   if (!d || !d.isSegment || !d.isReadable) throw new GuestFault(VECTOR.TS, code)
   if (!(d.isCode && d.isConforming) && d.privilege < Math.max(cpl, selector & 3)) throw new GuestFault(VECTOR.TS, code)

@@ -2,8 +2,10 @@
  * System instructions: operands are computed here, and system routines (system/) do the work, except what is short and frequent: flags, SWAPGS, the
  * FS and GS bases, SYSCALL and SYSRET in their usual form. (SDM Vol. 2, the instructions' own pages)
  */
+import { STATUS_FLAGS, SYSRET_FLAGS } from '../state/flags.ts'
 import { EXIT, gpr, RCX, S, SEG, segment, SEGMENT, TLB_BANK, TLB_BANK_SIZE } from '../state/layout.ts'
 import { CR4, FLAG, VECTOR } from '../state/register-bits.ts'
+import { dpl, FLAT, NO_RPL } from '../state/selectors.ts'
 import { MODE } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
 import { notCanonical, type Operand, type Semantics, type SemanticsBuilder, type Value } from './builder.ts'
@@ -129,7 +131,7 @@ const arpl: Semantics = (b, destination, source) => {
   const mine = b.and(source!.read(), 3)
   const old = destination!.readToWrite()
   const less = b.ltU(b.and(old, 3), mine)
-  b.if(less, () => destination!.write(b.or(b.and(old, 0xfffc), mine)))
+  b.if(less, () => destination!.write(b.or(b.and(old, NO_RPL), mine)))
   b.setFlag('zf', less)
 }
 
@@ -415,18 +417,16 @@ const syscall: Semantics = (b) => {
   b.writeRegister(RCX, 64, b.nextRip())
   b.writeRegister(R11, 64, all)
   b.setStatusFlags(b.extendU(next))
-  const others = b.or(b.and(next, ~STATUS), 2)
+  const others = b.or(b.and(next, ~STATUS_FLAGS), 2)
   b.setSlot(S.flags, others)
   const cs = star(b)
-  setFlat(b, SEGMENT.cs, b.and(cs, 0xfffc), 0xa09b)
-  setFlat(b, SEGMENT.ss, b.add(b.and(cs, 0xfffc), 8), 0xc093)
+  setFlat(b, SEGMENT.cs, b.and(cs, NO_RPL), FLAT.code64)
+  setFlat(b, SEGMENT.ss, b.add(b.and(cs, NO_RPL), 8), FLAT.data)
   b.setSlot(S.cpl, b.i32(0))
   b.setSlot(S.mode, b.and(b.slot(S.mode, 'i32'), ~MODE.user))
   setBank(b, supervisorBank(b, others))
   b.jump(target)
 }
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF
-
 const sysret: Semantics = (b) => {
   const image = b.readRegister(R11, 64)
   const next = b.wrap(image)
@@ -437,17 +437,17 @@ const sysret: Semantics = (b) => {
   )
   b.ifUnlikely(unusual, () => b.system('sysret', b.i32(64)))
   b.setStatusFlags(image)
-  b.setSlot(S.flags, b.or(b.and(next, SYSRET_FLAGS), 2))
+  b.setSlot(S.flags, b.or(b.and(next, SYSRET_OTHERS), 2))
   const user = b.shrU(star(b), 16)
-  setFlat(b, SEGMENT.cs, b.or(b.and(b.add(user, 16), 0xfffc), 3), 0xa0fb)
-  setFlat(b, SEGMENT.ss, b.or(b.and(b.add(user, 8), 0xfffc), 3), 0xc0f3)
+  setFlat(b, SEGMENT.cs, b.or(b.and(b.add(user, 16), NO_RPL), 3), FLAT.code64 | dpl(3))
+  setFlat(b, SEGMENT.ss, b.or(b.and(b.add(user, 8), NO_RPL), 3), FLAT.data | dpl(3))
   b.setSlot(S.cpl, b.i32(3))
   b.setSlot(S.mode, b.or(b.slot(S.mode, 'i32'), MODE.user))
   setBank(b, TLB_BANK.user)
   b.jump(target)
 }
-/** What R11 may set, RF aside: it matters to instruction breakpoints alone, under which the routine runs. */
-const SYSRET_FLAGS = 0x3c_7fd7 & ~STATUS & ~FLAG.RF
+/** Of the flags that SYSRET loads, those that have no slot of their own. */
+const SYSRET_OTHERS = SYSRET_FLAGS & ~STATUS_FLAGS
 
 const calls: Record<string, Semantics> = {
   syscall,

@@ -1,12 +1,14 @@
 /** RFLAGS as one number: gathered from, and stored to, the slots of the status flags. No BigInt. */
 import type { Core } from './core.ts'
 import { S } from './layout.ts'
-import { FLAG } from './register-bits.ts'
+import { DEFINED, FLAG, FLAGS_FIXED } from './register-bits.ts'
 
 /** The bits of the status flags, and of all flags that can be set. */
 export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF
 export const OTHER_FLAGS =
   FLAG.TF | FLAG.IF | FLAG.DF | FLAG.IOPL | FLAG.NT | FLAG.RF | FLAG.VM | FLAG.AC | FLAG.VIF | FLAG.VIP | FLAG.ID
+/** What SYSRET loads of R11: all but RF and VM. (SDM Vol. 2B, "SYSRET") */
+export const SYSRET_FLAGS = (DEFINED.flags & ~(FLAG.RF | FLAG.VM)) | FLAGS_FIXED
 
 export function readFlags(core: Core): number {
   const { i32 } = core

@@ -8,6 +8,7 @@ import { carryInto, implicitAccess, readLinear } from '../paging/access/linear.t
 import { ioPrivilege, readFlags, writeFlags } from '../state/flags.ts'
 import { EXIT, gpr, RSP, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { FLAG, RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { NO_RPL } from '../state/selectors.ts'
 import { in64BitCode, isLong, isProtected, isV86, setRealSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { checkStackSegment, dropInnerSegments, isNull, loadSegment, readDescriptor, readUpperBase, setNullStack, SYSTEM_TYPE, type Descriptor } from '../events/descriptor.ts'
@@ -19,7 +20,7 @@ const TR = segment(SEGMENT.tr)
 const fault = (vector: number, code = 0): never => {
   throw new GuestFault(vector, code)
 }
-const errorOf = (selector: number): number => selector & 0xfffc
+const errorOf = (selector: number): number => selector & NO_RPL
 
 /** Target of a far transfer, in halves because RIP has 64 bits in 64-bit mode. */
 interface Target {
@@ -38,7 +39,7 @@ function checkTarget(core: Core, d: Descriptor, { low, high }: Target): void {
 }
 
 function enterCode(core: Core, selector: number, d: Descriptor, cpl: number): void {
-  loadSegment(core, SEGMENT.cs, (selector & 0xfffc) | cpl, d)
+  loadSegment(core, SEGMENT.cs, (selector & NO_RPL) | cpl, d)
   core.set32(S.cpl, cpl)
 }
 

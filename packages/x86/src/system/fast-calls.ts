@@ -1,26 +1,24 @@
 /** SYSCALL, SYSRET, SYSENTER, SYSEXIT: transfers between fixed flat segments. The usual SYSCALL and SYSRET are in IR (semantics/system.ts). (SDM Vol. 2B) */
 import { GuestFault, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
-import { readFlags, writeFlags } from '../state/flags.ts'
+import { readFlags, SYSRET_FLAGS, writeFlags } from '../state/flags.ts'
 import { gpr, RCX, RDX, RSP, S, SEGMENT } from '../state/layout.ts'
-import { CR0, EFER, FLAG, VECTOR } from '../state/register-bits.ts'
+import { CR0, EFER, FLAG, FLAGS_FIXED, VECTOR } from '../state/register-bits.ts'
+import { dpl, FLAT, NO_RPL } from '../state/selectors.ts'
 import { isCanonical } from '../control/msrs.ts'
 import { isLong, setSegment } from '../state/segments.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { goOn } from './transfer.ts'
 
 const R11 = 11
-/** Rights of the flat segments: accessed, present, granular; DPL to be added. */
-export const FLAT = { code64: 0xa09b, code32: 0xc09b, data: 0xc093 } as const
-const dpl = (level: number): number => level << 5
 
 const fail = (): never => {
   throw new GuestFault(VECTOR.GP, 0)
 }
 function flatCode(core: Core, selector: number, rights: number, cpl: number): void {
-  setSegment(core, SEGMENT.cs, (selector & 0xfffc) | cpl, 0, 0, -1, rights | dpl(cpl))
+  setSegment(core, SEGMENT.cs, (selector & NO_RPL) | cpl, 0, 0, -1, rights | dpl(cpl))
 }
 function flatStack(core: Core, selector: number, cpl: number): void {
-  setSegment(core, SEGMENT.ss, (selector & 0xfffc) | cpl, 0, 0, -1, FLAT.data | dpl(cpl))
+  setSegment(core, SEGMENT.ss, (selector & NO_RPL) | cpl, 0, 0, -1, FLAT.data | dpl(cpl))
 }
 
 function syscall(core: Core): Outcome {
@@ -45,7 +43,7 @@ function sysret(core: Core): Outcome {
   const rcx = core.get64(gpr(RCX))
   if (to64 && !isCanonical(core, rcx)) fail()
   const star = core.get32(S.star + 4) >>> 16
-  writeFlags(core, (core.get32(gpr(R11)) & 0x3c_7fd7 & (core.debugging ? -1 : ~FLAG.RF)) | 2)
+  writeFlags(core, (core.get32(gpr(R11)) & SYSRET_FLAGS) | FLAGS_FIXED)
   flatCode(core, star + (to64 ? 16 : 0), to64 ? FLAT.code64 : FLAT.code32, 3)
   flatStack(core, star + 8, 3)
   core.set32(S.cpl, 3)
@@ -56,7 +54,7 @@ function sysret(core: Core): Outcome {
 
 function sysenter(core: Core): Outcome {
   const cs = core.get32(S.sysenterCs)
-  if (!(core.get32(S.cr0) & CR0.pe) || (cs & 0xfffc) === 0) fail()
+  if (!(core.get32(S.cr0) & CR0.pe) || (cs & NO_RPL) === 0) fail()
   const long = isLong(core)
   core.set32(S.flags, core.get32(S.flags) & ~(FLAG.VM | FLAG.IF | FLAG.RF))
   flatCode(core, cs, long ? FLAT.code64 : FLAT.code32, 0)
@@ -72,7 +70,7 @@ function sysenter(core: Core): Outcome {
 /** (operand size). */
 function sysexit(core: Core): Outcome {
   const cs = core.get32(S.sysenterCs)
-  if (!(core.get32(S.cr0) & CR0.pe) || (cs & 0xfffc) === 0) fail()
+  if (!(core.get32(S.cr0) & CR0.pe) || (cs & NO_RPL) === 0) fail()
   const to64 = core.arg32(0) === 64
   const rip = core.get64(gpr(RDX))
   const rsp = core.get64(gpr(RCX))

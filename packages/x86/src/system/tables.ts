@@ -4,6 +4,7 @@ import { carryInto, operandAccess, readLinear, writeLinear } from '../paging/acc
 import { S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { in64BitCode, isLong, setSegment } from '../state/segments.ts'
 import { RIGHTS, VECTOR } from '../state/register-bits.ts'
+import { NO_RPL } from '../state/selectors.ts'
 import { SHADOW, setShadow } from '../state/shadow.ts'
 import { updateMode } from '../control/update-mode.ts'
 import { findDescriptor, isNull, loadDataSegment, markDescriptor, readDescriptor, readUpperBase, SYSTEM_TYPE, type Descriptor } from '../events/descriptor.ts'
@@ -44,7 +45,7 @@ function storeTable(core: Core): Outcome {
 function upperBase(core: Core, d: Descriptor, selector: number): number {
   const upper = readUpperBase(core, d, selector)
   const shift = core.paging.canonicalShift
-  if ((upper << shift) >> shift !== upper) throw new GuestFault(VECTOR.GP, selector & 0xfffc)
+  if ((upper << shift) >> shift !== upper) throw new GuestFault(VECTOR.GP, selector & NO_RPL)
   return upper
 }
 
@@ -55,7 +56,7 @@ function lldt(core: Core): Outcome {
     setSegment(core, SEGMENT.ldtr, selector, 0, 0, 0, RIGHTS.unusable)
     return NEXT
   }
-  const code = selector & 0xfffc
+  const code = selector & NO_RPL
   if (selector & 4) throw new GuestFault(VECTOR.GP, code)
   const d = readDescriptor(core, selector)
   if (d.isSegment || d.type !== SYSTEM_TYPE.ldt) throw new GuestFault(VECTOR.GP, code)
@@ -68,7 +69,7 @@ function lldt(core: Core): Outcome {
 /** (selector). */
 function ltr(core: Core): Outcome {
   const selector = core.arg32(0) & 0xffff
-  const code = selector & 0xfffc
+  const code = selector & NO_RPL
   if (isNull(selector) || selector & 4) throw new GuestFault(VECTOR.GP, code)
   const d = readDescriptor(core, selector)
   const available = d.type === SYSTEM_TYPE.tss32 || (d.type === SYSTEM_TYPE.tss16 && !isLong(core))
