@@ -12,6 +12,7 @@ const X86_FOLDERS = JSON.parse(readFileSync(join(root, 'tools/x86-folders.json')
 const cases = [
   { file: 'packages/mmu/src/planted.ts', code: `import '@nonroot/x86'`, why: 'a strategy imports the processor' },
   { file: 'packages/mmu/src/planted.ts', code: `import '@nonroot/io-emulated'`, why: 'a strategy imports a strategy' },
+  { file: 'packages/network/src/planted.ts', code: `import '@nonroot/io-virtio'`, why: 'networks import cards' },
   {
     file: 'packages/cpu-vmx/src/planted.ts',
     code: `import '@nonroot/mmu'`,
@@ -60,6 +61,7 @@ const allowed = [
   { file: 'packages/x86/src/processor.ts', code: `import './compiler/region.ts'` },
   { file: 'packages/x86/src/state/planted.test.ts', code: `import '../processor.ts'` },
   { file: 'packages/mmu/src/planted.ts', code: `import '@nonroot/contracts'` },
+  { file: 'packages/io-virtio/src/planted.ts', code: `import '@nonroot/network/options'` },
   { file: 'packages/mmu/src/planted.test.ts', code: `import '@nonroot/testkit'` },
   { file: 'packages/cpu-vmx/src/planted.ts', code: `import '@nonroot/x86'; import '@nonroot/vcpu'` },
   { file: 'packages/hypervisor/src/planted.ts', code: `import 'inversify'` },
