@@ -19,7 +19,7 @@ export function watchStreams(out = process.stdout, err = process.stderr): Stream
     async settle(status) {
       await written(out)
       if (!failure) return status
-      // Whoever read it has gone, and knows: as a program that SIGPIPE ends.
+      // The reader has closed it: end silently, as SIGPIPE ends a program.
       if (failure.code === 'EPIPE') return status === ExitCode.ok ? 128 + constants.signals.SIGPIPE : status
       err.write(`error: cannot write to standard output: ${reasonOf(failure)}\n`)
       await written(err)

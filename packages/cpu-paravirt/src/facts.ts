@@ -24,7 +24,7 @@ export const RETURN_FRAME = {
   ss: 8,
   words: 9,
 } as const
-/** The frame's flags: RCX and R11 are of no use to whoever is returned to. */
+/** The frame's flags: the code that IRET returns to does not expect RCX and R11 to be kept. */
 export const IN_SYSCALL = 0x100n
 
 /** Hardware's registers. The guest sees what it can change. (SDM Vol. 3A, "Control Registers") */

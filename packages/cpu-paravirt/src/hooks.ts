@@ -48,7 +48,7 @@ export class ExceptionHooks implements Hooks {
   trapped(): Outcome {
     return this.onSystemCall()
   }
-  /** By whoever owns the hooks. */
+  /** Set by the owner of the hooks. */
   onSystemCall: () => Outcome = () => LEFT
 
   intercept(): Outcome | typeof PROCEED {

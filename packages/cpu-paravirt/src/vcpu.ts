@@ -201,7 +201,7 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     }
   }
 
-  /** What is pending goes in now: whoever changed what the guest may take comes by here. */
+  /** Delivers pending events. Called after each change of what the guest accepts. */
   #enter(): void {
     const { state, core } = this
     if (state.nmiPending && !state.nmiMasked && state.callbacks.nmi.address !== 0n) {

@@ -84,7 +84,7 @@ function after(path: string, views: Views, offset: number, moved: number): Views
   return []
 }
 
-/** How often a file is looked at that somebody may resize while a guest has it: who does that can wait so long. */
+/** Interval at which the size of an open file is checked: its guest learns of a new size after this time at most. */
 const LOOK_MS = 1000
 
 /** Tells of a file's new sizes, in whole sectors. */
@@ -99,7 +99,7 @@ function watchSize(file: FileHandle, tell: (size: number) => void): () => void {
   return () => clearInterval(timer)
 }
 
-/** The file's size must be a multiple of a sector (512 bytes). Whoever truncates or extends it while it is open resizes the disk. */
+/** The file's size must be a multiple of a sector (512 bytes). Truncating or extending it while it is open resizes the disk. */
 export async function openBlockFile(path: string, readOnly = false): Promise<BlockBackend> {
   const file = await openFile(path, readOnly)
   let { size } = await file.stat()

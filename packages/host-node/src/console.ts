@@ -9,8 +9,8 @@ export interface StreamConsole extends ConsoleBackend {
 }
 
 /**
- * Output unchanged to `output`. If `input` is a terminal it is put into raw mode, so that every key goes to the guest; whoever
- * opens this decides which key gets back (`filter` sees input first and returns what the guest gets).
+ * Output unchanged to `output`. If `input` is a terminal it is put into raw mode, so that every key goes to the guest; `filter`
+ * sees input first and returns what the guest gets: it can take a key that leads back to the host.
  */
 export function openStreamConsole(
   input: NodeJS.ReadStream = process.stdin,

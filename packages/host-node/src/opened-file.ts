@@ -5,12 +5,12 @@ import type { OpenedFile } from '@nonroot/contracts'
 
 /** Undefined: it has no size, as a pipe, and can only be read at once. Throws what Node throws. */
 export function openForReading(path: string): OpenedFile | undefined {
-  // Before it is opened: that waits for whoever writes into a pipe. Files of /proc say that they are empty.
+  // Before it is opened: opening a pipe blocks until it has a writer. Files of /proc say that they are empty.
   const stat = fs.statSync(path)
   if (!stat.isFile() || stat.size === 0) return undefined
   const fd = fs.openSync(path, 'r')
   const moved = (count: number, at: number): number => {
-    if (count === 0) throw new Error(`${path} ends at ${at}: somebody made it shorter`)
+    if (count === 0) throw new Error(`${path} ends at ${at}: another process truncated it`)
     return count
   }
   return {

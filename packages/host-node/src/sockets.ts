@@ -10,7 +10,7 @@ import type { IncomingStream, SocketBackend, SocketStream, StreamHandlers } from
 const LONGEST_LINE = 32
 const MOST_WAITING = 64
 
-/** A socket as whoever holds its other end sees it. `first`: what was read of it already. */
+/** A socket as a byte stream. `first`: what was read of it already. */
 export function streamOf(socket: Socket, first: Uint8Array = new Uint8Array(0)): SocketStream {
   let handlers: StreamHandlers | undefined
   let paused = false

@@ -17,7 +17,7 @@ export interface Terminal {
   onInput(listener: (bytes: Uint8Array) => void): void
   /** No more will come. */
   onInputEnd(listener: () => void): void
-  /** No more input for now: whoever sends it waits. */
+  /** Stops reading input for now: its sender waits. */
   pause(): void
   resume(): void
   /** In order. Tells when the operating system has it. */

@@ -5,7 +5,7 @@ import type { ConsoleBackend } from '@nonroot/contracts'
 type Size = { readonly columns: number; readonly rows: number }
 
 export interface ThreadConsole extends ConsoleBackend {
-  /** Somebody typed. */
+  /** Input from the terminal. */
   deliver(bytes: Uint8Array): void
   resize(size: Size): void
   /** Send what waits. */

@@ -38,7 +38,7 @@ const SELF_TEST_PASSED = 0x55
 const INTERFACE_PASSED = 0x00
 /** Auxiliary clock line stuck high: what a port without a device reports. */
 const INTERFACE_FAILED = 0x02
-const NOBODY = -1
+const NO_ANSWER = -1
 
 const powerOn = () => ({
   control: Control.interrupt | Control.translate | Control.auxiliaryDisabled,
@@ -48,7 +48,7 @@ const powerOn = () => ({
   lastWasCommand: false,
   passedSelfTest: false,
   /** A byte of the controller's own, ahead of the keyboard's, or -1. */
-  answer: NOBODY as number,
+  answer: NO_ANSWER as number,
   memory: new Uint8Array(32),
 })
 
@@ -81,7 +81,7 @@ export class I8042 implements Device {
 
   #status(): number {
     const { answer, lastWasCommand, passedSelfTest } = this.#state
-    const full = answer !== NOBODY || this.#keyboardTalks()
+    const full = answer !== NO_ANSWER || this.#keyboardTalks()
     return (
       Status.unlocked |
       (full ? Status.outputFull : 0) |
@@ -95,8 +95,8 @@ export class I8042 implements Device {
     const { answer } = state
     // Lowered between two bytes, so that each is an edge.
     this.#line.lower()
-    if (answer !== NOBODY) {
-      state.answer = NOBODY
+    if (answer !== NO_ANSWER) {
+      state.answer = NO_ANSWER
       this.#update()
       return answer
     }
@@ -190,7 +190,7 @@ export class I8042 implements Device {
   /** The line is up while a byte waits that interrupts. */
   #update(): void {
     const { control, answer } = this.#state
-    if (control & Control.interrupt && (answer !== NOBODY || this.#keyboardTalks())) this.#line.raise()
+    if (control & Control.interrupt && (answer !== NO_ANSWER || this.#keyboardTalks())) this.#line.raise()
     else this.#line.lower()
   }
 

@@ -61,7 +61,7 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
     this.#virtual = new Uint16Array(vcpuCount * VIRTUAL_INTERRUPTS)
     this.#sends = metrics.counter('sends', 'events sent by the guest')
     this.#virtuals = metrics.counter('virtual', 'virtual interrupts raised')
-    this.#lost = metrics.counter('lost', 'events to ports that nobody listens to')
+    this.#lost = metrics.counter('lost', 'events to ports without a listener')
     this.#upcalls = metrics.counter('upcalls', 'times that a vCPU was told of events')
     this.reset()
   }

@@ -292,7 +292,7 @@ export function testGuestFrames(create: CreateGuestFrames, it: TestRegistrar): v
     checkSame([memory.residentFrames, filler.asked.at(-1)], [3, 'drop 3'], 'in the end')
   })
 
-  it('guest frames: a parked page is as it was, whoever comes first', () => {
+  it('guest frames: a parked page keeps its content, whichever access is first', () => {
     const { memory, host } = create({})
     const back = new Uint8Array(8)
     const ways: [string, (address: number) => unknown][] = [
@@ -393,7 +393,7 @@ export function testGuestFrames(create: CreateGuestFrames, it: TestRegistrar): v
     }
   })
 
-  it('guest frames: a filler that fails ends the VM, and throws at nobody', async () => {
+  it('guest frames: a filler that fails ends the VM, and no access throws', async () => {
     const failures: string[] = []
     const { memory } = create({ onFailure: (message) => void failures.push(message) })
     const filler = createFiller(true)
@@ -417,7 +417,7 @@ export function testGuestFrames(create: CreateGuestFrames, it: TestRegistrar): v
     )
   })
 
-  it('guest frames: without a free frame vCPUs wait, devices fail, the VM is told, and nothing is thrown', async () => {
+  it('guest frames: without a free frame vCPUs wait, devices fail, the VM is notified, and nothing is thrown', async () => {
     const failures: string[] = []
     let relieve: (() => string | undefined) | undefined
     const { memory, host } = create({

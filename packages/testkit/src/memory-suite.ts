@@ -87,7 +87,7 @@ export function testHostMemory(create: () => HostMemory, it: TestRegistrar): voi
     checkSame(heard.length, 3, 'after stopping')
   })
 
-  it('host memory: a frame that nobody owns is neither freed nor shared', () => {
+  it('host memory: a frame without an owner is neither freed nor shared', () => {
     const host = create()
     const frame = host.allocateFrame()!
     host.freeFrame(frame)
@@ -208,7 +208,7 @@ export function testGuestMemory(create: CreateGuestMemory, it: TestRegistrar): v
       if (address <= at && address + length > at) heard++
     })
     memory.writeU8(8, 1)
-    check(heard > 0, 'nobody heard of the write')
+    check(heard > 0, 'no watcher was called for the write')
   })
 
   it('guest memory: lends its bytes, in order, across frames', () => {

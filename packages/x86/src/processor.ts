@@ -61,7 +61,7 @@ export class Processor {
   readonly blocks: BlockCache
   readonly handlers: Handlers
   readonly compiler: Compiler
-  /** Requests of other threads that `run` ends. Whoever calls `run` enters and leaves, and takes them. */
+  /** Requests of other threads that `run` ends. The caller of `run` calls `enter` and `leave`, and takes them. */
   readonly kicks: KickInbox
   /** How often wasm code returned, by reason (EXIT): interpreted code, and side exits of compiled code. */
   readonly left = new Float64Array(EXIT_KINDS)

@@ -85,7 +85,7 @@ const handlers = new Handlers({ memory: memory.memory, imports, ...context })
 const table = memory.allocateFrames(BLOCK_TABLE_SIZE / 4096, 1)!
 const blocks = new BlockCache(core, handlers, { start: memory.allocateFrames(ARENA / 4096, 1)!, size: ARENA }, table, memory.allocateFrames(Math.ceil((core.u8.length >>> 12) / 4096), 1)!)
 core.code = blocks
-// Nobody tells where code is: the TLB is filled by JavaScript, which both sides call.
+// The map of code is empty: JavaScript, which both sides call, fills the TLB.
 core.set32(S.codeMap, 0)
 resetProcessor(core)
 const world = new World(core, surroundings)

@@ -344,7 +344,7 @@ class Session {
   }
 
   #stop(reason: StopReason): void {
-    // Asked twice, somebody is in a hurry.
+    // The second request stops it at once.
     if (this.#stopReason) void this.#thread.end()
     this.#stopReason ??= reason
     this.#vm.handle.stop()

@@ -180,7 +180,7 @@ class ListeningSocket {
 
   async close(): Promise<void> {
     this.endClients()
-    // Whoever does not read does not keep us.
+    // A client that does not read must not keep the process alive.
     const timer = setTimeout(() => this.#clients.forEach((client) => client.destroy()), 100)
     await new Promise<void>((resolve) => this.#server.close(() => resolve()))
     clearTimeout(timer)

@@ -166,7 +166,7 @@ class Fleet {
       ...(initrd === undefined ? {} : { initrd }),
       ...(cmdline === undefined ? {} : { cmdline }),
       ...(command?.length ? { command } : {}),
-      // Somebody may attach.
+      // A client may attach.
       interactive: command === undefined,
     }
     const { signal } = this.#planning
@@ -210,7 +210,7 @@ class Fleet {
   }
 
   #stop(reason: StopReason): void {
-    // Asked twice, somebody is in a hurry.
+    // The second request stops them at once.
     if (this.#stopping) return this.#endThreads()
     this.#planning.abort()
     for (const vm of this.#vms) vm.stop(reason)

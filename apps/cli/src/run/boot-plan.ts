@@ -31,7 +31,7 @@ export interface BootRequest {
   readonly command?: readonly string[]
   readonly terminal?: TerminalKind
   readonly interactive: boolean
-  /** The console back end by which whoever asks reaches the guest's agent, where there can be one. */
+  /** The console back end by which the caller reaches the guest's agent, where there can be one. */
   readonly agent?: string
 }
 
@@ -238,7 +238,7 @@ async function readStart(path: string): Promise<Uint8Array> {
       await file.close()
     }
   } catch {
-    // Whoever boots it says what is wrong with it.
+    // Booting it reports what is wrong with it.
     return new Uint8Array()
   }
 }

@@ -23,7 +23,7 @@ export interface ThreadParts {
   readonly threadMark: number
 }
 
-/** How long the end of input may take before somebody who waits should know why. */
+/** How long the end of input may take before the user is shown the reason. */
 const PATIENCE_MS = 2000
 
 interface Machine {

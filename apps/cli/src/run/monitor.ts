@@ -40,7 +40,7 @@ const COMMANDS: Readonly<Record<string, MonitorCommand>> = {
   power: {
     help: 'the power button: asks the guest to shut down',
     run: async ({ vm, print }) => {
-      if (!(await vm.request('powerButton'))) print('nobody listens to the power button\n')
+      if (!(await vm.request('powerButton'))) print('the guest does not listen to the power button\n')
     },
   },
   plug: { help: 'plug the network cards in', run: (ports) => plug(ports, true) },

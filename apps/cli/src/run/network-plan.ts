@@ -4,7 +4,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
 
 const CARDS: readonly string[] = ['virtio-net', 'e1000']
-/** Networks on which somebody gives addresses. */
+/** Networks that have a DHCP server. */
 const GIVES_ADDRESSES: readonly unknown[] = [undefined, 'user', 'passt']
 
 export interface NetworkOptions {

@@ -165,7 +165,7 @@ describe('the monitor', () => {
     expect(ports.vm.request).toHaveBeenLastCalledWith('resume')
     expect(await type('re\r')).toContain('there is no "re"')
     expect(await type('help\r')).toContain('power button')
-    expect(await type('power\r')).toContain('nobody listens')
+    expect(await type('power\r')).toContain('does not listen')
     expect(await type('unplug\r')).toContain('there is no network card')
     expect(ports.vm.request).toHaveBeenLastCalledWith('plug', { on: false })
     expect(monitor.open).toBe(true)

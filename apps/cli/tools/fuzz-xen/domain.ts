@@ -42,7 +42,7 @@ export class FuzzedDomain {
   readonly metrics = createTestMetrics()
   readonly abi: XenAbi
   readonly tables: DirectTables
-  /** Frames of the host that are nobody's: their content must not change, and no table may name them. */
+  /** Frames of the host without an owner: their content must not change, and no table may name them. */
   readonly foreign: readonly number[]
   machine: Readonly<Uint32Array> = new Uint32Array()
   /** The call that is being made is to be made again. */
@@ -54,7 +54,7 @@ export class FuzzedDomain {
   readonly #shared: number[] = []
   readonly #words = this.host.words
   readonly #translations: Translations
-  /** Frames whose writes were made known since the last judgement, and what was in each then; those of nobody have no content. */
+  /** Frames whose writes were made known since the last judgement, and what was in each then; those without an owner have no content. */
   readonly #noted = new Set<number>()
   readonly #content = new Map<number, Uint8Array>()
   /** Roots when they were last judged, and frames copied to since. */
@@ -168,7 +168,7 @@ export class FuzzedDomain {
     for (let frame = address >>> 12; frame <= (address + length - 1) >>> 12; frame++) this.#noted.add(frame)
   }
 
-  /** The hypervisor wrote where code may be, and nobody was told. Rings and the like are written all the time, and are no code. */
+  /** The hypervisor wrote where code may be, without a notification. Rings are written all the time, and contain no code. */
   #unnoted(held: readonly number[]): string[] {
     const found: string[] = []
     for (const frame of this.machine) {
@@ -176,7 +176,7 @@ export class FuzzedDomain {
       const before = this.#content.get(frame)
       const isOwned = this.frames.owner[frame] !== 0
       if (before && isOwned && !held.includes(frame) && !this.#noted.has(frame) && Buffer.compare(before, now) !== 0)
-        found.push(`frame ${frame} was written and nobody was told`)
+        found.push(`frame ${frame} was written without a notification`)
       if (isOwned) this.#content.set(frame, now.slice())
       else this.#content.delete(frame)
     }
@@ -300,7 +300,7 @@ export class FuzzedDomain {
     found.push(...this.#translations.faults(), ...this.#unnoted(held), ...this.#leftInRoots())
     for (const frame of this.foreign)
       if (this.host.bytes.subarray(frame * FRAME_SIZE, (frame + 1) * FRAME_SIZE).some((byte) => byte !== CANARY))
-        found.push(`frame ${frame}, which is nobody's, was written`)
+        found.push(`frame ${frame} without an owner was written`)
     if (this.crashed !== undefined) found.push(`the guest was ended: ${this.crashed}`)
     return found
   }

@@ -8,7 +8,7 @@ export const PORTS = [
 ] as const
 export const ENDING_PORTS = [0x64, 0x92, 0xf4, 0x604, 0xcf9] as const
 
-/** First and last of each run of model-specific registers that mean something to somebody. */
+/** First and last of each run of model-specific registers that some processor has. */
 export const MSRS = [
   [0x00, 0x20],
   [0x3a, 0x3b],

@@ -355,7 +355,7 @@ function noisySockets(random: Random): SocketBackend {
     return made
   }
   return {
-    connect: (port) => (port % 3 === 0 ? Promise.reject(new Error('nobody listens')) : Promise.resolve(stream())),
+    connect: (port) => (port % 3 === 0 ? Promise.reject(new Error('connection refused')) : Promise.resolve(stream())),
     onConnect: (told) => ((listener = told), () => (listener = undefined)),
     close: async () => {},
   }

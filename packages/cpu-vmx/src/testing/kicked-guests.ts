@@ -1,4 +1,4 @@
-/** Guests that never leave by themselves, each busy in another way, for whoever kicks them. */
+/** Guests that never exit by themselves, each busy in another way, for tests of kicks. */
 
 import { createLongModeBench } from './long-mode.ts'
 

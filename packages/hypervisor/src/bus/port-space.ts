@@ -5,7 +5,7 @@ import type { IoSize } from '@nonroot/contracts'
 import type { ClaimedRegion } from './io-region.ts'
 
 const PORTS = 0x10000
-const NOBODY = 0
+const UNCLAIMED = 0
 
 export class PortSpace {
   readonly regions: ClaimedRegion[] = []
@@ -16,7 +16,7 @@ export class PortSpace {
 
   /** Fills the table again. Where ranges that a guest moved overlap, the earlier claim wins. */
   update(): void {
-    this.#table.fill(NOBODY)
+    this.#table.fill(UNCLAIMED)
     for (let index = this.regions.length; index > 0; index--) {
       const { base, length, enabled } = this.regions[index - 1]!
       if (enabled && base >= 0 && base < PORTS) this.#table.fill(index, base, Math.min(base + length, PORTS))
@@ -26,7 +26,7 @@ export class PortSpace {
   /** Undefined if no device answers. */
   read(port: number, size: IoSize): number | undefined {
     const at = this.#table[port]!
-    if (at === NOBODY) return size === 1 ? undefined : this.#readBytes(port, size)
+    if (at === UNCLAIMED) return size === 1 ? undefined : this.#readBytes(port, size)
     const region = this.regions[at - 1]!
     const offset = port - region.base
     if (offset + size > region.length) return this.#readBytes(port, size)
@@ -38,7 +38,7 @@ export class PortSpace {
   /** Undefined if no device answers. */
   write(port: number, size: IoSize, value: number): boolean | undefined {
     const at = this.#table[port]!
-    if (at === NOBODY) return size === 1 ? undefined : this.#writeBytes(port, size, value)
+    if (at === UNCLAIMED) return size === 1 ? undefined : this.#writeBytes(port, size, value)
     const region = this.regions[at - 1]!
     const offset = port - region.base
     if (offset + size > region.length) return this.#writeBytes(port, size, value)
@@ -52,7 +52,7 @@ export class PortSpace {
     let value = 0
     let answered = false
     for (let byte = 0; byte < size; byte++) {
-      const one = port + byte < PORTS && this.#table[port + byte] !== NOBODY ? this.read(port + byte, 1) : undefined
+      const one = port + byte < PORTS && this.#table[port + byte] !== UNCLAIMED ? this.read(port + byte, 1) : undefined
       if (one === IO_DEFERRED) return IO_DEFERRED
       if (one !== undefined) answered = true
       value |= ((one ?? 0xff) & 0xff) << (8 * byte)
@@ -63,7 +63,7 @@ export class PortSpace {
   #writeBytes(port: number, size: IoSize, value: number): boolean | undefined {
     let answered = false
     for (let byte = 0; byte < size; byte++) {
-      if (port + byte >= PORTS || this.#table[port + byte] === NOBODY) continue
+      if (port + byte >= PORTS || this.#table[port + byte] === UNCLAIMED) continue
       answered = true
       if (this.write(port + byte, 1, (value >>> (8 * byte)) & 0xff) === false) return false
     }

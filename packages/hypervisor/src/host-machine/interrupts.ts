@@ -1,4 +1,4 @@
-/** The host's interrupts: vectors that messages of its devices raise, each with the handler of whoever asked for it. */
+/** The host's interrupts: vectors that messages of its devices raise, each with the handler of the part that allocated it. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { Counter, HostInterrupt, MessageInterrupts, Metrics } from '@nonroot/contracts'
@@ -12,7 +12,7 @@ export class HostInterrupts implements MessageInterrupts {
   readonly #spurious: Counter
 
   constructor(metrics: Metrics) {
-    this.#spurious = metrics.counter('spuriousMessages', 'messages of host devices that nobody had asked for')
+    this.#spurious = metrics.counter('spuriousMessages', 'messages of host devices with a vector that is not allocated')
   }
 
   send(address: number, data: number): void {

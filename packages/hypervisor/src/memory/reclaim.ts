@@ -106,7 +106,7 @@ export class Reclaim {
     return this.#relieving
   }
 
-  /** Before so many frames are taken by somebody who cannot wait. As far as policies can. */
+  /** Frees so many frames, as far as policies can, before a caller takes them that cannot wait. */
   async makeRoom(frames: number): Promise<void> {
     await this.#relieving
     this.#relieving ??= this.#relieve(frames).finally(() => (this.#relieving = undefined))

@@ -33,7 +33,7 @@ export class Credit implements Scheduler {
   #periodEndNs = 0
   /** Position in `#accounts` to look at first: those of one priority take turns. */
   #next = 0
-  /** Somebody waits for the next period only because of a cap. */
+  /** At least one runnable vCPU waits for the next period because of its cap. */
   #capped = false
 
   constructor({ slice = 1, period = 30 }: CreditOptions = {}) {

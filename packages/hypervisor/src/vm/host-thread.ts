@@ -120,7 +120,7 @@ export class HostThread {
 
   async #run(): Promise<void> {
     this.#isRunning = true
-    // Whoever added the first VM goes on before guest code runs.
+    // The caller of `add` continues before guest code runs.
     await this.pace.turn()
     while (this.#vms.size > 0) {
       const idleNs = this.#burst()

@@ -12,7 +12,7 @@ export interface FramesJob {
   readonly memory: WebAssembly.Memory
   /** By frame: the thread that owns it alone (+ 1), or 0. */
   readonly owners: Int32Array
-  /** Shared frames on their way to whoever fetches them first. */
+  /** Shared frames in transit: the first worker that fetches one has it. */
   readonly mailbox: Int32Array
   readonly thread: number
   readonly seed: number

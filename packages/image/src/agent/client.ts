@@ -250,7 +250,7 @@ export class AgentClient {
     }
     // Of no command: a host that has no agent to speak with.
     if (kind === FromAgent.refused && id === 0) return this.#refused(decodeText(payload))
-    // Payloads are kept by whoever shows them; the bytes they came in are not ours.
+    // Consumers keep payloads, and the buffer that they came in is reused: copy.
     if (this.#commands.get(id)?.(kind, payload.slice())) this.#commands.delete(id)
   }
 

@@ -29,7 +29,7 @@ export interface PcInterruptControllerOptions {
   readonly ioApicAddress: number | undefined
 }
 
-const NOBODY: InterruptSink = { wake: () => {} }
+const NO_SINK: InterruptSink = { wake: () => {} }
 /** The timer (ISA IRQ 0) is wired to pin 2, the cascade's place. */
 const TIMER_GSI = 2
 const ISA_LINES = 16
@@ -58,7 +58,7 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
   readonly #external: Uint8Array
   readonly #page: IoRegion
   readonly #setGsi = (gsi: number, asserted: boolean): void => this.#set(gsi, asserted)
-  #sink: InterruptSink = NOBODY
+  #sink: InterruptSink = NO_SINK
   /** Whose local APIC answers at its page: the vCPU that runs, which is the one that last asked what is pending. */
   #running = 0
   /** Where the next search for a lowest-priority processor starts. */

@@ -261,7 +261,7 @@ export class StoreConnection {
     this.#apply(transaction, path, written)
     return undefined
   }
-  /** A new node belongs to whoever makes it, and is else as the one above it. */
+  /** A new node belongs to its creator, and inherits the other permissions of its parent. */
   #inherited({ permissions: [owner, ...others] }: StoreNode): Permission[] {
     return [this.isPrivileged ? owner! : { ...owner!, domain: this.domain }, ...others]
   }
@@ -314,7 +314,7 @@ export class StoreConnection {
     const failed = this.checkWatch(asked, token)
     if (failed) return failed
     this.store.addWatch({ path: this.absolute(asked)!, token, asked, connection: this })
-    // Whoever watches looks once at what is there.
+    // A new watch fires once for the present content.
     this.onWatch(asked, token)
     return undefined
   }

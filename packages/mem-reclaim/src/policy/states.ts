@@ -1,6 +1,6 @@
 /** The state of a host, by the part of its memory that is free. ("Memory Resource Management in VMware ESX Server", Waldspurger, 2002, 6.3) */
 
-/** `high`: nothing to do. `soft`: guests are asked. `hard`: memory is taken. `low`: whoever needs a frame waits. */
+/** `high`: nothing to do. `soft`: guests are asked. `hard`: memory is taken. `low`: allocations wait. */
 export type HostState = 'high' | 'soft' | 'hard' | 'low'
 const STATES: readonly HostState[] = ['high', 'soft', 'hard', 'low']
 

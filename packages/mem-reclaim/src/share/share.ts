@@ -1,5 +1,5 @@
 /**
- * Page sharing: a scan finds pages with the same content and gives them one frame, which is copied when somebody writes to it.
+ * Page sharing: a scan finds pages with the same content and gives them one frame, which is copied on the first write to it.
  *
  * ```
  *  a page is met ──► already shared? ──► content is other than at the last pass? ──► zeros? ──► a shared frame ──► another page

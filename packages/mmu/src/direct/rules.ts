@@ -39,7 +39,7 @@ export const ENTRIES = 512
 export const RULES = {
   flags: 'an entry has a bit that it may not have',
   frame: 'an entry names a frame that does not exist',
-  owner: 'an entry names a frame of somebody else',
+  owner: 'an entry names a frame of another owner',
   use: 'a frame has another use: a table or descriptors would become writable, or a table change its level',
   slot: "an entry lies in the hypervisor's part of the address space",
   descriptor: 'a segment descriptor that would give privilege',

@@ -203,7 +203,7 @@ export class DirectTables implements TableCalls {
     return 'ok'
   }
 
-  /** The last reference is gone. No translation may lead there when somebody else gets it. */
+  /** The last reference is gone. No translation may lead there when it is allocated again. */
   #freed(frame: number): void {
     const place = this.#placeOf[frame]!
     this.#frames.forget(frame)

@@ -53,7 +53,7 @@ export class Hub implements NetworkBackend {
       try {
         await this.#serve()
       } catch {
-        // Somebody else was faster.
+        // Another process created it first.
       }
     }
   }

@@ -60,7 +60,7 @@ export class StreamNetwork implements NetworkBackend, CableEnd {
     this.#listener = listener
   }
 
-  /** Somebody is there. */
+  /** A peer has connected. */
   attach(stream: SocketStream): void {
     if (this.#closed) return stream.destroy()
     this.#stream?.close()

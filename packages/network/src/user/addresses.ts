@@ -7,8 +7,9 @@ export const Address4 = {
   dns: Uint8Array.of(10, 0, 2, 3),
   guest: Uint8Array.of(10, 0, 2, 15),
   broadcast: Uint8Array.of(10, 0, 2, 255),
-  everyone: Uint8Array.of(255, 255, 255, 255),
-  nobody: new Uint8Array(4),
+  /** Of the local link, whatever its network. (RFC 919) */
+  limitedBroadcast: Uint8Array.of(255, 255, 255, 255),
+  unspecified: new Uint8Array(4),
 } as const
 
 /** fd6e:6f6e:726f:6f74::/64, a unique local prefix: "nonroot" after its first byte. (RFC 4193) */
@@ -26,7 +27,7 @@ export const Address6 = {
   router: Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2),
   /** ff02::1 */
   allNodes: Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1),
-  nobody: new Uint8Array(16),
+  unspecified: new Uint8Array(16),
 } as const
 
 export const GATEWAY_MAC = Uint8Array.of(0x52, 0x55, 0x0a, 0, 2, 2)

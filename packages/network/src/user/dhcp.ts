@@ -131,5 +131,5 @@ function reply(message: Uint8Array, type: number, mtu: number, rapid = false): U
 /** Where an answer goes: to the client's address if it has one, else to everyone. (RFC 2131, 4.1) */
 export function dhcpDestination(message: Uint8Array): Uint8Array {
   const client = message.subarray(Offset.ciaddr, Offset.ciaddr + 4)
-  return sameBytes(client, Address4.nobody) ? Address4.everyone : client.slice()
+  return sameBytes(client, Address4.unspecified) ? Address4.limitedBroadcast : client.slice()
 }

@@ -110,7 +110,8 @@ export class GuestLink {
   unreachable(why: Unreachable): void {
     this.counters!.refused.value++
     const packet = this.packet
-    if (this.isMulticast() || packet.isFor(Address4.everyone) || packet.isFor(Address4.broadcast)) return this.drop()
+    if (this.isMulticast() || packet.isFor(Address4.limitedBroadcast) || packet.isFor(Address4.broadcast))
+      return this.drop()
     const { version } = packet
     if (version === 0) return this.drop()
     const quoted = packet.bytes.slice(packet.header, Math.min(packet.end, packet.header + QUOTED[version]))

@@ -80,7 +80,7 @@ export function answerSolicitation(packet: Packet, writer: FrameWriter): number 
   if (!ours) return 0
   const source = packet.copy(packet.addresses)
   // A probe whether an address is free has no sender address. It is answered if the address is ours.
-  const unspecified = sameBytes(source, Address6.nobody)
+  const unspecified = sameBytes(source, Address6.unspecified)
   const mac = unspecified ? ALL_NODES_MAC : bytes.slice(MAC_LENGTH, 2 * MAC_LENGTH)
   writer.ip(
     { destination: mac, source: GATEWAY_MAC },

@@ -43,7 +43,11 @@ describe('neighbours', () => {
 })
 
 describe('DHCP', () => {
-  const dhcp = (type: number, options: readonly number[] = [], client: Uint8Array = Address4.nobody): Uint8Array => {
+  const dhcp = (
+    type: number,
+    options: readonly number[] = [],
+    client: Uint8Array = Address4.unspecified,
+  ): Uint8Array => {
     const message = new Uint8Array(300)
     message.set([1, 1, 6, 0, 0xca, 0xfe, 0xba, 0xbe])
     message.set(client, 12)
@@ -53,7 +57,7 @@ describe('DHCP', () => {
   }
   const ask = (message: Uint8Array) => {
     const guest = new Guest()
-    guest.network.receive(guest.udp(Address4.everyone, 67, message, 68), NO_WORK)
+    guest.network.receive(guest.udp(Address4.limitedBroadcast, 67, message, 68), NO_WORK)
     guest.network.flush()
     const [answer] = guest.card.take()
     const at = 42 + 240

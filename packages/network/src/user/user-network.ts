@@ -196,7 +196,7 @@ export class UserNetwork implements NetworkBackend, CableEnd, UdpOwner {
     const datagram = bytes.subarray(payload + UDP_HEADER, payload + length)
     if (packet.version === 4 && port === DHCP_SERVER_PORT && this.#isForServer()) return this.#dhcp(datagram)
     if (packet.version === 6 && port === DHCP6_SERVER_PORT) return this.#dhcp6(datagram)
-    if (this.#link.isMulticast() || packet.isFor(Address4.everyone) || packet.isFor(Address4.broadcast))
+    if (this.#link.isMulticast() || packet.isFor(Address4.limitedBroadcast) || packet.isFor(Address4.broadcast))
       return this.#link.drop()
     const guest = packet.copy(packet.addresses)
     const mac = bytes.slice(6, 12)
@@ -219,7 +219,7 @@ export class UserNetwork implements NetworkBackend, CableEnd, UdpOwner {
   }
 
   #isForServer(): boolean {
-    return this.#link.packet.isFor(Address4.everyone) || this.#link.packet.isFor(Address4.gateway)
+    return this.#link.packet.isFor(Address4.limitedBroadcast) || this.#link.packet.isFor(Address4.gateway)
   }
 
   #dhcp6(message: Uint8Array): void {

@@ -665,7 +665,7 @@ function soak(bench: PagingBench, format: TableFormat, steps: number): void {
   expect([...seen].toSorted(), 'what the guest met').toEqual(['fault', 'memory', 'mmio'])
 }
 
-/** The page is away until somebody comes, and then as it was. */
+/** The page is parked until its first access, and then has its former content. */
 function parkInPlace(memory: GuestFrames, address: number): void {
   let content = new Uint8Array()
   memory.park(address, {

@@ -65,7 +65,7 @@ export async function fuzzVirtioDevice(subject: VirtioSubject, options: VirtioFu
   await recover(fuzz)
 }
 
-/** A device never throws at whoever accesses its registers, and answers with a number of the size asked for. */
+/** Register accesses of a device never throw, and answers with a number of the size asked for. */
 function guarded(bench: DeviceBench): DeviceBench {
   const guard = <T>(what: string, run: () => T): T => {
     try {

@@ -122,7 +122,7 @@ function mmioRegisters(bench: DeviceBench): VirtioRegisters {
   check(read(0) === 0x74726976 && read(4) === 2, 'magic and version of virtio-mmio')
   let queues = 0
   let configs = 0
-  /** What an interrupt handler does, whenever somebody asks. */
+  /** The work of an interrupt handler, on demand. */
   const take = (): void => {
     if (!LINES.some((line) => bench.line(line).raised)) return
     const causes = read(0x60)

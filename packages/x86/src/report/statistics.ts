@@ -1,4 +1,4 @@
-/** What the processor's tiers did, by name, with what each number is. Read when somebody asks; nothing here runs on the hot path. */
+/** What the processor's tiers did, by name, with what each number is. Computed on request; nothing here runs on the hot path. */
 import type { MetricUnit } from '@nonroot/contracts'
 import type { Processor } from '../processor.ts'
 import { EXIT, S } from '../state/layout.ts'

@@ -20,7 +20,7 @@ export function startSlice(core: Core, instructions: number): void {
 /** @hot Instructions left. Below 0 where the last block or string took more than there was. */
 export const sliceLeft = (core: Core): number => core.get32(S.budget) + core.get32(S.reserve)
 
-/** @hot Somebody wants the vCPU out of guest code. */
+/** @hot Whether another thread has requested that the vCPU leaves guest code. */
 export const isKicked = (core: Core): boolean => Atomics.load(core.i32, (core.base + S.kick) >>> 2) !== 0
 
 /** @hot Whether no further instruction may run: the slice is used up, or the vCPU was kicked. */

@@ -63,7 +63,7 @@ export class ReferenceBuilder extends SemanticsBuilder {
     const n = this.#number(field)
     return this.add(this.cpu, file === 'xmm' ? S.xmm + 16 * n : file === 'mmx' ? S.fpr + 16 * (n & 7) : this.#isControl ? gpr(n) : segment(n))
   }
-  /** The number of a control or debug register is told as the offset of the general register of that number. */
+  /** The number of a control or debug register is given as the offset of the general register of that number. */
   get #isControl(): boolean {
     return /Control|Debug/.test(this.instruction.row.semantics)
   }

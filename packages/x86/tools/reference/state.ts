@@ -6,7 +6,7 @@ import { gpr, S, SEG, segment, VCPU_SIZE } from '../../src/state/layout.ts'
 import { FLAG } from '../../src/state/register-bits.ts'
 import { errorCode, isFault, Translations, type Access } from './translation.ts'
 
-/** An exception on its way out of nested calls. */
+/** An exception, thrown through nested calls. */
 export class Fault {
   readonly vector: number
   readonly code: number | undefined

@@ -227,7 +227,7 @@ class Qcow2Image implements BlockBackend {
 
   async #writeNew(cluster: number, start: number, part: Uint8Array): Promise<void> {
     const place = await this.#place(cluster)
-    // Somebody else's write to the same cluster came first.
+    // A concurrent write to the same cluster has allocated it.
     if (place.kind === 'data' && place.own) return this.#store.write(place.offset + start, part)
     const { clusterSize } = this.#header
     let whole = part

@@ -107,7 +107,7 @@ export function countingFaults({
   }
   for (let frame = 0; frame < frames.length; frame++) {
     if (frames.owner[frame] === 0 && frames.references[frame]! > 0)
-      found.push(`frame ${frame} is nobody's and has references`)
+      found.push(`frame ${frame} has no owner but has references`)
   }
   return found
 }
