@@ -1,5 +1,5 @@
 /* Works with MIB mebibytes for SECONDS: fills them with numbers that no two pages, passes and seeds share, then compares. Usage: memory-verify MIB SECONDS SEED
-   Prints passes and wrong words; the status is 1 if there was a wrong word. In place of stress-ng --vm, whose Debian package needs 250 MB of libraries. */
+   Prints passes and wrong words; the status is 1 if there was a wrong word. Static, so that a guest needs no package for it. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
