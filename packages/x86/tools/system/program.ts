@@ -161,7 +161,7 @@ function callAround(c: Context): Action {
   const page = BigInt.asUintN(64, (linear & ~0xfffn) + (crosses && c.random.below(2) ? 0x1000n : 0n))
   const address = entryAddress(c, page, 1)
   const from = c.operand(() => randomEntry(c.random, 1))
-  const [name, invalidate] = c.random.below(3) ? [', INVLPG', [...asm.movImmediate(R.rbx, page), ...asm.invlpg(R.rbx)]] as const : invpcid(c, page, c.random.below(2))
+  const [name, invalidate] = c.random.below(3) ? [', INVLPG', [...asm.movImmediate(R.rbx, page), ...asm.invlpg(R.rbx)]] as const : invpcid(c, page)
   const touch = c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi)
   return plain(
     `use of ${show(linear)}, entry at ${show(address)}${name}, use again`,
