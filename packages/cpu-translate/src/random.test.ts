@@ -22,6 +22,7 @@ it.each([
   ['a REX prefix before a legacy one, with a RIP-relative operand', '4a 66 8b 15 00 00 00 00'],
   ['a store over the PUSHF that follows it', '90 90 90 0f 20 d8 90 22 d8 c6 04 25 11 00 02 80 90 9c'],
   ['a store over the RET that follows it', '68 00 00 02 80 c6 04 25 0d 00 02 80 90 c3'],
+  ['XBEGIN, which is undefined', '90 c7 f8 00 00 00 00'],
   ['a store over the JMP that follows it', '90 c6 04 25 09 00 02 80 90 eb 10 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 90 48 ff c0'],
 ])('%s', (_what, program) => {
   expect(differences(createMachine('vmx').run(bytes(program)), createMachine('translate').run(bytes(program)))).toEqual([])

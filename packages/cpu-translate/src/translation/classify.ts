@@ -27,7 +27,7 @@ const INTERRUPT_FLAG = new Set(['CLI', 'STI'])
 const LONGEST = 15
 
 export function treatmentOf(instruction: Instruction): Treatment {
-  const { row, addressSize } = instruction
+  const { row, addressSize, opcode } = instruction
   const { flow, sensitive, cpl, exit, shadow, unit } = row.attributes
   const isOwn =
     sensitive === true ||
@@ -55,7 +55,8 @@ export function treatmentOf(instruction: Instruction): Treatment {
     case 'call':
       return 'call'
     case 'conditional':
-      return (instruction.opcode & 0xf0) !== 0xe0 ? 'conditional' : addressSize === 64 ? 'counted' : 'leave'
+      if (opcode === 0xc7) return 'leave' // XBEGIN
+      return (opcode & 0xf0) !== 0xe0 ? 'conditional' : addressSize === 64 ? 'counted' : 'leave'
     case undefined:
       break
   }
