@@ -147,6 +147,7 @@ async function bundle(name, input, plugins, codeSplitting) {
 
 rmSync(path('bundle'), { recursive: true, force: true })
 await bundle('thread-entry', fileURLToPath(new URL('packages/host-node/dist/thread-entry.js', root)), [])
+await bundle('listener-thread', fileURLToPath(new URL('packages/host-node/dist/listener-thread.js', root)), [])
 await bundle('compile-thread', COMPILE_THREAD, [ownFile])
 await bundle('vm-thread', path('dist/vm-thread.js'), [fromList, ownFile, ownBuild], THREAD_CHUNKS)
 const { buildPrebuilt, PREBUILT_HANDLERS } = await import(new URL('packages/x86/dist/index.js', root).href)

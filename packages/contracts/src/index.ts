@@ -36,6 +36,7 @@ export type * from './host/folder.ts'
 export * from './host/host-network.ts'
 export * from './host/module-source.ts'
 export type * from './host/sockets.ts'
+export type * from './host/stream.ts'
 export type * from './host/swap.ts'
 export type * from './host/threads.ts'
 

@@ -12,7 +12,7 @@ import type { BlockParts } from './block.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
 import { openForReading } from './opened-file.ts'
-import { openSockets } from './sockets.ts'
+import { connectStream, openSockets } from './sockets.ts'
 import { openSwap } from './swap.ts'
 import { createNodeThreads } from './threads.ts'
 
@@ -47,6 +47,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
     entropy: async () => ({ fill: (into) => void randomFillSync(into) }),
     folder: ({ path: shared, readOnly }) => openFolder(path(shared), readOnly),
     sockets: ({ path: socket }) => openSockets(path(socket)),
+    stream: ({ path: socket }) => connectStream(path(socket)),
     swap: async ({ file, size }) => openSwap(file === undefined ? undefined : path(file), size),
     files: async () => ({
       readFile: async (name) => readFile(path(name)),

@@ -2,6 +2,7 @@
 export * from './backends.ts'
 export * from './block-file.ts'
 export * from './block.ts'
+export { listenBlocking, type BlockingListener } from './blocking-listener.ts'
 export * from './console.ts'
 export * from './folder.ts'
 export { findPackage, installedPlugins } from './find-package.ts'

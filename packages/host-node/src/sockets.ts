@@ -65,6 +65,29 @@ function readRequest(socket: Socket, done: (port: number, rest: Uint8Array) => v
   socket.on('error', () => {})
 }
 
+/** Connects to the program that listens there. */
+export function connectStream(path: string): Promise<SocketStream> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path })
+    const refuse = (cause: Error): void =>
+      reject(
+        new NonrootError({
+          code: 'host.backend',
+          message: `cannot connect to ${path}: ${cause.message}`,
+          thing: path,
+          value: path,
+          remedy: 'start the program that listens there first',
+          cause,
+        }),
+      )
+    socket.once('error', refuse)
+    socket.once('connect', () => {
+      socket.off('error', refuse)
+      resolve(streamOf(socket))
+    })
+  })
+}
+
 export async function openSockets(path: string): Promise<SocketBackend> {
   const listeners = new Set<(port: number, stream: IncomingStream) => void>()
   const sockets = new Set<Socket>()

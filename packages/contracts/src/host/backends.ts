@@ -2,7 +2,8 @@
 
 import type { FolderBackend, FolderRequest } from './folder.ts'
 import type { NetworkBackend, NetworkRequest } from '../devices/network.ts'
-import type { SocketBackend, SocketRequest } from './sockets.ts'
+import type { SocketBackend, SocketRequest, SocketStream } from './sockets.ts'
+import type { StreamRequest } from './stream.ts'
 import type { SwapBackend, SwapRequest } from './swap.ts'
 import type { ThreadBackend } from './threads.ts'
 import { token } from '../base/token.ts'
@@ -171,6 +172,8 @@ export interface BackendKinds {
   files: { request: Record<never, never>; backend: FileBackend }
   folder: { request: FolderRequest; backend: FolderBackend }
   sockets: { request: SocketRequest; backend: SocketBackend }
+  /** Rejects if no one listens. */
+  stream: { request: StreamRequest; backend: SocketStream }
   swap: { request: SwapRequest; backend: SwapBackend }
 }
 

@@ -203,8 +203,8 @@ export class DeviceContexts {
     const { backends, console, resolvePath } = this.#options
     if (kind === 'console' && (request as BackendKinds['console']['request']).name === undefined)
       return Promise.resolve(console as BackendKinds[K]['backend'])
-    if (kind === 'folder' || kind === 'sockets') {
-      const named = request as BackendKinds['folder' | 'sockets']['request']
+    if (kind === 'folder' || kind === 'sockets' || kind === 'stream') {
+      const named = request as BackendKinds['folder' | 'sockets' | 'stream']['request']
       const path = resolvePath(folder, named.path)
       return backends.open(kind, { ...named, path } as BackendKinds[K]['request'])
     }
