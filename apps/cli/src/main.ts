@@ -2,6 +2,7 @@
 
 import { ExitCode } from '@nonroot/contracts'
 import { Command, CommanderError, Option } from 'commander'
+import type { DeviceServeOptions } from './commands/device-serve.ts'
 import type { ExecOptions } from './commands/exec.ts'
 import type { ImageOptions } from './commands/image.ts'
 import type { ImageDiskOptions } from './commands/image-disk.ts'
@@ -228,6 +229,17 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (file: string | undefined, options: { json?: boolean }) => {
       const { plugins } = await import('./commands/plugins.ts')
       status = await plugins(file, options, io)
+    })
+
+  const device = command(program, 'device').description('devices in processes of their own')
+  command(device, 'serve')
+    .description('serve a PCI device to a VM of another process, by vfio-user, until interrupted')
+    .argument('<socket>', 'the UNIX socket to listen on')
+    .requiredOption('--device <kind,option=value>', 'the device and its options, as in nvme,image=./disk.img')
+    .option('--verbose', 'say more on standard error')
+    .action(async (socket: string, options: DeviceServeOptions) => {
+      const { deviceServe } = await import('./commands/device-serve.ts')
+      status = await deviceServe(socket, options, io)
     })
 
   const create = command(program, 'new').description('start something new')

@@ -1,6 +1,7 @@
 /** The hypervisor kernel: composes a stack and runs VMs on it. The only package that uses inversify. */
 export { default } from './plugin.ts'
 export * from './composition/index.ts'
+export { HostMachine, type HostMachineOptions } from './host-machine/index.ts'
 export {
   createHostMemory,
   defaultHostSize,

@@ -8,7 +8,7 @@ import type { HostBus, HostFunction, PciFunctionDescription } from '@nonroot/con
 
 export const Offset = { command: 0x04, bar0: 0x10, capabilities: 0x34 } as const
 export const Command = { memory: 0x002, busMaster: 0x004, interruptDisable: 0x400 } as const
-const CapabilityId = { msi: 0x05, msix: 0x11 } as const
+export const CapabilityId = { msi: 0x05, msix: 0x11 } as const
 const ENABLE = 0x8000
 const MSI_ENABLE = 1
 const MSIX_ENTRY = 16
@@ -35,6 +35,9 @@ export interface Configuration {
   >
   /** Without that of the MSI-X table, which is virtual. */
   readonly bars: readonly HostBar[]
+  readonly tableBar: HostBar | undefined
+  /** Where the capability of its messages is in configuration space. */
+  readonly capability: number
   /** MSI-X, else MSI. */
   readonly msix: boolean
   readonly vectors: number
@@ -47,8 +50,8 @@ export function readConfiguration(bus: HostBus, host: HostFunction): Configurati
   const at = host.configuration
   const read = (offset: number, size: 1 | 2 | 4): number => bus.readMmio(at + offset, size)
   const all = readBars(bus, host)
-  const msix = find(read, CapabilityId.msix)
-  const msi = find(read, CapabilityId.msi)
+  const msix = findCapability(read, CapabilityId.msix)
+  const msi = findCapability(read, CapabilityId.msi)
   if (msix === undefined && msi === undefined) {
     throw new NonrootError({
       code: 'device.create',
@@ -70,6 +73,8 @@ export function readConfiguration(bus: HostBus, host: HostFunction): Configurati
       subsystemId: read(0x2e, 2),
     },
     bars: all.filter((bar) => bar !== tableBar),
+    tableBar,
+    capability: (msix ?? msi)!,
     msix: msix !== undefined,
     vectors,
     program(to, messages) {
@@ -79,7 +84,8 @@ export function readConfiguration(bus: HostBus, host: HostFunction): Configurati
   }
 }
 
-function find(read: (offset: number, size: 1 | 2 | 4) => number, id: number): number | undefined {
+/** Where a capability is in the configuration space that `read` reads. */
+export function findCapability(read: (offset: number, size: 1 | 2 | 4) => number, id: number): number | undefined {
   // A list that a device broke ends after as many capabilities as there is room for.
   let at = read(Offset.capabilities, 1) & ~3
   for (let most = 48; at >= 0x40 && most > 0; most--) {

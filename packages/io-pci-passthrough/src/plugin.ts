@@ -3,11 +3,17 @@
 import { API_VERSION, defineDevice, defineHostModel, defineIoModel, definePlugin, noOptions } from '@nonroot/contracts'
 import { z } from 'zod'
 import { AssignedFunction } from './device.ts'
+import { RemoteFunction } from './vfio-user/device.ts'
 import { createHostIommu, createIntelIommu } from './vtd/model.ts'
 
 export const assignedOptions = z.strictObject({
   /** The function's address on the host, as in `host: { devices: [{ kind: nvme, at: "01:00.0" }] }`. */
   host: z.string().regex(/^[\da-f]{2}:[01][\da-f]\.[0-7]$/, 'an address on the host, as in "01:00.0"'),
+})
+
+export const remoteOptions = z.strictObject({
+  /** The UNIX socket on which a vfio-user server listens: `nonroot device serve` makes one. */
+  socket: z.string().min(1),
 })
 
 export default definePlugin({
@@ -35,6 +41,13 @@ export default definePlugin({
       options: assignedOptions,
       needs: ['pci'],
       create: (options, context) => AssignedFunction.create(options, context),
+    }),
+    defineDevice({
+      kind: 'vfio-user',
+      summary: 'a PCI function that another process serves, by vfio-user over a UNIX socket',
+      options: remoteOptions,
+      needs: ['pci'],
+      create: (options, context) => RemoteFunction.create(options, context),
     }),
   ],
 })

@@ -3,6 +3,7 @@
 import { HOST_MMIO, NonrootError } from '@nonroot/contracts'
 import type {
   Device,
+  DmaMemory,
   GuestFrames,
   HostBackends,
   HostBus,
@@ -29,6 +30,8 @@ export interface HostMachineOptions {
   readonly io: readonly StrategyLayer<'host'>[]
   readonly devices: readonly HostDeviceLayer[]
   readonly memory: HostMemory
+  /** What the host's devices reach. Default: all of `memory`. */
+  readonly dma?: DmaMemory
   readonly backends: HostBackends
   readonly metrics: Metrics
   readonly log: Log
@@ -87,7 +90,7 @@ export class HostMachine implements AssignmentSource {
     const console = { write: none, onInput: () => none, size: () => undefined, onResize: () => none }
     const contexts = new DeviceContexts({
       bus,
-      dma: new HostDma(memory),
+      dma: options.dma ?? new HostDma(memory),
       memoryMap: { size: memory.bytes.length, regions: [] },
       frames: { release: () => 0 },
       clock: new WallClock(),

@@ -1,2 +1,2 @@
 /** The host's hardware: functions that can be assigned to VMs. */
-export { HostMachine } from './host-machine.ts'
+export { HostMachine, type HostMachineOptions } from './host-machine.ts'

@@ -1,7 +1,7 @@
 /** A host machine with NVMe disks and an IOMMU, VMs' memory, and a guest's driver: no vCPU. */
 
 import { Assignment } from '@nonroot/contracts'
-import type { BlockBackend, DeviceDefinition, HostBackends, IoHandler } from '@nonroot/contracts'
+import type { BlockBackend, DeviceDefinition, DmaMemory, HostBackends, IoHandler } from '@nonroot/contracts'
 import emulated from '@nonroot/io-emulated'
 import passthrough from '@nonroot/io-pci-passthrough'
 import { benchDevice, createTestLog, createTestMetrics } from '@nonroot/testkit'
@@ -59,9 +59,11 @@ const layerOf = (from: typeof emulated, name: string): StrategyLayer<'host'> =>
 export interface HostOptions {
   readonly iommu?: boolean
   readonly devices?: readonly { readonly kind: string; readonly at?: string }[]
+  /** What the devices reach. Default: the host's memory. */
+  readonly dma?: DmaMemory
 }
 
-export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '01:00.0' }] }: HostOptions = {}) {
+export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '01:00.0' }], dma }: HostOptions = {}) {
   const memory = createHostMemory(24 * MIB)
   const disks = devices.map((_, index) => testDisk(index))
   let opened = 0
@@ -76,6 +78,7 @@ export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '
       options: { image: 'disk', network: 'none' },
     })),
     memory,
+    ...(dma ? { dma } : {}),
     backends: {
       open: async (kind: string) => (kind === 'block' ? disks[opened++] : cable()),
     } as unknown as HostBackends,
@@ -127,7 +130,7 @@ const cable = () => ({
 /** A guest's driver of NVMe, by registers alone: what a hostile one does is up to its caller. */
 export class GuestNvme {
   readonly #registers: IoHandler
-  readonly #memory: DemandGuestMemory
+  readonly #memory: DmaMemory
   #tail = 0
   #head = 0
   static readonly place = {
@@ -137,7 +140,7 @@ export class GuestNvme {
     completion: 0x13000,
   } as const
 
-  constructor(registers: IoHandler, memory: DemandGuestMemory) {
+  constructor(registers: IoHandler, memory: DmaMemory) {
     this.#registers = registers
     this.#memory = memory
   }
