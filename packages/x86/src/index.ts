@@ -22,6 +22,7 @@ export {
   flushNonGlobal,
   flushPage,
   forgetSecondStage,
+  loadContext,
   PAGING,
   setSecondStage,
   updatePaging,

@@ -126,7 +126,7 @@ export class Processor {
   /** Runs about `budget` instructions, or less. */
   run(budget: number): StopReason {
     const { core } = this
-    if (core.paging.generation >= GENERATIONS) this.#restartGenerations()
+    if (core.paging.lastGeneration >= GENERATIONS) this.#restartGenerations()
     this.#slice.start(budget)
     for (;;) {
       if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#code.isNearLimit(LONGEST_BLOCK)) {
@@ -151,7 +151,7 @@ export class Processor {
   /** Drops everything that has a generation. */
   #restartGenerations(): void {
     this.blocks.reset()
-    this.core.paging.generation = this.core.paging.root
+    this.core.paging.lastGeneration = 0
     this.core.paging.regions.fill(-1)
     flushAll(this.core)
   }

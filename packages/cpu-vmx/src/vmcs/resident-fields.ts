@@ -6,6 +6,7 @@
 import {
   applyControls,
   gpr,
+  loadContext,
   readFlags,
   RSP,
   S,
@@ -77,6 +78,7 @@ const FIELDS: Readonly<Partial<Record<VmcsFieldName, ResidentField>>> = {
     write: (core, value) => {
       core.set64(S.cr3, value)
       updatePaging(core)
+      loadContext(core, true)
     },
   },
   guestEfer: control('efer', 0n),

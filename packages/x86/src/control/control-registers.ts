@@ -1,5 +1,6 @@
 /** MOV to and from control and debug registers, LMSW, CLTS. Arguments are described at each routine. (SDM Vol. 2B, "MOV—Move to/from Control Registers") */
 import { GuestFault, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
+import { hasContexts } from '../paging/tlb/contexts.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { MAX_PHYSICAL_BITS } from '../state/paging-entry.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
@@ -57,14 +58,14 @@ export function writeCr0(core: Core, value: bigint): void {
   fail()
 }
 
-/** CR3. Bit 63 with CR4.PCIDE keeps TLB entries; ours belong to the current address space only, so they are flushed whenever it changes. */
+/** CR3. Bit 63 with CR4.PCIDE keeps the TLB entries of its PCID. */
 export function writeCr3(core: Core, value: bigint): void {
   const old = core.get64(S.cr3)
   const keep = (core.get32(S.cr4) & CR4.pcide) !== 0 && value >> 63n === 1n
   const cr3 = keep ? value & ~(1n << 63n) : value
   if (core.get32(S.efer) & EFER.lma && cr3 >> BigInt(MAX_PHYSICAL_BITS)) fail()
   core.set64(S.cr3, core.get32(S.efer) & EFER.lma ? cr3 : cr3 & 0xffff_ffffn)
-  if (applyControls(core, { cr3: keep && cr3 === old ? 'keep' : 'load' })) return
+  if (applyControls(core, { cr3: keep && (cr3 === old || hasContexts(core.paging)) ? 'keep' : 'load' })) return
   core.set64(S.cr3, old)
   updatePaging(core)
   fail()

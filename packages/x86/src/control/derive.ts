@@ -1,7 +1,8 @@
 /** The consequences of changes to CR0, CR3, CR4 or EFER: the walker's switches, PDPTEs, segment bounds, flushes, the mode key. */
 import type { Core } from '../state/core.ts'
 import { loadPdptes } from '../paging/pae.ts'
-import { flushAll, flushNonGlobal } from '../paging/tlb/tlb.ts'
+import { loadContext } from '../paging/tlb/contexts.ts'
+import { flushAll } from '../paging/tlb/tlb.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { PAGING } from '../state/paging-state.ts'
 import { CR0, CR4, EFER } from '../state/register-bits.ts'
@@ -13,7 +14,7 @@ export interface ChangedControls {
   readonly cr0?: number
   readonly cr4?: number
   readonly efer?: number
-  /** `load`: written, perhaps unchanged. `keep`: the same, and translations are kept. `unchecked`: PDPTEs are not checked. */
+  /** `load`: written, perhaps unchanged. `keep`: the same, and translations of its PCID are kept. `unchecked`: PDPTEs are not checked. */
   readonly cr3?: 'load' | 'keep' | 'unchecked'
 }
 
@@ -36,7 +37,7 @@ export function applyControls(core: Core, { cr0 = 0, cr4 = 0, efer = 0, cr3 }: C
   if (core.paging.kind === PAGING.pae && loadsPdptes && !loadPdptes(core) && cr3 !== 'unchecked') return false
   if (cr0 & CR0.pe) setAllBounds(core)
   if (cr0 & FLUSHES.cr0 || cr4 & FLUSHES.cr4 || efer & FLUSHES.efer) flushAll(core)
-  else if (cr3 !== undefined && cr3 !== 'keep') flushNonGlobal(core)
+  else if (cr3 !== undefined) loadContext(core, cr3 === 'keep')
   if (cr0 || cr4 || efer) updateMode(core)
   return true
 }

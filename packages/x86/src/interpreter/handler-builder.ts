@@ -7,6 +7,7 @@ import { accessInfo, notCanonical, SemanticsBuilder, type RegisterField } from '
 import { VECTOR } from '../state/register-bits.ts'
 import { EXIT, S, SEG, segment, SEGMENT } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
+import { isCurrent } from '../paging/tlb/entry.ts'
 import { FAR, NEVER_LINKED, NOT_LINKED } from '../code/record.ts'
 import { RECORD } from '../state/record.ts'
 
@@ -193,7 +194,7 @@ export class HandlerBuilder extends SemanticsBuilder {
     this.if(this.gtU(block, NOT_LINKED), () => this.tail(this.rawLoad('i32', block, RECORD.handler, 32), this.cpu, block))
     const page = this.add(this.slot(S.ripPage), this.and(this.immediate(), -4096))
     const holds = this.and(
-      this.eq(this.rawLoad('i32', this.record, RECORD.farGeneration, 32), this.slot(S.generation, 'i32')),
+      isCurrent(this, this.rawLoad('i32', this.record, RECORD.farGeneration, 32)),
       this.eq(this.rawLoad('i64', this.record, RECORD.farPage, 64), page),
     )
     this.if(holds, () => {

@@ -5,7 +5,7 @@
 import { createInstruction, BASE_RIP, FS, GS, SS, type Instruction } from '../decode/instruction.ts'
 import type { Body, Value } from '../ir/nodes.ts'
 import { ACCESS } from '../state/paging-state.ts'
-import { tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
+import { isCurrent, tlbEntry, tlbHost, tlbTag } from '../paging/tlb/entry.ts'
 import { QUICK_FILL_TYPE, quickFillBody } from '../paging/tlb/quick-fill.ts'
 import { LAZY_KINDS } from '../code/lazy-flags.ts'
 import { REFILL_TYPE, refillBody } from '../code/refill.ts'
@@ -17,7 +17,7 @@ import { VECTOR } from '../state/register-bits.ts'
 import { semantics } from '../semantics/index.ts'
 import { MODE, stackSizeOf } from '../state/mode.ts'
 import { SHADOW } from '../state/shadow.ts'
-import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, SEG, segment, SEGMENT } from '../state/layout.ts'
+import { EXIT, JUMP, JUMP_BITS, JUMP_CACHE, JUMP_ENTRIES, S, SEG, segment, SEGMENT, TLB } from '../state/layout.ts'
 import { HandlerBuilder, type HandlerContext } from './handler-builder.ts'
 import type { HandlerTable, Special } from '../code/handler-table.ts'
 import { FAR, NOT_LINKED, PAGE_REACH } from '../code/record.ts'
@@ -225,14 +225,14 @@ function jumpEntry(b: HandlerBuilder, rip: Value): Value {
   return b.add(b.cpu, b.shl(index, 4))
 }
 
-/** Fills the link that called `dispatch`, and enters the block. The second parameter is the link's address; see FAR. */
-function enterFound(b: HandlerBuilder, block: Value): void {
+/** Fills the link that called `dispatch`, and enters the block. The second parameter is the link's address; see FAR. `generation`: the link holds as long. */
+function enterFound(b: HandlerBuilder, block: Value, generation: Value): void {
   const link = b.record
   b.if(
     b.and(link, FAR),
     () => {
       b.rawStore(b.sub(link, FAR), 0, 32, block)
-      b.rawStore(b.sub(link, FAR), RECORD.farGeneration - RECORD.far, 32, b.slot(S.generation, 'i32'))
+      b.rawStore(b.sub(link, FAR), RECORD.farGeneration - RECORD.far, 32, generation)
       b.rawStore(b.sub(link, FAR), RECORD.farPage - RECORD.far, 64, b.slot(S.ripPage))
     },
     () => b.if(b.eq(b.rawLoad('i32', link, 0, 32), NOT_LINKED), () => b.rawStore(link, 0, 32, block)),
@@ -244,15 +244,12 @@ function enterFound(b: HandlerBuilder, block: Value): void {
 function dispatch(b: HandlerBuilder): void {
   const rip = b.slot(S.rip)
   const entry = jumpEntry(b, rip)
-  const known = b.and(
-    b.eq(b.rawLoad('i64', entry, JUMP_CACHE + JUMP.rip, 64), rip),
-    b.eq(b.rawLoad('i32', entry, JUMP_CACHE + JUMP.generation, 32), b.slot(S.generation, 'i32')),
-  )
-  b.if(known, () => {
+  const generation = b.rawLoad('i32', entry, JUMP_CACHE + JUMP.generation, 32)
+  b.if(b.and(b.eq(b.rawLoad('i64', entry, JUMP_CACHE + JUMP.rip, 64), rip), isCurrent(b, generation)), () => {
     const block = b.rawLoad('i32', entry, JUMP_CACHE + JUMP.block, 32)
     b.if(b.eq(b.rawLoad('i32', block, RECORD.mode, 32), b.slot(S.mode, 'i32')), () => {
       b.setSlot(S.ripPage, b.and(rip, -4096))
-      enterFound(b, block)
+      enterFound(b, block, generation)
     })
   })
   b.tailCall('find', b.cpu, b.record)
@@ -278,14 +275,15 @@ function find(b: HandlerBuilder): void {
   const found = findEntry(b, host, mode, lookup)
   b.setSlot(S.ripPage, b.sub(rip, b.and(linear, 4095)))
   const block = b.rawLoad('i32', b.get(found), ENTRY.first, 32)
+  const generation = b.select(b.eq(b.rawLoad('i32', entry, TLB.global, 32), 1), b.slot(S.globalGeneration, 'i32'), b.slot(S.generation, 'i32'))
   b.if(
     b.eq(b.and(mode, MODE.codeSize), 2),
     () => {
       const jump = jumpEntry(b, rip)
       b.rawStore(jump, JUMP_CACHE + JUMP.rip, 64, rip)
-      b.rawStore(jump, JUMP_CACHE + JUMP.generation, 32, b.slot(S.generation, 'i32'))
+      b.rawStore(jump, JUMP_CACHE + JUMP.generation, 32, generation)
       b.rawStore(jump, JUMP_CACHE + JUMP.block, 32, block)
-      enterFound(b, block)
+      enterFound(b, block, generation)
     },
     () => {
       // If the limit of CS may be on the page, the run loop checks it.
@@ -295,7 +293,7 @@ function find(b: HandlerBuilder): void {
       b.if(b.and(b.record, FAR), () => b.tail(b.rawLoad('i32', block, RECORD.handler, 32), b.cpu, block))
     },
   )
-  enterFound(b, block)
+  enterFound(b, block, generation)
 }
 
 /** Computes the flags that the lazy slots describe. (code/lazy-flags.ts) */

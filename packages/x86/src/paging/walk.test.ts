@@ -245,7 +245,7 @@ describe('slow paths', () => {
     machine.core.set32(S.address + 4, high)
   }
   const tag = (bank: number, low: number, which: number) =>
-    machine.core.i32[(machine.core.base + 0x2000 + bank * 65536 + ((low >>> 12) & 2047) * 32 + which) >>> 2]
+    machine.core.i32[(machine.core.get32(S.banks) + bank * 65536 + ((low >>> 12) & 2047) * 32 + which) >>> 2]
 
   it('a read fills the read tag, a write the write tag', () => {
     setMode({})

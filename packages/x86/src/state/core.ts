@@ -3,7 +3,7 @@
  * wasm code does not implement itself uses this class. Not the run loop (processor.ts).
  */
 import type { HostMemory } from '@nonroot/contracts'
-import { EXIT, gpr, ROOT_BANKS, S, SEG, segment } from './layout.ts'
+import { EXIT, CONTEXTS, gpr, S, SEG, segment } from './layout.ts'
 import { RECORD } from './record.ts'
 import { PagingState, type SecondStage } from './paging-state.ts'
 import { LEFT, type DeliveredEvent, type Hooks, type Outcome } from './hooks.ts'
@@ -121,7 +121,7 @@ export class Core {
     this.i32 = new Int32Array(host.memory.memory.buffer)
     this.view = host.memory.view
     this.paging = new PagingState(host.memory.memory.buffer, base)
-    this.set32(S.banks, base + ROOT_BANKS[0])
+    this.set32(S.banks, base + CONTEXTS)
   }
 
   // --- slots ---

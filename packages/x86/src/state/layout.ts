@@ -3,7 +3,7 @@
  * TypeScript.
  */
 
-/** Size of one vCPU's block in bytes; the TLB banks follow it. */
+/** Size of one vCPU's block in bytes; caches and the TLB follow it. */
 export const VCPU_SIZE = 0x2000
 
 /** Segment registers in the manual's encoding order, then the system ones. */
@@ -94,7 +94,7 @@ export const S = {
   nmiBlocked: 0xf4,
   /** i32: PAUSE may exit, and calls the intercept hook. */
   pauseExits: 0xf8,
-  /** i32: address of the current root's TLB banks (paging/tlb/roots.ts). */
+  /** i32: address of the current TLB context (paging/tlb/contexts.ts), which begins with its banks. */
   banks: 0xfc,
 
   /** Linear address passed to slow paths. */
@@ -135,7 +135,7 @@ export const S = {
   tscOffset: 0x448,
   /** i32: address of the block hash table (code/block-table.ts). */
   blockTable: 0x450,
-  /** i32: changes whenever a translation may have become invalid: PagingState's `generation`. */
+  /** i32: changes whenever a translation of the current context may have become invalid: PagingState's `generation`. */
   generation: 0x454,
   xss: 0x458,
   /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (code/code-pages.ts). */
@@ -144,6 +144,8 @@ export const S = {
   reserve: 0x464,
   /** i32, written by any thread: non-zero requests that the slice ends. The era follows it. (`KickAddress` of the contracts) */
   kick: 0x468,
+  /** i32: changes whenever a global translation may have become invalid: PagingState's `globalGeneration`. */
+  globalGeneration: 0x46c,
 
   // x87, SSE
   /** 16 bytes each, eight of them. */
@@ -226,10 +228,10 @@ export const TLB_BANK = { supervisor: 0, supervisorUserAllowed: 1, user: 2, coun
 export const TLB_BANK_SIZE = TLB_ENTRIES * TLB.entry
 
 /**
- * Jump cache: blocks by RIP, for 64-bit code; JUMP_ENTRIES entries of 16 bytes after the TLB banks. An entry is valid for its generation, during
+ * Jump cache: blocks by RIP, for 64-bit code; JUMP_ENTRIES entries of 16 bytes after the vCPU's block. An entry is valid for its generation, during
  * which the mapping of the block has not changed, and for the block's own mode.
  */
-export const JUMP_CACHE = VCPU_SIZE + TLB_BANK.count * TLB_BANK_SIZE
+export const JUMP_CACHE = VCPU_SIZE
 export const JUMP_BITS = 12
 export const JUMP_ENTRIES = 1 << JUMP_BITS
 /** i64 RIP, i32 generation, i32 address of the block. */
@@ -261,13 +263,20 @@ export const FRAME = { frame: 0, page: 4, entry: 8 } as const
 /** PagingState for the walker in wasm, i32 each: how it may fill the TLB (paging/tlb/quick-fill.ts), reserved bits in upper halves of entries. */
 export const QUICK_FILL = FRAMES + (FRAME.entry << FRAME_BITS)
 export const RESERVED_HIGH = QUICK_FILL + 4
-/** i32 each: how many TLB entries were filled since the last flush, and their word indices; beyond JOURNAL_SIZE not all are known. */
-export const JOURNAL_COUNT = QUICK_FILL + 8
-export const JOURNAL = QUICK_FILL + 16
-export const JOURNAL_SIZE = 4096
+/** i32: not 0 once a global page of the lower half of the address space has been in the TLB. */
+export const LOW_GLOBALS = QUICK_FILL + 8
 
-/** TLB banks of the first root and of the second. */
-export const ROOT_BANKS = [VCPU_SIZE, JOURNAL + JOURNAL_SIZE * 4] as const
+/**
+ * TLB contexts, one for each address space whose translations are kept: its banks, and a journal. Offsets within a context, i32 each: how many entries
+ * were filled since the last flush, and their word indices; beyond JOURNAL_SIZE not all are known.
+ */
+export const JOURNAL_COUNT = TLB_BANK.count * TLB_BANK_SIZE
+export const JOURNAL = JOURNAL_COUNT + 16
+export const JOURNAL_SIZE = 4096
+export const CONTEXT_SIZE = JOURNAL + JOURNAL_SIZE * 4
+/** Linux has six address spaces at a time, and one of its own. */
+export const CONTEXT_COUNT = 8
+export const CONTEXTS = QUICK_FILL + 16
 
 /** Total bytes of one vCPU. */
-export const VCPU_TOTAL = ROOT_BANKS[1] + TLB_BANK.count * TLB_BANK_SIZE
+export const VCPU_TOTAL = CONTEXTS + CONTEXT_COUNT * CONTEXT_SIZE

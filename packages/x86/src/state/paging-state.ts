@@ -1,5 +1,5 @@
 /** State of the paging hardware beside the control registers: derived switches, the last walk's result, caches. No behaviour. */
-import { FRAME, FRAME_BITS, FRAMES, JOURNAL, JOURNAL_SIZE, REGION, REGION_BITS, REGIONS } from './layout.ts'
+import { CONTEXT_COUNT, FRAME, FRAME_BITS, FRAMES, REGION, REGION_BITS, REGIONS } from './layout.ts'
 import { MAX_PHYSICAL_BITS } from './paging-entry.ts'
 
 /**
@@ -53,6 +53,20 @@ export interface Root {
   hardwareRoot: HardwareRoot | undefined
 }
 
+/** In place of a PCID: of no address space. */
+export const NO_PCID = -1
+
+/** What the TLB keeps of one address space (layout.ts, CONTEXTS). */
+export interface TlbContext {
+  pcid: number
+  /** While it is not the current one. */
+  generation: number
+  /** Its memory holds nothing of use, and must be cleared before it becomes the current one. */
+  isEmpty: boolean
+  /** It may have write tags of pages that hold code now. */
+  writesUnchecked: boolean
+}
+
 export class PagingState {
   /** Set by the hypervisor; `updatePaging` must follow a change. */
   hardwareRoot: HardwareRoot | undefined
@@ -65,7 +79,7 @@ export class PagingState {
   /** Which of the two roots is current, and the translation state of the other. Changed only by paging/tlb/roots.ts. */
   root: 0 | 1 = 0
   readonly otherRoot: Root = { cr3: 0n, hardwareRoot: undefined }
-  /** Roots that may have entries in the TLB. */
+  /** Two: contexts 0 and 1 are those of the roots. One: contexts are those of PCIDs. */
   roots: 1 | 2 = 1
   // Derived from the control registers by `updatePaging`.
   kind: number = PAGING.none
@@ -106,10 +120,17 @@ export class PagingState {
   readonly cache: Int32Array
   /** Paging-structure cache (layout.ts, REGIONS). */
   readonly regions: Int32Array
-  /** Entries of another generation are invalid. Its lowest bit is the current root, so that each root has its own generations. */
+  /** TLB contexts by number; `context` is the current one's. Changed only by paging/tlb/. */
+  readonly contexts: readonly TlbContext[] = Array.from({ length: CONTEXT_COUNT }, () => ({ pcid: NO_PCID, generation: 0, isEmpty: true, writesUnchecked: false }))
+  context = 0
+  /** The context that the next new PCID takes. */
+  victim = 1
+  /** Every generation is a new number, `lastGeneration` the latest. */
+  lastGeneration = 0
+  /** The current context's: paging-structure cache entries, jump cache entries and links of another generation are invalid. */
   generation = 0
-  /** Word indices of TLB entries filled since the last flush (layout.ts, JOURNAL). */
-  readonly journal: Int32Array
+  /** Jump cache entries and links that lead to global pages have this one instead, whatever the context. */
+  globalGeneration = 0
   /** By hash of linear bits 63:21: the 2 MiB region of which parts may be in the TLB, as a key of tlb.ts. */
   readonly large = new Int32Array(4096)
   /** By hash of linear bits 63:30: parts of a 1 GiB page may be in the TLB. */
@@ -119,7 +140,6 @@ export class PagingState {
   constructor(memory: ArrayBufferLike, base: number) {
     this.cache = new Int32Array(memory, base + FRAMES, (FRAME.entry << FRAME_BITS) >> 2).fill(-1)
     this.regions = new Int32Array(memory, base + REGIONS, (REGION.entry << REGION_BITS) >> 2).fill(-1)
-    this.journal = new Int32Array(memory, base + JOURNAL, JOURNAL_SIZE)
   }
 }
 

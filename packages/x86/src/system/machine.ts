@@ -1,7 +1,8 @@
 /** HLT, CPUID, MSRs, TSC, TLB invalidation, random numbers, XCR0, and instructions whose only effect is an exit. (SDM Vol. 2, their own pages) */
 import { GuestFault, LEFT, NEXT, type Core, type Outcome, type SystemRoutine } from '../state/core.ts'
 import { operandAccess, readLinear, readLinear64 } from '../paging/access/linear.ts'
-import { currentAccess, flushAll, flushNonGlobal, flushPage } from '../paging/tlb/tlb.ts'
+import { flushAllPcids, flushPcid } from '../paging/tlb/contexts.ts'
+import { currentAccess, currentPcid, flushAll, flushPage } from '../paging/tlb/tlb.ts'
 import { cpuid as fillCpuid } from '../control/cpuid.ts'
 import { EXIT, gpr, RAX, RBX, RCX, RDX, S } from '../state/layout.ts'
 import { in64BitCode, isLong } from '../state/segments.ts'
@@ -83,7 +84,7 @@ function invlpg(core: Core): Outcome {
   return NEXT
 }
 
-/** (type, linear address of the descriptor). The TLB has only the current address space. */
+/** (type, linear address of the descriptor). One address of another address space flushes all of that. */
 function invpcid(core: Core): Outcome {
   const type = core.arg(0)
   const linear = core.arg(1)
@@ -94,12 +95,12 @@ function invpcid(core: Core): Outcome {
   if (pcid >> 12n) fail()
   if (type === 0n && !isCanonical(core, address)) fail()
   if (type < 2n && pcid && !(core.get32(S.cr4) & CR4.pcide)) fail()
-  const current = BigInt(core.get32(S.cr4) & CR4.pcide ? core.get32(S.cr3) & 0xfff : 0)
+  const current = BigInt(currentPcid(core))
   if (type === 0n && pcid === current)
     flushPage(core, Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
-  else if (type === 1n && pcid === current) flushNonGlobal(core)
   else if (type === 2n) flushAll(core)
-  else if (type === 3n) flushNonGlobal(core)
+  else if (type === 3n) flushAllPcids(core)
+  else flushPcid(core, Number(pcid))
   return NEXT
 }
 

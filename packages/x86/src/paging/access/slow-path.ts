@@ -5,7 +5,7 @@
  */
 import type { Core } from '../../state/core.ts'
 import { watchHits } from './watch.ts'
-import { EXIT, ROOT_BANKS, S, SEGMENT, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
+import { EXIT, S, SEGMENT, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
 import { ACCESS, DEVICE, FAULT, STATUS } from '../../state/paging-state.ts'
 import { currentAccess, fillData, forgetPage } from '../tlb/tlb.ts'
 import { walk } from '../walk.ts'
@@ -242,8 +242,8 @@ function count(core: Core, which: 0 | 8): void {
 
 /** Call after the alignment check or watches were enabled: accesses to their pages must take the slow path. */
 export function forgetUserBank(core: Core): void {
-  for (let root = 0; root < core.paging.roots; root++) {
-    const banks = core.base + ROOT_BANKS[root]!
-    core.i32.fill(-1, (banks + TLB_BANK.user * TLB_BANK_SIZE) >>> 2, (banks + TLB_BANK.count * TLB_BANK_SIZE) >>> 2)
-  }
+  const { paging } = core
+  for (let number = 0; number < paging.contexts.length; number++) if (number !== paging.context) paging.contexts[number]!.isEmpty = true
+  const banks = core.get32(S.banks)
+  core.i32.fill(-1, (banks + TLB_BANK.user * TLB_BANK_SIZE) >>> 2, (banks + TLB_BANK.count * TLB_BANK_SIZE) >>> 2)
 }

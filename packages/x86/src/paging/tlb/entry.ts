@@ -23,6 +23,9 @@ export const pageOfLastByte = (b: IrBuilder, linear: Value, bytes: number): Valu
 /** HPA behind a linear address whose tag fits. */
 export const tlbHost = (b: IrBuilder, linear: Value, entry: Value): Value =>
   b.add(b.wrap(linear), b.rawLoad('i32', entry, TLB.addend, 32))
+/** Whether what was entered in a generation, of the current context or of global pages, still holds. */
+export const isCurrent = (b: IrBuilder, generation: Value): Value =>
+  b.or(b.eq(generation, b.slot(S.generation, 'i32')), b.eq(generation, b.slot(S.globalGeneration, 'i32')))
 
 // --- in TypeScript ---
 

@@ -7,7 +7,7 @@ import { IrBuilder } from '../../ir/builder.ts'
 import type { Value } from '../../ir/nodes.ts'
 import type { Built, Signature } from '../../ir/function.ts'
 import {
-  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE,
+  FRAME, FRAMES, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, LOW_GLOBALS, QUICK_FILL, REGION, REGIONS, RESERVED_HIGH, S, TLB, TLB_BANK, TLB_BANK_SIZE,
 } from '../../state/layout.ts'
 import { EPT_ENTRY, PAGE_ENTRY } from '@nonroot/contracts'
 import { FRAME_HIGH } from '../../state/paging-entry.ts'
@@ -96,9 +96,11 @@ export function quickFillBody(): Built {
     for (const offset of [TLB.read, TLB.write, TLB.execute]) b.rawStore(at, offset, 64, b.const(-1))
     b.rawStore(at, TLB.addend, 32, addend)
     b.rawStore(at, TLB.global, 32, isGlobal)
-    const count = b.slot(JOURNAL_COUNT, 'i32')
-    b.if(b.ltU(count, JOURNAL_SIZE), () => b.rawStore(b.add(b.add(cpu, JOURNAL), b.shl(count, 2)), 0, 32, b.shrU(at, 2)))
-    b.setSlot(JOURNAL_COUNT, b.add(count, 1))
+    b.ifUnlikely(b.and(isGlobal, b.geS(linear, 0)), () => b.setSlot(LOW_GLOBALS, b.i32(1)))
+    const context = b.slot(S.banks, 'i32')
+    const count = load(context, JOURNAL_COUNT)
+    b.if(b.ltU(count, JOURNAL_SIZE), () => b.rawStore(b.add(context, b.shl(count, 2)), JOURNAL, 32, b.shrU(at, 2)))
+    b.rawStore(context, JOURNAL_COUNT, 32, b.add(count, 1))
   })
   b.if(
     isFetch,

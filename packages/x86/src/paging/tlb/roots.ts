@@ -1,14 +1,15 @@
 /**
  * Two address spaces between which the owner of deprivileged code switches without a flush: a paravirtual guest's kernel and its user programs both
- * run at CPL 3, but not under the same tables. Each root has its own TLB banks, and its own generations (jump cache, links between pages,
- * paging-structure cache); flushes and INVLPG reach both. Independent of CR3 as guests write it, and of PCIDs.
+ * run at CPL 3, but not under the same tables. Each root has its own TLB context; flushes and INVLPG reach both. Independent of CR3 as guests write it,
+ * and of PCIDs.
  */
 import type { Core } from '../../state/core.ts'
-import { ROOT_BANKS, S } from '../../state/layout.ts'
+import { S } from '../../state/layout.ts'
 import { MODE } from '../../state/mode.ts'
 import type { HardwareRoot } from '../../state/paging-state.ts'
 import { derivePaging } from '../walk.ts'
 import { loadPdptes } from '../pae.ts'
+import { enterContext } from './contexts.ts'
 import { flushAll, flushNonGlobal } from './tlb.ts'
 
 /**
@@ -19,8 +20,8 @@ export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: Ha
   const { paging } = core
   if (paging.roots === 1) {
     paging.roots = 2
-    // The second root's banks are in use.
     flushAll(core)
+    enterContext(core, paging.root)
   }
   if (which === paging.root) {
     core.set64(S.cr3, cr3)
@@ -50,10 +51,6 @@ export function switchRoot(core: Core, which: 0 | 1): void {
   paging.root = which
   derivePaging(core)
   loadPdptes(core)
-  paging.generation ^= 1
-  core.set32(S.generation, paging.generation)
-  const bank = core.get32(S.tlb) - core.get32(S.banks)
-  core.set32(S.banks, core.base + ROOT_BANKS[which])
-  core.set32(S.tlb, core.get32(S.banks) + bank)
+  enterContext(core, which)
   core.set32(S.mode, core.get32(S.mode) ^ MODE.secondRoot)
 }

@@ -3,8 +3,9 @@
  * by its low word alone: a page address never has all its low bits set.
  */
 import type { Core } from '../../state/core.ts'
-import { JOURNAL_COUNT, JOURNAL_SIZE, REGION, ROOT_BANKS, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
-import { ACCESS, PAGING, type PagingState } from '../../state/paging-state.ts'
+import { CONTEXT_SIZE, CONTEXTS, JOURNAL, JOURNAL_COUNT, JOURNAL_SIZE, LOW_GLOBALS, REGION, S, TLB, TLB_BANK, TLB_BANK_SIZE } from '../../state/layout.ts'
+import { ACCESS, NO_PCID, PAGING, type PagingState } from '../../state/paging-state.ts'
+import { CR4 } from '../../state/register-bits.ts'
 import { forgetGuestPages } from '../second-stage.ts'
 import type { SecondStage } from '../../state/paging-state.ts'
 import { entryAt } from './entry.ts'
@@ -20,11 +21,12 @@ const BANK_WORDS = TLB_BANK_SIZE >> 2
 /** How an access made through each bank is checked. */
 const ACCESS_OF_BANK = [ACCESS.smap, 0, ACCESS.user] as const
 
-/** Of the current root. */
+/** Of the current context. */
 export const bankAddress = (core: Core, bank: number): number => core.get32(S.banks) + bank * TLB_BANK_SIZE
-/** Word index of the first entry of a root. */
-const rootStart = (core: Core, root: number): number => (core.base + ROOT_BANKS[root]!) >>> 2
-const ROOT_WORDS = TLB_BANK.count * BANK_WORDS
+export const contextAddress = (core: Core, context: number): number => core.base + CONTEXTS + context * CONTEXT_SIZE
+const CONTEXT_WORDS = TLB_BANK.count * BANK_WORDS
+/** Word index of the first entry after this one's context. */
+const endOf = (start: number): number => start + CONTEXT_WORDS
 /** ACCESS bits of the current bank. */
 export function currentAccess(core: Core): number {
   return ACCESS_OF_BANK[((core.get32(S.tlb) - core.get32(S.banks)) / TLB_BANK_SIZE) | 0]!
@@ -47,9 +49,11 @@ function claim(core: Core, at: number, low: number, high: number, page: number):
   i32[at + EXECUTE] = -1
   i32[at + ADDEND] = addend
   i32[at + GLOBAL] = flags
-  const count = core.get32(JOURNAL_COUNT)
-  if (count < JOURNAL_SIZE) paging.journal[count] = at
-  core.set32(JOURNAL_COUNT, count + 1)
+  if (flags && high >= 0) core.set32(LOW_GLOBALS, 1)
+  const context = core.get32(S.banks)
+  const count = i32[(context + JOURNAL_COUNT) >>> 2]!
+  if (count < JOURNAL_SIZE) i32[((context + JOURNAL) >>> 2) + count] = at
+  i32[(context + JOURNAL_COUNT) >>> 2] = count + 1
   markLarge(paging, low, high, paging.level)
 }
 
@@ -76,35 +80,66 @@ export function fillExecute(core: Core, bank: number, low: number, high: number,
   i32[(core.base + S.statistics + 16) >>> 2]!++
 }
 
-/** Discards everything that depends on earlier translations: paging-structure caches, jump cache, links between pages. */
+/** Discards everything of the current context that depends on earlier translations: paging-structure caches, jump cache, links between pages. */
 function nextGeneration(core: Core): void {
-  core.paging.generation += 2
+  core.paging.generation = ++core.paging.lastGeneration
   core.set32(S.generation, core.paging.generation)
 }
+/** The same of links to global pages, and of all contexts. */
+function nextGlobalGeneration(core: Core): void {
+  core.paging.globalGeneration = ++core.paging.lastGeneration
+  core.set32(S.globalGeneration, core.paging.globalGeneration)
+}
+
+/** The PCID of the current address space. (SDM Vol. 3A, "Process-Context Identifiers") */
+export const currentPcid = (core: Core): number => (core.get32(S.cr4) & CR4.pcide ? core.get32(S.cr3) & 0xfff : 0)
 
 export function flushAll(core: Core): void {
   const { paging } = core
-  for (let root = 0; root < paging.roots; root++) core.i32.fill(-1, rootStart(core, root), rootStart(core, root) + ROOT_WORDS)
-  nextGeneration(core)
-  core.set32(JOURNAL_COUNT, 0)
+  for (const context of paging.contexts) {
+    context.isEmpty = true
+    context.pcid = NO_PCID
+  }
+  paging.contexts[paging.context]!.pcid = currentPcid(core)
+  clearContext(core)
+  nextGlobalGeneration(core)
+  core.set32(LOW_GLOBALS, 0)
   paging.large.fill(0)
   paging.huge.fill(0)
 }
 
-/** Flushes all but global pages: a write to CR3. The cost is proportional to the fills since the last time. */
-export function flushNonGlobal(core: Core): void {
-  const { i32, paging } = core
-  const count = core.get32(JOURNAL_COUNT)
+/** Empties the current context. */
+export function clearContext(core: Core): void {
+  const { paging } = core
+  const context = paging.contexts[paging.context]!
+  const start = core.get32(S.banks) >>> 2
+  core.i32.fill(-1, start, endOf(start))
+  core.i32[start + (JOURNAL_COUNT >> 2)] = 0
+  context.isEmpty = false
+  context.writesUnchecked = false
   nextGeneration(core)
-  core.set32(JOURNAL_COUNT, 0)
-  if (count <= JOURNAL_SIZE) {
-    for (let i = 0; i < count; i++) killUnlessGlobal(i32, paging.journal[i]!)
-    return
-  }
-  for (let root = 0; root < paging.roots; root++) {
-    const start = rootStart(core, root)
-    for (let at = start; at < start + ROOT_WORDS; at += WORDS) killUnlessGlobal(i32, at)
-  }
+}
+
+/** Flushes all but global pages of the current address space, or of both roots. The cost is proportional to the fills since the last time. */
+export function flushNonGlobal(core: Core): void {
+  const { paging } = core
+  flushContext(core, paging.context)
+  if (paging.roots === 2) flushContext(core, paging.context ^ 1)
+}
+
+/** The same of one context. */
+export function flushContext(core: Core, number: number): void {
+  const { i32, paging } = core
+  const context = paging.contexts[number]!
+  if (context.isEmpty) return
+  if (number === paging.context) nextGeneration(core)
+  else context.generation = ++paging.lastGeneration
+  const start = contextAddress(core, number) >>> 2
+  const count = i32[start + (JOURNAL_COUNT >> 2)]!
+  i32[start + (JOURNAL_COUNT >> 2)] = 0
+  const journal = start + (JOURNAL >> 2)
+  if (count <= JOURNAL_SIZE) for (let at = journal; at < journal + count; at++) killUnlessGlobal(i32, i32[at]!)
+  else for (let at = start; at < endOf(start); at += WORDS) killUnlessGlobal(i32, at)
 }
 
 function killUnlessGlobal(i32: Int32Array, at: number): void {
@@ -117,29 +152,53 @@ function kill(i32: Int32Array, at: number): void {
   i32[at + EXECUTE] = -1
 }
 
-/** INVLPG: flushes one page, global or not, including all parts of a large page. */
+/** INVLPG: flushes one page of the current address space, global or not, including all parts of a large page; global pages in every context. */
 export function flushPage(core: Core, low: number, high: number): void {
   const { paging } = core
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
   nextGeneration(core)
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
-  flushEntries(core, low, partsAt(paging, low, high))
+  const count = partsAt(paging, low, high)
+  flushEntries(core, paging.context, low, count)
+  flushElsewhere(core, low, high, count, true)
 }
 
-/** Kills the entries of the `count` pages around an address that are one page to the guest; whether code was fetched from any of them. */
-function flushEntries(core: Core, low: number, count: number): boolean {
+/** Operating systems have their global pages in the upper half. */
+const mayBeGlobal = (core: Core, high: number): boolean => high < 0 || core.get32(LOW_GLOBALS) !== 0
+
+/**
+ * Flushes from the other contexts a page that was flushed from the current one: with two roots whatever it is, else where it is global. `links`: with two
+ * roots, links of the other one are discarded even if no code was fetched from the page.
+ */
+function flushElsewhere(core: Core, low: number, high: number, count: number, links: boolean): void {
+  const { paging } = core
+  const { contexts } = paging
+  const bothRoots = paging.roots === 2
+  const isGlobal = mayBeGlobal(core, high)
+  if (isGlobal) nextGlobalGeneration(core)
+  else if (!bothRoots) return
+  for (let number = 0; number < contexts.length; number++) {
+    const context = contexts[number]!
+    if (number === paging.context || context.isEmpty) continue
+    const wasFetched = flushEntries(core, number, low, count, !bothRoots)
+    // The paging-structure cache may have a large global page.
+    if (isGlobal || links || wasFetched) context.generation = ++paging.lastGeneration
+  }
+}
+
+/** Kills a context's entries of the `count` pages around an address that are one page to the guest; whether code was fetched from any of them. */
+function flushEntries(core: Core, context: number, low: number, count: number, onlyGlobal = false): boolean {
   const { i32 } = core
   const start = low & -(count * 4096)
   let wasFetched = false
-  for (let root = 0; root < core.paging.roots; root++) {
-    for (let bank = 0; bank < TLB_BANK.count; bank++) {
-      const base = core.base + ROOT_BANKS[root]! + bank * TLB_BANK_SIZE
-      for (let i = 0; i < count; i++) {
-        const tag = (start + i * 4096) | 0
-        const at = entryAt(base, tag)
-        if (i32[at + EXECUTE] === tag) wasFetched = true
-        if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
-      }
+  for (let bank = 0; bank < TLB_BANK.count; bank++) {
+    const base = contextAddress(core, context) + bank * TLB_BANK_SIZE
+    for (let i = 0; i < count; i++) {
+      const tag = (start + i * 4096) | 0
+      const at = entryAt(base, tag)
+      if (onlyGlobal && i32[at + GLOBAL] !== 1) continue
+      if (i32[at + EXECUTE] === tag) wasFetched = true
+      if (i32[at + READ] === tag || i32[at + EXECUTE] === tag) kill(i32, at)
     }
   }
   return wasFetched
@@ -152,16 +211,19 @@ function flushEntries(core: Core, low: number, count: number): boolean {
 export function forgetPage(core: Core, low: number, high: number): void {
   const { paging } = core
   if (paging.huge[hugeHash(low, high)]) return forgetHuge(core, low, high)
-  if (flushEntries(core, low, partsAt(paging, low, high))) nextGeneration(core)
+  const count = partsAt(paging, low, high)
+  if (flushEntries(core, paging.context, low, count)) nextGeneration(core)
+  flushElsewhere(core, low, high, count, false)
 }
 
 /** The same where a page of 1 GiB may be. Other addresses have the same hash: only if something of this one is cached, all is flushed. */
 function forgetHuge(core: Core, low: number, high: number): void {
   const { i32, paging } = core
   const isNear = (at: number): boolean => i32[at + 1] === high && i32[at]! >>> 30 === low >>> 30 && i32[at] !== -1
-  for (let root = 0; root < paging.roots; root++) {
-    const start = rootStart(core, root)
-    for (let at = start; at < start + ROOT_WORDS; at += WORDS) if (isNear(at + READ) || isNear(at + EXECUTE)) return flushAll(core)
+  for (let number = 0; number < paging.contexts.length; number++) {
+    if (paging.contexts[number]!.isEmpty) continue
+    const start = contextAddress(core, number) >>> 2
+    for (let at = start; at < endOf(start); at += WORDS) if (isNear(at + READ) || isNear(at + EXECUTE)) return flushAll(core)
   }
   const { regions, generation } = paging
   const key = ((high << 11) | (low >>> 21)) >>> 9
@@ -195,15 +257,25 @@ export function markLarge({ large, huge, kind }: PagingState, low: number, high:
 }
 const hugeHash = (low: number, high: number): number => ((low >>> 30) ^ (high << 2)) & 0x3ff
 
-/** Code was decoded from the host page: writes to it must take the slow path from now on. */
+/** Code was decoded from the host page: writes to it must take the slow path from now on. Other contexts are checked when they become current. */
 export function dropWriteTags(core: Core, page: number): void {
-  const { i32 } = core
-  for (let root = 0; root < core.paging.roots; root++) {
-    const start = rootStart(core, root)
-    for (let at = start; at < start + ROOT_WORDS; at += WORDS) {
-      const tag = i32[at + WRITE]!
-      if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
-    }
+  const { i32, paging } = core
+  for (const context of paging.contexts) context.writesUnchecked = true
+  paging.contexts[paging.context]!.writesUnchecked = false
+  const start = core.get32(S.banks) >>> 2
+  for (let at = start; at < endOf(start); at += WORDS) {
+    const tag = i32[at + WRITE]!
+    if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
+  }
+}
+/** The same in the current context, of all pages with code. */
+export function dropWriteTagsOfCode(core: Core): void {
+  const { i32, paging } = core
+  paging.contexts[paging.context]!.writesUnchecked = false
+  const start = core.get32(S.banks) >>> 2
+  for (let at = start; at < endOf(start); at += WORDS) {
+    const tag = i32[at + WRITE]!
+    if (tag !== -1 && core.code.hasCode((tag + i32[at + ADDEND]!) >>> 0)) i32[at + WRITE] = -1
   }
 }
 
