@@ -156,6 +156,17 @@ describe('other MSRs', () => {
     expect(guestMemory.readU8(0x4000)).toBe(0)
     expect(assist().taken(1)).toBe(false)
   })
+
+  it('PV EOI: the other bits of the byte are the guest\'s, and there is no offer outside memory', () => {
+    const { abi, assist, guestMemory } = start()
+    abi.writeMsr(1, 0x4b564d04, 0x4001n)
+    guestMemory.writeU8(0x4000, 0xa4)
+    expect([assist().offer(1), guestMemory.readU8(0x4000)]).toEqual([true, 0xa5])
+    assist().withdraw(1)
+    expect(guestMemory.readU8(0x4000)).toBe(0xa4)
+    abi.writeMsr(1, 0x4b564d04, 0x1_0001n)
+    expect([assist().offer(1), assist().taken(1)]).toEqual([false, false])
+  })
 })
 
 describe('hypercalls', () => {
