@@ -167,10 +167,10 @@ export function flushPage(core: Core, low: number, high: number): void {
 const mayBeGlobal = (core: Core, high: number): boolean => high < 0 || core.get32(LOW_GLOBALS) !== 0
 
 /**
- * Flushes from the other contexts a page that was flushed from the current one: with two roots whatever it is, else where it is global. `links`: with two
- * roots, links of the other one are discarded even if no code was fetched from the page.
+ * Flushes from the other contexts a page that was flushed from the current one: with two roots whatever it is, else where it is global. `isInvlpg`: also
+ * what came of it without a tag, links and a large page in the paging-structure cache.
  */
-function flushElsewhere(core: Core, low: number, high: number, count: number, links: boolean): void {
+function flushElsewhere(core: Core, low: number, high: number, count: number, isInvlpg: boolean): void {
   const { paging } = core
   const { contexts } = paging
   const bothRoots = paging.roots === 2
@@ -181,8 +181,7 @@ function flushElsewhere(core: Core, low: number, high: number, count: number, li
     const context = contexts[number]!
     if (number === paging.context || context.isEmpty) continue
     const wasFetched = flushEntries(core, number, low, count, !bothRoots)
-    // The paging-structure cache may have a large global page.
-    if (isGlobal || links || wasFetched) context.generation = ++paging.lastGeneration
+    if (isInvlpg || wasFetched) context.generation = ++paging.lastGeneration
   }
 }
 
