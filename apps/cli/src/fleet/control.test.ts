@@ -83,8 +83,8 @@ it('is listed, looked into, typed at, and stopped VM by VM', { timeout: 120_000 
 
   expect((await cli('stop', 'nobody')).err).toMatch(/no VM "nobody" is running\n {2}there are: \d+\/web, \d+\/db/)
   expect(await cli('stop', 'db', '--timeout', '300ms')).toMatchObject({
-    status: 124,
-    err: 'db still runs after 300ms; nonroot stop --force ends it\n',
+    status: 2,
+    err: 'error: db: the guest does not listen to its power button\n  nonroot stop --force ends it without asking\n',
   })
   expect(await cli('stop', 'db', '--force')).toEqual({ status: 0, out: '', err: '' })
   expect(JSON.parse((await cli('ps', '--json')).out)).toMatchObject([
