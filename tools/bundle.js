@@ -35,7 +35,9 @@ const RUN = new RegExp(
     '^\0later:',
   ].join('|'),
 )
-const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run', test: RUN }] }
+/** The server of the control socket, which a run loads once its guest runs. */
+const CONTROL = /apps\/cli\/dist\/control\/(control-server|qmp-session|host-commands|vm-commands|arguments|json-stream|runtime-folder)\.js/
+const RUN_CHUNK = { includeDependenciesRecursively: false, groups: [{ name: 'run', test: RUN }, { name: 'control', test: CONTROL }] }
 
 const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile-thread.js', root))
 /** Of the thread's code what only a configuration that it reads itself needs. */
