@@ -224,6 +224,7 @@ function compare({ encoded, body, index, flagsDead }: Shape, mode: Mode): void {
   core.i32[(record + RECORD.size + RECORD.handler) >>> 2] = stop
   const hit = random.below(2) === 1
   warm(hit)
+  const { lastGeneration } = core.paging
   vcpu.set(block())
   before.set(world.bytes)
   surroundings.writes.length = 0
@@ -235,6 +236,7 @@ function compare({ encoded, body, index, flagsDead }: Shape, mode: Mode): void {
 
   world.bytes.set(before)
   warm(hit)
+  core.paging.lastGeneration = lastGeneration
   block().set(vcpu)
   surroundings.writes.length = 0
   // Entering the block takes its one instruction off the budget.
