@@ -38,7 +38,7 @@ describe('full virtualisation', { timeout: 60_000 }, () => {
     await writeFile(image, firmwareImage(code))
     await writeFile(file, JSON.stringify({ apiVersion: 'nonroot/v1', extends: stack, boot: { firmware: { image } } }))
     const { status, out, err } = await spawnCli(['run', file, '--stats=json'])
-    await remove()
+    remove()
     expect({ status, out }).toEqual({ status: 0, out: 'k' })
     expect(countedIn(err)['vcpu0.instructions.interpreted']).toBeGreaterThan(5)
   })

@@ -67,7 +67,7 @@ describe('what is served', () => {
       devices,
     ])
     expect([status, err]).toEqual([
-      2,
+      3,
       expect.stringMatching(/cannot connect to .*none.sock[^]*start the program that listens there first/),
     ])
   })
