@@ -76,8 +76,7 @@ export class PagingState {
   asksFaults = false
   /** With a hardware root: the guest has paging off. */
   pagingOff = false
-  /** Which of the two roots is current, and the translation state of the other. Changed only by paging/tlb/roots.ts. */
-  root: 0 | 1 = 0
+  /** With two roots, the translation state of the one that is not current. Changed only by paging/tlb/roots.ts. */
   readonly otherRoot: Root = { cr3: 0n, hardwareRoot: undefined }
   /** Two: contexts 0 and 1 are those of the roots. One: contexts are those of PCIDs. */
   roots: 1 | 2 = 1
@@ -123,6 +122,10 @@ export class PagingState {
   /** TLB contexts by number; `context` is the current one's. Changed only by paging/tlb/. */
   readonly contexts: readonly TlbContext[] = Array.from({ length: CONTEXT_COUNT }, () => ({ pcid: NO_PCID, generation: 0, isEmpty: true, writesUnchecked: false }))
   context = 0
+  /** The current root. */
+  get root(): number {
+    return this.roots === 2 ? this.context : 0
+  }
   /** The context that the next new PCID takes. */
   victim = 1
   /** Every generation is a new number, `lastGeneration` the latest. */

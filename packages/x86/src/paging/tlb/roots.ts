@@ -21,7 +21,7 @@ export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: Ha
   if (paging.roots === 1) {
     paging.roots = 2
     flushAll(core)
-    enterContext(core, paging.root)
+    enterContext(core, 0)
   }
   if (which === paging.root) {
     core.set64(S.cr3, cr3)
@@ -48,7 +48,6 @@ export function switchRoot(core: Core, which: 0 | 1): void {
   paging.hardwareRoot = otherRoot.hardwareRoot
   otherRoot.cr3 = cr3
   otherRoot.hardwareRoot = hardwareRoot
-  paging.root = which
   derivePaging(core)
   loadPdptes(core)
   enterContext(core, which)
