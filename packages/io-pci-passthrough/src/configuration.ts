@@ -28,11 +28,13 @@ interface Message {
   readonly data: number
 }
 
+export type FunctionIds = Pick<
+  PciFunctionDescription,
+  'vendorId' | 'deviceId' | 'subsystemVendorId' | 'subsystemId' | 'revision' | 'classCode'
+>
+
 export interface Configuration {
-  readonly ids: Pick<
-    PciFunctionDescription,
-    'vendorId' | 'deviceId' | 'subsystemVendorId' | 'subsystemId' | 'revision' | 'classCode'
-  >
+  readonly ids: FunctionIds
   /** Without that of the MSI-X table, which is virtual. */
   readonly bars: readonly HostBar[]
   readonly tableBar: HostBar | undefined
@@ -44,6 +46,16 @@ export interface Configuration {
   /** Makes the function send these messages. */
   readonly program: (bus: HostBus, messages: readonly Message[]) => void
 }
+
+/** `read` reads the function's configuration space. */
+export const readIds = (read: (offset: number, size: 1 | 2 | 4) => number): FunctionIds => ({
+  vendorId: read(0x00, 2),
+  deviceId: read(0x02, 2),
+  revision: read(0x08, 1),
+  classCode: read(0x08, 4) >>> 8,
+  subsystemVendorId: read(0x2c, 2),
+  subsystemId: read(0x2e, 2),
+})
 
 /** Throws `device.create` for a function that cannot be assigned. */
 export function readConfiguration(bus: HostBus, host: HostFunction): Configuration {
@@ -64,14 +76,7 @@ export function readConfiguration(bus: HostBus, host: HostFunction): Configurati
   const tableBar = table === undefined ? undefined : all.find(({ number }) => number === (table & 7))
   const vectors = msix === undefined ? 1 : Math.min((read(msix + 2, 2) & 0x7ff) + 1, MOST_VECTORS)
   return {
-    ids: {
-      vendorId: read(0x00, 2),
-      deviceId: read(0x02, 2),
-      revision: read(0x08, 1),
-      classCode: read(0x08, 4) >>> 8,
-      subsystemVendorId: read(0x2c, 2),
-      subsystemId: read(0x2e, 2),
-    },
+    ids: readIds(read),
     bars: all.filter((bar) => bar !== tableBar),
     tableBar,
     capability: (msix ?? msi)!,

@@ -14,7 +14,7 @@ import type {
   PciFunction,
   PciFunctionDescription,
 } from '@nonroot/contracts'
-import { CapabilityId, Command as PciCommand, findCapability, Offset } from '../configuration.ts'
+import { CapabilityId, Command as PciCommand, findCapability, Offset, readIds } from '../configuration.ts'
 import { VfioUserClient } from './client.ts'
 import type { RemoteDescription } from './client.ts'
 import { Region } from './facts.ts'
@@ -101,12 +101,7 @@ export class RemoteFunction implements Device {
       described[number] = { kind, size, handler: this.#registers(number, size) }
     })
     return {
-      vendorId: read(0x00, 2),
-      deviceId: read(0x02, 2),
-      revision: read(0x08, 1),
-      classCode: read(0x08, 4) >>> 8,
-      subsystemVendorId: read(0x2c, 2),
-      subsystemId: read(0x2e, 2),
+      ...readIds(read),
       bars: described,
       ...(msix ? { msixVectors: vectors } : { msiVectors: vectors }),
       onCommand: (command) => this.#command(command),
