@@ -1,6 +1,6 @@
 /** Guest images made of distribution packages. */
-export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents, type SendFrame, type TerminalSize } from './agent/client.ts'
-export { frame, FrameReader, FromAgent, ToAgent, VERSION as AGENT_VERSION, WINDOW as AGENT_WINDOW, type AgentCommand } from './agent/protocol.ts'
+export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents, type SendFrame } from './agent/client.ts'
+export { creditPayload, frame, FrameReader, FromAgent, GUEST_SIGNALS, ToAgent, VERSION as AGENT_VERSION, WINDOW as AGENT_WINDOW, type AgentCommand, type TerminalSize } from './agent/protocol.ts'
 export { readAr, type ArMember } from './ar.ts'
 export { Apt, parseDepends, type DebianPackage } from './apt.ts'
 export { compressionOf, decompress, decompressStream, type Compression, type Decompressors } from './compression.ts'

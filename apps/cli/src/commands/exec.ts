@@ -5,7 +5,7 @@ import { constants } from 'node:os'
 import { NonrootError } from '@nonroot/contracts'
 import { openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
-import { AgentClient } from '@nonroot/image'
+import { AgentClient, GUEST_SIGNALS } from '@nonroot/image'
 import type { AgentCommand, GuestCommand } from '@nonroot/image'
 import { findVm } from '../control/find-vm.ts'
 import type { CommandIo } from '../io.ts'
@@ -16,8 +16,8 @@ export interface ExecOptions {
   readonly tty?: boolean
 }
 
-/** What is passed on, by its number in Linux. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15 } as const
+/** What is passed on. */
+const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGTERM'] as const
 /** How long a guest may take until its agent is there, and when a notice says what the command waits for. */
 const PATIENCE_MS = 120_000
 const NOTICE_MS = 2000
@@ -83,8 +83,8 @@ class Execution {
 
   async run(): Promise<number> {
     const ended = new Promise<number>((...settle) => ([this.#resolve, this.#reject] = settle))
-    const onSignal = (signal: NodeJS.Signals): void => this.#signal(signal as keyof typeof SIGNALS)
-    for (const signal of Object.keys(SIGNALS)) process.on(signal, onSignal)
+    const onSignal = (signal: NodeJS.Signals): void => this.#signal(signal as (typeof SIGNALS)[number])
+    for (const signal of SIGNALS) process.on(signal, onSignal)
     this.#terminal.onOutputClosed(() => this.#resolve(128 + constants.signals.SIGPIPE))
     try {
       const status = await ended
@@ -93,7 +93,7 @@ class Execution {
     } finally {
       this.#timers.forEach(clearTimeout)
       this.#socket.destroy()
-      for (const signal of Object.keys(SIGNALS)) process.off(signal, onSignal)
+      for (const signal of SIGNALS) process.off(signal, onSignal)
     }
   }
 
@@ -118,7 +118,7 @@ class Execution {
       if (!command.write(bytes)) stdin.pause()
     }
     if (this.#command.terminal && stdin.isTTY) {
-      const keys = new EscapeKeys((key) => (key === 'quit' ? this.#resolve(128 + SIGNALS.SIGHUP) : this.#io.err(HELP)))
+      const keys = new EscapeKeys((key) => (key === 'quit' ? this.#resolve(128 + GUEST_SIGNALS.SIGHUP) : this.#io.err(HELP)))
       return this.#terminal.onInput((bytes) => write(keys.filter(bytes)))
     }
     // A person's terminal stays as it is: its lines, its Ctrl-D and its Ctrl-C are ours.
@@ -128,10 +128,10 @@ class Execution {
   }
 
   /** To the command. Before it runs, or the third time, it ends us. */
-  #signal(signal: keyof typeof SIGNALS): void {
+  #signal(signal: (typeof SIGNALS)[number]): void {
     this.#signals++
-    if (this.#running && this.#signals < 3) this.#running.signal(SIGNALS[signal])
-    else this.#resolve(128 + SIGNALS[signal])
+    if (this.#running && this.#signals < 3) this.#running.signal(GUEST_SIGNALS[signal])
+    else this.#resolve(128 + GUEST_SIGNALS[signal])
   }
 }
 

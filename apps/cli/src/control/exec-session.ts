@@ -4,13 +4,12 @@
  */
 
 import type { Socket } from 'node:net'
-import { AGENT_VERSION, AGENT_WINDOW, frame, FrameReader, FromAgent, ToAgent } from '@nonroot/image'
+import { AGENT_VERSION, AGENT_WINDOW, creditPayload, frame, FrameReader, FromAgent, GUEST_SIGNALS, ToAgent } from '@nonroot/image'
 import type { SendFrame } from '@nonroot/image'
 import type { NonrootError } from '@nonroot/contracts'
 import type { ControlledVm } from './controlled-vm.ts'
 import { MOST_WAITING } from './qmp-session.ts'
 
-const SIGHUP = 1
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text)
 const LAST: readonly number[] = [FromAgent.ended, FromAgent.refused, FromAgent.lost]
 
@@ -97,17 +96,14 @@ export class ExecSession {
     return isLast
   }
 
-  #credit(output: number, bytes: number): void {
-    const payload = new Uint8Array(8)
-    payload[0] = output
-    new DataView(payload.buffer).setUint32(4, bytes, true)
-    this.#send?.(ToAgent.credit, payload)
+  #credit(output: 0 | 1, bytes: number): void {
+    this.#send?.(ToAgent.credit, creditPayload(output, bytes))
   }
 
   /** As a terminal that goes away. What the client had not credited is its to have no more. */
   #hangUp(): void {
-    this.#send?.(ToAgent.signal, Uint8Array.of(SIGHUP))
+    this.#send?.(ToAgent.signal, Uint8Array.of(GUEST_SIGNALS.SIGHUP))
     this.#send?.(ToAgent.input, new Uint8Array())
-    for (const output of [0, 1]) this.#credit(output, AGENT_WINDOW)
+    for (const output of [0, 1] as const) this.#credit(output, AGENT_WINDOW)
   }
 }

@@ -2,12 +2,11 @@
 
 import { ReadableStream, WritableStream } from 'node:stream/web'
 import { NonrootError } from '@nonroot/contracts'
+import { GUEST_SIGNALS } from '@nonroot/image'
 import type { AgentCommand, GuestCommand, TerminalSize } from '@nonroot/image'
 import type { GuestAgent } from '../run/guest-agent.ts'
 
-/** Signals by their numbers in Linux. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGKILL: 9, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15 } as const
-export type GuestSignal = keyof typeof SIGNALS
+export type GuestSignal = keyof typeof GUEST_SIGNALS
 
 export interface SpawnOptions {
   /** Added to the guest's environment. */
@@ -86,7 +85,7 @@ export function spawnIn(agent: GuestAgent, words: readonly string[], options: Sp
   }
   const fail = (why: unknown): void => (close(), settled.reject(why))
   const onAbort = (): void => {
-    command.signal(SIGNALS.SIGKILL)
+    command.signal(GUEST_SIGNALS.SIGKILL)
     settled.reject(signal!.reason)
   }
   signal?.throwIfAborted()
@@ -115,7 +114,7 @@ export function spawnIn(agent: GuestAgent, words: readonly string[], options: Sp
     stdout: stdout.stream,
     stderr: stderr.stream,
     status: settled.promise,
-    kill: (name = 'SIGTERM') => command.signal(SIGNALS[name]),
+    kill: (name = 'SIGTERM') => command.signal(GUEST_SIGNALS[name]),
     resize: (size) => command.resize(size),
   }
 }

@@ -157,11 +157,17 @@ class ThreadedVm implements OpenVm {
   async spawn(words: readonly string[], options: SpawnOptions = {}): Promise<GuestProcess> {
     const { agent, noAgent: why } = this.#vm
     if (!agent) throw noAgent(this.name, why ?? 'it has ended')
-    await new Promise<void>((resolve, reject) => {
-      const { signal } = options
-      const stop = agent.whenReady((failure) => (failure ? reject(failure) : resolve()))
-      signal?.addEventListener('abort', () => (stop(), reject(signal.reason as Error)), { once: true })
-    })
+    const { signal } = options
+    const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
+    const stopWaiting = agent.whenReady((failure) => (failure ? reject(failure) : resolve()))
+    const onAbort = (): void => reject(signal!.reason)
+    signal?.addEventListener('abort', onAbort)
+    try {
+      await ready
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+      stopWaiting()
+    }
     return spawnIn(agent, words, options)
   }
 

@@ -3,13 +3,13 @@
  * agent is known when `started` is called; without one the streams go by the console.
  */
 
+import { GUEST_SIGNALS } from '@nonroot/image'
 import type { GuestCommand, TerminalSize } from '@nonroot/image'
 import type { NonrootError } from '@nonroot/contracts'
 import type { GuestAgent } from './guest-agent.ts'
 import type { TerminalKind } from './protocol.ts'
 
 const [END_OF_TEXT, END_OF_TRANSMISSION, RETURN, NEWLINE] = [3, 4, 13, 10]
-const SIGINT = 2
 
 export interface ChannelPorts {
   /** Input comes from a person. */
@@ -85,7 +85,7 @@ export class CommandChannel {
   #keys(command: GuestCommand, bytes: Uint8Array): void {
     const line = bytes.filter((byte) => byte !== END_OF_TEXT && byte !== END_OF_TRANSMISSION)
     command.write(line.map((byte) => (byte === RETURN ? NEWLINE : byte)))
-    if (bytes.includes(END_OF_TEXT)) command.signal(SIGINT)
+    if (bytes.includes(END_OF_TEXT)) command.signal(GUEST_SIGNALS.SIGINT)
     if (bytes.includes(END_OF_TRANSMISSION)) command.end()
   }
 

@@ -2,7 +2,7 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import { dataView, decodeText, encodeText } from '../bytes.ts'
-import type { AgentCommand } from './protocol.ts'
+import type { AgentCommand, TerminalSize } from './protocol.ts'
 import { creditPayload, frame, FrameReader, FromAgent, MOST_PAYLOAD, numbers, startPayload, ToAgent, VERSION, WINDOW } from './protocol.ts'
 
 /** What becomes of a command. */
@@ -42,10 +42,6 @@ const refused = (why: string): NonrootError =>
 const lost = (why: string): NonrootError =>
   new NonrootError({ code: 'guest.crashed', message: `${why} before the command had ended`, thing: 'command' })
 
-export interface TerminalSize {
-  readonly rows: number
-  readonly columns: number
-}
 const sizePayload = ({ rows, columns }: TerminalSize): Uint8Array => numbers(rows, columns)
 
 /** Frames of one command to the agent. */

@@ -23,6 +23,14 @@ export const FromAgent = {
 } as const
 const ON_TERMINAL = 1
 
+/** What may be sent to a command, by its number in Linux: the host may have others. */
+export const GUEST_SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGKILL: 9, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15 } as const
+
+export interface TerminalSize {
+  readonly rows: number
+  readonly columns: number
+}
+
 /** A command to run in the guest. */
 export interface AgentCommand {
   /** Program and arguments. A program without a slash is looked for in the guest's PATH. */
@@ -30,7 +38,7 @@ export interface AgentCommand {
   /** Added to the guest's environment: `TERM=vt220`. */
   readonly environment?: readonly string[]
   /** It gets a terminal of this size, on which standard output and error are one; without, three pipes. */
-  readonly terminal?: { readonly rows: number; readonly columns: number }
+  readonly terminal?: TerminalSize
 }
 
 export function frame(command: number, kind: number, payload: Uint8Array = new Uint8Array()): Uint8Array {
