@@ -20,7 +20,7 @@ export function createTranslateMode(options: TranslateModeOptions, host: HostCon
     createVcpu: (index: number, ports: X86VcpuPorts) =>
       new TranslateVcpu(index, host.hostMemory, ports, families.of(ports.guestMemory, index), {
         translates: translate === 'on',
-        translationCache: translationCacheMiB << 20,
+        translationCache: translationCacheMiB * 2 ** 20,
         processor: tiers.processorOptions(ports),
       }),
     describe: () => ({

@@ -8,40 +8,41 @@
 
 import { differences } from '../src/testing/compare.ts'
 import { createMachine } from '../src/testing/machines.ts'
-import { createRandom, randomProgram } from '../src/testing/random-programs.ts'
+import { createRandom, randomProgram, randomStart } from '../src/testing/random-programs.ts'
 
 const [count = 10_000, seed = 1] = process.argv.slice(2).map(Number)
 const vmx = createMachine('vmx')
 const translate = createMachine('translate')
 const random = createRandom(seed * 2_654_435_761)
-const check = (program: readonly number[]): string[] => differences(vmx.run(program), translate.run(program))
+const check = (program: readonly number[], at: number): string[] => differences(vmx.run(program, { at }), translate.run(program, { at }))
 const MOST_REPORTS = 10
 
 let differing = 0
 const start = performance.now()
 for (let n = 0; n < count && differing < MOST_REPORTS; n++) {
-  const program = randomProgram(random, 1 + (random() % 24))
-  if (!check(program).length) continue
+  const at = randomStart(random)
+  const program = randomProgram(random, 1 + (random() % 24), at)
+  if (!check(program, at).length) continue
   differing++
-  const short = shorten(program)
-  console.log(`program ${n}: ${short.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`)
-  for (const line of check(short).slice(0, 12)) console.log(`  ${line}`)
+  const short = shorten(program, at)
+  console.log(`program ${n} at ${at}: ${short.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`)
+  for (const line of check(short, at).slice(0, 12)) console.log(`  ${line}`)
 }
 const seconds = (performance.now() - start) / 1000
 console.log(`${count} programs of seed ${seed}: ${differing} differ (${seconds.toFixed(0)} s)`)
 process.exitCode = differing ? 1 : 0
 
 /** NOPs for all that may be left out. */
-function shorten(program: readonly number[]): number[] {
+function shorten(program: readonly number[], start: number): number[] {
   const short = [...program]
   for (let size = 16; size >= 1; size >>= 1) {
     for (let at = 0; at + size <= short.length; at += size) {
       const before = short.slice(at, at + size)
       if (before.every((byte) => byte === 0x90)) continue
       short.fill(0x90, at, at + size)
-      if (!check(short).length) short.splice(at, size, ...before)
+      if (!check(short, start).length) short.splice(at, size, ...before)
     }
   }
-  while (short.at(-1) === 0x90 && check(short.slice(0, -1)).length) short.pop()
+  while (short.at(-1) === 0x90 && check(short.slice(0, -1), start).length) short.pop()
   return short
 }

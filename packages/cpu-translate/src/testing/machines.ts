@@ -72,6 +72,8 @@ export interface RunOptions {
   readonly state?: VcpuStatePatch
   /** The vCPU is saved and restored after so many instructions, again and again. */
   readonly savesEvery?: number
+  /** Where the program is: an offset from CODE. */
+  readonly at?: number
   /** Bytes at DATA. */
   readonly data?: readonly number[]
 }
@@ -81,7 +83,8 @@ export interface Outcome {
   readonly memory: Uint8Array
 }
 
-export function createMachine(name: ModeName): Machine {
+/** `cache`: bytes for translated code. */
+export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine {
   const host = createTestHostMemory(HOST_FRAMES)
   const metrics = createTestMetrics()
   const strategy = { of: undefined as ReturnType<typeof createShadowPaging> | undefined }
@@ -122,21 +125,22 @@ export function createMachine(name: ModeName): Machine {
   const mode: CpuMode =
     name === 'vmx'
       ? createVmxMode({ codeCacheMiB: 4 }, context)
-      : createTranslateMode({ codeCacheMiB: 4, translationCacheMiB: 1, translate: name === 'off' ? 'off' : 'on' }, context)
+      : createTranslateMode({ codeCacheMiB: 4, translationCacheMiB: cache / 2 ** 20, translate: name === 'off' ? 'off' : 'on' }, context)
   const vcpu = mode.createVcpu(0, ports) as X86Vcpu
   const image = startImage()
 
   return {
     vcpu,
     metrics,
-    run(program, { cpl = 0, state, savesEvery, data = [] } = {}) {
+    run(program, { cpl = 0, at = 0, state, savesEvery, data = [] } = {}) {
       image.set(data, DATA)
-      image.set([...program, 0xf4], CODE)
+      const code = CODE + at
+      image.set([...program, 0xf4], code)
       guestMemory.writeBytes(gpa(0), image)
       image.fill(0, DATA, DATA + data.length)
-      image.fill(0, CODE, CODE + program.length + 1)
+      image.fill(0, code, code + program.length + 1)
       vcpu.reset('powerUp')
-      vcpu.writeState({ ...startState(cpl), ...state })
+      vcpu.writeState({ ...startState(cpl, code), ...state })
       let reason: VcpuExit['reason'] = 'budget'
       const slice = savesEvery ?? 2_000
       // Translated code counts the branches that it adds.
@@ -183,7 +187,7 @@ function startImage(): Uint8Array {
 export const little = (value: bigint, bytes: number): number[] =>
   Array.from({ length: bytes }, (_, n) => Number((value >> BigInt(8 * n)) & 0xffn))
 
-function startState(cpl: 0 | 3): VcpuStatePatch {
+function startState(cpl: 0 | 3, code: number): VcpuStatePatch {
   const at = (physical: number): bigint => (cpl ? 0n : KERNEL) + BigInt(physical)
   const flat = (selector: number, attributes: number) => ({ selector, base: 0n, limit: 0xffff_ffff, attributes })
   const data = cpl ? flat(SELECTOR.userData, 0xc0f3) : flat(SELECTOR.data, 0xc093)
@@ -206,7 +210,7 @@ function startState(cpl: 0 | 3): VcpuStatePatch {
     rflags: 0x202n,
     rsp: at(STACK),
     rbx: at(DATA),
-    rip: at(CODE),
+    rip: at(code),
     activity: 'active',
   }
 }

@@ -82,10 +82,13 @@ const PIECES: readonly Piece[] = [
   (r) => [r() & 0xff, r() & 0xff],
 ]
 
-/** A program of `pieces` pieces. */
-export function randomProgram(random: Random, pieces: number): number[] {
+/** Where a program may begin: one of four crosses a page. */
+export const randomStart = (random: Random): number => (random() % 4 ? 0 : 0x1000 - (random() % 64))
+
+/** A program of `pieces` pieces, for a place `start` bytes behind CODE. */
+export function randomProgram(random: Random, pieces: number, start = 0): number[] {
   const program: number[] = []
-  for (let n = 0; n < pieces; n++) program.push(...pick(random, PIECES)(random, program.length))
+  for (let n = 0; n < pieces; n++) program.push(...pick(random, PIECES)(random, start + program.length))
   // Branches beyond the end stop.
   return [...program, ...Array.from({ length: 32 }, () => 0xf4)]
 }

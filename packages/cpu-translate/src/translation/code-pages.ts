@@ -1,8 +1,12 @@
 /** Guest pages that code was translated from, and the blocks made of each: what must be dropped if the page changes or is mapped elsewhere. */
 
+const PAGE = 4096
+
 export interface TranslatedBlock {
   readonly page: CodePage
-  /** Bytes of the page: offsets. */
+  /** Where its only instruction continues, if that crosses a page. */
+  next: CodePage | undefined
+  /** Bytes of the page: offsets. What is in `next` lies behind the end of the page. */
   readonly from: number
   to: number
   /** Bytes of the cache: offsets. */
@@ -26,6 +30,12 @@ export interface CodePage {
   /** Its frame in host memory: address. */
   readonly host: number
   readonly blocks: Set<TranslatedBlock>
+}
+
+/** Whether a block was made from some of the bytes [from, to) of one of its pages. */
+export function usesBytes(block: TranslatedBlock, page: CodePage, from: number, to: number): boolean {
+  const start = page === block.page ? 0 : PAGE
+  return block.from < start + to && block.to > start + from
 }
 
 /** A linear address as a key: 48 bits. */

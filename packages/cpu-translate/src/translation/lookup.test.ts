@@ -1,6 +1,19 @@
 import { expect, it } from 'vitest'
 import { Lookup } from './lookup.ts'
 
+it('does not grow with what was deleted', () => {
+  const lookup = new Lookup()
+  const before = lookup.size
+  for (let n = 0; n < 100_000; n++) {
+    lookup.set(n, 0, n)
+    if (n >= 1000) lookup.delete(n - 1000, 0)
+  }
+  expect(lookup.size).toBe(before)
+  expect([lookup.find(98_999, 0), lookup.find(99_000, 0), lookup.find(99_999, 0)]).toEqual([-1, 99_000, 99_999])
+  for (let n = 0; n < before; n++) lookup.set(n, 1, n)
+  expect(lookup.size).toBeGreaterThan(before)
+})
+
 it('finds what was set last, and nothing that was deleted', () => {
   const lookup = new Lookup()
   const expected = new Map<number, number>()

@@ -10,7 +10,13 @@ export class Lookup {
   #offset = new Int32Array(FIRST_SIZE).fill(FREE)
   /** Places that are not free. */
   #used = 0
+  /** Those with an entry. */
+  #live = 0
 
+  /** Places, free ones included. */
+  get size(): number {
+    return this.#offset.length
+  }
   /** -1: not translated. */
   find(low: number, high: number): number {
     const at = this.#place(low, high)
@@ -27,11 +33,13 @@ export class Lookup {
   }
   delete(low: number, high: number): void {
     const at = this.#place(low, high)
-    if (at >= 0) this.#offset[at] = DELETED
+    if (at < 0) return
+    this.#offset[at] = DELETED
+    this.#live--
   }
   clear(): void {
     this.#offset.fill(FREE)
-    this.#used = 0
+    this.#used = this.#live = 0
   }
 
   #first(low: number, high: number): number {
@@ -52,15 +60,16 @@ export class Lookup {
     this.#high[at] = high
     this.#offset[at] = offset
     this.#used++
+    this.#live++
   }
-  /** Twice as large, without what was deleted. */
+  /** Without what was deleted; twice as large if that is not half of it. */
   #rebuild(): void {
     const [low, high, offsets] = [this.#low, this.#high, this.#offset]
-    const size = offsets.length * 2
+    const size = this.#live * 4 > offsets.length ? offsets.length * 2 : offsets.length
     this.#low = new Int32Array(size)
     this.#high = new Int32Array(size)
     this.#offset = new Int32Array(size).fill(FREE)
-    this.#used = 0
+    this.#used = this.#live = 0
     offsets.forEach((offset, at) => {
       if (offset >= 0) this.#put(low[at]!, high[at]!, offset)
     })

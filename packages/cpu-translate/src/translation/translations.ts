@@ -7,7 +7,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { Counter, HostMemory, Hpa, Metrics } from '@nonroot/contracts'
 import { EXIT, fetchPage, S } from '@nonroot/x86'
 import type { Core, Processor } from '@nonroot/x86'
-import { CodePages, type CodePage, type TranslatedBlock } from './code-pages.ts'
+import { CodePages, usesBytes, type CodePage, type TranslatedBlock } from './code-pages.ts'
 import { putJump, STUB, TRAP } from './encode.ts'
 import { Lookup } from './lookup.ts'
 import { POINT, Points } from './points.ts'
@@ -137,11 +137,13 @@ export class Translations {
       this.#flushes.value++
       return this.at(low, high)
     }
-    const block = this.#translator.translate(page, low, this.#used)
+    const block = this.#translator.translate(page, low, this.#used, () => this.#pageAfter(page))
+    if (!block) return -1
     this.#used = block.end
     page.blocks.add(block)
+    block.next?.blocks.add(block)
     for (const entry of block.entries) this.#entries.set(entry.low, entry.high, entry.offset)
-    this.#processor.blocks.watch(page.host + block.from, block.to - block.from)
+    this.#watch(block)
     this.#changed(block.start, block.end - block.start)
     this.#blocks.value++
     this.#instructions.value += this.#translator.instructions
@@ -150,9 +152,11 @@ export class Translations {
   /** The exit at a point becomes a jump, once its successor is there: offset of that, -1 if it cannot be fetched now. */
   link(point: number): number {
     const offset = this.#core.get32(S.rip)
-    const { epoch } = this
-    const target = this.at(this.points.low(point), this.points.high(point))
-    if (target < 0 || this.epoch !== epoch || this.points.kind(point) === POINT.moved) return target
+    const { epoch, points } = this
+    const low = points.low(point)
+    const target = this.at(low, points.high(point))
+    // The block of the exit may have been dropped meanwhile.
+    if (target < 0 || this.epoch !== epoch || points.kind(point) === POINT.moved || points.low(point) !== low) return target
     putJump(this.#host.bytes, this.#start, offset, target)
     this.#changed(offset, STUB)
     this.#links.value++
@@ -168,6 +172,10 @@ export class Translations {
     const page: CodePage = { low: low & -4096, high, host, blocks: new Set() }
     this.pages.add(page, this.#isGlobal(low, high))
     return page
+  }
+  #pageAfter({ low, high }: CodePage): CodePage | undefined {
+    const next = (low + FRAME) | 0
+    return this.#page(next, next === 0 ? (high + 1) | 0 : high)
   }
   /** Frame of a page of code, as the processor would fetch it now; -1 if that faults, which is left to the interpreter. */
   #fetch(low: number, high: number): number {
@@ -188,7 +196,7 @@ export class Translations {
     const from = host - page
     for (const codePage of [...this.pages.at(page)]) {
       for (const block of [...codePage.blocks])
-        if (block.from < from + length && block.to > from) this.#dropBlock(block)
+        if (usesBytes(block, codePage, from, from + length)) this.#dropBlock(block)
       if (codePage.blocks.size === 0) this.#forget(codePage)
     }
   }
@@ -197,7 +205,7 @@ export class Translations {
    * linked to new translations.
    */
   #dropBlock(block: TranslatedBlock): void {
-    const { start, end, entries, page } = block
+    const { start, end, entries, page, next } = block
     this.#host.bytes.fill(TRAP, this.#start + start, this.#start + end)
     this.#changed(start, end - start)
     this.points.forget(start, end)
@@ -207,6 +215,7 @@ export class Translations {
       if (this.#entries.find(low, high) === offset) this.#entries.delete(low, high)
     }
     page.blocks.delete(block)
+    next?.blocks.delete(block)
     this.#dropped.value++
   }
   #dropPage(page: CodePage): void {
@@ -218,8 +227,12 @@ export class Translations {
     if (this.pages.remove(page)) this.#processor.blocks.unwatch(page.host)
   }
   #watchAgain(): void {
-    for (const { host, blocks } of this.pages.all)
-      for (const { from, to } of blocks) this.#processor.blocks.watch(host + from, to - from)
+    for (const { blocks } of this.pages.all) for (const block of blocks) this.#watch(block)
+  }
+  #watch({ page, next, from, to }: TranslatedBlock): void {
+    const { blocks } = this.#processor
+    blocks.watch(page.host + from, Math.min(to, FRAME) - from)
+    if (next) blocks.watch(next.host, to - FRAME)
   }
 
   /** The guest invalidated one address, or everything. */

@@ -17,6 +17,7 @@ const MOST = 64
 /** Bytes that a block may need: each instruction, and a stub for it. */
 export const WORST_BLOCK = MOST * (16 + 2 * STUB) + STUB
 const PAGE = 4096
+const LONGEST = 15
 const MODE_64 = { codeSize: 64, protectedMode: true } as const
 
 export class Translator {
@@ -31,6 +32,9 @@ export class Translator {
   readonly #instruction = createInstruction(rows[0]!)
   /** Conditional branches whose targets get a stub at the end of the block: offset of the displacement, target. */
   readonly #taken: { at: number; low: number; high: number }[] = []
+  /** What the current instruction is read from: all of memory, or one that crosses a page. */
+  #code: Uint8Array
+  readonly #across = new Uint8Array(2 * LONGEST)
   #entries: Entry[] = []
   #at = 0
   #high = 0
@@ -42,41 +46,53 @@ export class Translator {
     points: Points,
     known: (low: number, high: number) => number,
   ) {
-    this.#bytes = bytes
+    this.#bytes = this.#code = bytes
     this.#start = start
     this.#points = points
     this.#known = known
   }
 
-  /** The block at `low` of the page, to offset `at`. */
-  translate(page: CodePage, low: number, at: number): TranslatedBlock {
+  /** The block at `low` of the page, to offset `at`. Undefined: its first instruction continues on the page after, which cannot be fetched now. */
+  translate(page: CodePage, low: number, at: number, pageAfter: () => CodePage | undefined): TranslatedBlock | undefined {
     const from = low & (PAGE - 1)
     this.#entries = []
-    const block: TranslatedBlock = { page, from, to: from, start: at, end: at, entries: this.#entries }
+    const block: TranslatedBlock = { page, next: undefined, from, to: from, start: at, end: at, entries: this.#entries }
     this.#at = at
     this.#high = page.high
     this.#taken.length = 0
     this.instructions = 0
-    this.#enter(low)
+    this.#enter(low >>> 0)
     let ip = from
     let open = true
     while (open) {
       const rip = (page.low >>> 0) + ip
       if (ip >= PAGE || this.instructions === MOST) {
-        this.#exit(rip, 0)
+        this.#stop(rip)
         break
       }
       const instruction = this.#instruction
-      const result = decode(this.#bytes, page.host + ip, PAGE - ip, MODE_64, instruction)
-      this.instructions++
-      if (result !== 'ok') {
-        // #UD, or an instruction that reaches into the next page.
-        this.#trap(POINT.callOut, rip)
-        ip = Math.min(PAGE, ip + Math.max(1, instruction.length))
-        break
+      let code = page.host + ip
+      this.#code = this.#bytes
+      let result = decode(this.#code, code, PAGE - ip, MODE_64, instruction)
+      if (result === 'truncated') {
+        // It is a block of its own, so that its second page is fetched only if it is executed.
+        if (this.instructions) {
+          this.#stop(rip)
+          break
+        }
+        block.next = pageAfter()
+        if (!block.next) return undefined
+        this.#join(code, PAGE - ip, block.next.host)
+        code = 0
+        result = decode(this.#code, code, LONGEST, MODE_64, instruction)
       }
-      open = this.#append(instruction, page.host + ip, rip)
-      ip += instruction.length
+      this.instructions++
+      if (result === 'ok') open = this.#append(instruction, code, rip)
+      else {
+        this.#trap(POINT.callOut, rip)
+        open = false
+      }
+      ip += Math.max(1, instruction.length)
     }
     for (const { at: displacement, low: target, high } of this.#taken) {
       put32(this.#bytes, this.#start + displacement, this.#at - (displacement + 4))
@@ -85,6 +101,12 @@ export class Translator {
     block.to = ip
     block.end = this.#at
     return block
+  }
+
+  /** The instruction whose first bytes are the last of a page becomes the code that is read. */
+  #join(from: number, length: number, next: number): void {
+    for (let n = 0; n < LONGEST; n++) this.#across[n] = this.#bytes[n < length ? from + n : next + n - length]!
+    this.#code = this.#across
   }
 
   /** False: the block ends. */
@@ -146,7 +168,7 @@ export class Translator {
 
   #absolute(i: Instruction, from: number, rip: number): boolean {
     const { low, high } = add(rip + i.length, this.#high, i.displacement)
-    const length = isShort(low, high) ? copyAbsolute(this.#bytes, from, i, low, this.#bytes, this.#start + this.#at) : -1
+    const length = isShort(low, high) ? copyAbsolute(this.#code, from, i, low, this.#bytes, this.#start + this.#at) : -1
     if (length < 0) {
       this.#trap(POINT.callOut, rip)
       this.#enter(rip + i.length)
@@ -157,9 +179,12 @@ export class Translator {
     return true
   }
 
-  /** Not of the next page: its code may change without this page's. */
+  /** The block ends before an instruction. It has no entry there, which would be an exit to itself. */
+  #stop(rip: number): void {
+    if (this.#entries.at(-1)!.offset === this.#at) this.#entries.pop()
+    this.#exit(rip, 0)
+  }
   #enter(low: number): void {
-    if (low % PAGE === 0 && this.instructions > 0) return
     this.#entries.push({ low: low | 0, high: this.#high, offset: this.#at })
   }
   #point(kind: number, low: number, high = this.#high): void {
@@ -169,8 +194,7 @@ export class Translator {
     this.#bytes[this.#start + this.#at++] = value
   }
   #copy(from: number, length: number): void {
-    this.#bytes.copyWithin(this.#start + this.#at, from, from + length)
-    this.#at += length
+    for (let n = 0; n < length; n++) this.#byte(this.#code[from + n]!)
   }
   #trap(kind: number, rip: number, length = 0, extra = 0): void {
     this.#points.add(this.#at, kind, rip | 0, this.#high, length, extra)
