@@ -52,8 +52,9 @@ const PAGE_BITS = 36
 interface Upper {
   readonly low: number
   readonly high: number
+  readonly nxe: boolean
 }
-/** Level of the leaf, whether NX counted, and the halves of the entries that a walk used, from the root's down: what a TLB entry stands for. */
+/** Level of the leaf, whether NX was a flag and not a reserved bit, and the halves of the entries that a walk used, from the root's down: what a TLB entry stands for. */
 type Path = readonly number[]
 
 /** A page fault: the error code, below zero so that it is no physical address. */
@@ -133,12 +134,12 @@ export class Translations {
       if (marked !== low) this.#memory.writeWord(this.#at[n]!, this.#memory.readWord(this.#at[n]!) | marked)
       path.push(marked, high)
       this.#low[n] = marked
-      if (n !== last) this.#upper.set(upperKey(page, 4 - n, regs.pcid), { low: marked, high })
+      if (n !== last) this.#upper.set(upperKey(page, 4 - n, regs.pcid), { low: marked, high, nxe: regs.nxe })
     }
     const owner = regs.pge && (this.#low[last]! & G) !== 0 ? GLOBAL : regs.pcid
     this.#pages.set(pageKey(page, owner), path)
     // A large page is remembered as a whole.
-    if (leafLevel > 1) this.#upper.set(upperKey(page, leafLevel, owner), { low: this.#low[last]!, high: this.#high[last]! })
+    if (leafLevel > 1) this.#upper.set(upperKey(page, leafLevel, owner), { low: this.#low[last]!, high: this.#high[last]!, nxe: regs.nxe })
   }
 
   /** The same entries as when the page was last used, the one at `level` as it was read: a dirty flag that the processor has yet to set counts. */
@@ -150,14 +151,18 @@ export class Translations {
     }
   }
   #isPath(known: Path, level: number, nxe: boolean): boolean {
-    if (known[0] !== level || known[1] !== (nxe ? 1 : 0)) return false
-    for (let n = 0; n <= 4 - level; n++) if (known[2 + 2 * n] !== this.#read[n] || known[3 + 2 * n] !== this.#high[n]) return false
+    if (known[0] !== level) return false
+    const sameNx = known[1] === (nxe ? 1 : 0)
+    for (let n = 0; n <= 4 - level; n++) {
+      if (known[2 + 2 * n] !== this.#read[n] || known[3 + 2 * n] !== this.#high[n]) return false
+      if (!sameNx && this.#high[n]! & NX) return false
+    }
     return true
   }
   #checkUpper(page: number, level: number, low: number, high: number, regs: WalkRegisters): void {
     for (let owner = regs.pcid; ; owner = GLOBAL) {
       const known = this.#upper.get(upperKey(page, level, owner))
-      if (known && (known.low !== low || known.high !== high)) throw new Undefined(`a level ${level} entry for ${show(page)} changed, and was not invalidated`)
+      if (known && (known.low !== low || known.high !== high || (high & NX && known.nxe !== regs.nxe))) throw new Undefined(`a level ${level} entry for ${show(page)} changed, and was not invalidated`)
       if (owner === GLOBAL) return
     }
   }

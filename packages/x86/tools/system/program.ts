@@ -5,8 +5,8 @@
 import { Random } from '../float/operands.ts'
 import { asm, R } from './assemble.ts'
 import {
-  AT, EXTERNAL, FLAGS, gate, handlerOf, linearOf, KERNEL_STACK, randomEntry, RAM, SELECTOR, SNIPPET_IMMEDIATE, SNIPPETS, TEST_INDICES, testPage, TSS_OFFSET, USER_CALL,
-  USER_STACK,
+  AT, CROSSING, EXTERNAL, FLAGS, gate, handlerOf, immediateOf, JUMPING, linearOf, KERNEL_STACK, randomEntry, RAM, SELECTOR, SNIPPETS, TEST_INDICES, testPage, TSS_OFFSET,
+  USER_CALL, USER_STACK,
 } from './world.ts'
 
 export interface Action {
@@ -75,7 +75,7 @@ function somewhere({ random, page }: Context): bigint {
 }
 const snippet = ({ random, page }: Context): bigint => page() + BigInt(SNIPPETS[random.below(SNIPPETS.length)]!)
 
-const plain = (name: string, ...code: readonly number[][]): Action => ({ name, code: () => code.flat() })
+const plain = (name: string, ...code: readonly (readonly number[])[]): Action => ({ name, code: () => code.flat() })
 const show = (linear: bigint): string => `0x${linear.toString(16)}`
 
 /** Physical address of an entry that a walk of that page may pass. */
@@ -107,7 +107,7 @@ function change(c: Context): Action {
   const [name, after] = invalidation(c, linear)
   return plain(
     `level ${level} at ${show(address)} ^ ${show(bit)}${name}`,
-    asm.movImmediate(R.rbx, address), asm.load(R.rax, R.rbx), asm.movImmediate(R.rcx, bit), [0x48, 0x31, 0xc8], asm.store(R.rax, R.rbx), after,
+    asm.movImmediate(R.rbx, address), asm.load(R.rax, R.rbx), asm.movImmediate(R.rcx, bit), XOR_RAX_RCX, asm.store(R.rax, R.rbx), after,
   )
 }
 
@@ -126,9 +126,7 @@ function invalidation(c: Context, linear: bigint): [string, number[]] {
       return ['', []]
   }
 }
-const toggleTwice = (bit: bigint): number[] => [
-  ...asm.fromControl(4, R.rax), ...asm.movImmediate(R.rcx, bit), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax), ...[0x48, 0x31, 0xc8], ...asm.toControl(4, R.rax),
-]
+const toggleTwice = (bit: bigint): number[] => [...toggle(4, bit), ...XOR_RAX_RCX, ...asm.toControl(4, R.rax)]
 /** PCID 0 is the current one, mostly. */
 function invpcid({ random }: Context, linear: bigint, type = random.below(4)): [string, number[]] {
   const pcid = BigInt(random.below(3) ? 0 : random.below(3))
@@ -157,7 +155,7 @@ function call(c: Context): Action {
 function callAround(c: Context): Action {
   const linear = snippet(c)
   // Of code that goes on in the next page half the time that one changes.
-  const crosses = (linear & 0xfffn) === BigInt(SNIPPETS.at(-1)!)
+  const crosses = (linear & 0xfffn) === BigInt(CROSSING)
   const page = BigInt.asUintN(64, (linear & ~0xfffn) + (crosses && c.random.below(2) ? 0x1000n : 0n))
   const address = entryAddress(c, page, 1)
   const from = c.operand(() => randomEntry(c.random, 1))
@@ -189,24 +187,72 @@ function mapAfterFault(c: Context): Action {
 function callAliases(c: Context): Action {
   const { random } = c
   const [one, other] = [c.page(), c.page()]
-  const offset = BigInt(random.below(3) ? SNIPPETS.at(-1)! : SNIPPETS[random.below(SNIPPETS.length)]!)
+  const offset = BigInt(random.below(3) ? CROSSING : SNIPPETS[random.below(SNIPPETS.length)]!)
   const from = c.operand(() => linearOf(AT.data + random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A)
-  const writes = AT.pts.flatMap((table) => [one, other].flatMap((linear) => [...asm.movImmediate(R.rbx, linearOf(table) + 8n * ((linear >> 12n) & 0x1ffn)), ...asm.store(R.rax, R.rbx)]))
-  const invalidations = [one, other].flatMap((linear) => [...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)])
+  const maps = [one, other].flatMap((linear) => mapTo(linear, asm.load(R.rax, R.r13, from)))
   const calls = [one, other].flatMap((linear) => [...asm.movImmediate(R.rdi, linear + offset), ...asm.call(R.rdi)])
-  return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, asm.load(R.rax, R.r13, from), writes, invalidations, calls)
+  return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, maps, calls)
 }
 /** New bytes in a snippet, by the kernel's own mapping. */
 function modify(c: Context): Action {
   const page = AT.data + c.random.below(AT.dataPages)
-  const offset = SNIPPETS[c.random.below(SNIPPETS.length)]!
-  const inside = SNIPPET_IMMEDIATE + c.random.below(4)
-  const target = linearOf(page) + BigInt(offset + inside)
+  const target = linearOf(page) + BigInt(immediateByte(c, SNIPPETS[c.random.below(SNIPPETS.length)]!))
   const from = c.operand(() => BigInt(c.random.below(256)))
-  const byte = [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, target), 0x88, 0x03]
   const linear = snippet(c)
-  return plain(`byte at ${show(target)}, call ${show(linear)}`, byte, asm.movImmediate(R.rdi, linear), asm.call(R.rdi))
+  return plain(`byte at ${show(target)}, call ${show(linear)}`, storeByte(from, target), asm.movImmediate(R.rdi, linear), asm.call(R.rdi))
 }
+/** Where a snippet has a byte that may be anything, in its page or the page behind. */
+function immediateByte({ random }: Context, offset: number): number {
+  const bytes = immediateOf(offset)
+  return offset + bytes[random.below(bytes.length)]!
+}
+const storeByte = (from: number, target: bigint): number[] => [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, target), 0x88, 0x03]
+
+/**
+ * Code called often enough to be compiled, changed somewhere and called again: a region may be compiled meanwhile. Of what goes on behind its first block,
+ * in its page or the next, it is the other part that changes.
+ */
+function modifyBetweenCalls(c: Context): Action {
+  const { random } = c
+  const linear = c.page()
+  const [page, behind] = [AT.data + random.below(AT.dataPages), AT.data + random.below(AT.dataPages)]
+  const crosses = random.below(2) === 0
+  const offset = crosses ? CROSSING : JUMPING
+  const next = BigInt.asUintN(64, linear + 0x1000n)
+  const maps = [[linear, page], [next, behind]] as const
+  const target = crosses ? linearOf(behind) + BigInt(1 + random.below(7)) : linearOf(page) + BigInt(immediateByte(c, SNIPPETS[1 + random.below(2)]!))
+  const wait = (): number[] => [...asm.movImmediate32(R.rcx, 1 + random.below(90)), ...asm.decrement(R.rcx), ...asm.jumpNotZero(-9)]
+  return plain(
+    `calls of ${show(linear + BigInt(offset))} in page ${page}, byte at ${show(target)} in between`,
+    maps.flatMap(([at, frame]) => mapTo(at, asm.movImmediate(R.rax, linearOf(frame) | FLAGS.P | FLAGS.W | FLAGS.A))),
+    asm.movImmediate(R.rdi, BigInt.asUintN(64, linear + BigInt(offset))), asm.call(R.rdi), asm.call(R.rdi), asm.call(R.rdi), wait(),
+    storeByte(c.operand(() => BigInt(random.below(256))), target), asm.call(R.rdi), wait(), asm.call(R.rdi),
+  )
+}
+/** One page mapped to what `value` puts in RAX, in whatever table its walk ends. */
+function mapTo(linear: bigint, value: readonly number[]): number[] {
+  const index = 8n * ((linear >> 12n) & 0x1ffn)
+  return [...value, ...AT.pts.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + index), ...asm.store(R.rax, R.rbx)]), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
+}
+
+/**
+ * The same use before and after one bit changes by which rights are judged, the translation being cached: CR4.SMEP, CR4.SMAP, CR0.WP or EFER.NXE. Half of
+ * these use a page of the user's that is always there.
+ */
+function useAroundSwitch(c: Context): Action {
+  const { random } = c
+  const linear = random.below(2) ? snippet(c) : linearOf(AT.userSnippets) + BigInt(SNIPPETS[random.below(SNIPPETS.length - 1)]!)
+  const [use, code] = ([['call', asm.call(R.rdi)], ['load', asm.load(R.rdx, R.rdi, 0x40)], ['store', asm.store(R.rdi, R.rdi, 0x20)]] as const)[random.below(3)]!
+  const [name, change] = SWITCHES[random.below(SWITCHES.length)]!
+  return plain(`${use} at ${show(linear)}, ${name} changes, ${use} again`, random.below(2) ? asm.clac() : [], asm.movImmediate(R.rdi, linear), code, change, code, random.below(2) ? [] : [...change, ...code])
+}
+const EFER = 0xc000_0080n
+const toggle = (register: 0 | 4, bit: bigint): number[] => [...asm.fromControl(register, R.rax), ...asm.movImmediate(R.rcx, bit), ...XOR_RAX_RCX, ...asm.toControl(register, R.rax)]
+const XOR_RAX_RCX = [0x48, 0x31, 0xc8] as const
+const SWITCHES: readonly (readonly [string, readonly number[]])[] = [
+  ['CR4.SMEP', toggle(4, 0x10_0000n)], ['CR4.SMAP', toggle(4, 0x20_0000n)], ['CR0.WP', toggle(0, 0x1_0000n)],
+  ['EFER.NXE', [...asm.movImmediate(R.rcx, EFER), ...asm.rdmsr(), ...asm.movImmediate(R.rcx, 0x800n), ...XOR_RAX_RCX, ...asm.movImmediate(R.rcx, EFER), ...asm.wrmsr()]],
+]
 
 function control0(c: Context): Action {
   const from = c.operand(() => CR0_BASE | (c.random.below(2) ? 0x1_0000n : 0n))
@@ -229,7 +275,7 @@ function control3(c: Context): Action {
 }
 function efer(c: Context): Action {
   const from = c.operand(() => 0x501n | (c.random.below(2) ? 0x800n : 0n))
-  return plain('WRMSR EFER (NXE)', asm.load(R.rax, R.r13, from), asm.movImmediate(R.rcx, 0xc000_0080n), asm.movImmediate32(R.rdx, 0), asm.wrmsr())
+  return plain('WRMSR EFER (NXE)', asm.load(R.rax, R.r13, from), asm.movImmediate(R.rcx, EFER), asm.movImmediate32(R.rdx, 0), asm.wrmsr())
 }
 const flush = (c: Context): Action => {
   const [name, code] = invalidation(c, c.page())
@@ -354,7 +400,7 @@ function singleStep(c: Context): Action {
 }
 
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
-  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [4, modifyBetweenCalls], [5, useAroundSwitch], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
   [4, flags], [3, raise], [5, singleStep],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)

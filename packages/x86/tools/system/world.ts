@@ -14,7 +14,7 @@ export const AT = {
   roots: [1, 2, 3], kernelPdpt: 4, kernelPd: 5, kernelPt: 6,
   pdpts: [8, 9, 10], pds: [11, 12, 13, 14], pts: [16, 17, 18, 19, 20, 21],
   data: 32, dataPages: 16,
-  code: 64, handlers: 67, idt: 70, gdt: 71, tss: 71, stack: 73, interruptStack: 75, user: 76, userStack: 78, operands: 80, log: 84,
+  code: 64, handlers: 67, idt: 70, gdt: 71, tss: 71, stack: 73, interruptStack: 75, user: 76, userSnippets: 77, userStack: 78, operands: 80, log: 84,
 } as const
 export const linearOf = (page: number): bigint => BigInt(page * PAGE)
 
@@ -71,11 +71,12 @@ function buildTemplate(): Uint8Array {
   entry(AT.kernelPdpt, 0, linearOf(AT.kernelPd) | upper)
   entry(AT.kernelPd, 0, linearOf(AT.kernelPt) | upper)
   for (let page = 1; page < PAGES; page++) {
-    const isUsers = page === AT.user || page === AT.user + 1 || page === AT.userStack
+    const isUsers = page === AT.user || page === AT.userSnippets || page === AT.userStack
     entry(AT.kernelPt, page, linearOf(page) | P | W | (isUsers ? U : 0n) | G | FLAGS.A | FLAGS.D)
   }
   const random = new Random(1)
   for (let page = AT.data; page < AT.data + AT.dataPages; page++) fillData(random, ram, page)
+  fillData(random, ram, AT.userSnippets)
   writeGates(view)
   for (const [selector, value] of Object.entries(DESCRIPTORS)) view.setBigUint64(AT.gdt * PAGE + Number(selector), value, true)
   const tss = linearOf(AT.tss) + BigInt(TSS_OFFSET)
@@ -115,20 +116,27 @@ export function testPage(random: Random): bigint {
   return BigInt.asUintN(64, BigInt.asIntN(48, linear))
 }
 
-/** Where in a page of data there is code to call: it counts in RBX and returns. The last piece goes on in the page behind. */
-export const SNIPPETS = [0x100, 0x140, 0x800, 0xffa] as const
-/** Byte of a snippet that is an immediate operand. */
-export const SNIPPET_IMMEDIATE = 2
+/**
+ * Where in a page of data there is code to call: it counts in RBX and returns. The second piece goes on in the third, so that a region has bytes that its
+ * first block has not. The last piece goes on in the page behind: of odd pages with RET, of even ones with the immediate operand of MOV RBP, whose bytes
+ * share no eight with other code.
+ */
+export const SNIPPETS = [0x100, 0x140, 0x180, 0x800, 0xffa] as const
+export const JUMPING = 0x140
+const JUMPED_TO = 0x180
+export const CROSSING = 0xffa
+/** Bytes of a snippet that are an immediate operand; of the crossing one, in the page behind. */
+export const immediateOf = (snippet: number): readonly number[] => (snippet === CROSSING ? [7, 9] : [2, 3, 4, 5])
 
 function fillData(random: Random, ram: Uint8Array, page: number): void {
   const start = page * PAGE
   for (let n = 0; n < PAGE; n += 8) new DataView(ram.buffer).setUint32(start + n, random.u32(), true)
   for (const offset of SNIPPETS) {
-    const code = [0x81, 0xc3, page, offset & 0xff, 0x55, 0x00, 0xc3] // ADD EBX, imm32; RET
+    const code = [0x81, 0xc3, page, offset & 0xff, 0x55, 0x00, ...(offset === JUMPING ? asm.jumpRelative(JUMPED_TO - JUMPING - 11) : asm.ret())] // ADD EBX, imm32
     ram.set(code.slice(0, PAGE - offset), start + offset)
   }
-  // Behind a crossing snippet of any page: the rest of its immediate, and RET.
-  ram.set([0xc3], start)
+  if (page % 2 === 0) ram.set([...asm.nop(), ...asm.nop(), ...asm.nop(), ...asm.nop(), ...asm.movImmediate(R.rbp, 0n).slice(0, 2)], start + CROSSING)
+  ram.set([...asm.ret(), page, 0, 0, 0, 0, 0, 0, ...asm.add(R.rbx, R.rbp), ...asm.ret()], start)
 }
 
 /** Each handler keeps what it was told in the log, and goes on at R15; that of external interrupts returns. */
