@@ -67,14 +67,34 @@ describe('CPUID', () => {
     expect(start({ vcpuCount, options }).cpuid(0x40000001).eax).toBe(features)
   })
 
+  it.each([
+    { leaf: 0, kvm: 'kept', bare: 'kept' },
+    { leaf: 1, kvm: { eax: 1, ebx: 1, ecx: 0xffff_ffff, edx: 1 }, bare: { eax: 1, ebx: 1, ecx: 0x7fff_ffff, edx: 1 } },
+    { leaf: 2, kvm: 'kept', bare: 'kept' },
+    { leaf: 0x3fff_ffff, kvm: 'kept', bare: 'kept' },
+    { leaf: 0x4000_0011, kvm: 'none', bare: 'none' },
+    { leaf: 0x4fff_ffff, kvm: 'none', bare: 'none' },
+    { leaf: 0x5000_0000, kvm: 'kept', bare: 'kept' },
+    { leaf: 0x8000_0000, kvm: 'kept', bare: 'kept' },
+  ])('leaf $leaf of the processor: kvm $kvm, bare $bare', ({ leaf, kvm, bare }) => {
+    const named = { kept: { eax: 1, ebx: 1, ecx: 0xffff_ffff, edx: 1 }, none: { eax: 0, ebx: 0, ecx: 0, edx: 0 } }
+    for (const [abi, expected] of [[start().abi, kvm], [createBareAbi(), bare]] as const) {
+      const result = { ...named.kept }
+      abi.cpuid(0, leaf, 0, result)
+      expect(result).toEqual(typeof expected === 'string' ? named[expected as keyof typeof named] : expected)
+    }
+  })
+
   it('bare says nothing', () => {
     const bare = createBareAbi()
-    const result = { eax: 1, ebx: 1, ecx: 0xffffffff, edx: 1 }
-    bare.cpuid(0, 1, 0, result)
-    expect(result.ecx).toBe(0x7fffffff)
+    const result = { eax: 1, ebx: 1, ecx: 1, edx: 1 }
     bare.cpuid(0, 0x40000000, 0, result)
     expect(result).toEqual({ eax: 0, ebx: 0, ecx: 0, edx: 0 })
-    expect(bare.readMsr(0, 0x4b564d01)).toBeUndefined()
+    expect([bare.readMsr(0, 0x4b564d01), bare.writeMsr(0, 0x4b564d01, 1n)]).toEqual([undefined, undefined])
+    const registers = { rax: 1n, rbx: 0n, rcx: 0n, rdx: 0n, rsi: 0n, rdi: 0n, r8: 0n, r9: 0n, r10: 0n }
+    expect(bare.hypercall({ index: 0, registers, cpl: 0, longMode: true, translate: () => undefined })).toBe('unknown')
+    bare.reset()
+    bare.restore(bare.save())
   })
 })
 
@@ -104,6 +124,45 @@ describe('kvm-clock', () => {
     expect(guestMemory.readU32(0x2008)).toBe(0)
   })
 
+  it.each([
+    // Nanoseconds since 1970 at which the clock was 0: that of the host less what the clock shows.
+    { wallMs: 5000, nowNs: 0, seconds: 5, nanoseconds: 0 },
+    { wallMs: 5250, nowNs: 750_000_000, seconds: 4, nanoseconds: 500_000_000 },
+    { wallMs: 5750, nowNs: 3_250_000_000, seconds: 2, nanoseconds: 500_000_000 },
+    { wallMs: 5250, nowNs: 250_000_000, seconds: 5, nanoseconds: 0 },
+  ])('wall clock: $wallMs ms at $nowNs ns began at $seconds.$nanoseconds', ({ wallMs, nowNs, seconds, nanoseconds }) => {
+    const { abi, clock, guestMemory } = start()
+    Object.assign(clock, { nowNs: () => nowNs, wallClockMs: () => wallMs })
+    abi.writeMsr(0, 0x4b564d00, 0x2000n)
+    expect([guestMemory.readU32(0x2004), guestMemory.readU32(0x2008)]).toEqual([seconds, nanoseconds])
+  })
+
+  it.each([
+    { name: 'time', msr: 0x12, enabled: 1n, version: 0, bytes: 32 },
+    { name: 'wall clock', msr: 0x11, enabled: 0n, version: 0, bytes: 12 },
+    { name: 'steal time', msr: 0x4b564d03, enabled: 1n, version: 8, bytes: 64 },
+  ])('$name: a later version each time, even when complete, and nothing where it does not fit into memory', ({ msr, enabled, version, bytes }) => {
+    const { abi, guestMemory } = start()
+    const at = 0x3000
+    let before = 0x41
+    guestMemory.writeU32(at + version, before)
+    for (let n = 0; n < 3; n++) {
+      expect(abi.writeMsr(0, msr, BigInt(at) | enabled)).toBe(true)
+      const after = guestMemory.readU32(at + version)!
+      expect([after & 1, after > before]).toEqual([0, true])
+      before = after
+    }
+    // Its last four bytes lie beyond the end of memory, or none.
+    const end = (1 << 16) - (bytes & -64 || 64)
+    for (const [where, fits] of [[end + (bytes === 64 ? 0 : 64 - bytes), true], [end + 64 - (bytes - 4), false]] as const) {
+      guestMemory.writeBytes(end, new Uint8Array(64).fill(0xee))
+      abi.writeMsr(0, msr, BigInt(where) | enabled)
+      const found = new Uint8Array(64)
+      guestMemory.readBytes(end, found)
+      expect(found.every((byte) => byte === 0xee)).toBe(!fits)
+    }
+  })
+
   it.each([0xfffffffffffffff1n, 0x10001n, 0xfff1n, 1n << 60n])('an address outside RAM (%d) does nothing', (value) => {
     const { abi } = start()
     for (const msr of [0x11, 0x12, 0x4b564d03, 0x4b564d04]) abi.writeMsr(0, msr, value | 1n)
@@ -129,6 +188,48 @@ describe('other MSRs', () => {
       expect(abi.readMsr(0, msr)).toBeUndefined()
       expect(abi.writeMsr(0, msr, 1n)).toBeUndefined()
     }
+  })
+
+  it('keep what was written, each its own', () => {
+    const { abi } = start()
+    const written: [number, bigint][] = [[0x4b564d00, 0x1000n], [0x4b564d01, 0x2001n], [0x4b564d03, 0x3001n], [0x4b564d04, 0x4001n], [0x4b564d05, 0n]]
+    for (const [msr, value] of written) expect(abi.writeMsr(1, msr, value)).toBe(true)
+    for (const [msr, value] of written) expect(abi.readMsr(1, msr)).toBe(value)
+    expect([abi.readMsr(0, 0x4b564d01), abi.readMsr(0, 0x4b564d05), abi.readMsr(0, 0x4b564d00)]).toEqual([0n, 1n, 0x1000n])
+  })
+
+  it.each([
+    { offered: 'clock', there: [0x11, 0x12, 0x4b564d00, 0x4b564d01] },
+    { offered: 'stealTime', there: [0x4b564d03] },
+    { offered: 'pvEoi', there: [0x4b564d04] },
+  ])('only $offered', ({ offered, there }) => {
+    const vm = start({ options: { clock: false, stealTime: false, pvEoi: false, [offered]: true } })
+    const all = [0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04]
+    expect(all.filter((msr) => vm.abi.readMsr(0, msr) !== undefined)).toEqual(there)
+    // Nothing of what is not offered is missed.
+    vm.abi.reset()
+    vm.abi.restore(vm.abi.save())
+    expect(all.filter((msr) => vm.abi.writeMsr(0, msr, 0n) === true)).toEqual(there)
+  })
+
+  it('steal time is shown when its place is set, when it has grown, and not otherwise', () => {
+    const { abi, guestMemory } = start()
+    const shown = (): unknown[] => [guestMemory.readU64(0x3000), guestMemory.readU32(0x3008)]
+    abi.accountSteal(1, 700)
+    abi.writeMsr(1, 0x4b564d03, 0x3001n)
+    const [first, version] = shown()
+    expect(first).toBe(700n)
+    abi.onEntry(1)
+    expect(shown()).toEqual([first, version])
+    abi.accountSteal(0, 5)
+    abi.onEntry(0)
+    expect(shown()).toEqual([first, version])
+    abi.accountSteal(1, 1)
+    abi.reset()
+    abi.writeMsr(1, 0x4b564d03, 0x3001n)
+    const fresh = shown()
+    abi.onEntry(1)
+    expect([fresh[0], shown()]).toEqual([0n, fresh])
   })
 
   it('steal time', () => {
@@ -186,6 +287,12 @@ describe('hypercalls', () => {
     expect(call(99, [], { longMode: false })).toBe(0xfffffc18n)
   })
 
+  it('with one processor: nobody to send to, polling and yielding do no harm', () => {
+    const { call, sent } = start({ vcpuCount: 1 })
+    expect([call(1), call(10, [1, 0, 0, 0x40]), call(11)]).toEqual([0n, -1000n, 0n])
+    expect(sent).toEqual([])
+  })
+
   it('send interrupts to a set of processors', () => {
     const { call, sent } = start({ vcpuCount: 4 })
     expect(call(10, [0b1011, 0, 1, 0x40fd])).toBe(2n)
@@ -204,5 +311,7 @@ it('saves and restores', () => {
   second.abi.restore(structuredClone(first.abi.save()))
   expect(second.abi.readMsr(0, 0x4b564d01)).toBe(0x1001n)
   expect(second.assist().offer(1)).toBe(true)
-  expect(() => start({ vcpuCount: 3 }).abi.restore(first.abi.save())).toThrow(/does not fit/)
+  const saved = first.abi.save()
+  for (const [vcpuCount, wrong] of [[3, saved], [2, { ...saved, type: 'other' }], [2, { ...saved, version: 2 }], [2, { ...saved, data: {} }]] as const)
+    expect(() => start({ vcpuCount }).abi.restore(wrong)).toThrow(/does not fit/)
 })
