@@ -14,6 +14,7 @@ import type {
 import type { DomainFrames } from './frames.ts'
 import type { HvmState } from './hvm/state.ts'
 import { Mappings } from './grants/mappings.ts'
+import { controlAccess } from './grants/access.ts'
 import { GrantTable } from './grants/table.ts'
 import { GrantUses } from './grants/uses.ts'
 import { INFO, SHARED } from './facts.ts'
@@ -97,6 +98,7 @@ export class Domain implements EventMemory {
       since: 0,
     }))
     platform.events.attach(this)
+    platform.connectGrants(controlAccess(this.grantUses, frames))
   }
 
   vcpuInfo(vcpu: number): Hpa {
@@ -127,6 +129,7 @@ export class Domain implements EventMemory {
 
   /** Nothing of it runs any more: gives back what it held of its frames. How many grants are then in use: none, unless a count went wrong. */
   end(): number {
+    this.platform.end()
     this.sharedInfo = this.#ownSharedInfo
     for (const vcpu of this.vcpus) {
       vcpu.timers.cancel()

@@ -2,4 +2,4 @@
 
 import type { TableCalls } from '@nonroot/contracts'
 
-export type DomainFrames = Pick<TableCalls, 'hold' | 'release' | 'hostAddress' | 'shareFrame'>
+export type DomainFrames = Pick<TableCalls, 'hold' | 'release' | 'hostAddress' | 'addressOf' | 'shareFrame'>

@@ -35,6 +35,9 @@ export class GuestPages implements DomainFrames {
     else this.#held.delete(frame)
     if (count === 1 && this.#added.delete(frame)) this.#frames.removePage(frame * PAGE)
   }
+  addressOf(frame: number): Gpa {
+    return (frame * PAGE) as Gpa
+  }
   hostAddress(machine: number): Hpa | undefined {
     return this.#frames.peek(machine)
   }

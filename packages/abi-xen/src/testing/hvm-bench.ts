@@ -40,6 +40,8 @@ export function hvmBench({ vcpuCount = 2 } = {}) {
     console: ring(CONSOLE_PAGE, 1),
     store: ring(STORE_PAGE, 2),
     begin: () => {},
+    end: () => {},
+    connectGrants: () => {},
     setUpcallVector: (vcpu, vector) => void vectors.push([vcpu, vector]),
     setCallbackVector: (vector) => void callbacks.push(vector),
     setCallbackLine: (gsi) => gsi < 16 && callbacks.push(-gsi) > 0,

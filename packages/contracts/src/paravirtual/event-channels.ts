@@ -60,6 +60,14 @@ export interface RingBackend {
   connect(page: Gpa): void
 }
 
+/** Pages that the guest grants, as back ends in domain 0 use them. */
+export interface GrantAccess {
+  /** Begins a use, which keeps the page in place. Its address in devices' memory (`DmaMemory`); undefined: it is not granted, or not for writing. */
+  begin(reference: number, writable: boolean): Gpa | undefined
+  /** Ends a use that has begun with the same arguments. */
+  end(reference: number, writable: boolean): void
+}
+
 /** How a machine's platform device interrupts. */
 export interface PlatformDevice extends Pick<PciFunction, 'requesterId' | 'interrupt'> {
   line(gsi: number): InterruptLine
@@ -69,6 +77,10 @@ export interface PlatformDevice extends Pick<PciFunction, 'requesterId' | 'inter
 export interface XenPlatform {
   /** A domain is about to be built: no port is open but those of the back ends. */
   begin(): void
+  /** The domain has ended: back ends use no grant and no port of it any more. */
+  end(): void
+  /** Before the first domain: grants of each. */
+  connectGrants(grants: GrantAccess): void
   readonly events: EventChannels
   readonly console: RingBackend
   readonly store: RingBackend
