@@ -29,6 +29,13 @@ const VIRTUAL_INTERRUPTS = 24
 const PER_VCPU = new Set([0, 1, 13])
 const SELF = 0x7ff0
 
+/** Domain 0's end of a channel. It is no one's once the guest has closed its own. */
+export interface LocalPort {
+  notify(): void
+  /** The guest's end waits for domain 0 again. */
+  close(): void
+}
+
 interface Port {
   state: PortStatus['state'] | 'reserved'
   vcpu: number
@@ -103,6 +110,23 @@ export class TwoLevelChannels implements EventChannels, X86InterruptController {
     const port = this.#allocate({ state: 'interdomain', remote: 0, onEvent })
     if (typeof port === 'number') return port
     throw new NonrootError({ code: 'internal', message: 'no event channel is left for a back end' })
+  }
+
+  /** Joins a port of the guest's that waits for domain 0. Undefined: it is none. */
+  bindLocal(port: number, onEvent: () => void): LocalPort | undefined {
+    const found = this.#at(port)
+    if (found?.state !== 'unbound' || found.remote !== 0) return undefined
+    Object.assign(found, { state: 'interdomain', onEvent })
+    const isOurs = (): boolean => this.#ports[port] === found && found.onEvent === onEvent
+    return {
+      notify: () => {
+        if (isOurs()) this.#setPending(port)
+        else this.#lost.value++
+      },
+      close: () => {
+        if (isOurs()) Object.assign(found, { state: 'unbound', onEvent: undefined })
+      },
+    }
   }
 
   /** Domain 0's ports are ours and none is offered: only a domain's own can be joined. */

@@ -1,7 +1,8 @@
 /** Xen's I/O model: what a domain meets its devices on. The host plays domain 0. */
 
 import { FRAME_SIZE, gpa, VcpuVectors, XenPlatform } from '@nonroot/contracts'
-import type { Gpa, InterruptLine, IoModel, IoModelContext, PlatformDevice } from '@nonroot/contracts'
+import type { DeviceContext, Gpa, InterruptLine, IoModel, IoModelContext, PlatformDevice, Token } from '@nonroot/contracts'
+import { Backends, XenBackends } from './backends/backends.ts'
 import { ConsoleRing } from './console-ring.ts'
 import { TwoLevelChannels } from './event-channels.ts'
 import { StoreRing } from './store/ring.ts'
@@ -18,8 +19,8 @@ export interface XenIoModel extends IoModel {
 /** For paravirtual guests: events are their interrupts. */
 export function createXenPlatform(_options: unknown, context: IoModelContext): XenIoModel {
   const events = new TwoLevelChannels(context.vcpuCount, context.metrics.scope('events'))
-  const { platform, store } = build(context, events)
-  return { interruptController: events, store, offers: new Map([[XenPlatform, () => platform]]) }
+  const { platform, store, backends } = build(context, events)
+  return { interruptController: events, store, offers: offers(platform, backends) }
 }
 
 const RING_PAGES = 2
@@ -51,7 +52,7 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
       .map(({ start, length }) => start + length),
   )
   const first = end - RING_PAGES * FRAME_SIZE
-  const { platform, store } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
+  const { platform, store, backends } = build(context, events, { console: gpa(first), store: gpa(first + FRAME_SIZE) })
   const begin = (): void => {
     vectors.fill(0)
     choose(0)
@@ -106,10 +107,16 @@ export function createXenHvmPlatform(_options: unknown, context: IoModelContext)
   }
   return {
     store,
-    offers: new Map([[XenPlatform, () => offered]]),
+    offers: offers(offered, backends),
     describe: () => ({ reservedMemory: [{ address: gpa(first), length: RING_PAGES * FRAME_SIZE }] }),
   }
 }
+
+const offers = (platform: XenPlatform, backends: Backends): NonNullable<IoModel['offers']> =>
+  new Map<Token<unknown>, (forDevice: DeviceContext) => unknown>([
+    [XenPlatform, () => platform],
+    [XenBackends, ({ log }) => backends.for(log)],
+  ])
 
 interface Pages {
   readonly console: Gpa
@@ -120,10 +127,11 @@ function build(
   context: IoModelContext,
   events: TwoLevelChannels,
   pages?: Pages,
-): { platform: XenPlatform; store: Store } {
+): { platform: XenPlatform; store: Store; backends: Backends } {
   const { dma, memoryMap, console, log, power } = context
   const store = new Store()
   const control = store.connect(0, () => {})
+  const backends = new Backends({ store, events, domain: DOMAIN })
   const rings = {
     console: new ConsoleRing(dma, events, console, pages?.console),
     store: new StoreRing(dma, events, store, { domain: DOMAIN, log, page: pages?.store }),
@@ -141,11 +149,14 @@ function build(
       rings.store.reset()
       rings.console.reset()
       describeDomain(control, memoryMap.size, context.vcpuCount)
+      backends.begin()
     },
+    end: () => backends.end(),
+    connectGrants: (grants) => backends.connectGrants(grants),
     write: (bytes) => console.write(bytes),
     read: () => 0,
   }
-  return { platform, store }
+  return { platform, store, backends }
 }
 
 const HOME = `/local/domain/${DOMAIN}`

@@ -2,8 +2,16 @@
 
 import { API_VERSION, defineDevice, defineIoModel, definePlugin, noOptions } from '@nonroot/contracts'
 import { z } from 'zod'
+import { XenBackends } from './backends/backends.ts'
+import { BlockBack } from './backends/block.ts'
+import { diskHandle } from './backends/block-format.ts'
+import { NetBack } from './backends/net.ts'
+import { blockOptions, netOptions } from './options.ts'
 import { PlatformDevice } from './platform-device.ts'
 import { createXenHvmPlatform, createXenPlatform } from './platform.ts'
+
+const LETTERS = [...'abcdefghijklmnopqrstuvwxyz']
+const CARDS = Array.from({ length: 16 }, (_, index) => index)
 
 export default definePlugin({
   name: '@nonroot/io-xen',
@@ -26,6 +34,31 @@ export default definePlugin({
     }),
   ],
   devices: [
+    defineDevice({
+      kind: 'xen-blkback',
+      summary: "a disk behind a ring: the guest's blkfront finds it",
+      options: blockOptions,
+      needs: ['eventChannels', 'xenstore'],
+      create: async ({ target, format, ...disk }, context) => {
+        const backend = await context.backend('block', { ...disk, ...(format === undefined ? {} : { format }) })
+        const indices = target === undefined ? LETTERS.map((_, index) => index) : [LETTERS.indexOf(target.slice(-1))]
+        return context
+          .capability(XenBackends)
+          .attach('vbd', indices.map(diskHandle), (handle, update) => new BlockBack(backend, handle, context, update))
+      },
+    }),
+    defineDevice({
+      kind: 'xen-netback',
+      summary: "a network card behind two rings: the guest's netfront finds it",
+      options: netOptions,
+      needs: ['eventChannels', 'xenstore'],
+      create: async (options, context) => {
+        const network = await context.backend('network', options)
+        return context
+          .capability(XenBackends)
+          .attach('vif', CARDS, (handle) => new NetBack(network, handle, context))
+      },
+    }),
     defineDevice({
       kind: 'xen-platform',
       summary: "Xen's platform device of a PC: the guest unplugs emulated disks and network cards by it",
