@@ -75,7 +75,7 @@ set +f
 # What the machine has asks for its drivers by name; a virtio device only shows once its transport is driven, a disk once its controller is.
 drive() {
   [ -e "/usr/lib/modules/$release/modules.alias" ] || return
-  for bus in pci acpi virtio scsi; do
+  for bus in pci acpi virtio xen scsi; do
     # Not everything on a bus has one.
     aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null)
     [ -z "$aliases" ] || load $aliases

@@ -2,7 +2,7 @@
 
 import { AGENT_PORT } from '@nonroot/image'
 import type { StackConfig } from '@nonroot/hypervisor'
-import { hasVirtio } from './attached.ts'
+import { hasVirtio, isVirtio } from './attached.ts'
 
 export interface AgentPlan {
   readonly device: object
@@ -16,6 +16,6 @@ export interface AgentPlan {
  */
 export function planAgent(backend: string, config: StackConfig, added: readonly object[]): AgentPlan | string {
   if (config.machine.clock === 'deterministic') return 'its clock is deterministic'
-  if (!hasVirtio(config) && added.length === 0) return 'its stack has no virtio devices'
+  if (!hasVirtio(config) && !added.some(isVirtio)) return 'its stack has no virtio devices'
   return { device: { kind: 'virtio-console', ports: [{ name: AGENT_PORT, backend }] }, backend }
 }

@@ -1,4 +1,4 @@
-/** Devices that a run adds to a configuration, all of them virtio's. */
+/** Devices that a run adds to a configuration: Xen's where the stack has them, else virtio's. */
 
 import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
@@ -6,6 +6,14 @@ import type { StackConfig } from '@nonroot/hypervisor'
 const VIRTIO = '@nonroot/io-virtio'
 
 export const hasVirtio = ({ stack }: StackConfig): boolean => stack.io.some(({ use }) => use === VIRTIO)
+
+/** The kinds of disk and card that a stack's guests have drivers for. */
+export const usualKinds = ({ stack }: StackConfig): { readonly disk: string; readonly card: string } =>
+  stack.io.some(({ use }) => use === '@nonroot/io-xen')
+    ? { disk: 'xen-blkback', card: 'xen-netback' }
+    : { disk: 'virtio-blk', card: 'virtio-net' }
+
+export const isVirtio = (device: object): boolean => 'kind' in device && String(device.kind).startsWith('virtio-')
 
 /** `KIND,OPTION=VALUE,...`, as after `--device`; a comma of a value is written twice. Values are those of `--set`. */
 export function deviceSettings(config: StackConfig, texts: readonly string[]): string[] {
@@ -31,6 +39,6 @@ export function attached(config: StackConfig, added: readonly object[]): string[
   if (added.length === 0) return []
   const items = added.map((device, index) => `devices.${devices.length + index}=${JSON.stringify(device)}`)
   const set = devices.length === 0 ? [`devices=${JSON.stringify(added)}`] : items
-  if (hasVirtio(config)) return set
+  if (hasVirtio(config) || !added.some(isVirtio)) return set
   return [...set, stack.io.length === 0 ? `stack.io=[{"use":"${VIRTIO}"}]` : `stack.io.${stack.io.length}={"use":"${VIRTIO}"}`]
 }

@@ -85,7 +85,7 @@ async function planImage(
 ): Promise<Omit<BootPlan, 'config'>> {
   const { command, terminal } = request
   const { config } = loaded
-  const disk = request.disk === undefined ? undefined : await diskOf(request.disk, planning.source)
+  const disk = request.disk === undefined ? undefined : await diskOf(request.disk, config, planning.source)
   const chosen = await choose(request, config, disk, planning)
   if (chosen === undefined) {
     if (command) throw noCommandInDemo()
@@ -126,9 +126,9 @@ async function planImage(
 }
 
 /** Disks have much code of their own, which other starts do not wait for. */
-async function diskOf(name: string, source: ModuleSource): Promise<DiskPlan> {
+async function diskOf(name: string, config: StackConfig, source: ModuleSource): Promise<DiskPlan> {
   const { planDisk } = await import('./disk-plan.ts')
-  return planDisk(name, source)
+  return planDisk(name, config, source)
 }
 
 /** Without one, why. A command is run by our init, whoever names the image. */

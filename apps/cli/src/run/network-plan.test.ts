@@ -43,6 +43,13 @@ describe('the network of a run', () => {
       dhcp: true,
     },
     {
+      what: "the stack's guests have Xen's drivers",
+      options: { usual: false, network: 'user' },
+      of: config([], 'wall', [{ use: '@nonroot/io-xen' }]),
+      device: { ...CARD, kind: 'xen-netback' },
+      dhcp: true,
+    },
+    {
       what: 'the stack has a card on a hub',
       options: { usual: false },
       of: config([{ kind: 'virtio-net', network: 'hub:a' }]),
@@ -56,6 +63,7 @@ describe('the network of a run', () => {
     { what: 'the first device', of: config(), set: [`devices=[${JSON.stringify(CARD)}]`, MODEL] },
     { what: 'a further device', of: config([{ kind: 'virtio-rng' }], 'wall', [{ use: '@nonroot/io-virtio' }]), set: [`devices.1=${JSON.stringify(CARD)}`] },
     { what: 'several', of: config([{ kind: 'e1000' }]), added: [CARD, { kind: 'virtio-blk' }], set: [`devices.1=${JSON.stringify(CARD)}`, 'devices.2={"kind":"virtio-blk"}', MODEL] },
+    { what: "Xen's", of: config(), added: [{ kind: 'xen-netback' }], set: ['devices=[{"kind":"xen-netback"}]'] },
     { what: 'none', of: config(), added: [], set: [] },
   ])('attaches $what', ({ of, added = [CARD], set }) => {
     expect(attached(of, added)).toEqual(set)

@@ -2,8 +2,9 @@
 
 import { NonrootError } from '@nonroot/contracts'
 import type { StackConfig } from '@nonroot/hypervisor'
+import { usualKinds } from './attached.ts'
 
-const CARDS: readonly string[] = ['virtio-net', 'e1000']
+const CARDS: readonly string[] = ['virtio-net', 'xen-netback', 'e1000']
 /** Networks that have a DHCP server. */
 const GIVES_ADDRESSES: readonly unknown[] = [undefined, 'user', 'passt']
 
@@ -35,7 +36,7 @@ export function planNetwork(options: NetworkOptions, config: StackConfig): Netwo
   if (network === 'none' || (!asked && (!usual || config.machine.clock === 'deterministic')))
     return { dhcp: false }
   const device = {
-    kind: 'virtio-net',
+    kind: usualKinds(config).card,
     network: network ?? 'user',
     ...(forward ? { forward } : {}),
     ...(loopback ? { loopback: loopback.includes('open') ? 'open' : loopback.map(Number) } : {}),

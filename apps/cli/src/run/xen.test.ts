@@ -1,5 +1,7 @@
 /** The Xen-like stack from outside: a guest of ours always; Debian with NONROOT_DEBIAN=1, as in debian.test.ts. */
 
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -111,5 +113,28 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a Xen guest', { timeo
     )
     expect(result.status).toBe(7)
     expect(result.out.replaceAll(/^\[[\d. ]+\] /gm, '')).toBe(`Booting ${boots}\n${vcpus}\n`)
+  })
+
+  it.each(['xen-like', 'xen-pvh', 'xen-hvm'])('has a disk and a network card on %s', async (stack) => {
+    const image = join(mkdtempSync(join(tmpdir(), 'nonroot-xen-')), 'disk.img')
+    const bytes = Uint8Array.from({ length: 1 << 20 }, (_, index) => (index * 7 + (index >>> 8)) & 0xff)
+    writeFileSync(image, bytes)
+    const script = [
+      'sha256sum </dev/xvda',
+      'dd if=/dev/xvda of=/dev/xvda bs=64k count=4 skip=4 seek=8 conv=notrunc 2>/dev/null',
+      'sync',
+      'ip addr show eth0 | grep -o "inet [0-9.]*"',
+      'dmesg | grep -E "BUG|WARNING"',
+      'exit 7',
+    ]
+    const devices = ['--device', `xen-blkback,image=${image}`, '--network', 'user']
+    const result = await spawnCli(
+      ['run', path(`stacks/${stack}.yaml`), '--timeout', '5m', ...devices, '--', 'sh', '-c', script.join('; ')],
+      { env },
+    )
+    const sum = createHash('sha256').update(bytes).digest('hex')
+    expect([result.status, result.out]).toEqual([7, `${sum}  -\ninet 10.0.2.15\n`])
+    bytes.copyWithin(512 << 10, 256 << 10, 512 << 10)
+    expect(Buffer.compare(readFileSync(image), bytes)).toBe(0)
   })
 })
