@@ -35,6 +35,9 @@ const before: Refusal[] = [
   { what: 'a trace in a folder', args: [...run, '--trace', aFolder], says: /cannot write the trace/ },
   { what: 'logs below a file', args: ['run', fleet, '--logs', below], says: /cannot make the folder .*below: not a directory/ },
   { what: 'a cache below a file', args: ['image', 'debian'], env: { NONROOT_CACHE: below }, says: /cannot open .*below.*: not a directory/ },
+  // Node's own way to make folders would try for ever.
+  { what: 'a cache below /proc', args: ['image', 'debian'], env: { NONROOT_CACHE: '/proc/nonroot' }, says: /cannot make the folder \/proc\/nonroot: no such file/ },
+  { what: 'logs below /proc', args: ['run', fleet, '--logs', '/proc/nonroot/logs'], says: /cannot make the folder \/proc\/nonroot: no such file/ },
   { what: 'a new disk below a file', args: ['image', 'disk', '--from', aFolder, '--size', '16M', below], says: /cannot be made/ },
   { what: 'a source that is not there', args: ['image', 'disk', '--from', join(folder, 'nope'), '--size', '16M', join(folder, 'a.img')], says: /cannot read .*nope: there is no such file or folder/ },
   { what: 'a folder as code', args: ['jit', 'dump', aFolder], says: /directory|folder/ },

@@ -53,6 +53,12 @@ describe.skipIf(!hasTools)('image disk', () => {
     expect(existsSync(at('a.ext4.part'))).toBe(false)
   })
 
+  it('has no system to boot, and run says so', async () => {
+    await cli('image', 'disk', '--from', at('root'), '--size', '64M', at('data.ext4'))
+    const { status, err } = await cli('run', '--disk', at('data.ext4'))
+    expect([status, err]).toEqual([2, expect.stringMatching(/data\.ext4 has no system to boot: it has no \/sbin\/init\n {2}run a command in it/)])
+  })
+
   it.each(['tar', 'tar.gz', 'tar.xz', 'tar.zst'])('of a .%s, as qcow2', async (ending) => {
     const compress = ending === 'tar' ? [] : ['-a']
     const packed = spawnSync('tar', ['-C', at('root'), ...compress, '-cf', at(`b.${ending}`), '.'])

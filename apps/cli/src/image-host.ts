@@ -2,11 +2,12 @@
 
 import { execFile } from 'node:child_process'
 import { createReadStream } from 'node:fs'
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { zstdDecompress } from 'node:zlib'
+import { makeFolder } from '@nonroot/host-node'
 import type { Decompressors, DiskHost } from '@nonroot/image'
 import { openSource } from './image-source.ts'
 import { createDisk } from './image-target.ts'
@@ -45,12 +46,13 @@ export const nodeImageHost = (signal?: AbortSignal): DiskHost => ({
     }),
   readFile: async (path) => unlessMissing(readFile(path)),
   async writeFile(path, bytes) {
-    await mkdir(dirname(path), { recursive: true })
+    makeFolder(dirname(path))
     const beside = `${path}.${process.pid}.part`
     await writeFile(beside, bytes)
     await rename(beside, path)
   },
-  makeFolder: async (path) => void (await mkdir(path, { recursive: true })),
+  makeFolder: async (path) => makeFolder(path),
+  listFolder: async (path) => (await unlessMissing(readdir(path))) ?? [],
   fileSize: async (path) => (await unlessMissing(stat(path)))?.size,
   removeFile: (path) => rm(path, { force: true }),
   removeFolder: (path) => rm(path, { recursive: true, force: true }),

@@ -5,7 +5,7 @@ import { randomFillSync } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { getServers } from 'node:dns'
 import { lookup } from 'node:dns/promises'
-import { lstatSync, mkdirSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
@@ -24,6 +24,7 @@ import type {
   StartedProgram,
   StreamAddress,
 } from '@nonroot/contracts'
+import { makeFolder } from './make-folder.ts'
 import { listenAt, streamOf } from './sockets.ts'
 
 const PROBLEMS: Readonly<Record<string, ConnectProblem>> = {
@@ -137,7 +138,7 @@ async function listen(at: StreamAddress, onStream: (accepted: AcceptedStream) =>
 function meetingPath(name: string): string {
   const user = process.getuid?.()
   const folder = join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), `nonroot-${user ?? 'user'}`)
-  mkdirSync(folder, { mode: 0o700, recursive: true })
+  makeFolder(folder, 0o700)
   const stats = lstatSync(folder)
   if (!stats.isDirectory() || (user !== undefined && (stats.uid !== user || (stats.mode & 0o077) !== 0)))
     throw cannot('use', folder, 'others can enter it', 'remove it, or set XDG_RUNTIME_DIR to a folder of your own')

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Apt, parseDepends } from './apt.ts'
 import { decodeText, encodeText } from './bytes.ts'
+import { cachedImages, removeImage } from './cache.ts'
 import { readCpio } from './cpio.ts'
 import { debianImage } from './debian.ts'
 import { ImageError } from './errors.ts'
@@ -106,6 +107,30 @@ describe('an image', () => {
     expect(await debianImage(host, { ...CACHE, include: ['tool'] })).toMatchObject({ cached: false })
     host.files.set('/cache/debian-cloud.json', encodeText('{'))
     expect((await debianImage(host, { ...CACHE, modules: ['sound'] })).cached).toBe(false)
+  })
+
+  it('are listed, and removed with what leads to them', async () => {
+    const host = await createFakeHost(PACKAGES)
+    const [plain, more] = [await debianImage(host, CACHE), await debianImage(host, { ...CACHE, include: ['tool'] })]
+    const old = { ...(JSON.parse(decodeText(host.files.get([...host.files.keys()].find((path) => path.endsWith('.json'))!)!)) as object), folder: 'old-1' }
+    host.files.set('/cache/debian-cloud-0123456789ab.json', encodeText(JSON.stringify(old)))
+    host.files.set('/cache/old-1/vmlinux', new Uint8Array(5))
+    host.files.set('/cache/debian-cloud-aaaaaaaaaaaa-6.1/vmlinux', new Uint8Array(7))
+    host.files.set('/cache/debian-rootfs-generic-bbbbbbbbbbbb/debian.ext4', new Uint8Array(9))
+    // It would lead out of the cache.
+    host.files.set('/cache/debian-cloud-cccccccccccc.json', encodeText(JSON.stringify({ ...old, folder: '../precious' })))
+    host.files.set('/precious/x', new Uint8Array(1))
+    const shown = async () => (await cachedImages(host, '/cache')).map(({ kind, release, include, current, bytes }) => [kind, release, include.join(' '), current, bytes > 100 ? 'much' : bytes])
+    expect((await shown()).toSorted()).toEqual([
+      ['disk', undefined, '', false, 9],
+      ['initramfs', undefined, '', false, 7],
+      ['initramfs', RELEASE, '', false, 5],
+      ['initramfs', RELEASE, '', true, 'much'],
+      ['initramfs', RELEASE, 'tool', true, 'much'],
+    ])
+    for (const image of await cachedImages(host, '/cache')) if (!image.current || image.include.length) await removeImage(host, image)
+    expect(await shown()).toEqual([['initramfs', RELEASE, '', true, 'much']])
+    expect([host.files.has(plain.kernel), host.files.has(more.kernel), host.files.has('/precious/x')]).toEqual([true, false, true])
   })
 
   it.each([

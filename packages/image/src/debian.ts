@@ -45,6 +45,9 @@ interface Manifest {
   readonly release: string
   readonly folder: string
   readonly packages: readonly { readonly name: string; readonly version: string }[]
+  /** As in the options. Absent: none. */
+  readonly include?: readonly string[]
+  readonly modules?: readonly string[]
   readonly sizes: Readonly<Record<keyof typeof NAMES, number>>
 }
 
@@ -52,7 +55,7 @@ const NAMES = { kernel: 'vmlinuz', vmlinux: 'vmlinux', initrd: 'initrd', config:
 /** Changes whenever the same packages would make another image; the init script and the modules count by themselves. */
 const FORMAT = 1
 
-const cacheKey = async ({ include, modules }: DebianImageOptions): Promise<string> =>
+export const cacheKey = async ({ include, modules }: Pick<DebianImageOptions, 'include' | 'modules'>): Promise<string> =>
   (
     await sha256(
       encodeText(
@@ -70,7 +73,7 @@ const cacheKey = async ({ include, modules }: DebianImageOptions): Promise<strin
     )
   ).slice(0, 12)
 
-function parseManifest(bytes: Bytes | undefined): Manifest | undefined {
+export function parseManifest(bytes: Bytes | undefined): Manifest | undefined {
   try {
     const manifest = bytes && (JSON.parse(decodeText(bytes)) as Partial<Manifest>)
     return manifest?.release && manifest.folder && manifest.sizes ? (manifest as Manifest) : undefined
@@ -151,6 +154,8 @@ export async function debianImage(host: ImageHost, options: DebianImageOptions):
     release: kernel.release,
     folder,
     packages: packages.map(({ name, version }) => ({ name, version })),
+    ...(options.include?.length ? { include: options.include } : {}),
+    ...(options.modules?.length ? { modules: options.modules } : {}),
     sizes,
   }
   // Last: only a whole image is ever found.

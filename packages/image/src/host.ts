@@ -21,6 +21,8 @@ export interface ImageHost {
   /** Whole or not at all (write beside, then rename), making folders as needed. */
   writeFile(path: string, bytes: Bytes): Promise<void>
   makeFolder(path: string): Promise<void>
+  /** Names of what is in a folder; none where there is no such folder. */
+  listFolder(path: string): Promise<readonly string[]>
   /** In bytes; undefined where there is no such file. */
   fileSize(path: string): Promise<number | undefined>
   removeFile(path: string): Promise<void>

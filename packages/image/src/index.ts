@@ -3,6 +3,7 @@ export { AgentClient, GuestCommand, type AgentEvents, type CommandEvents, type S
 export { creditPayload, frame, FrameReader, FromAgent, GUEST_SIGNALS, ToAgent, VERSION as AGENT_VERSION, WINDOW as AGENT_WINDOW, type AgentCommand, type TerminalSize } from './agent/protocol.ts'
 export { readAr, type ArMember } from './ar.ts'
 export { Apt, parseDepends, type DebianPackage } from './apt.ts'
+export { cachedImages, removeImage, type CachedImage } from './cache.ts'
 export { compressionOf, decompress, decompressStream, type Compression, type Decompressors } from './compression.ts'
 export { isCpio, readCpio, writeCpio, type CpioEntry } from './cpio.ts'
 export { debianImage, FLAVOURS, type DebianImageOptions, type Flavour, type GuestImage } from './debian.ts'

@@ -209,6 +209,8 @@ export async function createFakeHost(
     writeFile: (path, bytes) => Promise.resolve(void files.set(path, bytes.slice())),
     makeFolder: () => Promise.resolve(),
     removeFile: (path) => Promise.resolve(void files.delete(path)),
-    removeFolder: () => Promise.resolve(),
+    listFolder: (path) =>
+      Promise.resolve([...new Set([...files.keys()].filter((file) => file.startsWith(`${path}/`)).map((file) => file.slice(path.length + 1).split('/')[0]!))]),
+    removeFolder: (path) => Promise.resolve([...files.keys()].forEach((file) => file.startsWith(`${path}/`) && files.delete(file))),
   }
 }

@@ -1,9 +1,10 @@
 /** `nonroot new device`. */
 
 import { existsSync, readdirSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { makeFolder } from '@nonroot/host-node'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { deviceTemplate } from '../scaffold/device-template.ts'
@@ -40,7 +41,7 @@ export async function newDevice(
   const files = template({ name, kind, className, version: version() })
   for (const [path, content] of Object.entries(files)) {
     const file = join(folder, path)
-    await mkdir(dirname(file), { recursive: true })
+    makeFolder(dirname(file))
     await writeFile(file, content)
   }
   if (options.json) json(io, { name, kind, folder, files: Object.keys(files) })

@@ -1,9 +1,10 @@
 /** The folders with the control sockets of running hosts, each named by its process ID. */
 
-import { chmod, mkdir, readdir, rm } from 'node:fs/promises'
+import { chmod, readdir, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { NonrootError } from '@nonroot/contracts'
+import { makeFolder } from '@nonroot/host-node'
 
 /** Longest path of a UNIX socket on the systems that we run on, without its final zero. */
 const LONGEST_PATH = 103
@@ -49,7 +50,7 @@ export async function makeSockets(vms: readonly string[], runtime = runtimeFolde
     })
   // What a process of the same number left.
   await rm(sockets.folder, { recursive: true, force: true })
-  await mkdir(sockets.folder, { recursive: true, mode: 0o700 })
+  makeFolder(sockets.folder, 0o700)
   await chmod(sockets.folder, 0o700)
   return sockets
 }

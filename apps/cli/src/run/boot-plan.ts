@@ -95,6 +95,8 @@ async function planImage(
     return { set: [bootSetting('multiboot', { kernel: 'demo guest' })], image, announced: undefined, noAgent }
   }
   const { ours, image } = chosen
+  // A kernel or an init that someone names may do without.
+  if (disk?.init === false && ours && !command && !/(^| )init=/.test(request.cmdline ?? '')) throw noInit(request.disk!)
   const network = planNetwork(request.network, config)
   const devices = [disk?.device, network.device].filter((device) => device !== undefined)
   const agent = await agentOf(request, ours, config, devices)
@@ -257,6 +259,15 @@ export function progressText({ step, what, done, total }: Progress): string {
   const share = total > 1 ? ` ${Math.floor((100 * done) / total)} %` : ''
   return step === 'cached' ? '' : `image: ${VERBS[step]} ${what}${share}`
 }
+
+const noInit = (disk: string): NonrootError =>
+  new NonrootError({
+    code: 'usage',
+    message: `the disk ${disk} has no system to boot: it has no /sbin/init`,
+    thing: '--disk',
+    value: disk,
+    remedy: 'run a command in it, -- COMMAND; name its init, --cmdline init=PATH; or make a disk with a system: nonroot image debian --rootfs',
+  })
 
 const noCommandInDemo = (): NonrootError =>
   new NonrootError({

@@ -204,6 +204,9 @@ describe('what a disk is booted with', () => {
     expect(await boot(...ours)).toEqual(['our kernel', 'our initrd', true])
     expect(await boot(...older)).toEqual([undefined, undefined, false])
     expect(await bootFromDisk(createMemoryDisk(MIB), 'x')).toEqual({ ours: false })
+    const init = async (...entries: DiskEntry[]) => (await bootFromDisk(await diskOf(entries), 'x')).init
+    expect(await init(link('sbin', 'usr/sbin'), file('lib/systemd', 'x'), link('usr/sbin/init', '/lib/systemd'))).toBe(true)
+    expect(await init(link('sbin', 'usr/sbin'), link('usr/sbin/init', '/lib/systemd'))).toBe(false)
   })
 
   it('links in a circle lead nowhere, and damage is told', async () => {

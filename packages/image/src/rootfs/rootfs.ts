@@ -85,7 +85,7 @@ export async function debianRootfs(host: DiskHost, options: DebianRootfsOptions)
   }
 }
 
-function parseManifest(bytes: Bytes | undefined): Manifest | undefined {
+export function parseManifest(bytes: Bytes | undefined): Manifest | undefined {
   try {
     const { uuid, release } = JSON.parse(decodeText(bytes ?? new Uint8Array(0))) as Partial<Manifest>
     return uuid && release ? { uuid, release } : undefined

@@ -1,6 +1,6 @@
 /** An ImageHost on Node, for this package's own tests against real packages. Not exported: programs bring their own. */
 import { execFile } from 'node:child_process'
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { zstdDecompressSync } from 'node:zlib'
 import type { ImageHost } from '../host.ts'
@@ -31,6 +31,7 @@ export const nodeImageHost: ImageHost = {
       })
     }),
   readFile: (path) => unlessMissing(readFile(path)),
+  listFolder: async (path) => (await unlessMissing(readdir(path))) ?? [],
   fileSize: async (path) => (await unlessMissing(stat(path)))?.size,
   async writeFile(path, bytes) {
     await mkdir(dirname(path), { recursive: true })
