@@ -5,6 +5,7 @@ import { Command, CommanderError, Option } from 'commander'
 import type { DeviceServeOptions } from './commands/device-serve.ts'
 import type { ExecOptions } from './commands/exec.ts'
 import type { ImageOptions } from './commands/image.ts'
+import type { PruneOptions } from './commands/image-cache.ts'
 import type { ImageDiskOptions } from './commands/image-disk.ts'
 import type { JitDumpOptions } from './commands/jit.ts'
 import { json, processIo, report } from './io.ts'
@@ -41,6 +42,7 @@ Exit status:
 export async function main(argv: readonly string[], io: CommandIo = processIo): Promise<number> {
   const { ours, command: guestCommand } = splitCommand(argv)
   let status: number = ExitCode.ok
+  let messages = io
   const program = new Command('nonroot')
     .description('A hypervisor composed from a configuration file')
     .version(version())
@@ -70,7 +72,10 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .option('--timeout <duration>', `end the guest after 90s, 5m, ...; exit status ${ExitCode.timeout}`)
     .option('--stop-timeout <duration>', 'how long a guest that a signal asks to end may take; 10s if left out')
     .addOption(listOption('--device <kind[,option=value...]>', 'attach a device; may be repeated'))
-    .option('--stats [format]', 'tell on standard error what was counted; json for programs')
+    .addOption(new Option('--stats [format]', 'tell on standard error what was counted; json for programs').choices(['text', 'json']))
+    .addOption(
+      new Option('--log-format <format>', 'of messages on standard error; json for programs').choices(['text', 'json']).default('text'),
+    )
     .option('--trace <file>', 'write a trace of the run that Perfetto opens')
     .option(
       '--profile <file>',
@@ -87,7 +92,8 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     )
     .action(async (stack: string | undefined, options: RunOptions) => {
       const { run } = await import('./commands/run.ts')
-      status = await run(stack, { ...options, ...(guestCommand ? { command: guestCommand } : {}) }, io)
+      if (options.logFormat === 'json') messages = { ...io, jsonLog: true }
+      status = await run(stack, { ...options, ...(guestCommand ? { command: guestCommand } : {}) }, messages)
     })
 
   command(program, 'ps')
@@ -171,7 +177,8 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .addOption(setOption())
     .addOption(jsonOption())
     .option('--graph <file>', 'draw it into an SVG file')
-    .action(async (file: string, options: { set: string[]; json?: boolean; graph?: string }) => {
+    .option('--stats-from <file>', 'with --graph: figures out of what run --stats=json wrote')
+    .action(async (file: string, options: { set: string[]; json?: boolean; graph?: string; statsFrom?: string }) => {
       const { stackShow } = await import('./commands/stack-show.ts')
       status = await stackShow(file, options, io)
     })
@@ -202,6 +209,23 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (file: string, options: ImageDiskOptions) => {
       const { imageDisk } = await import('./commands/image-disk.ts')
       status = await imageDisk(file, options, io)
+    })
+
+  command(image, 'ls')
+    .description('list the images in the cache')
+    .addOption(jsonOption())
+    .action(async (options: { json?: boolean }) => {
+      const { imageLs } = await import('./commands/image-cache.ts')
+      status = await imageLs(options, io)
+    })
+  command(image, 'prune')
+    .description('remove from the cache the images of other versions, and what is left of interrupted work; disks stay')
+    .option('--all', 'remove all images but disks; they are made again when they are needed')
+    .option('--dry-run', 'only say what would be removed')
+    .addOption(jsonOption())
+    .action(async (options: PruneOptions) => {
+      const { imagePrune } = await import('./commands/image-cache.ts')
+      status = await imagePrune(options, io)
     })
 
   const jit = command(program, 'jit').description('look at what the processor makes of guest code')
@@ -258,7 +282,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     await program.parseAsync([...ours], { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.ok : ExitCode.configuration
-    return report(error, io, argv.includes('--json'))
+    return report(error, messages, argv.includes('--json'))
   }
   return status
 }

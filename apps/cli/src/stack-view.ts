@@ -65,9 +65,16 @@ export const machineText = ({ memory, vcpus, clock }: StackView['machine']): str
 
 /** `{ rate: 10 }`, or nothing for no options. */
 export function optionsText(options: unknown): string {
-  if (options === null || typeof options !== 'object') return options === undefined ? '' : String(options)
+  if (options === null || typeof options !== 'object') return optionLines(options).join('')
+  const lines = optionLines(options)
+  return lines.length ? `{ ${lines.join(', ')} }` : ''
+}
+
+/** `rate: 10`, each. */
+export function optionLines(options: unknown): string[] {
+  if (options === null || typeof options !== 'object') return options === undefined ? [] : [String(options)]
   const entries = Object.entries(options).filter(([, value]) => value !== undefined)
-  return entries.length ? `{ ${entries.map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join(', ')} }` : ''
+  return entries.map(([key, value]) => `${key}: ${JSON.stringify(value)}`)
 }
 
 interface Branch {

@@ -132,10 +132,31 @@ describe('commands', () => {
     const file = join(folder, 'out.svg')
     expect((await cli('stack', 'show', good, '--graph', file)).status).toBe(0)
     const svg = readFileSync(file, 'utf8')
-    for (const name of ['cpu: assisted', 'paging: nested', 'abi: bare', 'counter0: counter', 'secondStage']) {
+    for (const name of ['cpu: assisted', 'paging: nested', 'abi: bare', 'counter0: counter', 'secondStage', '>rate: 10<', '>ports, MMIO<']) {
       expect(svg).toContain(name)
     }
     expect((await cli('stack', 'show', good, '--graph', join(folder, 'no/such/out.svg'))).status).toBe(3)
+    remove()
+  })
+
+  it('stack show --graph --stats-from: figures beside the arrows', async () => {
+    const metrics = [
+      ...[1000, 234].map((value, index) => ({ name: `vcpu${index}.exits`, value })),
+      { name: 'io.portReads', value: 77 },
+      { name: 'device.counter0.accesses', value: 55 },
+      { name: 'device.uart0.accesses', value: 22 },
+    ]
+    const { folder, remove } = await folderWith({ 'stats.json': JSON.stringify({ metrics }), 'no.json': '{}' })
+    const [graph, from] = [join(folder, 'out.svg'), (name: string) => ['--stats-from', join(folder, name)]]
+    expect((await cli('stack', 'show', good, '--graph', graph, ...from('stats.json'))).status).toBe(0)
+    const svg = readFileSync(graph, 'utf8')
+    for (const label of ['>exits: 1,234<', '>ports, MMIO: 77<', '>55<', 'uart0 22']) expect(svg).toContain(label)
+    for (const [args, says, status] of [
+      [['--graph', graph, ...from('no.json')], 'no.json has no statistics of a run\n  nonroot run --stats=json', 2],
+      [['--graph', graph, ...from('none.json')], 'cannot read', 3],
+      [from('stats.json'), '--stats-from is for a drawing', 2],
+    ] as const)
+      expect(await cli('stack', 'show', good, ...args)).toMatchObject({ status, err: expect.stringContaining(says) as string })
     remove()
   })
 

@@ -6,6 +6,7 @@ export * from './base/log.ts'
 export * from './base/metrics.ts'
 export * from './base/size.ts'
 export * from './base/snapshot.ts'
+export type * from './base/spans.ts'
 export * from './base/token.ts'
 
 export * from './plugin/capabilities.ts'

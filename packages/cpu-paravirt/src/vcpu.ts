@@ -39,7 +39,7 @@ import {
   VECTOR,
 } from '@nonroot/x86'
 import type { Core, Outcome, ProcessorOptions, StopReason } from '@nonroot/x86'
-import { createAbiVcpu, sampleTiers } from '@nonroot/vcpu'
+import { createAbiVcpu, hypercall, sampleTiers } from '@nonroot/vcpu'
 import { ENTRIES, type Deprivileged, type Entry } from './deprivileged.ts'
 import { TableStore } from './emulation/table-store.ts'
 import { Frames } from './entry/frames.ts'
@@ -280,7 +280,7 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     core.set64(gpr(R11), BigInt(readFlags(core) >>> 0))
     this.#hypercalls.value++
     this.#repeats = false
-    const result = this.ports.abi.hypercall(this.abiVcpu)
+    const result = hypercall(this.ports, this.abiVcpu)
     if (this.#repeats) core.set64(S.rip, rip)
     else if (result === 'unknown') core.set64(gpr(RAX), NO_SUCH_CALL)
   }

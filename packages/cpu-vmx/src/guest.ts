@@ -53,7 +53,7 @@ export class VmxGuest extends VcpuGuest<VmxBus> {
     this.vmcs = Vmcs.create(host)
     this.guestState = new GuestState(this.core)
     this.vmcs.resident = this.guestState
-    this.accounting = new ExitAccounting(ports.metrics)
+    this.accounting = new ExitAccounting(ports.metrics, ports.spans)
     this.timer = new PreemptionTimer(this.vmcs, ports.clock)
     this.taskPriority = this.bus.taskPriority = new TaskPriorityShadow(host, this.vmcs)
     this.modificationLog = new PageModificationLog(host, this.vmcs)

@@ -2,6 +2,7 @@
 export { createAbiVcpu } from './abi-vcpu.ts'
 export { ProcessorBus, type Deferred } from './bus.ts'
 export { VcpuGuest } from './guest.ts'
+export { hypercall } from './hypercall.ts'
 export { guestTranslate, isGlobalPage } from './guest-translate.ts'
 export { NeutralExits } from './neutral-exits.ts'
 export { GuestPagingView, ProcessorPagingPort } from './paging-port.ts'

@@ -8,9 +8,9 @@ import { loadConfig, VM_NAME, withOverrides } from '@nonroot/hypervisor'
 import type { LoadedConfig } from '@nonroot/hypervisor'
 import type { ControlServer } from '../control/control-server.ts'
 import { defaultStack, moduleSource } from '../host.ts'
-import { report } from '../io.ts'
+import { report, tell } from '../io.ts'
 import { writeProfile } from '../profile/profile-file.ts'
-import type { CommandIo } from '../io.ts'
+import type { CommandIo, Level } from '../io.ts'
 import { deviceSettings } from '../run/attached.ts'
 import { withUnit } from '../size-option.ts'
 import { planBoot } from '../run/boot-plan.ts'
@@ -163,7 +163,7 @@ class Session {
       )
     this.#vm = new WatchedVm(nameOf(options), {
       onOutput: (bytes, done) => this.#output(bytes, done),
-      onLog: (level, message) => this.#say(`${level}: ${message}`),
+      onLog: (level, message) => tell(this.#io, level, message),
       onStarted: () => this.#started(timeoutMs),
       onTrace: (events) => trace?.add(events),
       onStop: (reason) => this.#stop(reason),
@@ -319,13 +319,13 @@ class Session {
 
   // Our own words go to standard error.
 
-  #say(text: string): void {
-    this.#io.err(`${text}\n`)
+  #say(words: string, level: Level = 'notice'): void {
+    tell(this.#io, level, words)
   }
 
   /** One line that is written over, where a person watches. */
   #progress(text: string, done: boolean): void {
-    const over = process.stderr.isTTY
+    const over = process.stderr.isTTY && !this.#io.jsonLog
     if (over && this.#progressShown) this.#io.err('\r\x1b[K')
     this.#progressShown = over && text !== '' && !done
     if (text === '') return
@@ -358,8 +358,8 @@ class Session {
     await this.#written
     await this.#terminal.drain()
     this.#terminal.close()
-    const { status, words } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
-    if (words) this.#say(words)
+    const { status, words, level } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
+    if (words) this.#say(words, level)
     this.#tellStats(stats, startTimes(marks))
     if (profile) await writeProfile(this.#options.profile!, profile)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
@@ -381,8 +381,8 @@ class Session {
     this.#terminal.close()
     // We ended it before it could say anything.
     if (this.#stopReason) {
-      const { status, words } = runEnd({ state: 'stopped' }, this.#stopReason, undefined)
-      if (words) this.#say(words)
+      const { status, words, level } = runEnd({ state: 'stopped' }, this.#stopReason, undefined)
+      if (words) this.#say(words, level)
       return status
     }
     return report(error, this.#io, false)

@@ -10,13 +10,17 @@ import { load } from './load.ts'
 
 export async function stackShow(
   file: string,
-  options: { set: readonly string[]; json?: boolean; graph?: string },
+  options: { set: readonly string[]; json?: boolean; graph?: string; statsFrom?: string },
   io: CommandIo,
 ): Promise<number> {
+  const { statsFrom } = options
+  if (statsFrom !== undefined && options.graph === undefined)
+    throw new NonrootError({ code: 'usage', message: '--stats-from is for a drawing', thing: '--stats-from', remedy: 'say --graph FILE, too' })
   const view = viewStack(await load(file, options.set))
   if (options.graph !== undefined) {
     const { drawStack } = await import('../stack-graph.ts')
-    await write(options.graph, drawStack(view, basename(file)))
+    const figures = statsFrom === undefined ? undefined : await (await import('../stack-figures.ts')).readFigures(statsFrom)
+    await write(options.graph, drawStack(view, basename(file), figures))
     io.err(`drawn into ${options.graph}\n`)
   }
   if (options.json) json(io, view)

@@ -2,7 +2,8 @@
 
 import { createWriteStream } from 'node:fs'
 import type { WriteStream } from 'node:fs'
-import { ExitCode, NonrootError } from '@nonroot/contracts'
+import { report, tell } from '../io.ts'
+import type { CommandIo, Level } from '../io.ts'
 import type { BootPlan } from '../run/boot-plan.ts'
 import type { CommandChannel } from '../run/command-channel.ts'
 import { Marks } from '../run/marks.ts'
@@ -28,8 +29,8 @@ export interface FleetVmOptions {
   readonly drained: () => Promise<void>
   /** Ends the thread that the VM has for itself: it was asked to stop and does not listen. */
   readonly abandon?: () => void
-  /** For a person. */
-  readonly say: (words: string) => void
+  /** For messages. */
+  readonly io: CommandIo
 }
 
 /** How one VM ended. */
@@ -53,16 +54,16 @@ export class FleetVm {
   #patience: NodeJS.Timeout | undefined
 
   constructor(options: FleetVmOptions) {
-    const { name, lines, log, command, say } = options
+    const { name, lines, log, command } = options
     this.#options = options
     this.#marks = command ? new Marks((bytes) => lines.feed(bytes, () => {})) : undefined
     if (log !== undefined) {
       this.#log = createWriteStream(log)
-      this.#log.on('error', (error) => say(`cannot write its log: ${error.message}`))
+      this.#log.on('error', (error) => this.#say(`cannot write its log: ${error.message}`))
     }
     this.vm = new WatchedVm(name, {
       onOutput: (bytes, done) => this.#output(bytes, done),
-      onLog: (level, message) => say(`${level}: ${message}`),
+      onLog: (level, message) => this.#say(message, level),
       onStarted: () => this.#started(),
       onStop: (reason) => this.stop(reason),
     })
@@ -136,23 +137,22 @@ export class FleetVm {
   }
 
   #judge({ end, info }: VmOutcome): number {
-    const { say } = this.#options
-    const { status, words } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
-    if (words) say(words)
+    const { status, words, level } = runEnd(end, this.#stopReason ?? this.#asked, info.vcpus[0]?.rip)
+    if (words) this.#say(words, level)
     if (!this.#marks || this.#stopReason?.by === 'user') return status
     const command = commandStatus(status, end.state, progressOf(this.#marks, this.#channel))
-    if (command.words) say(command.words)
+    if (command.words) this.#say(command.words)
     return command.status
   }
 
   #failed(error: unknown): number {
-    const { say } = this.#options
     if (this.#stopReason) return runEnd({ state: 'stopped' }, this.#stopReason, undefined).status
-    if (!(error instanceof NonrootError)) {
-      say(`error: ${error instanceof Error ? error.message : String(error)}`)
-      return ExitCode.internal
-    }
-    for (const one of error.errors.length ? error.errors : [error]) say(`error: ${one.describe()}`)
-    return error.exitCode
+    const { io, name } = this.#options
+    return report(error, io, false, name)
+  }
+
+  #say(words: string, level: Level = 'notice'): void {
+    const { io, name } = this.#options
+    tell(io, level, words, { vm: name })
   }
 }

@@ -1,16 +1,16 @@
 /** `nonroot run` of a file with several VMs: one host, one output for all consoles, one exit status. */
 
-import { mkdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { NonrootError } from '@nonroot/contracts'
-import { openTerminal } from '@nonroot/host-node'
+import { makeFolder, openTerminal } from '@nonroot/host-node'
 import type { Terminal } from '@nonroot/host-node'
 import { hostConfig, hostMemoryFor, resolveStack, vmConfigs } from '@nonroot/hypervisor'
 import type { LoadedConfig, VmConfig } from '@nonroot/hypervisor'
 import { serveControl } from '../control/control-server.ts'
 import type { ControlServer } from '../control/control-server.ts'
 import { moduleSource } from '../host.ts'
+import { tell } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { planBoot } from '../run/boot-plan.ts'
 import type { BootPlan } from '../run/boot-plan.ts'
@@ -93,7 +93,7 @@ class Fleet {
     this.#terminal = terminal
     this.#io = io
     const { command, logs, timeout } = options
-    if (logs !== undefined) mkdirSync(logs, { recursive: true })
+    if (logs !== undefined) makeFolder(logs)
     const printer = new LinePrinter({
       write: (bytes, done) => terminal.write(bytes, done),
       isScreen: terminal.size() !== undefined,
@@ -114,7 +114,7 @@ class Fleet {
           ...(timeoutMs === undefined ? {} : { timeout: { ms: timeoutMs, text: timeout! } }),
           drained: () => terminal.drain(),
           abandon: () => this.#abandon(index),
-          say: (words) => io.err(`${name}: ${words}\n`),
+          io,
         }),
     )
   }
@@ -150,9 +150,7 @@ class Fleet {
     try {
       return await serveControl({ file: this.#source.stackFile, vms: this.#vms.map(({ vm }) => vm) })
     } catch (error) {
-      this.#io.err(
-        `no control sockets: ${error instanceof NonrootError ? error.describe() : (error as Error).message}\n`,
-      )
+      tell(this.#io, 'notice', `no control sockets: ${error instanceof NonrootError ? error.describe() : (error as Error).message}`)
       return undefined
     }
   }
@@ -172,8 +170,10 @@ class Fleet {
     const { signal } = this.#planning
     const plans: BootPlan[] = []
     for (const [index, { name, loaded }] of this.#configs.entries()) {
-      const tell = (text: string, done: boolean): void => void (text && done && this.#io.err(`${text}\n`))
-      const plan = await planBoot({ ...request, agent: agentBackend(name) }, loaded, { source: moduleSource(), tell, signal })
+      const plan = await planBoot({ ...request, agent: agentBackend(name) }, loaded, {
+        ...{ source: moduleSource(), signal },
+        tell: (text, done) => void (text && done && tell(this.#io, 'notice', text)),
+      })
       await this.#vms[index]!.plan(plan)
       plans.push(plan)
       if (signal.aborted) return undefined

@@ -2,6 +2,7 @@
 
 import { ExitCode } from '@nonroot/contracts'
 import type { VmEnd } from '@nonroot/contracts'
+import type { Level } from '../io.ts'
 import type { CommandChannel } from './command-channel.ts'
 import type { Marks } from './marks.ts'
 
@@ -32,6 +33,8 @@ export interface RunEnd {
   readonly status: number
   /** For standard error; nothing where all went well. */
   readonly words: string | undefined
+  /** Of the words. Default: `notice`. */
+  readonly level?: Level
 }
 
 const at = (rip: bigint | undefined, vcpu: number | undefined): string =>
@@ -84,7 +87,7 @@ function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd 
     case 'output':
       return { status: ExitCode.host, words: undefined }
     case 'agent':
-      return { status: ExitCode.guestCrashed, words: `error: ${stop.message}` }
+      return { status: ExitCode.guestCrashed, words: stop.message, level: 'error' }
     case 'panic':
       return { status: ExitCode.guestCrashed, words: `the guest crashed: ${stop.message}` }
     default:

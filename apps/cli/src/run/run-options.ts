@@ -14,7 +14,8 @@ export interface RunOptions {
   readonly stopTimeout?: string
   /** `KIND,OPTION=VALUE`, each. */
   readonly device?: readonly string[]
-  readonly stats?: boolean | string
+  readonly stats?: boolean | 'text' | 'json'
+  readonly logFormat?: 'text' | 'json'
   readonly trace?: string
   readonly profile?: string
   readonly symbols?: string

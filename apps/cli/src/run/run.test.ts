@@ -21,6 +21,18 @@ async function guest(name: string, ...code: (readonly number[])[]): Promise<stri
   if (!existsSync(file)) await writeFile(file, multibootGuest(code.flat()))
   return file
 }
+interface TraceEvent {
+  readonly ph: string
+  readonly name: string
+  tid?: number
+  readonly ts?: number
+  readonly dur?: number
+  readonly args?: { readonly name: string }
+}
+const isText = (value: unknown): boolean => typeof value === 'string' && value !== ''
+/** Microseconds. */
+const isTime = (value: unknown): boolean => Number.isFinite(value) && (value as number) >= 0
+
 const run = (kernel: string, ...more: string[]) => spawnCli(['run', '--memory', '8M', '--kernel', kernel, ...more])
 
 describe('how a run ends', { timeout: 60_000 }, () => {
@@ -99,12 +111,57 @@ describe('what a run tells', { timeout: 60_000 }, () => {
     expect(node! + stack! + machine! + guest!).toBeLessThanOrEqual(stats.startMs)
   })
 
-  it('a trace that is JSON', async () => {
+  /** What "Trace Event Format" says of the events that we write: the fields that each kind has, and theirs alone. */
+  const FIELDS: Readonly<Record<string, Readonly<Record<string, (value: unknown) => boolean>>>> = {
+    M: { pid: Number.isInteger, name: (name) => name === 'process_name' || name === 'thread_name', args: (args) => typeof (args as { name: unknown }).name === 'string' },
+    X: { pid: Number.isInteger, tid: Number.isInteger, name: isText, cat: isText, ts: isTime, dur: isTime },
+    C: { pid: Number.isInteger, name: isText, cat: isText, ts: isTime, args: (args) => Object.values(args as object).every((value) => Number.isFinite(value)) },
+  }
+
+  it('a trace: its format, and what is in it', async () => {
     const file = join(folder, 'trace.json')
-    await run(hello, '--trace', file)
-    const { traceEvents } = JSON.parse(await readFile(file, 'utf8')) as { traceEvents: { ph: string; name: string }[] }
-    expect(traceEvents.find(({ ph }) => ph === 'X')).toMatchObject({ pid: 1 })
-    expect(traceEvents.filter(({ name }) => name === 'thread_name')).toHaveLength(1)
+    await run(demo, '--memory', '32M', '--trace', file)
+    const { displayTimeUnit, traceEvents, ...more } = JSON.parse(await readFile(file, 'utf8')) as { displayTimeUnit: string; traceEvents: TraceEvent[] }
+    expect([displayTimeUnit, more]).toEqual(['ns', {}])
+    const wrong = traceEvents.filter(({ ph, ...fields }) => {
+      const known = FIELDS[ph]
+      if (ph === 'M' && fields.name === 'thread_name') expect(fields.tid).toBeGreaterThan(0)
+      if (ph === 'M') delete fields.tid
+      return !known || Object.keys(known).length !== Object.keys(fields).length || !Object.entries(known).every(([key, is]) => is(fields[key as keyof typeof fields]))
+    })
+    expect(wrong).toEqual([])
+    const names = new Map(traceEvents.filter(({ name }) => name === 'thread_name').map(({ tid, args }) => [tid, args!.name]))
+    const spans = traceEvents.filter(({ ph }) => ph === 'X').map(({ tid, name, ts, dur }) => ({ track: names.get(tid), name, from: Math.round(ts! * 1000), to: Math.round(ts! * 1000) + Math.round(dur! * 1000) }))
+    // Spans of a track lie within each other or apart. ("Complete Events" are nested by their times.)
+    for (const track of names.values()) {
+      const open: number[] = []
+      for (const { from, to } of spans.filter((span) => span.track === track).toSorted((a, b) => a.from - b.from || b.to - a.to)) {
+        while (open.length > 0 && open.at(-1)! <= from) open.pop()
+        expect(to).toBeLessThanOrEqual(open.at(-1) ?? Infinity)
+        open.push(to)
+      }
+    }
+    const kinds = new Set(spans.map(({ track, name }) => `${track}: ${name}`))
+    for (const kind of ['vcpu0: halt', 'vcpu0: ioInstruction', 'vcpu0: uart0 write', 'vcpu0 interrupts: vector 0x20']) expect([...kinds]).toContain(kind)
+    const runs = spans.filter(({ name }) => ['halt', 'budget'].includes(name))
+    const isInRun = ({ from, to }: (typeof spans)[number]) => runs.some((one) => one.from <= from && to <= one.to)
+    expect(spans.filter(({ name }) => ['uart0 write', 'ioInstruction'].includes(name)).filter((span) => !isInRun(span))).toEqual([])
+  })
+
+  it('--log-format json: each message is a line of JSON', async () => {
+    const { status, out, err } = await run(await guest('triple', Code.undefined), '--log-format', 'json')
+    expect([status, out]).toEqual([4, ''])
+    expect(err.trimEnd().split('\n').map((line) => JSON.parse(line) as unknown)).toEqual([
+      { time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) as string, level: 'notice', message: expect.stringMatching(/^the guest crashed: triple fault/) as string },
+    ])
+    const wrong = await run('/nowhere', '--log-format', 'json')
+    expect(JSON.parse(wrong.err)).toMatchObject({ level: 'error', code: 'host.file', message: expect.stringContaining('/nowhere') as string })
+  })
+
+  it.each(['--stats=xml', '--log-format=xml'])('refuses %s', async (option) => {
+    const { status, out, err } = await run(hello, option)
+    expect([status, out]).toEqual([2, ''])
+    expect(err).toMatch(/argument 'xml' is invalid. Allowed choices are text, json/)
   })
 
   it.each([

@@ -16,6 +16,7 @@ export interface ThreadTracer extends Tracer {
 export const both = (tracers: readonly Tracer[]): Tracer => ({
   attach: (vm) => tracers.forEach((one) => one.attach?.(vm)),
   slice: (track, name, startMs, endMs) => tracers.forEach((one) => one.slice(track, name, startMs, endMs)),
+  span: (track, name, startMs, endMs) => tracers.forEach((one) => one.span?.(track, name, startMs, endMs)),
 })
 
 export function createThreadTracer(
@@ -55,15 +56,19 @@ export function createThreadTracer(
     filled = 0
     counters = []
   }
+  const record = (track: string, name: string, startMs: number, endMs: number): void => {
+    slices[filled++] = number(track)
+    slices[filled++] = number(name)
+    slices[filled++] = startMs
+    slices[filled++] = endMs
+    if (filled === slices.length) flush()
+  }
   return {
     slice(track, name, startMs, endMs) {
-      slices[filled++] = number(track)
-      slices[filled++] = number(name)
-      slices[filled++] = startMs
-      slices[filled++] = endMs
+      record(track, name, startMs, endMs)
       if (endMs >= nextSample) sample(endMs)
-      if (filled === slices.length) flush()
     },
+    span: record,
     flush,
   }
 }

@@ -17,12 +17,12 @@ export class TraceFile {
   readonly #names: string[] = []
   readonly #tracks = new Set<number>()
   #first = true
+  #text = '{"displayTimeUnit":"ns","traceEvents":['
 
   private constructor(stream: WriteStream, path: string) {
     this.#stream = stream
     this.#path = path
     stream.on('error', (error) => (this.#failure ??= error))
-    stream.write('{"displayTimeUnit":"ns","traceEvents":[')
     this.#event({ ph: 'M', pid: 1, name: 'process_name', args: { name: 'nonroot' } })
   }
 
@@ -45,28 +45,37 @@ export class TraceFile {
         this.#tracks.add(track)
         this.#event({ ph: 'M', pid: 1, tid, name: 'thread_name', args: { name: this.#names[track] } })
       }
-      const ts = start * 1000
-      this.#event({ ph: 'X', pid: 1, tid, name: this.#names[name], ts, dur: (end - start) * 1000 })
+      // Rounded before they are subtracted: what ends within another's time does so to the last digit, too.
+      const [from, to] = [nanoseconds(start), nanoseconds(end)]
+      this.#event({ ph: 'X', pid: 1, tid, cat: 'vm', name: this.#names[name], ts: from / 1000, dur: (to - from) / 1000 })
     }
     for (let at = 0; at < counters.length; at += COUNTER_FIELDS) {
       const name = this.#names[counters[at]!]
-      this.#event({ ph: 'C', pid: 1, name, ts: counters[at + 1]! * 1000, args: { value: counters[at + 2] } })
+      const ts = nanoseconds(counters[at + 1]!) / 1000
+      this.#event({ ph: 'C', pid: 1, cat: 'vm', name, ts, args: { value: counters[at + 2] } })
     }
+    this.#flush()
   }
 
   #event(event: Record<string, unknown>): void {
-    this.#stream.write(`${this.#first ? '' : ','}\n${JSON.stringify(event)}`)
+    this.#text += `${this.#first ? '' : ','}\n${JSON.stringify(event)}`
     this.#first = false
+  }
+  #flush(): void {
+    this.#stream.write(this.#text)
+    this.#text = ''
   }
 
   /** Throws if not all of it could be written. */
   async close(): Promise<void> {
     const closed = this.#stream.closed ? undefined : once(this.#stream, 'close')
-    this.#stream.end('\n]}\n')
+    this.#stream.end(`${this.#text}\n]}\n`)
     await closed
     if (this.#failure) throw failed(this.#path, this.#failure)
   }
 }
+
+const nanoseconds = (ms: number): number => Math.round(ms * 1e6)
 
 const failed = (path: string, cause: Error): NonrootError =>
   new NonrootError({

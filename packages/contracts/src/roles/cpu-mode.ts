@@ -12,6 +12,7 @@ import type { Metrics } from '../base/metrics.ts'
 import type { Log } from '../base/log.ts'
 import type { PagingStrategy } from './paging.ts'
 import type { Saveable } from '../base/snapshot.ts'
+import type { Spans } from '../base/spans.ts'
 import { token } from '../base/token.ts'
 import type { Token } from '../base/token.ts'
 import type { VcpuExit } from './vcpu-exit.ts'
@@ -35,6 +36,8 @@ export interface VcpuPorts {
   /** The vCPU's own scope. */
   readonly metrics: Metrics
   readonly log: Log
+  /** Where the run is traced: what the vCPU does about its exits. */
+  readonly spans?: Spans | undefined
 }
 
 /** `halted`: until an event. `waitForStartup`: a secondary processor before it is started. `shutdown`: after a triple fault. */

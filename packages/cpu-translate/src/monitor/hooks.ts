@@ -31,6 +31,7 @@ import type {
   TaskSwitchSource,
   WalkFaultAnswer,
 } from '@nonroot/x86'
+import { hypercall } from '@nonroot/vcpu'
 import { Calls } from './calls.ts'
 import type { Guest } from './guest.ts'
 
@@ -163,7 +164,7 @@ export class MonitorHooks implements Hooks {
 
   #hypercall(): Outcome {
     const guest = this.#guest
-    switch (guest.ports.abi.hypercall(guest.abiVcpu)) {
+    switch (hypercall(guest.ports, guest.abiVcpu)) {
       case 'done':
         return NEXT
       case 'again':

@@ -1,6 +1,6 @@
 /** @hot Counts exits and their cost by reason. */
 
-import type { Counter, Metrics } from '@nonroot/contracts'
+import type { Counter, Metrics, Spans } from '@nonroot/contracts'
 import { EXIT_REASON_NAMES, EXIT_REASONS, type ExitReasonName } from '../tables/exit-reasons.ts'
 
 /** One in this many exits is timed, as a sample for all: reading the clock costs more than many exits do. */
@@ -19,16 +19,18 @@ export class ExitAccounting {
   private readonly accounts: (Account | undefined)[] = []
   private readonly metrics: Metrics
   private readonly total: Counter
+  private readonly spans: Spans | undefined
   private started = 0
 
-  constructor(metrics: Metrics) {
+  constructor(metrics: Metrics, spans?: Spans) {
     this.metrics = metrics
+    this.spans = spans
     this.total = metrics.counter('exits', 'VM exits of all reasons')
   }
 
   /** An exit begins. */
   begin(): void {
-    this.started = ++this.total.value % SAMPLE === 0 ? performance.now() : 0
+    this.started = ++this.total.value % SAMPLE === 0 || this.spans !== undefined ? performance.now() : 0
   }
 
   /** The exit has been handled; the guest continues. */
@@ -37,8 +39,10 @@ export class ExitAccounting {
     const account = this.accounts[number] ?? this.open(reason)
     account.count.value++
     if (this.started === 0) return
-    const ns = Math.round((performance.now() - this.started) * NS_PER_MS)
-    if (ns < PREEMPTED_NS) account.cost.value += ns * SAMPLE
+    const ended = performance.now()
+    this.spans?.span(reason, this.started, ended)
+    const ns = Math.round((ended - this.started) * NS_PER_MS)
+    if (this.total.value % SAMPLE === 0 && ns < PREEMPTED_NS) account.cost.value += ns * SAMPLE
   }
 
   private open(reason: ExitReasonName): Account {

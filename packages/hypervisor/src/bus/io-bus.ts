@@ -77,6 +77,12 @@ export class KernelIoBus implements IoBus {
     return region
   }
 
+  /** No device answers. */
+  #miss(): void {
+    this.#unclaimed.value++
+    this.#current = this.#ports.current = undefined
+  }
+
   // Ports
 
   readPort(port: number, size: IoSize): number {
@@ -84,7 +90,7 @@ export class KernelIoBus implements IoBus {
     this.#current = undefined
     const value = this.#ports.read(port, size)
     if (value !== undefined) return value
-    this.#unclaimed.value++
+    this.#miss()
     return onesOf(size)
   }
 
@@ -93,7 +99,7 @@ export class KernelIoBus implements IoBus {
     this.#current = undefined
     const done = this.#ports.write(port, size, value)
     if (done !== undefined) return done
-    this.#unclaimed.value++
+    this.#miss()
     return true
   }
 
@@ -107,7 +113,7 @@ export class KernelIoBus implements IoBus {
   #read(address: number, size: IoSize): number {
     const region = this.#addresses.find(address)
     if (region === undefined) {
-      this.#unclaimed.value++
+      this.#miss()
       return onesOf(size)
     }
     const offset = address - region.base
@@ -136,7 +142,7 @@ export class KernelIoBus implements IoBus {
   #write(address: number, size: IoSize, value: number): boolean {
     const region = this.#addresses.find(address)
     if (region === undefined) {
-      this.#unclaimed.value++
+      this.#miss()
       return true
     }
     const offset = address - region.base
@@ -157,7 +163,7 @@ export class KernelIoBus implements IoBus {
     this.#mmioReads.value++
     const region = this.#addresses.find(address)
     if (region === undefined) {
-      this.#unclaimed.value++
+      this.#miss()
       return ONES_64
     }
     const offset = address - region.base
@@ -175,7 +181,7 @@ export class KernelIoBus implements IoBus {
     this.#mmioWrites.value++
     const region = this.#addresses.find(address)
     if (region === undefined) {
-      this.#unclaimed.value++
+      this.#miss()
       return true
     }
     const offset = address - region.base

@@ -33,6 +33,7 @@ import { PowerSwitch } from './power.ts'
 import { boundsOf, subjectOf } from './reclaim-subject.ts'
 import { timedConsole } from './timed-console.ts'
 import { TimedDisks } from './timed-disks.ts'
+import { TracedBus, vcpuTrack } from './traced-parts.ts'
 
 export interface VmAssembling {
   readonly name: string
@@ -128,13 +129,14 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
     // Files are read while the vCPUs are created.
     const booted = boot()
     const entropy = clock.kind === 'deterministic' ? createSeededEntropy() : await backends.open('entropy', {})
+    const span = vmOptions.tracer?.span?.bind(vmOptions.tracer)
     for (let index = 0; index < machine.vcpus; index++) {
       vcpus.push(
         await cpu.createVcpu(index, {
           paging: parts.paging,
           abi: parts.abi,
           interrupts,
-          io: bus,
+          io: span ? new TracedBus(bus, index, span) : bus,
           hostBus: given.hostMachine?.bus,
           capability,
           clock,
@@ -143,6 +145,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
           entropy,
           metrics: metrics.scope(`vcpu${index}`),
           log,
+          ...(span ? { spans: { span: span.bind(undefined, vcpuTrack(index)) } } : {}),
         }),
       )
     }

@@ -23,6 +23,7 @@ import type { PowerSwitch } from './power.ts'
 import { RunLoop } from './run-loop.ts'
 import type { HostThread } from './host-thread.ts'
 import type { TimedDisks } from './timed-disks.ts'
+import { traceInterrupts } from './traced-parts.ts'
 import type { Tracer } from './tracer.ts'
 import type { Vm, VmEvent, VmInfo, VmState } from './vm.ts'
 
@@ -99,7 +100,9 @@ export class KernelVm implements Vm {
       quiesce: () => this.#quiesce(),
       reset: () => this.#resetMachine(),
     })
-    assembly.platform.interrupts.attach(this.#loop)
+    const { interrupts } = assembly.platform
+    const span = assembly.tracer?.span?.bind(assembly.tracer)
+    interrupts.attach(span ? traceInterrupts(interrupts, this.#loop, span) : this.#loop)
     for (const balloon of this.#offered(Balloon))
       balloon.onChange(() => {
         const given = this.#offered(Balloon).reduce((frames, { actualFrames }) => frames + actualFrames, 0)

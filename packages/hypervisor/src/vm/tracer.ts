@@ -13,4 +13,6 @@ export interface Tracer {
   attach?(vm: TracedVm): void
   /** An activity from `startMs` to `endMs` (monotonic milliseconds) on a track: `vcpu0` ran until `halt`. */
   slice(track: string, name: string, startMs: number, endMs: number): void
+  /** The same, for what happens within slices: exits, hypercalls, accesses to devices, interrupts. Absent: nothing of it is recorded. */
+  span?(track: string, name: string, startMs: number, endMs: number): void
 }

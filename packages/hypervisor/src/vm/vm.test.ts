@@ -303,9 +303,10 @@ describe('the run loop', () => {
     const hypervisor = await createHypervisor(stack, { backends })
     const { freeFrames } = hypervisor.hostMemory
     const slices: string[] = []
-    const vm = await hypervisor.createVm({ tracer: { slice: (track, name) => void slices.push(`${track} ${name}`) } })
+    const record = (track: string, name: string) => void slices.push(`${track} ${name}`)
+    const vm = await hypervisor.createVm({ tracer: { slice: record, span: record } })
     await vm.run()
-    expect(slices).toEqual(['vcpu0 budget'])
+    expect(slices).toEqual(['vcpu0 io0 write', 'vcpu0 budget'])
     expect(vm.info()).toMatchObject({ state: 'ended', placed: [{ what: 'kernel' }], vcpus: [{ rip: 0x1000n }] })
     await hypervisor.dispose()
     expect(hypervisor.hostMemory.freeFrames).toBe(freeFrames)
