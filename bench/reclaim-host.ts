@@ -45,6 +45,8 @@ export interface ReclaimHostOptions {
   /** Entries of `stack.reclaim`. */
   readonly reclaim: readonly object[]
   readonly clock: string
+  /** Further kernel parameters. */
+  readonly parameters?: readonly string[]
   /** Files that the guests have beside the image's. */
   readonly files?: Readonly<Record<string, Uint8Array>>
 }
@@ -76,7 +78,7 @@ export async function startReclaimHost(options: ReclaimHostOptions): Promise<Rec
   const linux = {
     kernel: guest.vmlinux,
     initrd: join(folder, 'initrd'),
-    cmdline: [...DEBIAN_PARAMETERS, 'quiet', ...parameters].join(' '),
+    cmdline: [...DEBIAN_PARAMETERS, 'quiet', ...parameters, ...(options.parameters ?? [])].join(' '),
   }
   const config = {
     apiVersion: 'nonroot/v1',

@@ -2,7 +2,7 @@
  * Two VMs on a host that has room for one and a half: one fills most of its memory and verifies it (memory-verify.c), the other is
  * idle; each minute they change roles. Under all techniques, and under each alone.
  *
- *     npm run bench:reclaim-turns -- [--turns 4] [--seconds 50] [--memory 512] [--host 640] [--bytes 320] [--minimum 96] [--only swap] [--plot FOLDER]
+ *     npm run bench:reclaim-turns -- [--turns 4] [--seconds 50] [--memory 512] [--host 640] [--bytes 320] [--minimum 96] [--only swap] [--parameters 'init_on_free=1'] [--plot FOLDER]
  *
  * A technique that cannot give enough ends a VM: that is a result. The status is 0 if no memory was wrong.
  */
@@ -24,6 +24,7 @@ const { values } = parseArgs({
     bytes: { type: 'string', default: '320' },
     minimum: { type: 'string', default: '96' },
     only: { type: 'string' },
+    parameters: { type: 'string', default: '' },
     plot: { type: 'string' },
   },
 })
@@ -56,10 +57,15 @@ interface Guest {
 async function measure(name: string, policy: object): Promise<boolean> {
   const host = await startReclaimHost({
     ...{ vms: 2, memory: Number(values.memory), host: Number(values.host), clock: 'wall' },
-    ...{ reclaim: [policy], files: { 'usr/bin/memory-verify': readFileSync(program) } },
+    ...{
+      parameters: values.parameters.split(' '),
+      reclaim: [policy],
+      files: { 'usr/bin/memory-verify': readFileSync(program) },
+    },
   })
   const { hypervisor } = host
   const { hostMemory } = hypervisor
+  const metric = (end: string): number => hypervisor.samples().find((sample) => sample.name.endsWith(end))?.value ?? 0
   const guests: Guest[] = []
   const history = new MemoryHistory()
   const began = performance.now()
@@ -74,6 +80,8 @@ async function measure(name: string, policy: object): Promise<boolean> {
     void ended.then((end) => {
       guest.end = end
       say(`${vmName} has ended: ${end}`)
+      // Its memory is for the other one.
+      void vm.dispose()
     })
     guests.push(guest)
     const booted = await Promise.race([
@@ -102,6 +110,7 @@ async function measure(name: string, policy: object): Promise<boolean> {
       results.push('-')
       continue
     }
+    const [usedBefore, faultsBefore] = [process.cpuUsage(), metric('swap.faults')]
     shell.send(work(turn))
     const pattern = new RegExp(`turn${turn}=(\\d+) oom=(\\d+)`)
     await Promise.race([shell.expect(pattern), ended, sleep(Number(values.seconds) * 1000 + 240_000)])
@@ -115,12 +124,13 @@ async function measure(name: string, policy: object): Promise<boolean> {
           ? 'no end'
           : `status ${status}, ${killed} killed`,
     )
+    const sizes = guests.map((one) => `${one.vm.name} ${one.end ?? mib(one.vm.memory().residentFrames)}`).join(', ')
+    const { user, system } = process.cpuUsage(usedBefore)
     say(
-      `turn ${turn} of ${vm.name}: ${results.at(-1)}; ${guests.map((one) => `${one.vm.name} ${one.end ?? mib(one.vm.memory().residentFrames)}`).join(', ')}`,
+      `turn ${turn} of ${vm.name}: ${results.at(-1)}; ${sizes}; ${metric('swap.faults') - faultsBefore} pages came back, ${((user + system) / 1e6).toFixed(0)} s of processor time`,
     )
   }
   clearInterval(sampling)
-  const metric = (end: string): number => hypervisor.samples().find((sample) => sample.name.endsWith(end))?.value ?? 0
   const gave: Record<string, number> = {}
   for (const { vm } of guests.filter(({ end }) => end === undefined))
     for (const { technique, frames } of vm.memory().techniques) gave[technique] = (gave[technique] ?? 0) + frames

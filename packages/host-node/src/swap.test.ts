@@ -78,6 +78,35 @@ describe('a swap file', () => {
     swap.close()
   })
 
+  it('reads the pages of a group at once: they come without the file, but for those that were written again', async () => {
+    const swap = openSwap(at('group'), 100 * 4096)
+    const { file } = swap
+    for (let page = 14; page < 100; page++) if (page !== 20) file!.write(page, pageOf(page))
+    await file!.read(17)
+    const near = (): number[] => Array.from({ length: 100 }, (_, page) => page).filter((page) => file!.isNear!(page))
+    expect(near()).toEqual([16, 17, 18, 19, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31])
+    file!.write(18, pageOf(3))
+    truncateSync(at('group'), 0)
+    expect([file!.isNear!(18), read(swap, 19), await file!.read(31)]).toEqual([
+      false,
+      pageOf(19),
+      Buffer.from(pageOf(31)),
+    ])
+    expect(() => read(swap, 18)).toThrow('too short')
+    expect(() => read(swap, 15)).toThrow('too short')
+    swap.close()
+  })
+
+  it('keeps the last groups that it read, and ends with the file', async () => {
+    const swap = openSwap(at('groups'), 9 * 16 * 4096 + 5 * 4096)
+    for (let page = 0; page < swap.file!.pages; page++) swap.file!.write(page, pageOf(page))
+    for (let group = 0; group <= 9; group++) await swap.file!.read(group * 16 + 2)
+    expect([0, 16, 31, 32, 144, 148].map((page) => swap.file!.isNear!(page))).toEqual([
+      ...[false, false, false, true, true, true],
+    ])
+    swap.close()
+  })
+
   const refused: [string, (file: string) => void, string][] = [
     ['is something else', (file) => writeFileSync(file, 'my thesis'), 'it has 9 B of something else'],
     ['is a folder', (file) => mkdirSync(file), 'EISDIR'],
@@ -118,6 +147,16 @@ describe('compression of pages', () => {
     expect(() => swap.expand(new Uint8Array(10), into)).toThrow()
     expect(() => swap.expand(swap.compress(new Uint8Array(9)), into)).toThrow('a compressed page has 9 bytes')
     expect(swap.file).toBe(undefined)
+  })
+
+  it('is not tried for pages that look random', () => {
+    const swap = openSwap(undefined)
+    const random = new Uint8Array(4096)
+    for (let at_ = 0, x = 1; at_ < 4096; at_++) random[at_] = (x = Math.imul(x ^ (x >>> 13), 0x5bd1_e995) + 7) >>> 24
+    expect(swap.compress(random).length).toBeGreaterThanOrEqual(4096)
+    // Half of it is random: that is worth compressing.
+    random.fill(0, 1024, 3072)
+    expect(swap.compress(random).length).toBeLessThan(2300)
   })
 })
 

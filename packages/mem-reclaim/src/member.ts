@@ -11,6 +11,8 @@ export class Member {
   readonly balloon: Balloon | undefined
   /** Part of its resident pages that the guest uses, as sampled: 0 to 1. Until the first sample, all of them. */
   activePart = 1
+  /** Swapped pages that its guest needed again. */
+  returnedPages = 0
 
   constructor(subject: ReclaimSubject) {
     this.subject = subject

@@ -14,8 +14,8 @@ export interface Technique {
   add(member: Member): void
   /** Its memory is about to be freed. */
   remove(member: Member): void
-  /** Takes up to so many frames of the VM. May wait for its guest. */
-  take(member: Member, frames: number): Promise<Taken> | Taken
+  /** Takes up to so many frames of the VM. May wait for its guest. `isLastResort`: a vCPU waits, and no other technique comes after this one. */
+  take(member: Member, frames: number, isLastResort: boolean): Promise<Taken> | Taken
   /** A bounded piece of work that goes on in the background. `sinceMs`: since the last call. */
   sample?(pressure: ReclaimPressure, sinceMs: number): void
   /** There is memory to spare: it may give so many frames back to guests. */

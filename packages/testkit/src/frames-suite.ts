@@ -374,6 +374,18 @@ export function testGuestFrames(create: CreateGuestFrames, it: TestRegistrar): v
     checkSame(filler.asked, ['keep 1', 'fill 1', 'drop 1'], 'what the filler was asked')
   })
 
+  it('guest frames: a vCPU does not wait for a page that its filler has near', () => {
+    const { memory, host } = create({})
+    const filler = createFiller(true)
+    for (const page of [1, 2]) {
+      memory.fill(at(page), FRAME_SIZE, 0x42)
+      memory.park(at(page), { ...filler, isNear: (address) => address === at(2) })
+    }
+    const [far, near] = [1, 2].map((page) => memory.translate(at(page) + 5, 'write'))
+    checkSame([far, host.bytes[near as Hpa]], ['wait', 0x42], 'the far page, the near page')
+    checkSame(filler.asked, ['keep 1', 'keep 2', 'fillNow 2', 'drop 2'], 'what the filler was asked')
+  })
+
   it('guest frames: what happens to a page while it is on its way counts, not what arrives', async () => {
     const { memory } = create({})
     const ways: [string, (page: number) => unknown, number][] = [

@@ -138,7 +138,8 @@ export class TestFrames implements GuestFrames {
     const write = access === 'write'
     if (!region || (write && region.kind === 'rom')) return undefined
     const page = pageOf(address)
-    if (this.#parked.get(page)?.filler.fill) return 'wait'
+    const filler = this.#parked.get(page)?.filler
+    if (filler?.fill && !filler.isNear?.(page)) return 'wait'
     const frame = this.#bring(page, write)
     if (frame === undefined) return 'wait'
     if (write && this.#logging) this.dirty.add(page)

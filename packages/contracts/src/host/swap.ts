@@ -18,8 +18,10 @@ export interface SwapFile {
   write(page: number, from: Uint8Array): void
   /** Throws if the page is not as it was written: the file is short, damaged, or cannot be read. */
   readNow(page: number, into: Uint8Array): void
-  /** As `readNow`, in the background. */
+  /** As `readNow`, in the background. May read the pages beside it as well, for `isNear`. */
   read(page: number): Promise<Uint8Array>
+  /** Whether the page was read ahead, so that `readNow` does not access the file. */
+  isNear?(page: number): boolean
 }
 
 export interface SwapBackend {

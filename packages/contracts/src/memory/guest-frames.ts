@@ -27,6 +27,8 @@ export interface FrameFiller {
   fillNow(address: Gpa, into: Uint8Array): void
   /** Fetches the page's content while the vCPU that needs it waits; other vCPUs run. Absent: `fillNow` is fast enough for vCPUs as well. */
   fill?(address: Gpa): Promise<Uint8Array>
+  /** Whether `fillNow` is fast for this page at present, although there is a `fill`: a vCPU does not wait then. */
+  isNear?(address: Gpa): boolean
   /** The filler can forget the page: it was brought back, released or overwritten. Called once for each page parked. */
   drop?(address: Gpa): void
 }

@@ -135,7 +135,7 @@ export class DemandGuestFrames implements GuestFrames {
     const entry = this.index.entry(slot, address)
     let frame = this.#frames[entry]! >>> 0
     if (frame <= PARKED || (access === 'write' && this.host.references(hpa(frame)) > 1)) {
-      if (frame === PARKED && this.#table.parked.get(entry)!.filler.fill) return 'wait'
+      if (frame === PARKED && mustWait(this.#table.parked.get(entry)!.filler, address)) return 'wait'
       if (this.#table.isShort()) return 'wait'
       frame = this.#table.makePrivate(slot, address)
       if (frame === NO_FRAME) return 'wait'
@@ -359,3 +359,6 @@ export class DemandGuestFrames implements GuestFrames {
     }
   }
 }
+
+const mustWait = (filler: FrameFiller, address: number): boolean =>
+  filler.fill !== undefined && filler.isNear?.(gpa(address - (address & FRAME_MASK))) !== true

@@ -251,6 +251,49 @@ describe('a reclaim policy', () => {
     await hypervisor.dispose()
   })
 
+  it('that finds a frame now and then ends the VM, too: it would wait forever', async () => {
+    const policy = new Policy()
+    policy.onPressure = async () => {
+      const [{ frames }] = policy.subjects as [ReclaimSubject]
+      const page = [...policy.resident(policy.subjects[0]!)].at(-1)!
+      frames.release([{ address: gpa(page), length: FRAME_SIZE }])
+      return { reclaimedFrames: 1, reason: 'the rest is pinned' }
+    }
+    const hypervisor = await hypervisorOf(
+      filling(1600, (page) => page),
+      [policy],
+    )
+    const end = await (await hypervisor.createVm()).run()
+    expect(end).toMatchObject({ state: 'crashed', reason: expect.stringContaining('the rest is pinned') as string })
+    await hypervisor.dispose()
+  })
+
+  it.each([
+    ['has the most frames', 1000, 0, 'web'],
+    ['has the most frames for its shares', 8000, 0, 'db'],
+    ['has the most frames above its minimum', 1000, 700, 'db'],
+  ])(
+    'that has no more ends the VM that %s; the other goes on with its memory',
+    async (_, shares, minimumFrames, ends) => {
+      const policy = new Policy()
+      const hypervisor = await hypervisorOf(() => HALT, [policy])
+      await hypervisor.createVm({ name: 'web', reclaim: { shares, minimumFrames } })
+      await hypervisor.createVm({ name: 'db', reclaim: { shares: 1000 } })
+      const touch = ({ frames }: ReclaimSubject, page: number) => frames.translate(MIB + page * FRAME_SIZE, 'write')
+      const [web, db] = policy.subjects as [ReclaimSubject, ReclaimSubject]
+      for (let page = 0; touch(web, page) !== 'wait'; page++) if (page % 4 === 0) touch(db, page)
+      const ready = policy.subjects.map(async ({ name, frames }) => {
+        const failure = await frames.ready(7 * MIB)
+        if (failure !== undefined) frames.release([{ address: gpa(MIB), length: 7 * MIB }])
+        return failure === undefined ? `${name} goes on` : `${name} ends`
+      })
+      expect(await Promise.all(ready)).toEqual(
+        ['web', 'db'].map((name) => `${name} ${name === ends ? 'ends' : 'goes on'}`),
+      )
+      await hypervisor.dispose()
+    },
+  )
+
   it('is followed by the next one, in order, until enough is free', async () => {
     const [first, second] = [new Policy(), new Swap()]
     const hypervisor = await hypervisorOf(

@@ -15,6 +15,18 @@ import type {
 /** Frames that guests leave to devices and page tables, where there is a policy to bring others back: so many, and this part of the host. */
 const RESERVE = 64
 const RESERVE_PART = 1 / 256
+/** Policies that bring back less than this part of what is wanted, so often in a row, bring back nothing: the vCPU would wait forever. */
+const POOR_PART = 1 / 16
+const MOST_POOR = 4
+/** How long other VMs wait for the memory of one that ends for want of it. Milliseconds. */
+const END_MS = 2000
+const POLL_MS = 20
+
+/** What came of a shortage: nothing to say, or why there are no frames and which VM ends. */
+interface Relief {
+  readonly failure?: string
+  readonly ending?: ReclaimSubject | undefined
+}
 
 export class Reclaim {
   /** `GuestMemoryOptions.reserve` of every VM. */
@@ -26,7 +38,11 @@ export class Reclaim {
   readonly #subjects = new Set<ReclaimSubject>()
   /** The sum of their minimums. */
   #promisedFrames = 0
-  #relieving: Promise<string | undefined> | undefined
+  #relieving: Promise<Relief> | undefined
+  /** VMs that wait for frames. */
+  readonly #waiting = new Set<ReclaimSubject>()
+  /** How often in a row nearly nothing came back for them. */
+  #poor = 0
 
   constructor(host: HostMemory, policies: readonly ReclaimPolicy[], metrics: Metrics, log: Log) {
     this.#host = host
@@ -100,10 +116,18 @@ export class Reclaim {
     if (this.#pressure().wantedFrames > 0) void this.relieve()
   }
 
-  /** Resolves when there are more frames than before, or with a sentence that says why there are none. All who ask meanwhile share the answer. */
-  relieve(): Promise<string | undefined> {
+  /**
+   * Resolves when there are more frames than before, or with a sentence that says why there are none. All who ask meanwhile share the answer, but only
+   * one VM has to end: the one with the most frames for its shares. Its memory is for the others.
+   */
+  async relieve(who?: ReclaimSubject): Promise<string | undefined> {
+    if (who) this.#waiting.add(who)
     this.#relieving ??= this.#relieve().finally(() => (this.#relieving = undefined))
-    return this.#relieving
+    const { failure, ending } = await this.#relieving
+    if (failure === undefined || ending === undefined || ending === who) return failure
+    for (let ms = 0; ms < END_MS && this.#host.freeGuestFrames <= this.reserve; ms += POLL_MS)
+      await new Promise((resolve) => void setTimeout(resolve, POLL_MS))
+    return undefined
   }
 
   /** Frees so many frames, as far as policies can, before a caller takes them that cannot wait. */
@@ -113,20 +137,33 @@ export class Reclaim {
     await this.#relieving
   }
 
-  async #relieve(ahead = 0): Promise<string | undefined> {
+  async #relieve(ahead = 0): Promise<Relief> {
     const before = this.#host.freeGuestFrames
+    const { wantedFrames } = this.#pressure(ahead)
     const reasons: string[] = []
+    let reported = 0
     for (const policy of [...this.#policies]) {
       const pressure = this.#pressure(ahead)
       if (pressure.wantedFrames === 0) break
       const report = await this.#ask(policy, pressure)
+      reported += report?.reclaimedFrames ?? 0
       if (report?.reason !== undefined) reasons.push(report.reason)
     }
+    const { freeGuestFrames: freeFrames } = this.#host
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    const isPoor = Math.max(freeFrames - before, reported) < wantedFrames * POOR_PART
+    if (waiting.length > 0) this.#poor = isPoor ? this.#poor + 1 : 0
     // Counted here: what a policy reports is its own view.
-    const { freeGuestFrames: freeFrames, guestFrames: totalFrames } = this.#host
-    if (freeFrames > before || freeFrames > this.reserve) return undefined
+    if ((freeFrames > before || freeFrames > this.reserve) && this.#poor < MOST_POOR) return {}
+    this.#poor = 0
+    return { failure: this.#failureOf(reasons), ending: mostFor(waiting) }
+  }
+
+  #failureOf(reasons: readonly string[]): string {
+    const { guestFrames } = this.#host
     const why = reasons.length > 0 ? `; ${reasons.join('; ')}` : ''
-    return `host memory is exhausted: all ${totalFrames} frames are in use, and nothing can be reclaimed${why}; make host.memory larger or machine.memory smaller`
+    return `host memory is exhausted: all ${guestFrames} frames are in use, and nothing can be reclaimed${why}; make host.memory larger or machine.memory smaller`
   }
 
   /** Undefined: it failed, or did not answer in time. */
@@ -162,6 +199,13 @@ export class Reclaim {
     this.#policies.splice(this.#policies.indexOf(policy), 1)
     this.#log.warn(`a reclaim policy failed and is not asked again: ${messageOf(error)}`)
   }
+}
+
+/** The VM with the most frames above its minimum, for its shares. */
+function mostFor(waiting: readonly ReclaimSubject[]): ReclaimSubject | undefined {
+  const claim = ({ frames, minimumFrames, shares }: ReclaimSubject): number =>
+    (frames.residentFrames - minimumFrames) / shares
+  return waiting.toSorted((one, other) => claim(other) - claim(one))[0]
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -63,7 +63,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
     hostMemory,
     regions: pcMemoryMap(machine.memory, image.firmware?.length),
     reserve: reclaim.reserve,
-    onShortage: () => reclaim.relieve(),
+    onShortage: () => reclaim.relieve(subject),
     onFailure: (message) => {
       failure ??= message
       power.crashed(message)

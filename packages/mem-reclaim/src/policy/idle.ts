@@ -7,7 +7,7 @@ const SAMPLES = 100
 const PERIOD_MS = 5000
 /** Weights of the newest sample in the two averages; the higher average counts, so that use is seen at once and idleness after a while. */
 const FAST = 0.6
-const SLOW = 0.15
+const SLOW = 0.3
 
 export class IdleSampler {
   readonly #member: Member
@@ -16,6 +16,7 @@ export class IdleSampler {
   #ageMs = 0
   #fast = 1
   #slow = 1
+  #returned = 0
 
   constructor(member: Member) {
     this.#member = member
@@ -40,7 +41,10 @@ export class IdleSampler {
       if (subject.takeAccessed(address) === true) used++
     }
     if (seen < SAMPLES / 4) return
-    const part = used / seen
+    // A VM that waits for swapped pages accesses few others meanwhile.
+    const { returnedPages } = this.#member
+    const part = Math.min(1, Math.max(used / seen, (returnedPages - this.#returned) / frames.residentFrames))
+    this.#returned = returnedPages
     this.#fast += (part - this.#fast) * FAST
     this.#slow += (part - this.#slow) * SLOW
     this.#member.activePart = Math.max(part, this.#fast, this.#slow)

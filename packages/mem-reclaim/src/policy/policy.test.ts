@@ -68,6 +68,28 @@ describe('the policy', () => {
     for (let page = 0; page < 482; page++) expect(await vm.read(page)).toBe(page + 1)
   })
 
+  it.each([
+    ['much', 400, 0],
+    ['little, but more than others', 40, 0],
+    ['nothing, but its swapped pages come back', 0, 100],
+  ])('takes idle memory first: a VM that accesses %s keeps more', async (_, accessed, returned) => {
+    const bench = new Bench(1100, (host, metrics) => [new Swapping(host, createTestSwap(), metrics, swapOptions)])
+    const [web, db] = [bench.vm('web', { pages: 500 }), bench.vm('db', { pages: 500 })]
+    for (const vm of [web, db]) full(vm, 500)
+    // Sampled every 5 s. Frames are wanted only at the end.
+    const filler = Array.from({ length: bench.host.freeFrames - 80 }, () => bench.host.allocateFrame()!)
+    if (returned > 0) await bench.want(300)
+    for (let sample = 0; sample < 20; sample++) {
+      for (let page = 0; page < accessed; page++) web.accessed.add((page * 11 + sample) % 500)
+      for (let page = 0; page < returned; page++) await web.read((page * 11 + sample) % 500)
+      bench.pass(2.5)
+      await settle(bench)
+    }
+    await bench.want(300)
+    expect(web.frames.residentFrames).toBeGreaterThan(1.5 * db.frames.residentFrames)
+    for (const frame of filler) bench.host.freeFrame(frame)
+  })
+
   it('takes nothing below minimums and says so', async () => {
     const bench = new Bench(1024, (host, metrics) => [new Swapping(host, createTestSwap(), metrics, swapOptions)])
     const [web, db] = [bench.vm('web', { minimumFrames: 200 }), bench.vm('db', { minimumFrames: 256 })]

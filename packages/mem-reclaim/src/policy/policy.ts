@@ -27,8 +27,13 @@ const WATCHED_PART = 0.25
 /** How often guests get memory back while there is plenty, and which part of it. */
 const RELAX_MS = 1000
 const RELAX_PART = 1 / 8
+/** The active part of a VM that counts as busy, even if others are less so. */
+const LEAST_BUSY = 0.1
 /** Rounds in which what some VMs could not give is asked of the others. */
 const ROUNDS = 3
+
+/** `soft`: a guest that still gives is not swapped. `awaited`: a vCPU waits for a frame. */
+type Urgency = 'soft' | 'hard' | 'awaited'
 
 type MakeTechniques = (host: HostMemory, metrics: Metrics) => readonly Technique[]
 
@@ -86,7 +91,10 @@ export class MemoryPolicy implements ReclaimPolicy {
     for (const technique of this.#techniques) technique.sample?.(pressure, sinceMs)
     const excess = this.#excess
     if (state !== 'high' || excess > 0)
-      void this.#reclaim(Math.max(excess, state === 'high' ? 0 : this.#missing), state !== 'soft' && state !== 'high')
+      void this.#reclaim(
+        Math.max(excess, state === 'high' ? 0 : this.#missing),
+        state === 'hard' || state === 'low' ? 'hard' : 'soft',
+      )
     else this.#relax(freePart, sinceMs)
   }
 
@@ -94,7 +102,7 @@ export class MemoryPolicy implements ReclaimPolicy {
     // What the background does may be too little: the vCPU that waits needs a frame in any case.
     const going = this.#reclaiming && (await this.#reclaiming)
     if (going && going.reclaimedFrames >= wantedFrames) return going
-    return this.#reclaim(Math.max(wantedFrames, this.#missing), true)
+    return this.#reclaim(Math.max(wantedFrames, this.#missing), 'awaited')
   }
 
   /** Frames that VMs have beyond their maximum. */
@@ -110,20 +118,23 @@ export class MemoryPolicy implements ReclaimPolicy {
     return Math.max(0, Math.ceil(guestFrames * (THRESHOLDS.high + HYSTERESIS)) - freeGuestFrames)
   }
 
-  #reclaim(wanted: number, isUrgent: boolean): Promise<ReclaimReport> {
-    this.#reclaiming ??= this.#takeAll(wanted, isUrgent).finally(() => (this.#reclaiming = undefined))
+  #reclaim(wanted: number, urgency: Urgency): Promise<ReclaimReport> {
+    this.#reclaiming ??= this.#takeAll(wanted, urgency).finally(() => (this.#reclaiming = undefined))
     return this.#reclaiming
   }
 
-  async #takeAll(wanted: number, isUrgent: boolean): Promise<ReclaimReport> {
+  async #takeAll(wanted: number, urgency: Urgency): Promise<ReclaimReport> {
     const before = this.#host.freeGuestFrames
     const came = (): number => Math.max(0, this.#host.freeGuestFrames - before)
+    let taken = 0
     const reasons = new Set<string>()
     /** Those that gave less than they were asked for by every technique. */
     const exhausted = new Set<Member>()
     for (let round = 0; round < ROUNDS && came() < wanted; round++) {
       const members = [...this.#members.values()].filter((member) => !exhausted.has(member))
-      const demands = divide(members.map(claimOf), wanted - came(), this.#options.idleTax)
+      const busiest = Math.max(LEAST_BUSY, ...members.map(({ activePart }) => activePart))
+      const claims = members.map((member) => claimOf(member, busiest))
+      const demands = divide(claims, wanted - came(), this.#options.idleTax)
       if (demands.every((demand) => demand === 0)) {
         for (const { name, subject, spareFrames } of this.#members.values())
           if (spareFrames === 0) reasons.add(`${name} is at its minimum of ${mib(subject.minimumFrames)}`)
@@ -133,27 +144,35 @@ export class MemoryPolicy implements ReclaimPolicy {
       await Promise.all(
         members.map(async (member, index) => {
           const demand = demands[index]!
-          if (demand > 0 && !(await this.#takeFrom(member, demand, isUrgent, reasons))) exhausted.add(member)
+          if (demand === 0) return
+          const frames = await this.#takeFrom(member, demand, urgency, reasons)
+          taken += frames
+          if (frames < demand) exhausted.add(member)
         }),
       )
     }
-    const reclaimedFrames = came()
+    // Guests take frames meanwhile.
+    const reclaimedFrames = Math.max(came(), taken)
     return reclaimedFrames < wanted && reasons.size > 0
       ? { reclaimedFrames, reason: [...reasons].join('; ') }
       : { reclaimedFrames }
   }
 
-  /** The techniques in order. Without urgency a guest that still gives is not swapped. False: it did not give all. */
-  async #takeFrom(member: Member, demand: number, isUrgent: boolean, reasons: Set<string>): Promise<boolean> {
+  /** The techniques in order. Returns how many frames it gave. */
+  async #takeFrom(member: Member, demand: number, urgency: Urgency, reasons: Set<string>): Promise<number> {
     let left = demand
     for (const technique of this.#techniques) {
       if (left <= 0 || !this.#members.has(member.subject)) break
-      if (technique.name === 'swap' && !isUrgent && left < demand) break
-      const { frames, reason } = await technique.take(member, left)
+      if (technique.name === 'swap' && urgency === 'soft' && left < demand) break
+      const { frames, reason } = await technique.take(
+        member,
+        left,
+        urgency === 'awaited' && technique === this.#techniques.at(-1),
+      )
       left -= frames
       if (reason !== undefined) reasons.add(reason)
     }
-    return left <= 0
+    return demand - left
   }
 
   /** Gives back slowly what there is above the high state, while it lasts. */
@@ -184,10 +203,11 @@ export class MemoryPolicy implements ReclaimPolicy {
   }
 }
 
-const claimOf = ({ frames, subject, activePart }: Member) => ({
+/** `busiest`: the active part of the busiest VM. On a slow host no VM accesses much between two samples: it counts who accesses more than others. */
+const claimOf = ({ frames, subject, activePart }: Member, busiest: number) => ({
   residentFrames: frames.residentFrames,
   minimumFrames: subject.minimumFrames,
   maximumFrames: subject.maximumFrames,
   shares: subject.shares,
-  activePart,
+  activePart: Math.min(1, activePart / busiest),
 })

@@ -1,7 +1,8 @@
 import { FRAME_SIZE } from '@nonroot/contracts'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { Bench } from '../testing/bench.ts'
 import type { TestVm, TestVmOptions } from '../testing/bench.ts'
+import { Member } from '../member.ts'
 import { Sharing } from './share.ts'
 import { Candidates, SharedFrames } from './tables.ts'
 
@@ -35,6 +36,27 @@ describe('sharing', () => {
     const [bench] = twins(one, other)
     bench.pass(2)
     expect(bench.metric('share.merged')).toBe(merged)
+  })
+
+  it('scans ahead when frames are wanted, but not all the time, unless a vCPU has nothing else to wait for', async () => {
+    const bench = new Bench(2048, () => [])
+    const share = new Sharing(bench.host, bench.metrics, { pagesPerSecond: 1 })
+    const vm = bench.vm('web', { pages: 1000 })
+    for (let page = 0; page < 1000; page++) vm.fill(page, page + 1)
+    const member = new Member(vm)
+    share.add(member)
+    const scanned = async (isLastResort: boolean): Promise<number> => {
+      const before = bench.metric('share.scanned')
+      await share.take(member, 500, isLastResort)
+      return bench.metric('share.scanned') - before
+    }
+    // Each scan of 512 pages takes 1 ms.
+    let ms = 0
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => ms++)
+    expect([await scanned(false), await scanned(false), await scanned(true)]).toEqual([2000, 0, 2000])
+    ms += 40
+    expect([await scanned(false), await scanned(false)]).toEqual([2000, 0])
+    clock.mockRestore()
   })
 
   it('shares within a VM that has no group', () => {

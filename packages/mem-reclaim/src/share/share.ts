@@ -22,6 +22,8 @@ export interface ShareOptions {
 
 /** Pages that are scanned at once when frames are wanted, before others run. */
 const SLICE = 512
+/** After it has scanned ahead it rests for so many times as long, but for a vCPU that has nothing else to wait for: guests need the processor, too. */
+const REST = 9
 /** For each page that the scan may look at, it may pass over so many that it need not look at. */
 const STEPS = 2
 /** Of the shared frames, how many are checked at once for their users. */
@@ -56,6 +58,8 @@ export class Sharing implements Technique {
   #vm = 0
   #page = 0
   #swept = 0
+  /** Until when it does not scan ahead. By `performance.now`. */
+  #restUntil = 0
   readonly #scans: Counter
   readonly #passes: Counter
   readonly #merged: Counter
@@ -117,14 +121,18 @@ export class Sharing implements Technique {
   }
 
   /** Scans ahead until so many frames came back, or all pages were seen twice. What it finds may be another VM's. */
-  async take(member: Member, wanted: number): Promise<Taken> {
+  async take(member: Member, wanted: number, isLastResort: boolean): Promise<Taken> {
     let frames = this.#sweep(this.#isShared.length)
+    if (!isLastResort && performance.now() < this.#restUntil)
+      return { frames, reason: `${member.name} is being scanned` }
+    const before = this.#costNs.value
     let left = 2 * this.#resident
     while (frames < wanted && left > 0) {
       frames += this.#scan(SLICE)
       left -= SLICE
       await new Promise((resolve) => void setTimeout(resolve, 0))
     }
+    this.#restUntil = performance.now() + ((this.#costNs.value - before) / 1e6) * REST
     return frames < wanted ? { frames, reason: `${member.name} has no more pages that are alike` } : { frames }
   }
 

@@ -229,6 +229,10 @@ export class Swapping implements Technique {
         file.readNow(~swapped.places[page]!, into)
         this.#count(swapped, page)
       },
+      isNear: (address) => {
+        const swapped = this.#of(member)
+        return file.isNear?.(~swapped.places[member.pages.pageOf(address)]!) ?? false
+      },
       fill: async (address) => {
         const swapped = this.#of(member)
         const page = member.pages.pageOf(address)
@@ -251,6 +255,7 @@ export class Swapping implements Technique {
 
   #count(swapped: Swapped, page: number): void {
     this.#metrics.faults.value++
+    swapped.member.returnedPages++
     if (((tenths() - swapped.times[page]!) & 0xffff) * 100 <= REFAULT_MS) this.#metrics.refaults.value++
     swapped.idle.touched(page)
   }
