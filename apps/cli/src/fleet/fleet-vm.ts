@@ -148,7 +148,8 @@ export class FleetVm {
   #failed(error: unknown): number {
     if (this.#stopReason) return runEnd({ state: 'stopped' }, this.#stopReason, undefined).status
     const { io, name } = this.#options
-    return report(error, io, false, name)
+    // What kept all VMs from starting is reported once, by the command.
+    return this.vm.handle.isStarted ? report(error, io, false, name) : 1
   }
 
   #say(words: string, level: Level = 'notice'): void {

@@ -141,7 +141,7 @@ describe('what is wrong with vms', () => {
     expect([status, err]).toEqual([
       2,
       expect.stringMatching(
-        /and VMs can share pages within one thread only\n {2}choose another scheduler \(credit, round-robin\), or leave reclaim.group out/,
+        /^error: .*and VMs can share pages within one thread only\n {2}choose another scheduler \(credit, round-robin\), or leave reclaim.group out\n$/,
       ),
     ])
   })

@@ -125,6 +125,10 @@ export class VmHandle {
     return this.#theirs
   }
 
+  /** A thread has it, or had it. */
+  get isStarted(): boolean {
+    return this.#isStarted
+  }
   get isEnded(): boolean {
     return this.#isEnded
   }
