@@ -49,9 +49,19 @@ export class KernelIoBus implements IoBus {
   findFreeAddresses(length: number, start: number, end: number): number | undefined {
     const step = 2 ** Math.ceil(Math.log2(Math.max(length, 4096)))
     for (let base = Math.floor((end - length) / step) * step; base >= start; base -= step) {
-      if (!this.#addresses.regions.some((region) => region.overlaps(base, length))) return base
+      if (this.isFree(base, length)) return base
     }
     return undefined
+  }
+
+  /** No device answers in the range. */
+  isFree(base: number, length: number): boolean {
+    return !this.#addresses.regions.some((region) => region.overlaps(base, length))
+  }
+
+  /** The device that answers at an address; undefined: none. */
+  ownerAt(address: number): string | undefined {
+    return this.#addresses.find(address)?.owner
   }
 
   #claim(

@@ -22,7 +22,7 @@ import type { DeviceLayer, HostDeviceLayer, StrategyLayer } from '../composition
 import { namedLog } from '../metrics/log.ts'
 import { WallClock } from '../time/index.ts'
 import { VmAssignment } from './assignment.ts'
-import type { AssignmentSource, RegisterPages } from './assignment.ts'
+import type { AddressesInUse, AssignmentSource, RegisterPages } from './assignment.ts'
 import { HostDma } from './host-dma.ts'
 import { HostInterrupts } from './interrupts.ts'
 
@@ -127,8 +127,8 @@ export class HostMachine implements AssignmentSource {
   }
 
   /** What the devices of one VM are offered. */
-  assignmentFor(vm: string, frames: GuestFrames & RegisterPages): VmAssignment {
-    return new VmAssignment(this, vm, frames)
+  assignmentFor(vm: string, frames: GuestFrames & RegisterPages, addresses: AddressesInUse): VmAssignment {
+    return new VmAssignment(this, vm, frames, addresses)
   }
 
   async take(at: string, owner: string): Promise<HostFunction> {

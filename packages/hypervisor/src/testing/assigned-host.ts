@@ -8,6 +8,8 @@ import { benchDevice, createTestLog, createTestMetrics } from '@nonroot/testkit'
 import type { HostDeviceLayer, StrategyLayer } from '../composition/stack.ts'
 import { createHostMemory, DemandGuestMemory, pcMemoryMap } from '../memory/index.ts'
 import { HostMachine } from '../host-machine/index.ts'
+import { guestPc } from './guest-pc.ts'
+import { probeDevice } from './probe.ts'
 
 export const MIB = 2 ** 20
 const common = {
@@ -61,9 +63,17 @@ export interface HostOptions {
   readonly devices?: readonly { readonly kind: string; readonly at?: string }[]
   /** What the devices reach. Default: the host's memory. */
   readonly dma?: DmaMemory
+  /** Gets what reaches the parts of a `probe` that a guest must not reach. */
+  readonly touched?: string[]
 }
 
-export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '01:00.0' }], dma }: HostOptions = {}) {
+export async function benchHost({
+  iommu = true,
+  devices = [{ kind: 'nvme', at: '01:00.0' }],
+  dma,
+  touched,
+}: HostOptions = {}) {
+  const kinds = [...emulated.devices!, probeDevice(touched)] as DeviceDefinition[]
   const memory = createHostMemory(24 * MIB)
   const disks = devices.map((_, index) => testDisk(index))
   let opened = 0
@@ -74,7 +84,7 @@ export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '
       thing: `host.devices[${index}]`,
       name: `${kind}${index}`,
       at,
-      definition: emulated.devices!.find((device) => device.kind === kind)!,
+      definition: kinds.find((device) => device.kind === kind)!,
       options: { image: 'disk', network: 'none' },
     })),
     memory,
@@ -92,9 +102,12 @@ export async function benchHost({ iommu = true, devices = [{ kind: 'nvme', at: '
     vm: (name: string) => {
       const guestMemory = new DemandGuestMemory({ hostMemory: memory, regions: pcMemoryMap(4 * MIB) })
       guestMemory.setPaging({ onMemoryChange: () => {} })
-      const assignment = machine.assignmentFor(name, guestMemory)
+      const anywhere = { isFree: () => true }
+      const assignment = machine.assignmentFor(name, guestMemory, anywhere)
       return {
         ...{ guestMemory, assignment },
+        /** The whole machine in place of a bench for the device. */
+        pc: () => guestPc(guestMemory, (bus) => machine.assignmentFor(name, guestMemory, bus)),
         async assign(host: string) {
           const offers = new Map<never, unknown>([[Assignment as never, assignment]])
           const made = await benchDevice(definition, { host }, { name: 'assigned0', guestMemory, offers })

@@ -90,7 +90,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
     console: clock.kind === 'deterministic' ? timedConsole(console, clock, () => nudge()) : console,
     backends: timedDisks ? timedDisks.wrap(backends) : backends,
     resolvePath,
-    ...(given.hostMachine ? { assignment: given.hostMachine.assignmentFor(name, guestMemory) } : {}),
+    ...(given.hostMachine ? { assignment: given.hostMachine.assignmentFor(name, guestMemory, bus) } : {}),
   })
   const parts = await given.parts.createVmParts(stack, {
     guestMemory,
