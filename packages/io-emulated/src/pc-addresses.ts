@@ -3,7 +3,7 @@
 import { gpa } from '@nonroot/contracts'
 import type { PlatformDescription } from '@nonroot/contracts'
 import { APIC_DEFAULT_BASE } from './apic/registers.ts'
-import { IO_APIC_PINS } from './apic/io-apic.ts'
+import { IO_APIC_PINS, IO_APIC_REQUESTER } from './apic/io-apic.ts'
 
 /** As in the ICH9 with its registers where SeaBIOS puts them, so that firmware for QEMU's q35 finds what it expects. */
 export const Place = {
@@ -29,7 +29,7 @@ export const PCI_IO_WINDOW = { base: 0x1000, length: 0xf000 } as const
 
 export const PC_PLATFORM = {
   localApic: { address: gpa(APIC_DEFAULT_BASE) },
-  ioApics: [{ id: 0, address: gpa(Place.ioApic), gsiBase: 0, pins: IO_APIC_PINS }],
+  ioApics: [{ id: 0, address: gpa(Place.ioApic), gsiBase: 0, pins: IO_APIC_PINS, requesterId: IO_APIC_REQUESTER }],
   legacyPic: true,
   interruptOverrides: [
     { isaIrq: 0, gsi: Gsi.timer, trigger: 'edge', polarity: 'high' },

@@ -16,6 +16,7 @@ export function startPc({
   const buttons: (() => void)[] = []
   const context: IoModelContext = {
     ...bench.context,
+    messageInterrupts: { send: (...message) => pc.interruptController.messages.send(...message) },
     power: {
       ...bench.context.power,
       onPowerButton: (listener) => {

@@ -42,6 +42,7 @@ export function createPc(options: PcOptions, context: IoModelContext): Pc {
   const interruptController = new PcInterruptController(context.child('interrupts'), {
     vcpuCount: context.vcpuCount,
     ioApicAddress: Place.ioApic,
+    ioApicMessages: context.messageInterrupts,
   })
   const line = (gsi: number): InterruptLine => interruptController.line(gsi)!
   const add = <D extends Device>(name: string, create: (context: DeviceContext) => D): D => {

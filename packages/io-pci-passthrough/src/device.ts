@@ -44,6 +44,7 @@ export class AssignedFunction implements Device {
   #disposed = false
 
   static async create({ host: at }: AssignedOptions, context: DeviceContext): Promise<AssignedFunction> {
+    refuseBehindIommu(context, `host function ${at}`)
     const assignment = assignmentOf(context, at)
     const owned = await assignment.take(at)
     try {
@@ -171,6 +172,17 @@ export class AssignedFunction implements Device {
     this.#driver.close(frames)
     await this.#host.release()
   }
+}
+
+/** The guest's driver would give its own IOMMU's addresses to a device that is not behind it. Throws `device.create`. */
+export function refuseBehindIommu({ name, dma }: DeviceContext, what: string): void {
+  if (!dma.untranslated) return
+  throw new NonrootError({
+    code: 'device.create',
+    message: `${name}: ${what} cannot be behind the guest's IOMMU, which translates only DMA of emulated and virtio devices`,
+    thing: name,
+    remedy: 'remove intel-iommu from stack.io, or use the device emulated',
+  })
 }
 
 function assignmentOf(context: DeviceContext, at: string): Assignment {

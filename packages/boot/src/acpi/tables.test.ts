@@ -73,6 +73,19 @@ describe('tables', () => {
     )
   })
 
+  it.each([
+    ['DMA only', false, 0xf0f8, [0, 16, []]],
+    ['interrupts, with the I/O APIC as bus f0, device 1f', true, 0xf0f8, [1, 24, [3, 8, 0, 0, 0, 0xf0, 0x1f, 0]]],
+    ['interrupts, of an I/O APIC that no IOMMU knows', true, undefined, [0, 16, []]],
+  ])('DMAR: %s', (_, remapsInterrupts, requesterId, [flags, length, scope]) => {
+    const ioApics = PLATFORM.ioApics!.map((each) => (requesterId === undefined ? each : { ...each, requesterId }))
+    const iommu = { address: 0xfed9_0000, remapsInterrupts }
+    const { bytes } = acpiTables({ ...PLATFORM, ioApics, iommu }, 1, 0xe0040).bySignature.get('DMAR')!
+    expect([bytes[37], view(bytes).getUint16(50, true), [...bytes.subarray(64)]]).toEqual([flags, length, scope])
+    // A remapping unit for all of PCI.
+    expect([view(bytes).getUint16(48, true), bytes[52], view(bytes).getUint32(56, true)]).toEqual([0, 1, 0xfed9_0000])
+  })
+
   it('fit where they are put with 255 processors', () => {
     expect(acpiTables(PLATFORM, 255, 0xe0040).tables.length).toBeLessThan(0x1ffc0)
   })

@@ -3,6 +3,8 @@ import type { PlatformDescription } from '@nonroot/contracts'
 import { byteSum, Structure } from '../structure.ts'
 import { dsdtTerms } from './dsdt.ts'
 
+type IoApics = NonNullable<PlatformDescription['ioApics']>
+
 const HEADER = 36
 const OEM = 'NONRUT'
 const OEM_TABLE = 'NONROOT '
@@ -74,16 +76,28 @@ function hpetTable(address: number): Uint8Array {
   return finish(new Structure(56).u32(36, EVENT_TIMER_BLOCK).u64(44, address).u16(53, 0x80), 'HPET', 1)
 }
 
-/** The IOMMU in front of all PCI devices. (VT-d, "DMA Remapping Reporting Structure") */
-function dmar(address: number): Uint8Array {
+/** The IOMMU in front of all PCI devices, and of I/O APICs if it remaps interrupts. (VT-d, "DMA Remapping Reporting Structure") */
+function dmar({ address, remapsInterrupts }: NonNullable<PlatformDescription['iommu']>, ioApics: IoApics): Uint8Array {
   const ADDRESS_BITS = 40
+  const INTERRUPT_REMAPPING = 1
   const INCLUDE_PCI_ALL = 1
-  const table = new Structure(HEADER + 12 + 16).u8(HEADER, ADDRESS_BITS - 1)
-  table
+  const SCOPE_IO_APIC = 3
+  // Software that remaps interrupts needs to know the requester of every I/O APIC.
+  const known = ioApics.flatMap(({ id, requesterId }) => (requesterId === undefined ? [] : [{ id, requesterId }]))
+  const remapping = remapsInterrupts && known.length === ioApics.length
+  const scopes = remapping ? known : []
+  const length = 16 + 8 * scopes.length
+  const table = new Structure(HEADER + 12 + length)
+    .u8(HEADER, ADDRESS_BITS - 1)
+    .u8(HEADER + 1, remapping ? INTERRUPT_REMAPPING : 0)
     .u16(HEADER + 12, 0)
-    .u16(HEADER + 14, 16)
+    .u16(HEADER + 14, length)
     .u8(HEADER + 16, INCLUDE_PCI_ALL)
     .u64(HEADER + 20, address)
+  scopes.forEach(({ id, requesterId }, index) => {
+    const [bus, device, number] = [requesterId >> 8, (requesterId >> 3) & 0x1f, requesterId & 7]
+    table.put(HEADER + 28 + 8 * index, Uint8Array.of(SCOPE_IO_APIC, 8, 0, 0, id, bus, device, number))
+  })
   return finish(table, 'DMAR', 1)
 }
 
@@ -172,7 +186,7 @@ export function acpiTables(platform: PlatformDescription, vcpuCount: number, tab
   if (platform.localApic) listed.push(add(madt(platform, vcpuCount)))
   if (platform.pci?.ecam) listed.push(add(mcfg(platform.pci.ecam)))
   if (platform.hpet) listed.push(add(hpetTable(platform.hpet.address)))
-  if (platform.iommu) listed.push(add(dmar(platform.iommu.address)))
+  if (platform.iommu) listed.push(add(dmar(platform.iommu, platform.ioApics ?? [])))
   const rsdt = new Structure(HEADER + listed.length * 4)
   const xsdt = new Structure(HEADER + listed.length * 8)
   listed.forEach((address, index) => {

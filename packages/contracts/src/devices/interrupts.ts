@@ -21,9 +21,9 @@ export interface InterruptLine {
 export interface MessageInterrupts {
   /**
    * `address` as the guest programmed it (0xFEExxxxx), `data` 32 bits. An address without meaning is ignored and counted. `requester`: the PCI function
-   * that sends it, for an IOMMU that remaps interrupts.
+   * that sends it, for an IOMMU that remaps interrupts. `destination`: all 32 bits of it, as only an IOMMU knows them; otherwise the address has 8.
    */
-  send(address: number, data: number, requester?: number): void
+  send(address: number, data: number, requester?: number, destination?: number): void
 }
 export const MessageInterrupts = token<MessageInterrupts>('MessageInterrupts')
 

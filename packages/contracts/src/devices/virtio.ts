@@ -89,6 +89,8 @@ export interface VirtioDevice {
   restore?(snapshot: Snapshot): void
   quiesce?(): Promise<void>
   dispose?(): void | Promise<void>
+  /** Its driver ignores an IOMMU, as Linux's of the balloon does: queues and buffers are guest-physical. */
+  readonly untranslated?: boolean
   /** As `Device.offers`. */
   readonly offers?: Device['offers']
 }

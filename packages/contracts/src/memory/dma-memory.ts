@@ -46,6 +46,11 @@ export interface DmaMemory {
   fill(address: number, length: number, value: number): boolean
   /** Lends the pieces, in order, to a transfer. Undefined, and nothing lent, if one is not entirely RAM. */
   lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined
+  /**
+   * The memory behind the IOMMU, by guest-physical address: for devices whose drivers are specified to ignore it (virtio without
+   * VIRTIO_F_ACCESS_PLATFORM). Absent: no IOMMU stands before the device.
+   */
+  readonly untranslated?: DmaMemory
 }
 
 /** The device that accesses memory, for an IOMMU. */
@@ -60,11 +65,11 @@ export interface DmaRequester {
 export interface Iommu {
   /** The device's view of `memory`, which is all of the guest's memory. */
   attach(requester: DmaRequester, memory: DmaMemory): DmaMemory
-  /** Stands in front of the interrupt controller: `deliver`s the message that it stands for, or none. */
+  /** Stands in front of the interrupt controller: `deliver`s the message that it stands for, or none. `destination` as in `MessageInterrupts.send`. */
   interrupt?(
     requester: number | undefined,
     address: number,
     data: number,
-    deliver: (address: number, data: number) => void,
+    deliver: (address: number, data: number, destination?: number) => void,
   ): void
 }

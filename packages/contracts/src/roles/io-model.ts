@@ -18,6 +18,8 @@ export interface PlatformDescription {
     readonly address: Gpa
     readonly gsiBase: number
     readonly pins: number
+    /** The PCI requester as which its messages reach an IOMMU. */
+    readonly requesterId?: number
   }[]
   /** There is a pair of 8259s (MADT's PCAT_COMPAT). */
   readonly legacyPic?: boolean
@@ -66,8 +68,8 @@ export interface PlatformDescription {
   readonly reservedMemory?: readonly { readonly address: Gpa; readonly length: number }[]
   readonly serial?: readonly { readonly port: number; readonly gsi: number }[]
   readonly hpet?: { readonly address: Gpa }
-  /** An IOMMU's registers. */
-  readonly iommu?: { readonly address: number }
+  /** An IOMMU's registers, and whether it remaps interrupts. */
+  readonly iommu?: { readonly address: number; readonly remapsInterrupts: boolean }
   readonly rtc?: { readonly port: number; readonly gsi: number }
   readonly i8042?: boolean
   readonly vga?: boolean

@@ -11,6 +11,7 @@ import type {
   HostBackends,
   InterruptController,
   InterruptLine,
+  Iommu,
   IoModel,
   IoModelContext,
   Log,
@@ -55,6 +56,7 @@ export class DeviceContexts {
   readonly #options: DeviceContextsOptions
   readonly #models: IoModel[] = []
   readonly #linesTaken = new Set<number>()
+  #iommu: Iommu | undefined
 
   constructor(options: DeviceContextsOptions) {
     this.#options = options
@@ -63,7 +65,7 @@ export class DeviceContexts {
   /** The memory that a device can access: all of it, or what the stack's IOMMU allows. */
   #dmaFor(requester: DmaRequester): DmaMemory {
     const { dma } = this.#options
-    return this.#models.find((model) => model.iommu)?.iommu?.attach(requester, dma) ?? dma
+    return this.#iommu?.attach(requester, dma) ?? dma
   }
 
   /** Called when an I/O model was created: what it offers is available to parts created later. */
@@ -81,6 +83,7 @@ export class DeviceContexts {
     twice('pciBus')
     twice('iommu')
     this.#models.push(model)
+    this.#iommu ??= model.iommu
   }
 
   get interrupts(): InterruptController {
@@ -161,12 +164,15 @@ export class DeviceContexts {
     return context
   }
 
+  readonly #deliver = (address: number, data: number, destination?: number): void => {
+    const messages = this.#options.messages ?? this.interrupts.messages
+    messages.send(address, data, undefined, destination)
+  }
+
   /** Through the IOMMU, if there is one. */
   #message(address: number, data: number, requester: number | undefined): void {
-    const messages = this.#options.messages ?? this.interrupts.messages
-    const iommu = this.#models.find((model) => model.iommu)?.iommu
-    if (!iommu?.interrupt) return messages.send(address, data)
-    iommu.interrupt(requester, address, data, (to, what) => messages.send(to, what))
+    if (this.#iommu?.interrupt) this.#iommu.interrupt(requester, address, data, this.#deliver)
+    else this.#deliver(address, data)
   }
 
   #anywhere(name: string, length: number): number {

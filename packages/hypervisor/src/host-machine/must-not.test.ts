@@ -141,7 +141,7 @@ describe('interrupts', () => {
   const vectorOf = ({ interrupts }: Guest): number =>
     interrupts.hasPending(0) ? interrupts.acknowledge(0) : -1
 
-  it('no storm by a pin that nobody handles: it is off, and leads nowhere', async () => {
+  it('no storm by a pin without a handler: it is off, and leads nowhere', async () => {
     const made = await guest()
     const { probe, register, raised, config } = made
     probe.pci.write(0x04, 0x0003, 2)
@@ -157,7 +157,7 @@ describe('interrupts', () => {
     ["the host's registers", 0xc000_0000, HOST_MMIO.start / 2 ** 32, () => 0x41],
     ['above the message range', 0xfef0_0000, 0, () => 0x41],
     ['the message range 4 GiB higher', 0xfee0_0000, 1, () => 0x41],
-  ])("a message of the guest's to %s interrupts nobody else and writes nothing", async (_, low, high, data) => {
+  ])("a message of the guest's to %s interrupts no one else and writes nothing", async (_, low, high, data) => {
     const made = await guest()
     const { probe, bus, register, raised, others, vm, own, settle, sent } = made
     const other = vm('vm1').guestMemory

@@ -25,7 +25,7 @@ export async function guestPc(guestMemory: DemandGuestMemory, assignmentFor: (bu
   })
   const definition = emulated.strategies!.find(({ role, name }) => role === 'io' && name === 'pc')!
   const parsed = await definition.options['~standard'].validate({})
-  const pc = (await definition.create((parsed as { value: never }).value, contexts.modelContext('pc', '/'))) as IoModel
+  const pc = (await definition.create((parsed as { value: never }).value, contexts.modelContext('pc', '/') as never)) as IoModel
   contexts.addModel(pc, 'stack.io[0]')
   const sent: [address: number, data: number][] = []
   const { messages } = contexts.interrupts

@@ -1,4 +1,4 @@
-/** A hostile device for a host: does the DMA that its registers ask for, asserts its pin, and has a capability and ports that nobody was told about. */
+/** A hostile device for a host: does the DMA that its registers ask for, asserts its pin, and has a capability and ports that a guest must not reach. */
 
 import { defineDevice, noOptions } from '@nonroot/contracts'
 import type { IoHandler } from '@nonroot/contracts'

@@ -1,15 +1,15 @@
 import { VcpuSignal } from '@nonroot/contracts'
 import { createDeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { PcInterruptController } from './interrupt-controller.ts'
+import { PcInterruptController, type PcInterruptControllerOptions } from './interrupt-controller.ts'
 import { ApicRegister as R } from './registers.ts'
 
 const APIC = 0xfee00000
 const IO_APIC = 0xfec00000
 
-function start(vcpuCount = 2) {
+function start(vcpuCount = 2, options: Partial<PcInterruptControllerOptions> = {}) {
   const bench = createDeviceBench()
-  const controller = new PcInterruptController(bench.context, { vcpuCount, ioApicAddress: IO_APIC })
+  const controller = new PcInterruptController(bench.context, { vcpuCount, ioApicAddress: IO_APIC, ...options })
   const woken: number[] = []
   controller.attach({ wake: (vcpu) => void woken.push(vcpu) })
   const read = (register: number, vcpu = 0): number => {
@@ -491,6 +491,35 @@ describe('I/O APIC', () => {
     redirect(2, 0x30, 0x01000000)
     controller.line(2)!.pulse()
     expect([take(0), take(1)]).toEqual([-1, 0x30])
+  })
+})
+
+describe('an IOMMU that remaps interrupts', () => {
+  it.each([
+    ['edge, physical', 0x44, 0x0300_0000, [0xfee0_3000, 0x4044]],
+    ['level, logical, lowest priority', 0x8961, 0x0500_0000, [0xfee0_5004, 0xc161]],
+    // Bits 63:49 and 11 are the handle, bit 48 says so; the vector is what the EOI register names.
+    ['a handle', 0x8011, 0x0025_0000, [0xfee0_0250, 0xc011]],
+    ['a handle of 16 bits', 0x0811, 0xffff_0000, [0xfeef_fff4, 0x4011]],
+  ])("gets the I/O APIC's messages as they were programmed: %s", (_, low, high, message) => {
+    const sent: number[][] = []
+    const send = (...[address, data, requester]: number[]): void => void sent.push([address!, data!, requester!])
+    const { controller, redirect } = start(1, { ioApicMessages: { send } })
+    redirect(17, low, high)
+    controller.line(17)!.raise()
+    expect(sent).toEqual([[...message, 0xf0f8]])
+  })
+
+  it.each([
+    ['one of 255', 3, 0xfee0_0000, 3],
+    ['a cluster of x2APICs', 17, 0xfee0_0004, 0x1_0002],
+    ['none that the address could name', -1, 0xfee0_3000, 0x1_0003],
+  ])('delivers by 32 bits of destination: %s', (_, vcpu, address, destination) => {
+    const { controller, take, x2apic } = start(20)
+    for (let each = 0; each < 20; each++) x2apic(each)
+    controller.messages.send(address, 0x4055, undefined, destination)
+    const taken = Array.from({ length: 20 }, (__, each) => take(each)).findIndex((vector) => vector === 0x55)
+    expect(taken).toBe(vcpu)
   })
 })
 

@@ -17,7 +17,7 @@ import type {
 } from '@nonroot/contracts'
 import { PicPair } from '../pic8259.ts'
 import { GsiInput, GsiLine } from './gsi-line.ts'
-import { IO_APIC_PINS, IoApic } from './io-apic.ts'
+import { IO_APIC_PINS, IO_APIC_REQUESTER, IoApic } from './io-apic.ts'
 import { LocalApic } from './local-apic.ts'
 import type { ApicBus } from './local-apic.ts'
 import { APIC_DEFAULT_BASE, ApicMsr, ApicRegister, BROADCAST, DeliveryMode, Icr, Shorthand } from './registers.ts'
@@ -27,6 +27,8 @@ export interface PcInterruptControllerOptions {
   readonly vcpuCount: number
   /** Undefined: local APICs alone, without I/O APIC and 8259 pair. */
   readonly ioApicAddress: number | undefined
+  /** Where the I/O APIC's messages go. Default: to the local APICs. */
+  readonly ioApicMessages?: MessageInterrupts
 }
 
 const NO_SINK: InterruptSink = { wake: () => {} }
@@ -79,20 +81,21 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     this.#external = new Uint8Array(vcpuCount)
     this.#awaitsStartup = Uint8Array.from({ length: vcpuCount }, (_, index) => (index === 0 ? 0 : 1))
     const { ioApicAddress } = options
+    this.messages = {
+      send: (address, data, _requester, destination) => this.#message(address, data, destination),
+    }
     this.lines = ioApicAddress === undefined ? 0 : IO_APIC_PINS
     this.#inputs = Array.from({ length: this.lines }, (_, gsi) => new GsiInput(gsi))
     if (ioApicAddress !== undefined) {
       this.#ioApic = new IoApic(
         context,
         ioApicAddress,
-        (destination, logical, mode, vector, level) =>
-          this.#route(destination === 0xff ? BROADCAST : destination, logical, mode, vector, level),
+        (address, data) => (options.ioApicMessages ?? this.messages).send(address, data, IO_APIC_REQUESTER),
         (pin) => this.#inputs[pin]!.end(),
       )
       this.#pic = new PicPair(context)
       this.#pic.onOutput = () => this.#wakeForPic()
     }
-    this.messages = { send: (address, data) => this.#message(address, data) }
     const page: IoHandler = {
       read: (offset, size) => this.#readPage(offset, size),
       write: (offset, size, value) => this.#writePage(offset, size, value),
@@ -126,15 +129,15 @@ export class PcInterruptController implements X86InterruptController, ApicBus, V
     for (let index = 0; index < this.#apics.length; index++) if (this.#apics[index]!.acceptsExtInt()) this.wake(index)
   }
 
-  #message(address: number, data: number): void {
+  #message(address: number, data: number, remapped: number | undefined): void {
     if (address >= 2 ** 32 || address >>> 20 !== Message.base) {
       this.#ignored.value++
       return
     }
-    const destination = (address >>> 12) & 0xff
+    const short = (address >>> 12) & 0xff
     const logical = (address & Message.logical) !== 0
     this.#route(
-      destination === 0xff ? BROADCAST : destination,
+      remapped ?? (short === 0xff ? BROADCAST : short),
       logical,
       (data >> 8) & 7,
       data & 0xff,

@@ -5,6 +5,8 @@ import { assignState, restoreState, saveState } from '../state.ts'
 import { DeliveryMode } from './registers.ts'
 
 export const IO_APIC_PINS = 24
+/** As which an IOMMU knows it: no function of a bus that there is, as on Intel's boards. */
+export const IO_APIC_REQUESTER = 0xf0f8
 /** Version 0x20 has an EOI register. */
 const VERSION = 0x20 | ((IO_APIC_PINS - 1) << 16)
 
@@ -21,14 +23,12 @@ const Entry = {
   writable: 0x1afff & ~0x5000,
 } as const
 
-/** `destination` in 8 bits. */
-export type SendMessage = (
-  destination: number,
-  logical: boolean,
-  deliveryMode: number,
-  vector: number,
-  level: boolean,
-) => void
+/** High word: destination, and what extends it or, for an IOMMU that remaps interrupts, the rest of a handle. */
+const HIGH_WRITABLE = 0xffff_0000
+/** What its messages consist of. (ICH9 datasheet, "I/O APIC: PCI Express Message for Interrupts") */
+const Message = { base: 0xfee0_0000, logical: 4, assert: 0x4000, level: 0x8000 } as const
+
+export type SendMessage = (address: number, data: number) => void
 
 const powerOn = () => ({
   select: 0,
@@ -74,7 +74,10 @@ export class IoApic implements IoHandler, Saveable {
     const level = (entry & Entry.level) !== 0
     const deliveryMode = (entry & Entry.deliveryMode) >> 8
     if (level && deliveryMode <= DeliveryMode.lowestPriority) state.low[pin] = entry | Entry.remoteIrr
-    this.#send(state.high[pin]! >>> 24, (entry & Entry.logical) !== 0, deliveryMode, entry & Entry.vector, level)
+    const high = state.high[pin]!
+    const to = ((high >>> 24) << 12) | (((high >>> 16) & 0xff) << 4) | (entry & Entry.logical ? Message.logical : 0)
+    const trigger = level ? Message.level | Message.assert : Message.assert
+    this.#send(Message.base + to, (entry & (Entry.vector | Entry.deliveryMode)) | trigger)
   }
 
   /** Level-triggered entries of this vector may interrupt again, and do if their pin is still asserted. */
@@ -116,7 +119,7 @@ export class IoApic implements IoHandler, Saveable {
     const pin = (state.select - Register.redirection) >> 1
     if (pin < 0 || pin >= IO_APIC_PINS) return
     if (state.select & 1) {
-      state.high[pin] = value & 0xff00_0000
+      state.high[pin] = value & HIGH_WRITABLE
       return
     }
     const before = state.low[pin]!

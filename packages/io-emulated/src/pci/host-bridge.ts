@@ -83,7 +83,7 @@ export class PciHost implements Device, PciBus, PciUnplug, PciParent {
     this.#pirqs = new PirqRouter(options.interrupts)
     this.#reset = options.reset
     this.#acpi = options.acpi
-    this.messages = options.interrupts.messages
+    this.messages = context.messageInterrupts
     const ports: IoHandler = {
       read: (offset, size) => this.#readPort(offset, size),
       write: (offset, size, value) => this.#writePort(offset, size, value),

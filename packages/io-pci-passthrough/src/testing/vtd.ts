@@ -3,7 +3,7 @@
 import type { IoModelContext, MessageInterrupts } from '@nonroot/contracts'
 import { createDeviceBench, createTestGuestMemory, createTestHostMemory } from '@nonroot/testkit'
 import { Global, Register } from '../vtd/facts.ts'
-import { createHostIommu } from '../vtd/model.ts'
+import { createHostIommu, createIntelIommu } from '../vtd/model.ts'
 
 /** Where software puts things, in memory of 1 MiB. */
 export const Place = {
@@ -18,17 +18,18 @@ export const Place = {
 export const R = 1
 export const W = 2
 
-export function benchVtd() {
+export function benchVtd({ bypass = false } = {}) {
   const hostMemory = createTestHostMemory(600)
   const memory = createTestGuestMemory({ hostMemory, ram: 1 << 20 })
   const bench = createDeviceBench({ hostMemory, guestMemory: memory })
-  const delivered: { address: number; data: number }[] = []
-  const deliver = (address: number, data: number): void => void delivered.push({ address, data })
+  const delivered: { address: number; data: number; destination?: number }[] = []
+  const deliver = (address: number, data: number, destination?: number): void =>
+    void delivered.push({ address, data, ...(destination === undefined ? {} : { destination }) })
   const messageInterrupts: MessageInterrupts = {
     send: (address, data, requester) => model.iommu!.interrupt!(requester, address, data, deliver),
   }
   const context = { ...bench.context, messageInterrupts } as unknown as IoModelContext
-  const model = createHostIommu({}, context)
+  const model = (bypass ? createIntelIommu : createHostIommu)({}, context)
   const base = bench.mmio[0]!.base
   const read = (register: number): number => bench.readMmio(base + register)
   const write = (register: number, value: number): void => bench.writeMmio(base + register, value >>> 0)
@@ -52,7 +53,7 @@ export function benchVtd() {
   return {
     ...{ bench, memory, model, read, write, enable, disable, invalidate, table, delivered },
     messages: messageInterrupts,
-    device: (requesterId: number) => model.iommu!.attach({ name: `device${requesterId}`, requesterId }, memory),
+    device: (requesterId: number | undefined) => model.iommu!.attach({ name: `device${requesterId}`, requesterId }, memory),
     /** A context entry with tables of these levels. */
     context(requester: number, root: number, { domain = 1, levels = 4, type = 0, quiet = 0 } = {}): void {
       memory.writeU64(Place.root + (requester >> 8) * 16, BigInt(Place.contexts) | 1n)

@@ -15,6 +15,7 @@ import type {
   PciFunctionDescription,
 } from '@nonroot/contracts'
 import { CapabilityId, Command as PciCommand, findCapability, Offset, readIds } from '../configuration.ts'
+import { refuseBehindIommu } from '../device.ts'
 import { VfioUserClient } from './client.ts'
 import type { RemoteDescription } from './client.ts'
 import { Region } from './facts.ts'
@@ -48,6 +49,7 @@ export class RemoteFunction implements Device {
 
   /** `silentMs`: how long the peer may owe a reply. Default: 10 s. */
   static async create({ socket }: VfioUserOptions, context: DeviceContext, silentMs?: number): Promise<RemoteFunction> {
+    refuseBehindIommu(context, socket)
     const stream = await context.backend('stream', { path: socket })
     let made: RemoteFunction | undefined
     const client = await VfioUserClient.connect(stream, {

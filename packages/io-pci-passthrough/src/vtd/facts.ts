@@ -59,9 +59,6 @@ export const EXTENDED_CAPABILITY = {
   high: 0,
 } as const
 
-/** Without interrupt remapping: for machines whose I/O APIC does not go through the unit. */
-export const WITHOUT_INTERRUPTS = { capabilityHigh: ~(1 << 27), extendedLow: ~((1 << 3) | (1 << 4)) } as const
-
 /** Bits of the global command and status registers. */
 export const Global = {
   translation: 2 ** 31,

@@ -24,7 +24,8 @@ export const PostedDescriptor = {
   destination: 36,
 } as const
 
-type Deliver = (address: number, data: number) => void
+/** `destination`: all bits of it, where the unit's table has 32. */
+export type Deliver = (address: number, data: number, destination?: number) => void
 
 export class InterruptRemapping {
   enabled = false
@@ -80,13 +81,16 @@ export class InterruptRemapping {
   }
 
   #send(low: number, destination: number, deliver: Deliver): void {
-    const to = this.extended ? destination : (destination >>> 8) & 0xff
     const mode = (low >> 2) & 1
     const redirection = (low >> 3) & 1
     const level = (low >> 4) & 1
-    const address = MESSAGE + (to & 0xff) * 4096 + (redirection << 3) + (mode << 2)
     const data = ((low >>> 16) & 0xff) | (((low >> 5) & 7) << 8) | (level << 15) | (1 << 14)
-    deliver(address, data)
+    this.#deliverTo(destination, (redirection << 3) + (mode << 2), data, deliver)
+  }
+
+  #deliverTo(destination: number, bits: number, data: number, deliver: Deliver): void {
+    const short = this.extended ? destination & 0xff : (destination >>> 8) & 0xff
+    deliver(MESSAGE + short * 4096 + bits, data, this.extended ? destination : undefined)
   }
 
   #post(requester: number, index: number, low: number, at: number, deliver: Deliver): void {
@@ -102,8 +106,7 @@ export class InterruptRemapping {
     if (control & PostedDescriptor.outstanding) return
     if (control & PostedDescriptor.suppressed && !(low & URGENT)) return
     this.#memory.writeU32(at + PostedDescriptor.control, (control | PostedDescriptor.outstanding) >>> 0)
-    const to = this.extended ? destination : (destination >>> 8) & 0xff
-    deliver(MESSAGE + (to & 0xff) * 4096, (control >>> 16) & 0xff)
+    this.#deliverTo(destination, 0, (control >>> 16) & 0xff, deliver)
   }
 
   reset(): void {

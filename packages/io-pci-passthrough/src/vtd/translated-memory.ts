@@ -9,26 +9,34 @@ const PAGE = 4096
 /** Requesters that are no PCI function: their ID has no context. */
 const NO_REQUESTER = 0xffff
 
+export interface TranslatedMemoryOptions {
+  readonly requester: DmaRequester
+  /** All of memory. */
+  readonly memory: DmaMemory
+  readonly translation: Translation
+  readonly leases: Leases
+  /** A DMA write to the interrupt range. */
+  readonly message: (requester: number, address: number, data: number) => void
+  /** A requester that is no PCI function is not translated. */
+  readonly bypass: boolean
+}
+
 export class TranslatedMemory implements DmaMemory {
+  readonly untranslated: DmaMemory
   readonly #requester: DmaRequester
   readonly #memory: DmaMemory
   readonly #translation: Translation
   readonly #leases: Leases
-  /** A DMA write to the interrupt range. */
-  readonly #message: (requester: number, address: number, data: number) => void
+  readonly #message: TranslatedMemoryOptions['message']
+  readonly #bypass: boolean
 
-  constructor(
-    requester: DmaRequester,
-    memory: DmaMemory,
-    translation: Translation,
-    leases: Leases,
-    message: (requester: number, address: number, data: number) => void,
-  ) {
+  constructor({ requester, memory, translation, leases, message, bypass }: TranslatedMemoryOptions) {
     this.#requester = requester
-    this.#memory = memory
+    this.#memory = this.untranslated = memory
     this.#translation = translation
     this.#leases = leases
     this.#message = message
+    this.#bypass = bypass
   }
 
   get #id(): number {
@@ -36,6 +44,7 @@ export class TranslatedMemory implements DmaMemory {
   }
 
   #at(address: number, write: boolean, quiet = false): number {
+    if (this.#bypass && this.#requester.requesterId === undefined) return address
     return this.#translation.translate(this.#id, address, write, quiet)
   }
 

@@ -13,10 +13,9 @@ import {
   Register,
   REGISTERS_SIZE,
   VERSION,
-  WITHOUT_INTERRUPTS,
 } from './facts.ts'
 import { EventRegisters, FaultLog } from './faults.ts'
-import { InterruptRemapping } from './interrupts.ts'
+import { InterruptRemapping, type Deliver } from './interrupts.ts'
 import { InvalidationQueue, invalidateContexts, invalidatePages } from './invalidation-queue.ts'
 import { Leases } from './leases.ts'
 import { TranslatedMemory } from './translated-memory.ts'
@@ -42,12 +41,11 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
   readonly #written = new Uint32Array(REGISTERS_SIZE / 4)
   #latched = 0
 
-  /** Off: neither offered nor done. */
-  readonly #remapsInterrupts: boolean
+  readonly #bypass: boolean
 
-  constructor(context: IoModelContext, remapsInterrupts = true) {
-    this.#remapsInterrupts = remapsInterrupts
-
+  /** `bypass`: devices that are no PCI function are not behind it, and reach memory directly. */
+  constructor(context: IoModelContext, bypass: boolean) {
+    this.#bypass = bypass
     this.#context = context
     this.#memory = context.dma
     const { metrics } = context
@@ -72,14 +70,15 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
   attach(requester: DmaRequester, memory: DmaMemory): DmaMemory {
     const message = (from: number, address: number, data: number): void =>
       this.#context.messageInterrupts.send(address, data, from)
-    return new TranslatedMemory(requester, memory, this.#translation, this.#leases, message)
+    const [translation, leases, bypass] = [this.#translation, this.#leases, this.#bypass]
+    return new TranslatedMemory({ requester, memory, translation, leases, message, bypass })
   }
 
   interrupt(
     requester: number | undefined,
     address: number,
     data: number,
-    deliver: (address: number, data: number) => void,
+    deliver: Deliver,
   ): void {
     if (requester === ITSELF) deliver(address, data)
     else this.#interrupts.message(requester ?? 0xffff, address, data, deliver)
@@ -100,11 +99,9 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
       case Register.capability:
         return CAPABILITY.low
       case Register.capability + 4:
-        return this.#remapsInterrupts ? CAPABILITY.high : CAPABILITY.high & WITHOUT_INTERRUPTS.capabilityHigh
+        return CAPABILITY.high
       case Register.extendedCapability:
-        return this.#remapsInterrupts
-          ? EXTENDED_CAPABILITY.low
-          : EXTENDED_CAPABILITY.low & WITHOUT_INTERRUPTS.extendedLow
+        return EXTENDED_CAPABILITY.low
       case Register.extendedCapability + 4:
         return EXTENDED_CAPABILITY.high
       case Register.status:
@@ -223,7 +220,7 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
       this.#latch(Global.remappingTable)
     }
     translation.enabled = on(Global.translation)
-    interrupts.enabled = this.#remapsInterrupts && on(Global.interruptRemapping)
+    interrupts.enabled = on(Global.interruptRemapping)
     interrupts.compatibility = on(Global.compatibilityFormat)
     if (queue.enabled && !on(Global.queue)) queue.head = 0
     queue.enabled = on(Global.queue)

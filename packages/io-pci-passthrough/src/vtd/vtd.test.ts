@@ -134,6 +134,21 @@ describe('DMA remapping', () => {
   })
 })
 
+describe('devices that are no PCI function', () => {
+  it.each([
+    ["of the host's: blocked", false, undefined],
+    ["of a guest's: they are not behind it", true, 5],
+  ])('%s', (_, bypass, written) => {
+    const made = benchVtd({ bypass })
+    made.context(DEVICE, made.table())
+    made.start()
+    const dma = made.device(undefined)
+    expect(dma.writeU32(0x7000, 5)).toBe(bypass)
+    expect(made.memory.readU32(0x7000) || undefined).toBe(written)
+    expect(dma.untranslated).toBe(made.memory)
+  })
+})
+
 describe('caches', () => {
   it.each([
     ['all', pages(1)],
@@ -269,6 +284,14 @@ describe('interrupt remapping', () => {
       { address: 0xfee0_3000, data: 0x4155 },
       { address: 0xfee0_100c, data: 0x4066 },
     ])
+  })
+
+  it('in extended mode a destination has 32 bits', () => {
+    const { messages, delivered, entry, startInterrupts } = benchVtd()
+    entry(5, LOW | 4, 0x1_0002, 0)
+    startInterrupts(7 | (1 << 11))
+    messages.send(message(5), 0, DEVICE)
+    expect(delivered).toEqual([{ address: 0xfee0_2004, data: 0x4055, destination: 0x1_0002 }])
   })
 
   it.each<[string, number, (bench: ReturnType<typeof benchVtd>) => void]>([

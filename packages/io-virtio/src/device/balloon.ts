@@ -60,6 +60,7 @@ interface Range {
 
 export class VirtioBalloon implements VirtioDevice, Balloon {
   readonly deviceId = 5
+  readonly untranslated = true
   readonly features: readonly number[]
   readonly queueSizes = ROLES.map(() => QUEUE_SIZE)
   readonly config = new Uint8Array(Config.size)

@@ -92,7 +92,6 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     options: RingOptions,
   ) {
     this.#context = context
-    this.memory = context.dma
     const { metrics } = context
     this.buffers = metrics.counter('buffers', 'buffers taken from virtqueues')
     this.notifications = metrics.counter('usedNotifications', 'used buffer notifications sent')
@@ -100,11 +99,13 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
     this.#kicks = metrics.counter('availableNotifications', 'available buffer notifications received')
     this.#failures = metrics.counter('failures', 'times that DEVICE_NEEDS_RESET was set')
     this.device = create(this)
+    const behindIommu = context.dma.untranslated !== undefined && !this.device.untranslated
+    this.memory = behindIommu ? context.dma : (context.dma.untranslated ?? context.dma)
     this.queues = this.device.queueSizes.map((most) => {
       if (most < 1 || most > 32768 || (most & (most - 1)) !== 0) throw badQueue(context.name, most)
       return { most, size: most, vector: NO_VECTOR, areas: new Uint32Array(6), ring: undefined, enabled: false }
     })
-    for (const bit of [...(this.device.features ?? []), ...ringFeatures(options)])
+    for (const bit of [...(this.device.features ?? []), ...ringFeatures(options, behindIommu)])
       this.offered[bit >> 5]! |= 1 << (bit & 31)
     this.#link = link(this)
   }
@@ -138,7 +139,13 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   #featuresFit(): boolean {
     if (this.driverFeatures.some((word, index) => (word & ~this.offered[index]!) !== 0)) return false
     if (!this.#wrote(Feature.version1)) return false
+    // "A device MAY fail to operate further if VIRTIO_F_ACCESS_PLATFORM is not accepted": its addresses would be others.
+    if (this.#offers(Feature.accessPlatform) && !this.#wrote(Feature.accessPlatform)) return false
     return this.device.accepts?.((bit) => this.#wrote(bit)) ?? true
+  }
+
+  #offers(bit: number): boolean {
+    return (this.offered[bit >> 5]! & (1 << (bit & 31))) !== 0
   }
 
   #wrote(bit: number): boolean {
@@ -419,8 +426,9 @@ export class VirtioCore implements VirtioPort, QueueHost, Device {
   }
 }
 
-function ringFeatures(options: RingOptions): number[] {
+function ringFeatures(options: RingOptions, behindIommu: boolean): number[] {
   const features: number[] = [Feature.version1, Feature.ringReset]
+  if (behindIommu) features.push(Feature.accessPlatform)
   if (options.ring === 'packed') features.push(Feature.ringPacked)
   if (options.indirect) features.push(Feature.indirectDescriptors)
   if (options.eventIndex) features.push(Feature.eventIndex)

@@ -14,6 +14,7 @@ export const Feature = {
   indirectDescriptors: 28,
   eventIndex: 29,
   version1: 32,
+  accessPlatform: 33,
   ringPacked: 34,
   inOrder: 35,
   notificationData: 38,

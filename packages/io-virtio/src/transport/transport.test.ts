@@ -1,4 +1,4 @@
-import type { IoSize, PciCapability } from '@nonroot/contracts'
+import type { DmaMemory, Iommu, IoSize, MemoryPiece, PciCapability } from '@nonroot/contracts'
 import { VirtioFeature, VirtioStatus } from '@nonroot/testkit'
 import type { DeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
@@ -286,6 +286,56 @@ describe('PCI', () => {
     expect([...driver.offered()]).toEqual([VirtioFeature.version1, VirtioFeature.ringReset])
     driver.start()
     expect((await driver.request(0, [], [8, 8])).written).toBe(16)
+  })
+})
+
+describe.each(WAYS)('behind an IOMMU, over $way', ({ transport, ring }) => {
+  const ACCESS_PLATFORM = 33
+  /** Addresses are 1 TiB higher than the guest's memory. */
+  const OFFSET = 2 ** 40
+  const iommu: Iommu = {
+    attach: (_requester, memory) =>
+      new Proxy(memory, {
+        get(target, name: keyof DmaMemory) {
+          if (name === 'untranslated') return target
+          const method = target[name] as (...args: unknown[]) => unknown
+          return (first: number | readonly MemoryPiece[], ...rest: unknown[]) =>
+            method.call(
+              target,
+              typeof first === 'number'
+                ? first - OFFSET
+                : first.map(({ address, length }) => ({ address: address - OFFSET, length })),
+              ...rest,
+            )
+        },
+      }),
+  }
+  const start = (kind: string, options: object) => subject(kind, options, { transport, ring }, { iommu })
+
+  it('offers VIRTIO_F_ACCESS_PLATFORM, and fails to operate if it is not accepted', async () => {
+    const { driver } = await start('virtio-rng', {})
+    driver.reset()
+    expect(driver.offered().has(ACCESS_PLATFORM)).toBe(true)
+    const all = [...driver.offered()]
+    expect(driver.negotiate(all.filter((feature) => feature !== ACCESS_PLATFORM))).toBe(false)
+    driver.reset()
+    expect(driver.negotiate(all)).toBe(true)
+    // A ring by guest-physical addresses is none.
+    driver.enable(0, driver.makeRing(0, 8))
+    expect(driver.needsReset).toBe(true)
+  })
+
+  it('not for the balloon, whose driver clears it: its addresses are physical', async () => {
+    const { driver } = await start('virtio-balloon', {})
+    driver.reset()
+    expect(driver.offered().has(ACCESS_PLATFORM)).toBe(false)
+    driver.start()
+    expect(driver.needsReset).toBe(false)
+  })
+
+  it('not without one', async () => {
+    const { driver } = await subject('virtio-rng', {}, { transport, ring })
+    expect(driver.offered().has(ACCESS_PLATFORM)).toBe(false)
   })
 })
 
