@@ -12,6 +12,7 @@ import { createQcow2 } from '@nonroot/image'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { spawnCli } from '../testing/cli.ts'
 import { GuestConsole } from '../testing/console.ts'
+import { fsck as fsckRaw, type FsckResult } from '../testing/fsck.ts'
 
 const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
 const BOOT_SECONDS = 1800
@@ -47,25 +48,16 @@ function stack(name: string, io: object, device: object): string {
   return file
 }
 
-/** What an interrupted file system's superblock may have wrong: it is brought up to date when it is unmounted, and counted again when mounted. */
-const COUNTS = /^Free (blocks|inodes) count wrong \(\d+, counted=\d+\)\.$/
-const PASSES =
-  /^(Pass \d.*|Fix\? no|e2fsck .*|.*\*\*\*\*\* WARNING: Filesystem still has errors.*|[^:]+: \d+\/\d+ files .*)?$/
-
-/** Of a disk that was not unmounted: the journal is played back (`replayed`), and then nothing is wrong. (e2fsck(8): 1 is "errors corrected", the journal's) */
-function fsck(qcow2: string): { replayed: boolean; wrong: string[] } {
+function fsck(qcow2: string): FsckResult {
   const image = spawnSync('qemu-img', ['check', '-q', qcow2], { encoding: 'utf8' })
   // Leaked clusters (3) cost room, no more.
   if (image.status !== 0 && image.status !== 3) throw new Error(`qemu-img check: ${image.stdout}${image.stderr}`)
   const raw = join(folder, 'fsck.raw')
   const converted = spawnSync('qemu-img', ['convert', '-O', 'raw', qcow2, raw], { encoding: 'utf8' })
   if (converted.status !== 0) throw new Error(`qemu-img: ${converted.stderr}`)
-  const replay = spawnSync('e2fsck', ['-E', 'journal_only', '-y', raw], { encoding: 'utf8' })
-  const check = spawnSync('e2fsck', ['-fn', raw], { encoding: 'utf8' })
+  const result = fsckRaw(raw)
   rmSync(raw)
-  if (check.status === null || check.status > 4) throw new Error(`e2fsck: ${check.stdout}${check.stderr}`)
-  const said = check.stdout.split('\n').map((line) => line.trim())
-  return { replayed: replay.status === 1, wrong: said.filter((line) => !PASSES.test(line) && !COUNTS.test(line)) }
+  return result
 }
 
 const HELLO = `cat >hello.c <<'END'
