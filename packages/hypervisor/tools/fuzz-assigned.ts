@@ -1,13 +1,14 @@
 /**
- * Hostile guests with assigned functions, and hostile peers of vfio-user on either side.
+ * Hostile guests with assigned functions or an IOMMU of their own, and hostile peers of vfio-user on either side.
  *
- *   npm run fuzz:assigned -- --minutes 10 [--seed 1] [--only guests|clients|servers]
+ *   npm run fuzz:assigned -- --minutes 10 [--seed 1] [--only guests|tables|clients|servers]
  *
  * Each seed is a run of one kind; --seed repeats it.
  */
 
 import { parseArgs } from 'node:util'
 import { fuzzAssigned } from '../src/testing/assigned-fuzz.ts'
+import { fuzzGuestIommu } from '../src/testing/guest-iommu-fuzz.ts'
 import { fuzzClients, fuzzServer } from '../src/testing/vfio-user-fuzz.ts'
 
 const { values } = parseArgs({
@@ -17,7 +18,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
   },
 })
-const kinds = { guests: fuzzAssigned, clients: fuzzClients, servers: fuzzServer }
+const kinds = { guests: fuzzAssigned, tables: fuzzGuestIommu, clients: fuzzClients, servers: fuzzServer }
 const chosen = Object.entries(kinds).filter(([name]) => values.only === undefined || values.only === name)
 const end = Date.now() + Number(values.minutes) * 60_000
 const runs: Record<string, number> = {}

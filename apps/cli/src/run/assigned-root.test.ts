@@ -48,47 +48,51 @@ mkdir -p /mnt/dev /mnt/proc /mnt/sys /mnt/run /mnt/tmp /mnt/root
 rm -f /mnt/sbin/init; echo "$1" >/mnt/sbin/init; chmod 755 /mnt/sbin/init; umount /mnt && echo INSTALLED
 `
 
-describe.skipIf(!process.env['NONROOT_DEBIAN'])('a root file system on an assigned disk', { timeout: 1_500_000 }, () => {
-  it('is used, killed while it is written, and clean', async () => {
-    mkdirSync(join(folder, 'empty'))
-    const made = await spawnCli(['image', 'disk', '--from', join(folder, 'empty'), '--size', '128MiB', disk])
-    expect(made.status, made.err).toBe(0)
-    writeFileSync(
-      stack,
-      JSON.stringify({
-        apiVersion: 'nonroot/v1',
-        extends: join(import.meta.dirname, '../../../../stacks/kvm-like.yaml'),
-        host: { devices: [{ kind: 'nvme', at: '01:00.0', image: disk }] },
-        devices: [{ kind: 'pci-passthrough', use: '@nonroot/io-pci-passthrough', host: '01:00.0' }],
-      }),
-    )
-    const guest = ['run', stack, ...(await guestOf('cloud'))]
-    const installed = await spawnCli([...guest, '--timeout', '8m', '--', 'sh', '-c', INSTALL, 'sh', INIT], { env })
-    expect(installed, installed.err).toMatchObject({ status: 0, out: 'INSTALLED\n' })
+describe.skipIf(!process.env['NONROOT_DEBIAN'])(
+  'a root file system on an assigned disk',
+  { timeout: 1_500_000 },
+  () => {
+    it('is used, killed while it is written, and clean', async () => {
+      mkdirSync(join(folder, 'empty'))
+      const made = await spawnCli(['image', 'disk', '--from', join(folder, 'empty'), '--size', '128MiB', disk])
+      expect(made.status, made.err).toBe(0)
+      writeFileSync(
+        stack,
+        JSON.stringify({
+          apiVersion: 'nonroot/v1',
+          extends: join(import.meta.dirname, '../../../../stacks/kvm-like.yaml'),
+          host: { devices: [{ kind: 'nvme', at: '01:00.0', image: disk }] },
+          devices: [{ kind: 'pci-passthrough', use: '@nonroot/io-pci-passthrough', host: '01:00.0' }],
+        }),
+      )
+      const guest = ['run', stack, ...(await guestOf('cloud'))]
+      const installed = await spawnCli([...guest, '--timeout', '8m', '--', 'sh', '-c', INSTALL, 'sh', INIT], { env })
+      expect(installed, installed.err).toMatchObject({ status: 0, out: 'INSTALLED\n' })
 
-    const cmdline = ['--cmdline', 'console=ttyS0 quiet root=/dev/nvme0n1 rw']
-    const boot = async (use: (console: GuestConsole) => Promise<void>): Promise<void> => {
-      const console = new GuestConsole([...guest, ...cmdline], env)
-      try {
-        await use(console)
-      } finally {
-        await console.kill()
+      const cmdline = ['--cmdline', 'console=ttyS0 quiet root=/dev/nvme0n1 rw']
+      const boot = async (use: (console: GuestConsole) => Promise<void>): Promise<void> => {
+        const console = new GuestConsole([...guest, ...cmdline], env)
+        try {
+          await use(console)
+        } finally {
+          await console.kill()
+        }
       }
-    }
-    await boot(async (console) => {
-      await console.expect(/ROOT \/dev\/nvme0n1 ext4/, SECONDS)
-      expect(await console.expect(/COPIED/, SECONDS)).not.toContain('DIFFERENT')
-      await console.expect(/WRITING 6/, SECONDS)
-    })
-    const killed = join(folder, 'killed.img')
-    copyFileSync(disk, killed)
-    expect(fsck(killed)).toEqual({ replayed: true, wrong: [] })
+      await boot(async (console) => {
+        await console.expect(/ROOT \/dev\/nvme0n1 ext4/, SECONDS)
+        expect(await console.expect(/COPIED/, SECONDS)).not.toContain('DIFFERENT')
+        await console.expect(/WRITING 6/, SECONDS)
+      })
+      const killed = join(folder, 'killed.img')
+      copyFileSync(disk, killed)
+      expect(fsck(killed)).toEqual({ replayed: true, wrong: [] })
 
-    // Not the copy: the guest's own driver plays the journal back.
-    await boot(async (console) => {
-      await console.expect(/SAFE 40/, SECONDS)
-      expect(await console.end()).toBe(0)
+      // Not the copy: the guest's own driver plays the journal back.
+      await boot(async (console) => {
+        await console.expect(/SAFE 40/, SECONDS)
+        expect(await console.end()).toBe(0)
+      })
+      expect(fsck(disk)).toEqual({ replayed: false, wrong: [] })
     })
-    expect(fsck(disk)).toEqual({ replayed: false, wrong: [] })
-  })
-})
+  },
+)

@@ -2,12 +2,22 @@
 
 import { describe, expect, it } from 'vitest'
 import { fuzzAssigned } from '../testing/assigned-fuzz.ts'
+import { fuzzGuestIommu } from '../testing/guest-iommu-fuzz.ts'
 import { fuzzClients, fuzzServer } from '../testing/vfio-user-fuzz.ts'
 
 describe('hostile', () => {
   it.each([1, 2, 3])('guests change nothing that is not theirs: seed %i', async (seed) => {
     await fuzzAssigned(seed)
   })
+
+  it.each([1, 2, 3])(
+    'guests reach through their IOMMU what its tables say, and nothing else: seed %i',
+    async (seed) => {
+      const { compared, reached } = await fuzzGuestIommu(seed)
+      expect(compared).toBeGreaterThan(400)
+      expect(reached).toBeGreaterThan(10)
+    },
+  )
 
   it.each([1, 2, 3])('clients of vfio-user do not keep the next one from being served: seed %i', async (seed) => {
     expect((await fuzzClients(seed)).size).toBeGreaterThan(1)

@@ -138,8 +138,7 @@ describe('configuration space', () => {
 })
 
 describe('interrupts', () => {
-  const vectorOf = ({ interrupts }: Guest): number =>
-    interrupts.hasPending(0) ? interrupts.acknowledge(0) : -1
+  const vectorOf = ({ interrupts }: Guest): number => (interrupts.hasPending(0) ? interrupts.acknowledge(0) : -1)
 
   it('no storm by a pin without a handler: it is off, and leads nowhere', async () => {
     const made = await guest()
@@ -218,7 +217,11 @@ describe('a stale translation', () => {
     const before = others()
     // By who kept a way to the registers.
     const write = (offset: number, value: number): void => machine.bus.writeMmio(at + offset, 4, value)
-    for (const [offset, value] of [[Probe.address, 0x10_0000], [Probe.data, 0xdead_beef], [Probe.command, 1]] as const)
+    for (const [offset, value] of [
+      [Probe.address, 0x10_0000],
+      [Probe.data, 0xdead_beef],
+      [Probe.command, 1],
+    ] as const)
       write(offset, value)
     expect([machine.bus.readMmio(at + Probe.result, 4), others(), touched]).toEqual([0, before, []])
   })

@@ -3,7 +3,7 @@
 import { gpa } from '@nonroot/contracts'
 import type { Assignment, Device, IoModel, IoSize } from '@nonroot/contracts'
 import emulated from '@nonroot/io-emulated'
-import passthrough from '@nonroot/io-pci-passthrough'
+import passthrough, { createIntelIommu } from '@nonroot/io-pci-passthrough'
 import { createTestConsole, createTestLog, createTestMetrics } from '@nonroot/testkit'
 import { DeviceContexts, KernelIoBus } from '../bus/index.ts'
 import type { DemandGuestMemory } from '../memory/index.ts'
@@ -12,12 +12,18 @@ import { WallClock } from '../time/index.ts'
 const ECAM = 0xe000_0000
 const Config = { command: 0x04, bar0: 0x10, capabilities: 0x34 } as const
 
-export async function guestPc(guestMemory: DemandGuestMemory, assignmentFor: (bus: KernelIoBus) => Assignment) {
+/** `iommu`: the guest has one of its own. */
+export async function guestPc(
+  guestMemory: DemandGuestMemory,
+  assignmentFor: ((bus: KernelIoBus) => Assignment) | undefined,
+  iommu = false,
+) {
   const bus = new KernelIoBus(createTestMetrics())
-  const assignment = assignmentFor(bus)
+  const assignment = assignmentFor?.(bus)
   const log = createTestLog()
   const contexts = new DeviceContexts({
-    ...{ bus, log, assignment, dma: guestMemory, memoryMap: guestMemory, frames: guestMemory },
+    ...(assignment ? { assignment } : {}),
+    ...{ bus, log, dma: guestMemory, memoryMap: guestMemory, frames: guestMemory },
     ...{ clock: new WallClock(), metrics: createTestMetrics(), vcpuCount: 1, console: createTestConsole() },
     power: { powerOff() {}, reset() {}, exit() {}, crashed() {}, onPowerButton: () => () => {} },
     backends: { open: () => Promise.reject(new Error('none')) },
@@ -25,8 +31,12 @@ export async function guestPc(guestMemory: DemandGuestMemory, assignmentFor: (bu
   })
   const definition = emulated.strategies!.find(({ role, name }) => role === 'io' && name === 'pc')!
   const parsed = await definition.options['~standard'].validate({})
-  const pc = (await definition.create((parsed as { value: never }).value, contexts.modelContext('pc', '/') as never)) as IoModel
+  const pc = (await definition.create(
+    (parsed as { value: never }).value,
+    contexts.modelContext('pc', '/') as never,
+  )) as IoModel
   contexts.addModel(pc, 'stack.io[0]')
+  if (iommu) contexts.addModel(createIntelIommu({}, contexts.modelContext('iommu', '/')), 'stack.io[1]')
   const sent: [address: number, data: number][] = []
   const { messages } = contexts.interrupts
   const { send } = messages

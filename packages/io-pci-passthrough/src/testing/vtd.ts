@@ -53,7 +53,8 @@ export function benchVtd({ bypass = false } = {}) {
   return {
     ...{ bench, memory, model, read, write, enable, disable, invalidate, table, delivered },
     messages: messageInterrupts,
-    device: (requesterId: number | undefined) => model.iommu!.attach({ name: `device${requesterId}`, requesterId }, memory),
+    device: (requesterId: number | undefined) =>
+      model.iommu!.attach({ name: `device${requesterId}`, requesterId }, memory),
     /** A context entry with tables of these levels. */
     context(requester: number, root: number, { domain = 1, levels = 4, type = 0, quiet = 0 } = {}): void {
       memory.writeU64(Place.root + (requester >> 8) * 16, BigInt(Place.contexts) | 1n)

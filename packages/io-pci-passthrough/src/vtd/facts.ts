@@ -83,6 +83,9 @@ export const Fault = {
   tableAccess: 0x7,
   rootAccess: 0x8,
   contextAccess: 0x9,
+  rootReserved: 0xa,
+  contextReserved: 0xb,
+  tableReserved: 0xc,
   reservedRequest: 0x20,
   indexTooLarge: 0x21,
   remappingNotPresent: 0x22,
@@ -94,6 +97,12 @@ export const Fault = {
 } as const
 
 export const Present = 1
+/** Bits that must be zero in entries that are present. ("Root Entry", "Context Entry") */
+export const Reserved = {
+  root: 0xfff0_0000_0000_0ffen,
+  contextLow: 0xfff0_0000_0000_0ff0n,
+  contextHigh: 0xffff_ffff_ff00_0080n,
+} as const
 export const ContextType = { tables: 0, tablesWithDeviceCache: 1, passThrough: 2 } as const
 /** Second-level entries. */
 export const Second = { read: 1, write: 2, large: 1 << 7 } as const

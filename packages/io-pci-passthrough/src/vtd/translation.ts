@@ -4,7 +4,7 @@
  */
 
 import type { Counter, DmaMemory, Metrics } from '@nonroot/contracts'
-import { ContextType, Fault, LEVELS, MESSAGES, Present, Second } from './facts.ts'
+import { ContextType, Fault, LEVELS, MESSAGES, Present, Reserved, Second } from './facts.ts'
 
 export interface Context {
   readonly domain: number
@@ -84,6 +84,7 @@ export class Translation {
     const root = this.#memory.readU64(this.rootTable + bus * 16)
     if (root === undefined) return fail(Fault.rootAccess)
     if (!(Number(root & 0xfffn) & Present)) return fail(Fault.rootNotPresent)
+    if (root & Reserved.root || this.#memory.readU64(this.rootTable + bus * 16 + 8)) return fail(Fault.rootReserved)
     const at = Number(root & ~0xfffn) + (requester & 0xff) * 16
     const low = this.#memory.readU64(at)
     const high = this.#memory.readU64(at + 8)
@@ -91,6 +92,7 @@ export class Translation {
     const bits = Number(low & 0xfffn)
     const silent = quiet || (bits & 2) !== 0
     if (!(bits & Present)) return fail(Fault.contextNotPresent, silent)
+    if (low & Reserved.contextLow || high & Reserved.contextHigh) return fail(Fault.contextReserved, silent)
     const type = (bits >> 2) & 3
     const levels = Number(high & 7n) + 2
     if (type > ContextType.passThrough || !LEVELS.includes(levels as 3 | 4)) return fail(Fault.contextInvalid, silent)
@@ -119,12 +121,15 @@ export class Translation {
       if (rights === 0)
         return this.#block(requester, address, write, write ? Fault.writeDenied : Fault.readDenied, silent)
       const next = (low & -FRAME) + (low < 2 ** 31 ? 0 : 2 ** 32) + (high & 0xf_ffff) * 2 ** 32
-      if (level > 1 && !(level < 4 && low & Second.large)) {
+      const isLarge = level > 1 && (low & Second.large) !== 0
+      // There are no pages of 512 GiB, and large ones are aligned to their size.
+      if (isLarge && (level === 4 || next % (span * FRAME) !== 0))
+        return this.#block(requester, address, write, Fault.tableReserved, silent)
+      if (level > 1 && !isLarge) {
         table = next
         continue
       }
-      const inside = span * FRAME
-      const entry = next - (next % inside) + (page % span) * FRAME + rights
+      const entry = next + (page % span) * FRAME + rights
       this.#cache(domain, page, entry)
       return entry
     }

@@ -74,12 +74,7 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
     return new TranslatedMemory({ requester, memory, translation, leases, message, bypass })
   }
 
-  interrupt(
-    requester: number | undefined,
-    address: number,
-    data: number,
-    deliver: Deliver,
-  ): void {
+  interrupt(requester: number | undefined, address: number, data: number, deliver: Deliver): void {
     if (requester === ITSELF) deliver(address, data)
     else this.#interrupts.message(requester ?? 0xffff, address, data, deliver)
   }

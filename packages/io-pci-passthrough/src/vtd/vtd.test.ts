@@ -98,6 +98,28 @@ describe('DMA remapping', () => {
     expect(after).toEqual(before)
   })
 
+  it.each<[string, number, (bench: ReturnType<typeof started>) => void]>([
+    ['a root entry', 0xa, ({ memory }) => memory.writeU64(Place.root + 16, BigInt(Place.contexts) | 3n)],
+    ['the upper half of a root entry', 0xa, ({ memory }) => memory.writeU64(Place.root + 24, 1n)],
+    ['a context entry', 0xb, ({ memory, root }) => memory.writeU64(Place.contexts + 128, BigInt(root) | 0x11n)],
+    ['its domain’s upper bits', 0xb, ({ memory }) => memory.writeU64(Place.contexts + 136, 2n | (1n << 24n))],
+    ['a page of 512 GiB', 0xc, ({ memory, root }) => memory.writeU64(root, memory.readU64(root)! | 0x80n)],
+    ['a page of 1 GiB that is not aligned', 0xc, ({ map, root }) => map(root, 0, PAGE, R | W, { level: 3 })],
+  ])('blocks what has a reserved bit set: %s', (_, reason, change) => {
+    const bench = started()
+    change(bench)
+    expect(bench.dma.writeU32(HERE, 1)).toBe(false)
+    expect(bench.faults().map(([, , why]) => why)).toEqual([reason])
+  })
+
+  it('a table that leads to itself ends after as many levels as there are', () => {
+    const { memory, root, dma } = started()
+    memory.writeU64(root, BigInt(root) | 3n)
+    expect([dma.readU32(8), memory.readU32(root + 8)]).toEqual([0, 0])
+    expect(dma.writeU32(8, 0x77)).toBe(true)
+    expect(memory.readU32(root + 8)).toBe(0x77)
+  })
+
   it.each([
     ['read-only, written', R, false, true],
     ['write-only, read', W, true, false],
