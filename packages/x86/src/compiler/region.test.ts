@@ -39,3 +39,8 @@ describe('the switch of a region', () => {
     expect(region.switch?.ending).toMatchObject({ kind: 'switch', targets: targets.slice(0, 16) })
   })
 })
+
+it('takes both ways of a branch to the next instruction for edges, so that what follows is emitted once', () => {
+  const { byStart } = regionOf({ 0: '7400', 2: 'c3' }, [])
+  expect(byStart.get(2)).toMatchObject({ isMerge: true, predecessors: [{ start: 0 }, { start: 0 }] })
+})

@@ -176,7 +176,8 @@ function successors({ ending }: BasicBlock, region: Pick<Region, 'byStart' | 'sw
 }
 function targetsOf(ending: Ending): readonly number[] {
   switch (ending.kind) {
-    case 'conditional': return ending.taken === ending.next ? [ending.next] : [ending.next, ending.taken]
+    // A branch to the next instruction has two edges to it: its block is a merge, which is emitted once.
+    case 'conditional': return [ending.next, ending.taken]
     case 'jump': return [ending.to]
     case 'switch': return ending.targets
     default: return []
