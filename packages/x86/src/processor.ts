@@ -37,6 +37,8 @@ export interface ProcessorOptions {
   readonly compile?: boolean
   /** Prebuilt handlers (interpreter/prebuilt.ts). */
   readonly prebuilt?: PrebuiltHandlers | undefined
+  /** A budget of at most so many instructions is kept exactly, at the price of executing them one by one. Default: 0. */
+  readonly exactBudget?: number
   /** Compiles regions. Default: on the caller's own thread, at once. */
   readonly regions?: RegionService | undefined
 }
@@ -66,6 +68,7 @@ export class Processor {
   /** How often wasm code returned, by reason (EXIT): interpreted code, and side exits of compiled code. */
   readonly left = new Float64Array(EXIT_KINDS)
   readonly leftCompiled = new Float64Array(EXIT_KINDS)
+  readonly #exactBudget: number
   readonly #slice: SliceAccount
   readonly #code: CodeAtRip
   readonly #memory: ProcessorMemory
@@ -76,6 +79,7 @@ export class Processor {
     const memory = (this.#memory = new ProcessorMemory(host.memory))
     const base = memory.take(VCPU_TOTAL)
     const core = (this.core = new Core(host, base))
+    this.#exactBudget = options.exactBudget ?? 0
     this.kicks = new KickInbox({ buffer: host.memory.memory.buffer, offset: base + S.kick })
     const table = memory.take(BLOCK_TABLE_SIZE)
     const arena = memory.take(codeCache)
@@ -123,13 +127,14 @@ export class Processor {
     this.#slice.cut()
   }
 
-  /** Runs about `budget` instructions, or less. */
+  /** Runs about `budget` instructions, or less. A region may exceed it, as it looks at it only where it begins and at the heads of its loops. */
   run(budget: number): StopReason {
     const { core } = this
     if (core.paging.lastGeneration >= GENERATIONS) this.#restartGenerations()
     this.#slice.start(budget)
+    const singly = budget <= this.#exactBudget
     for (;;) {
-      if (core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#code.isNearLimit(LONGEST_BLOCK)) {
+      if (singly || core.get32(S.flags) & FLAG.TF || core.debugging || core.pendingDebug || this.#code.isNearLimit(LONGEST_BLOCK)) {
         const stop = this.#step()
         if (stop) return stop
         if (sliceIsOver(core)) return this.#slice.end()

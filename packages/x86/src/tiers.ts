@@ -1,5 +1,6 @@
 /** The tiers of a host's processors, as CPU modes choose them by their options. One for each mode of a host. */
 
+import { EXACT_BUDGET } from '@nonroot/contracts'
 import type { HostContext, X86VcpuPorts } from '@nonroot/contracts'
 import { createThreadedRegionService } from './compiler/compile-thread.ts'
 import { PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'
@@ -30,6 +31,7 @@ export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { thr
       compile: tiers === 'both',
       // When a region is ready depends on the host's speed, so regions are not shared where runs must be repeatable.
       regions: clock.kind === 'deterministic' ? undefined : regions,
+      exactBudget: clock.kind === 'deterministic' ? EXACT_BUDGET : 0,
       prebuilt: handlers,
     }),
     dispose: () => regions?.dispose(),

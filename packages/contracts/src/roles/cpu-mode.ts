@@ -50,6 +50,9 @@ export interface VcpuStatus {
   readonly activity: ActivityState
 }
 
+/** Instructions: see `Vcpu.run`. */
+export const EXACT_BUDGET = 256
+
 /**
  * A virtual processor. Owned by the thread that runs it: other threads have `kickAddress`, and nothing else of it.
  *
@@ -58,8 +61,9 @@ export interface VcpuStatus {
 export interface Vcpu<State extends VcpuStatus = VcpuStatus> extends Saveable {
   readonly index: number
   /**
-   * Runs guest code until an exit that the vCPU's roles cannot handle, for at most about `budget` instructions (a region in progress may finish). The
-   * next call reuses the result. Does not throw for anything a guest does.
+   * Runs guest code until an exit that the vCPU's roles cannot handle, for at most about `budget` instructions: compiled code may retire up to
+   * EXACT_BUDGET more. Under a deterministic clock a budget of at most EXACT_BUDGET is kept to the instruction. The next call reuses the result. Does
+   * not throw for anything a guest does.
    */
   run(budget: number): VcpuExit
   /** Instructions retired since creation. */

@@ -1,6 +1,6 @@
 /** A stack of scripted parts for tests of the run loop: a vCPU whose guest is a function. Not in the published package. */
 
-import { createKickAddress, KickInbox, noOptions, RESUME } from '@nonroot/contracts'
+import { createKickAddress, EXACT_BUDGET, KickInbox, noOptions, RESUME } from '@nonroot/contracts'
 import type {
   AnyStrategyDefinition,
   CpuMode,
@@ -33,6 +33,8 @@ export interface ScriptedCpu {
   rip: bigint
   /** A pending vector, taken; or -1. */
   take(): number
+  /** Instructions by which it exceeds budgets that need not be kept exactly. */
+  excess: number
   /** The answer of a deferred access. */
   readonly deferred: { data: number }
 }
@@ -49,6 +51,7 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
   instructionsRetired = 0
   step = 0
   interruptsEnabled = true
+  excess = 0
   rip = 0n
   halted = false
   readonly kicks = new KickInbox(createKickAddress())
@@ -73,7 +76,7 @@ class ScriptedVcpu implements Vcpu, ScriptedCpu {
     if (this.kicks.take()) return BUDGET
     if (this.halted && !(this.interruptsEnabled && this.ports.interrupts.hasPending(this.index))) return HALT
     this.halted = false
-    for (let left = budget; left > 0 && !this.kicks.take(); left--) {
+    for (let left = budget > EXACT_BUDGET ? budget + this.excess : budget; left > 0 && !this.kicks.take(); left--) {
       this.instructionsRetired++
       const exit = this.guest(this)
       if (exit?.reason === 'halt') this.halted = true

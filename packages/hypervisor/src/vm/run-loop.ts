@@ -284,7 +284,7 @@ export class RunLoop implements InterruptSink, ScheduledVm {
     this.#clock.advanceInstructions(instructions)
     const ns = (ended - started) * 1e6
     this.#runNs.value += Math.floor(ns)
-    this.#length.ended(instructions, ns, exit.reason === 'memory')
+    this.#length.ended(instructions, ns, exit.reason === 'memory' || exit.reason === 'budget')
     this.#exits[exit.reason]!.value++
     this.#parts.tracer?.slice(`vcpu${index}`, exit.reason, started, ended)
     switch (exit.reason) {

@@ -407,6 +407,26 @@ describe('a deterministic clock', () => {
   })
 })
 
+describe('a deterministic clock’s deadline', () => {
+  it.each([0, 200])('ends a slice to the instruction, though the vCPU exceeds budgets by %i', async (excess) => {
+    const times: number[] = []
+    const { vm } = await vmOf(
+      (cpu) => {
+        cpu.excess = excess
+        if (cpu.step++ === 10) out(cpu, 0x23, 255)
+        if (cpu.take() === 32) times.push(cpu.ports.clock.nowNs())
+        if (cpu.step === 300_000) out(cpu, 0x20, 0)
+        return undefined
+      },
+      { machine: { clock: 'deterministic' } },
+    )
+    await vm.run()
+    expect(times.length).toBe(1)
+    expect(times[0]).toBeGreaterThanOrEqual(255_011)
+    expect(times[0]).toBeLessThan(255_020)
+  })
+})
+
 describe('two VMs on one thread', () => {
   const OFF = 3
   /** Prints its name for so many rounds, halting between them until its timer; both share one script, told apart by their input. */

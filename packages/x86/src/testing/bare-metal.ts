@@ -81,7 +81,7 @@ export class BareMetal {
   onDevice = (): void => {}
   tsc = 0n
 
-  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined } = {}) {
+  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined; exactBudget?: number } = {}) {
     const machine = this
     const host: ProcessorHost = {
       memory: this.memory,
@@ -105,7 +105,7 @@ export class BareMetal {
       readTaskPriority: () => 0,
       writeTaskPriority: () => {},
     }
-    this.processor = new Processor(host, { codeCache: 4 << 20, compile: options.compile ?? false, prebuilt: options.prebuilt })
+    this.processor = new Processor(host, { codeCache: 4 << 20, compile: options.compile ?? false, prebuilt: options.prebuilt, exactBudget: options.exactBudget ?? 0 })
   }
 
   get core() {
