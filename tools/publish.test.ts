@@ -50,6 +50,16 @@ describe.each(packages())('$name', ({ name, folder: packageFolder, manifest }) =
     }
     expect(manifest['private']).toBeUndefined()
   })
+
+  it('says what it is, where it lives, where its bugs go, and how it was built', () => {
+    const { description, keywords, homepage, bugs, publishConfig } = manifest as Record<string, unknown>
+    const path = packageFolder.slice(root.length).replace(/^\//, '')
+    expect([description, homepage, bugs, publishConfig]).toEqual([
+      ...[expect.stringMatching(/./), `https://github.com/nonroot/nonroot/tree/main/${path}#readme`, 'https://github.com/nonroot/nonroot/issues'],
+      { access: 'public', provenance: true },
+    ])
+    expect((keywords as string[]).length).toBeGreaterThan(1)
+  })
 })
 
 it('a release by changesets counts up what changed, and only that', async () => {
