@@ -1,5 +1,6 @@
 /** This process as a host: where packages and files come from. */
 
+import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { ModuleSource } from '@nonroot/contracts'
 import { createNodeModuleSource } from '@nonroot/host-node'
@@ -38,6 +39,10 @@ export function moduleSource(): ModuleSource {
     },
   }
 }
+
+/** Stacks that a name is enough for. */
+export const shippedStackNames = (): string[] =>
+  readdirSync(new URL('../stacks/', import.meta.url)).flatMap((file) => (file.endsWith('.yaml') ? [file.slice(0, -5)] : []))
 
 /** The stack that is run when none is named. */
 export const defaultStack = (): string => fileURLToPath(new URL('../stacks/kvm-like.yaml', import.meta.url))

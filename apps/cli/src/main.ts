@@ -1,7 +1,7 @@
 /** The `nonroot` command: arguments and options. A command's code is imported when it is called. */
 
 import { ExitCode } from '@nonroot/contracts'
-import { Command, CommanderError, Option } from 'commander'
+import { Argument, Command, CommanderError, Option } from 'commander'
 import type { DeviceServeOptions } from './commands/device-serve.ts'
 import type { ExecOptions } from './commands/exec.ts'
 import type { ImageOptions } from './commands/image.ts'
@@ -76,6 +76,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .addOption(
       new Option('--log-format <format>', 'of messages on standard error; json for programs').choices(['text', 'json']).default('text'),
     )
+    .option('--max-rss <size>', 'end the guest if this process has more resident memory, as in 2GiB; exit status 3')
     .option('--trace <file>', 'write a trace of the run that Perfetto opens')
     .option(
       '--profile <file>',
@@ -253,6 +254,14 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .action(async (file: string | undefined, options: { json?: boolean }) => {
       const { plugins } = await import('./commands/plugins.ts')
       status = await plugins(file, options, io)
+    })
+
+  command(program, 'completion')
+    .description('print a script by which a shell completes command lines: source it, or put it where the shell looks')
+    .addArgument(new Argument('<shell>', 'the shell').choices(['bash', 'zsh', 'fish']))
+    .action(async (shell: 'bash' | 'zsh' | 'fish') => {
+      const [{ completion }, { shippedStackNames }] = await Promise.all([import('./commands/completion.ts'), import('./host.ts')])
+      io.out(completion(shell, program, shippedStackNames()))
     })
 
   const device = command(program, 'device').description('devices in processes of their own')

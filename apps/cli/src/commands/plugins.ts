@@ -21,8 +21,9 @@ export async function plugins(file: string | undefined, options: { json?: boolea
     file === undefined ? (await source.installedPlugins(source.workingFolder)).map(toRow) : await named(file, source)
   if (options.json) return (json(io, rows), ExitCode.ok)
   if (rows.length === 0) io.err('no plugins are installed here\n')
+  else io.err('plugins are trusted: each may do whatever this process may\n')
   for (const row of rows) {
-    io.out(`${row.name}@${row.version}\n`)
+    io.out(`${row.name}@${row.version}${row.folder ? `  ${row.folder}` : ''}\n`)
     if (row.problem) io.out(`  unusable: ${row.problem}\n`)
     for (const item of row.provides) {
       const [role = '', name = ''] = item.split(':')

@@ -33,6 +33,7 @@ import { agentBackend, GRACE_MS, hostJobOf, jobOf } from '../run/run-job.ts'
 import type { RunOptions, RunSource } from '../run/run-options.ts'
 import { VmThread } from '../run/vm-handle.ts'
 import type { VmOutcome } from '../run/vm-handle.ts'
+import { watchRss } from '../run/watch-rss.ts'
 import { WatchedVm } from '../run/watched-vm.ts'
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -183,6 +184,7 @@ class Session {
     const onSignal = (signal: NodeJS.Signals): void => void this.#shutDown({ by: 'signal', number: constants.signals[signal] })
     for (const signal of SIGNALS) process.on(signal, onSignal)
     const planning = new AbortController()
+    const unwatch = watchRss(this.#options.maxRss, (words) => this.#stop({ by: 'memory', words }))
     try {
       // Who stops it ends the thread.
       const { name, handle, flow } = this.#vm
@@ -201,6 +203,7 @@ class Session {
       return await this.#failed(error)
     } finally {
       planning.abort()
+      unwatch()
       clearTimeout(this.#timer)
       clearTimeout(this.#patience)
       for (const signal of SIGNALS) process.off(signal, onSignal)

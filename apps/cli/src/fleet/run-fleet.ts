@@ -21,6 +21,7 @@ import { isSameSignal, STOP_TIMEOUT } from '../run/run-end.ts'
 import type { SignalReason, StopReason } from '../run/run-end.ts'
 import { statsJson, statsText } from '../run/stats.ts'
 import { VmThread } from '../run/vm-handle.ts'
+import { watchRss } from '../run/watch-rss.ts'
 import { FleetVm } from './fleet-vm.ts'
 import type { FleetVmResult } from './fleet-vm.ts'
 import { LinePrinter } from './line-printer.ts'
@@ -126,6 +127,7 @@ class Fleet {
       this.#stop(code === 'EPIPE' ? { by: 'signal', number: constants.signals.SIGPIPE } : { by: 'output' }),
     )
     let control: ControlServer | undefined
+    const unwatch = watchRss(this.#options.maxRss, (words) => this.#stop({ by: 'memory', words }))
     try {
       const plans = await this.#plan()
       if (plans) await this.#start(plans)
@@ -137,6 +139,7 @@ class Fleet {
       return results.find(({ status }) => status !== 0)?.status ?? 0
     } finally {
       this.#planning.abort()
+      unwatch()
       await control?.close()
       clearTimeout(this.#stopping)
       for (const signal of SIGNALS) process.off(signal, onSignal)

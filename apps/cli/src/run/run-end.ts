@@ -28,6 +28,8 @@ export type StopReason =
   | { readonly by: 'agent'; readonly message: string }
   /** What the guest prints cannot be written. */
   | { readonly by: 'output' }
+  /** The process became too large. */
+  | { readonly by: 'memory'; readonly words: string }
 
 export interface RunEnd {
   readonly status: number
@@ -86,6 +88,8 @@ function stopped(stop: StopReason | undefined, rip: bigint | undefined): RunEnd 
     // Reported when the streams are settled.
     case 'output':
       return { status: ExitCode.host, words: undefined }
+    case 'memory':
+      return { status: ExitCode.host, words: stop.words, level: 'error' }
     case 'agent':
       return { status: ExitCode.guestCrashed, words: stop.message, level: 'error' }
     case 'panic':

@@ -12,6 +12,7 @@ export interface RunOptions {
   readonly memory?: string
   readonly timeout?: string
   readonly stopTimeout?: string
+  readonly maxRss?: string
   /** `KIND,OPTION=VALUE`, each. */
   readonly device?: readonly string[]
   readonly stats?: boolean | 'text' | 'json'

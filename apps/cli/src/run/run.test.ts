@@ -158,6 +158,13 @@ describe('what a run tells', { timeout: 60_000 }, () => {
     expect(JSON.parse(wrong.err)).toMatchObject({ level: 'error', code: 'host.file', message: expect.stringContaining('/nowhere') as string })
   })
 
+  it('--max-rss ends a guest whose process became too large', async () => {
+    const { status, out, err } = await run(await guest('loop', Code.print('on\n'), Code.loop), '--max-rss', '10M')
+    expect([status, ['', 'on\n'].includes(out)]).toEqual([3, true])
+    expect(err).toMatch(/^error: the process has \d+ MiB of resident memory, more than --max-rss 10M\n$/)
+    expect(await run(hello, '--max-rss', '64G')).toMatchObject({ status: 33, err: '' })
+  })
+
   it.each(['--stats=xml', '--log-format=xml'])('refuses %s', async (option) => {
     const { status, out, err } = await run(hello, option)
     expect([status, out]).toEqual([2, ''])
