@@ -1,7 +1,7 @@
 /**
  * Mutation testing: changes a package's code in small ways, one at a time, and shows which changes its tests do not notice.
  *
- *     npm run mutate -- mmu [src/ept] [--slow 10]
+ *     npm run mutate -- mmu [src/ept] [--tests src/ept] [--slow 10]
  *
  * All mutants are compiled in, each behind a switch (StrykerJS's instrumenter). First every test runs once, to see which mutants it comes by; then each runs
  * again for every mutant that it comes by and that none has noticed so far, the quick tests first, many mutants in one process. What a module does when
@@ -25,13 +25,15 @@ const ASTRAY = 100
 /** Processor seconds beyond what a test takes otherwise. */
 const PATIENCE = 10
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { slow: { type: 'string' } } })
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { slow: { type: 'string' }, tests: { type: 'string' } } })
 const [name, path = 'src'] = positionals
 const folder = ['packages', 'apps'].map((kind) => `${kind}/${name ?? ''}`).find((at) => name && existsSync(join(root, at, path)))
 if (!folder) {
   console.error(`there is no ${path} in a package '${name ?? ''}'; npm run mutate -- PACKAGE [PATH], PATH within the package`)
   process.exit(2)
 }
+/** Only tests below: a score is at least as high with all of them. */
+const testsBelow = join(root, folder, values.tests ?? 'src')
 /** Minutes that tests of more than a few seconds may take in all. */
 const slowMinutes = Number(values.slow ?? 10)
 
@@ -53,8 +55,14 @@ const loads = new Map<string, ReadonlySet<string>>()
 const noticed = new Set<string>()
 const known = new Set(mutants.map(({ id }) => id))
 
+// Interrupted: what is not noticed so far, without a score.
+process.on('SIGTERM', () => {
+  for (const mutant of mutants) if (!noticed.has(mutant.id)) console.log(describe(mutant, true))
+  process.exit(1)
+})
+
 try {
-  for (const file of await session.testFiles()) await cover(file)
+  for (const file of await session.testFiles()) if (file.startsWith(testsBelow)) await cover(file)
   console.log(`${tests.length} tests, ${tests.reduce((sum, { seconds }) => sum + seconds, 0).toFixed(1)} s without mutants`)
   for (const [n, most] of ROUNDS.slice(1).entries()) await round(tests.filter(({ seconds }) => seconds > ROUNDS[n]! - 1e-9 && seconds <= most), most === Infinity)
   await loading()

@@ -28,6 +28,8 @@ export class Session {
       {
         root, config: join(root, 'vitest.config.ts'), watch: false, pool: 'forks', maxWorkers: 1, isolate: true, runner: RUNNER, reporters: [{}],
         onConsoleLog: () => false, coverage: { enabled: false }, update: false,
+        // Its keys do not know what is loaded in place of a file.
+        fsModuleCache: false,
       },
       { plugins: [{ name: 'mutants', enforce: 'pre', load: (id) => sources.get(id.split('?')[0]!) }] },
     )
