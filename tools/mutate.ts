@@ -5,7 +5,7 @@
  *
  * All mutants are compiled in, each behind a switch (StrykerJS's instrumenter). First every test runs once, to see which mutants it comes by; then each runs
  * again for every mutant that it comes by and that none has noticed so far, the quick tests first, many mutants in one process. What a module does when
- * it is loaded needs a process for each mutant. Scores (per cent of the mutants that a test noticed, by folder) are kept in mutation-scores.json: a lower
+ * it is loaded needs a process for each mutant. A run that was interrupted goes on where it was. Scores (per cent of the mutants that a test noticed, by folder) are kept in mutation-scores.json: a lower
  * one fails, a higher one is written down.
  */
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { instrument, type Mutant } from './mutate/instrument.ts'
 import type { Plan } from './mutate/plan.ts'
+import { Progress } from './mutate/progress.ts'
 import { Session } from './mutate/session.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -42,6 +43,10 @@ const files = (path.endsWith('.ts') ? [path] : globSync(`${path}/**/*.ts`, { cwd
 const { mutants, sources } = await instrument(files)
 console.log(`${mutants.length} mutants of ${files.length} files`)
 const session = await Session.open(join(root, folder), sources)
+const testFiles = (await session.testFiles()).filter((file) => file.startsWith(testsBelow))
+const progress = new Progress(join(root, 'node_modules/.cache/mutants', `${name}-${path.replaceAll('/', '-')}.json`), sources.values(), testFiles)
+const { noticed } = progress
+if (noticed.size) console.log(`${noticed.size} noticed before`)
 
 interface Test {
   readonly id: string
@@ -52,17 +57,17 @@ interface Test {
 const tests: Test[] = []
 /** By file of tests: mutants that loading it comes by. */
 const loads = new Map<string, ReadonlySet<string>>()
-const noticed = new Set<string>()
 const known = new Set(mutants.map(({ id }) => id))
 
-// Interrupted: what is not noticed so far, without a score.
+// Interrupted: what is not noticed so far, without a score. The next run goes on.
 process.on('SIGTERM', () => {
+  progress.save()
   for (const mutant of mutants) if (!noticed.has(mutant.id)) console.log(describe(mutant, true))
   process.exit(1)
 })
 
 try {
-  for (const file of await session.testFiles()) if (file.startsWith(testsBelow)) await cover(file)
+  for (const file of testFiles) await cover(file)
   console.log(`${tests.length} tests, ${tests.reduce((sum, { seconds }) => sum + seconds, 0).toFixed(1)} s without mutants`)
   for (const [n, most] of ROUNDS.slice(1).entries()) await round(tests.filter(({ seconds }) => seconds > ROUNDS[n]! - 1e-9 && seconds <= most), most === Infinity)
   await loading()
@@ -87,7 +92,7 @@ async function round(of: readonly Test[], isSlow: boolean): Promise<void> {
   const started = performance.now()
   for (const file of [...byFile.keys()].toSorted((a, b) => weight(a) - weight(b))) {
     /** Mutants of each test that it has yet to meet. */
-    const left = new Map(byFile.get(file)!.map((test) => [test.id, new Set(Object.keys(test.hits).filter((id) => known.has(id)))]))
+    const left = new Map(byFile.get(file)!.map((test) => [test.id, new Set(Object.keys(test.hits).filter((id) => known.has(id) && !progress.isMissed(test.id, id)))]))
     const byId = new Map(byFile.get(file)!.map((test) => [test.id, test]))
     let first: { test: string; mutant: string } | undefined
     for (;;) {
@@ -104,6 +109,7 @@ async function round(of: readonly Test[], isSlow: boolean): Promise<void> {
       if (!Object.keys(only).length) break
       first = await attempt(file, { mode: 'mutants', tests: only }, left)
     }
+    progress.save()
     console.log(`${relative(root, file)}: ${noticed.size} of ${mutants.length} noticed`)
   }
 }
@@ -115,28 +121,30 @@ async function attempt(file: string, plan: Plan & { mode: 'mutants' }, left: Rea
   let open: { test: string; mutant: string } | undefined
   let unsure: { test: string; mutant: string } | undefined
   const met = (test: string, mutant: string): boolean => left.get(test)!.delete(mutant)
-  let progress = false
+  let moved = false
   for (const event of events) {
     if (event.type === 'started') open = event
     else if (event.type === 'noticed' || event.type === 'missed') {
       if (event.type === 'noticed') noticed.add(event.mutant)
+      else progress.miss(event.test, event.mutant)
       met(event.test, event.mutant)
       open = undefined
-      progress = true
+      moved = true
     } else if (event.type === 'spoilt') {
       if (event.unsure) unsure = { test: event.test, mutant: event.unsure }
       // It does not pass a second time in a process, or not without the tests before it.
-      else if (!progress) left.get(event.test)!.clear()
+      else if (!moved) left.get(event.test)!.clear()
     }
   }
   if (open && !unsure && (ended || !events.some(({ type }) => type === 'spoilt'))) {
     // The process ended in the midst of it, or its last result has not been told.
     noticed.add(open.mutant)
     met(open.test, open.mutant)
-    progress = true
+    moved = true
   }
   // A test that is not run any more, for what reason ever, is left out.
-  if (!progress && !unsure) for (const id of Object.keys(plan.tests)) left.get(id)!.clear()
+  if (!moved && !unsure) for (const id of Object.keys(plan.tests)) left.get(id)!.clear()
+  progress.save()
   return unsure
 }
 
@@ -152,6 +160,7 @@ async function loading(): Promise<void> {
       const { failed } = await session.run(file, { mode: 'static', mutant: id, skip: slow }, PATIENCE + 20 * weight(file))
       if (!failed) continue
       noticed.add(id)
+      progress.save()
       break
     }
   }
