@@ -14,7 +14,11 @@ const [count = 10_000, seed = 1] = process.argv.slice(2).map(Number)
 const vmx = createMachine('vmx')
 const translate = createMachine('translate')
 const random = createRandom(seed * 2_654_435_761)
-const check = (program: readonly number[], at: number): string[] => differences(vmx.run(program, { at }), translate.run(program, { at }))
+function check(program: readonly number[], at: number): string[] {
+  const expected = vmx.run(program, { at })
+  // Where a program without an end is interrupted depends on how instructions are counted; what is accessed by tables that it wrote over, on what the TLB has.
+  return expected.reason === 'budget' || expected.changedTables ? [] : differences(expected, translate.run(program, { at }))
+}
 const MOST_REPORTS = 10
 
 let differing = 0

@@ -35,6 +35,7 @@ export const CODE = 0x20000
 export const DATA = 0x28000
 export const STACK = 0x2e000
 const KERNEL_STACK = 0x2f000
+const TABLES = { from: DIRECTORY_HIGH, to: PDPT_HIGH + 0x1000 }
 /** What may differ after a program starts here. */
 export const COMPARED = { from: 0x14000, to: 0x30000 }
 
@@ -43,6 +44,8 @@ export const SELECTOR = { code: 8, data: 0x10, userCode: 0x1b, userData: 0x23, t
 export const COUNTING_VECTOR = 0x40
 
 // No page is global: whether one survives a write of CR3 is the processor's choice, and the modes choose differently.
+/** In the first byte of an entry. */
+const ACCESSED_DIRTY = 0x60
 const [P, W, U, LARGE] = [1n, 2n, 4n, 0x80n]
 const DESCRIPTORS: readonly (readonly [selector: number, value: bigint])[] = [
   [SELECTOR.code, 0x00af_9b00_0000_ffffn],
@@ -81,6 +84,8 @@ export interface Outcome {
   readonly reason: VcpuExit['reason']
   readonly state: VcpuState
   readonly memory: Uint8Array
+  /** Entries of its page tables are others than at the start. */
+  readonly changedTables: boolean
 }
 
 /** `cache`: bytes for translated code. */
@@ -128,6 +133,7 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
       : createTranslateMode({ codeCacheMiB: 4, translationCacheMiB: cache / 2 ** 20, translate: name === 'off' ? 'off' : 'on' }, context)
   const vcpu = mode.createVcpu(0, ports) as X86Vcpu
   const image = startImage()
+  const tables = new Uint8Array(TABLES.to - TABLES.from)
 
   return {
     vcpu,
@@ -150,7 +156,9 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
       }
       const memory = new Uint8Array(COMPARED.to - COMPARED.from)
       guestMemory.readBytes(gpa(COMPARED.from), memory)
-      return { reason, state: comparable(vcpu.readState()), memory }
+      guestMemory.readBytes(gpa(TABLES.from), tables)
+      const changedTables = tables.some((byte, n) => (byte ^ image[TABLES.from + n]!) & (n % 8 ? 0xff : ~ACCESSED_DIRTY))
+      return { reason, state: comparable(vcpu.readState()), memory, changedTables }
     },
   }
 }

@@ -164,6 +164,11 @@ export class Translations {
   }
 
   #page(low: number, high: number): CodePage | undefined {
+    if (this.contains(low, high)) {
+      // A fetch would find the cache.
+      this.mustMove = true
+      return undefined
+    }
     const host = this.#fetch(low, high)
     if (host < 0) return undefined
     const known = this.pages.find(low, high)
