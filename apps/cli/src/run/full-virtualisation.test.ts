@@ -12,6 +12,7 @@ const path = (name: string): string => fileURLToPath(new URL(`../../../../${name
 const stack = path('stacks/full-virtualisation.yaml')
 const hello = path('guests/hello/hello.elf')
 const demo = path('guests/demo/demo.elf')
+const hostile = path('guests/hostile/hostile.elf')
 const env = { NONROOT_CACHE: process.env['NONROOT_CACHE'] ?? join(tmpdir(), 'nonroot-image-tests') }
 const common = ['run', stack, '--network', 'none', '--memory', '64M']
 
@@ -51,6 +52,17 @@ describe('full virtualisation', { timeout: 60_000 }, () => {
     expect(counted['vcpu0.translator.blocks']).toBeGreaterThan(100)
     expect(counted['vcpu0.instructions.translated']).toBeGreaterThan(1_000_000)
     expect(counted['vcpu0.instructions.interpreted']).toBeLessThan(100_000)
+  })
+
+  it('shows nothing of the monitor, its tables and its cache to a kernel that tries all holes of the address space', async () => {
+    const options = ['--network', 'none', '--memory', '64M', '--kernel', hostile]
+    const { status, out, err } = await spawnCli(['run', stack, ...options, '--stats=json'])
+    expect(out).toContain('26005 attempts, 0 not refused')
+    expect(status).toBe(0)
+    // The cache was there, and made way each time.
+    expect(countedIn(err)['vcpu0.translator.moves']).toBeGreaterThan(100)
+    // The same exceptions, at the same addresses, with the same codes.
+    expect((await spawnCli(['run', path('stacks/kvm-like-shadow.yaml'), ...options])).out).toBe(out)
   })
 
   it.each([
