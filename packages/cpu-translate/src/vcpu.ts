@@ -126,6 +126,7 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
   /** The virtual CPU executes one instruction: the monitor's only emulator is the processor itself. */
   #runOne(): StopReason | undefined {
     this.guest.statistics.emulated.value++
+    this.hooks.execute()
     return this.guest.processor.step()
   }
 
@@ -164,7 +165,8 @@ export class TranslateVcpu extends ProcessorVcpu<Guest> {
       guest.fail('user code reached another privilege level without an exception')
       return undefined
     }
-    if (vector < 0) return stop
+    // Of a slice of one instruction the trap was all.
+    if (vector < 0) return stop === 'budget' && this.hooks.executes ? this.#runOne() : stop
     statistics.trapped(vector)
     return guest.asked || (world === 'kernel' && translations.mustMove) ? undefined : this.#runOne()
   }

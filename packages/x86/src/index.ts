@@ -29,7 +29,7 @@ export {
   type HardwareRoot,
   type SecondStage,
 } from './paging/index.ts'
-export { readLinear, readRange, writeRange } from './paging/access/linear.ts'
+export { readLinear, readRange, wordsAt, writeRange } from './paging/access/linear.ts'
 export { fetchPage } from './paging/access/fetch.ts'
 export type { CodeWatcher } from './code/blocks.ts'
 export { MAX_PHYSICAL_BITS } from './state/paging-entry.ts'

@@ -17,8 +17,10 @@ const SYSRET_SIZE = 64
 const IRET_SIZE = 8
 
 export class Calls {
-  /** The virtual CPU has to execute the instruction at RIP. */
+  /** The processor has to stop, for the virtual CPU to execute the instruction at RIP. */
   isLeft = false
+  /** The virtual CPU executes one instruction of kernel code, whatever traps. */
+  executes = false
   readonly #guest: Guest
   readonly #core: Core
 
@@ -32,6 +34,7 @@ export class Calls {
     const core = this.#core
     const { translations, shortcuts, statistics } = this.#guest
     const { points, epoch } = translations
+    const at = core.get32(S.rip)
     const point = translations.pointAtRip()
     if (point < 0) return PROCEED
     const kind = points.kind(point)
@@ -40,17 +43,46 @@ export class Calls {
     if (kind === POINT.sysret) return this.#transfer(SYSRET, SYSRET_SIZE, point)
     if (kind === POINT.iret) return this.#transfer(IRET, IRET_SIZE, point)
     const isEnd = kind === POINT.exit || kind === POINT.moved
-    const offset = isEnd ? translations.link(point) : shortcuts.run(point, kind, core.get32(S.rip))
+    const offset = isEnd ? translations.link(point) : shortcuts.run(point, kind, at)
     if (offset !== SLOW) {
       translations.enter(offset)
       if (!isEnd) statistics.shortcuts.value++
       return JUMPED
     }
-    if (!isEnd && translations.epoch === epoch) return this.#leave(EXIT.abandoned)
+    if (kind === POINT.far && translations.epoch === epoch) return this.#leave(EXIT.abandoned)
     core.set32(S.rip, low)
     core.set32(S.rip + 4, high)
-    if (!isEnd) return this.#leave(EXIT.stop)
+    if (kind === POINT.far) return this.#leave(EXIT.stop)
+    if (!isEnd && !translations.mustMove && !this.#guest.asked) return this.#execute(at)
     core.set32(S.exit, EXIT.stop)
+    return LEFT
+  }
+
+  /** The virtual CPU executes the instruction at RIP, whose trap was at this offset of the cache. What follows it calls `follow`. */
+  #execute(at: number): Outcome {
+    const guest = this.#guest
+    guest.statistics.ran('kernel', guest.processor.retired)
+    guest.statistics.emulated.value++
+    guest.worlds.leave()
+    guest.shortcuts.settleShadow(at)
+    this.executes = true
+    return JUMPED
+  }
+
+  /** The virtual CPU is about to execute kernel code: the instruction that it is to execute, or one that runs translated. */
+  follow(): Outcome | typeof PROCEED {
+    const core = this.#core
+    const guest = this.#guest
+    if (this.executes || core.get32(S.cpl) !== 0) {
+      this.executes = false
+      return PROCEED
+    }
+    const isPlain = core.get32(S.shadow) === SHADOW.none && !core.pendingDebug && !core.debugging && !(core.get32(S.flags) & FLAG.TF)
+    if (isPlain && guest.failure === undefined && !guest.asked && guest.enterKernel()) {
+      guest.statistics.start(guest.processor.retired)
+      return JUMPED
+    }
+    core.set32(S.exit, EXIT.abandoned)
     return LEFT
   }
 

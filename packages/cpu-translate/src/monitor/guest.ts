@@ -2,7 +2,7 @@
 
 import type { HostMemory, VcpuStatePatch, X86VcpuPorts } from '@nonroot/contracts'
 import { isGlobalPage, ProcessorBus, VcpuGuest, type Siblings } from '@nonroot/vcpu'
-import { S, setShadow, SHADOW } from '@nonroot/x86'
+import { S } from '@nonroot/x86'
 import type { ProcessorOptions } from '@nonroot/x86'
 import { Translations } from '../translation/translations.ts'
 import { TranslatePagingPort } from '../world/paging-port.ts'
@@ -77,8 +77,7 @@ export class Guest extends VcpuGuest {
       this.fail(`translated code stopped at offset ${core.get32(S.rip)} of its cache, where no instruction begins`)
       return
     }
-    if (shortcuts.shadowAt === core.get32(S.rip)) setShadow(core, SHADOW.sti)
-    shortcuts.shadowAt = -1
+    shortcuts.settleShadow(core.get32(S.rip))
     translations.leaveAt(point)
   }
 

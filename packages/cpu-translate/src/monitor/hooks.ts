@@ -122,17 +122,18 @@ export class MonitorHooks implements Hooks {
     statistics.trapped(vector)
     if (!isUser) guest.leaveCache()
     worlds.leave()
-    guest.yield()
+    // The handler's first instruction traps in 64-bit mode (`policy`).
+    if (!(core.get32(S.efer) & EFER.lma)) guest.yield()
     return guest.failure === undefined
   }
 
   /**
-   * Traps of translated code, and SYSCALL of user code, call the monitor. Outside 64-bit code and programs: an instruction after which other code may run than the
-   * interpreter is for.
+   * Traps of translated code, and SYSCALL of user code, call the monitor, as does every instruction that the virtual CPU executes of a 64-bit kernel. Outside 64-bit
+   * code and programs: an instruction after which other code may run than the interpreter is for.
    */
   policy(row: HookRow, mode: number): 'run' | 'trap' {
     if (mode & MODE.secondRoot) return row.mnemonic === 'HLT' ? 'trap' : 'run'
-    if ((mode & MODE.codeSize) === 2) return mode & MODE.user && row.mnemonic === 'SYSCALL' ? 'trap' : 'run'
+    if ((mode & MODE.codeSize) === 2) return !(mode & MODE.user) || row.mnemonic === 'SYSCALL' ? 'trap' : 'run'
     if (mode & MODE.user) return 'run'
     const { flow } = row.attributes
     return flow === 'far' || flow === 'serialise' ? 'trap' : 'run'
@@ -141,8 +142,17 @@ export class MonitorHooks implements Hooks {
     const { worlds } = this.#guest
     if (worlds.current === 'kernel') return this.#calls.take()
     if (worlds.current === 'user') return this.#calls.systemCall()
-    if (this.#guest.interpreting) this.#guest.yield()
+    if (!this.#guest.interpreting && (this.#guest.core.get32(S.mode) & MODE.codeSize) === 2) return this.#calls.follow()
+    this.#guest.yield()
     return PROCEED
+  }
+  /** The virtual CPU has not executed yet what it is to execute. */
+  get executes(): boolean {
+    return this.#calls.executes
+  }
+  /** The virtual CPU executes the instruction at RIP, and the processor is stepped. */
+  execute(): void {
+    this.#calls.executes = true
   }
 
   isUndefined(control: string): boolean {

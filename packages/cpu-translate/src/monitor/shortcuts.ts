@@ -18,7 +18,10 @@ import {
   SEG,
   segment,
   SEGMENT,
+  setShadow,
+  SHADOW,
   updateMode,
+  wordsAt,
   writeFlags,
   writeRange,
 } from '@nonroot/x86'
@@ -54,6 +57,12 @@ export class Shortcuts {
     this.#worlds = worlds
   }
 
+  /** Deprivileged code was left at an offset of the cache. */
+  settleShadow(at: number): void {
+    if (this.shadowAt === at) setShadow(this.#core, SHADOW.sti)
+    this.shadowAt = -1
+  }
+
   /** Offset in the cache at which to go on, or SLOW. `at`: the offset of the instruction's trap, which is a byte. */
   run(point: number, kind: number, at: number): number {
     switch (kind) {
@@ -67,7 +76,7 @@ export class Shortcuts {
       case POINT.sti:
         return this.#enable(at + 1)
       case POINT.pushFlags:
-        return this.#push(BigInt(this.#virtualFlags() & ~HIDDEN)) ? at + 1 : SLOW
+        return this.#push(this.#virtualFlags() & ~HIDDEN, 0) ? at + 1 : SLOW
       case POINT.popFlags:
         return this.#popFlags(at + 1)
       case POINT.stac:
@@ -76,6 +85,10 @@ export class Shortcuts {
         return this.#allowUser(0, at + 1)
       case POINT.swapGs:
         return this.#swapGs(at + 1)
+      case POINT.fromSegment:
+        return this.#fromSegment(this.#translations.points.extra(point), at + 1)
+      case POINT.fromControl:
+        return this.#fromControl(this.#translations.points.extra(point), at + 1)
       default:
         return SLOW
     }
@@ -96,7 +109,9 @@ export class Shortcuts {
     if (!target) return SLOW
     const core = this.#core
     // The cache may be emptied below, with its points.
-    const next = target.isCall ? this.#next(point) : 0n
+    const { points } = this.#translations
+    const sum = (points.low(point) >>> 0) + points.length(point)
+    const nextHigh = points.high(point) + (sum > 0xffff_ffff ? 1 : 0)
     if (target.register >= 0) {
       this.#low = core.get32(gpr(target.register))
       this.#high = core.get32(gpr(target.register) + 4)
@@ -105,12 +120,7 @@ export class Shortcuts {
     const high = this.#high
     if (!isCanonical(high)) return SLOW
     const offset = this.#translations.at(low, high)
-    return offset < 0 || !target.isCall || this.#push(next) ? offset : SLOW
-  }
-  #next(point: number): bigint {
-    const { points } = this.#translations
-    const rip = (BigInt(points.high(point)) << 32n) | BigInt(points.low(point) >>> 0)
-    return BigInt.asUintN(64, rip + BigInt(points.length(point)))
+    return offset < 0 || !target.isCall || this.#push(sum | 0, nextHigh | 0) ? offset : SLOW
   }
   #address({ base, index, scale, displacement, segment: of }: Target): bigint {
     const core = this.#core
@@ -169,6 +179,24 @@ export class Shortcuts {
     return next
   }
 
+  /** MOV of CS or SS to a register (`extra`: its number), in which the privilege level is that of the guest's kernel. */
+  #fromSegment(extra: number, next: number): number {
+    const core = this.#core
+    const to = gpr(extra & 15)
+    core.set32(to, core.get32(segment(extra >> 4) + SEG.selector) & ~3 & 0xffff)
+    core.set32(to + 4, 0)
+    return next
+  }
+  /** MOV of CR2 or CR3 to a register. */
+  #fromControl(extra: number, next: number): number {
+    const core = this.#core
+    const from = extra >> 4 === 2 ? S.cr2 : S.cr3
+    const to = gpr(extra & 15)
+    core.set32(to, core.get32(from))
+    core.set32(to + 4, core.get32(from + 4))
+    return next
+  }
+
   // --- the stack ---
 
   #moveStack(core: Core, by: number): void {
@@ -182,14 +210,22 @@ export class Shortcuts {
     const core = this.#core
     return this.#readAt(core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4))
   }
-  #push(value: bigint): boolean {
+  #push(value: number, valueHigh: number): boolean {
     const core = this.#core
     const low = core.get32(gpr(RSP)) >>> 0
     const to = low - WORD
     const high = core.get32(gpr(RSP) + 4) + (to < 0 ? -1 : 0)
     if (!isCanonical(high)) return false
-    this.#view.setBigUint64(0, BigInt.asUintN(64, value), true)
     try {
+      const at = wordsAt(core, to | 0, high | 0, WORD, this.#accessBits() | ACCESS.write)
+      if (at >= 0) {
+        core.i32[at] = value
+        core.i32[at + 1] = valueHigh
+        this.#moveStack(core, -WORD)
+        return true
+      }
+      this.#view.setInt32(0, value, true)
+      this.#view.setInt32(4, valueHigh, true)
       writeRange(core, to | 0, high | 0, this.#bytes, 0, WORD, this.#accessBits())
     } catch (fault) {
       return this.#refused(fault)
@@ -204,9 +240,15 @@ export class Shortcuts {
   /** Eight bytes, into #low and #high. */
   #readAt(low: number, high: number): boolean {
     const core = this.#core
-    const upper = (low >>> 0) + 4
     if (!isCanonical(high)) return false
     try {
+      const at = wordsAt(core, low, high, WORD, this.#accessBits())
+      if (at >= 0) {
+        this.#low = core.i32[at]!
+        this.#high = core.i32[at + 1]!
+        return true
+      }
+      const upper = (low >>> 0) + 4
       this.#low = readLinear(core, low, high, 4, this.#accessBits())
       this.#high = readLinear(core, upper | 0, (high + (upper > 0xffff_ffff ? 1 : 0)) | 0, 4, this.#accessBits())
     } catch (fault) {

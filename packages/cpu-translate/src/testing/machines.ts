@@ -148,9 +148,10 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
       vcpu.reset('powerUp')
       vcpu.writeState({ ...startState(cpl, code), ...state })
       let reason: VcpuExit['reason'] = 'budget'
-      const slice = savesEvery ?? 2_000
-      // Translated code counts the branches that it adds.
-      for (let left = name === 'vmx' ? 20_000 : 100_000; left > 0 && reason === 'budget'; left -= slice) {
+      // Translated code counts the branches that it adds. In one slice, as a repeated store over its own code ends where the slice does.
+      const budget = name === 'vmx' ? 20_000 : 100_000
+      const slice = savesEvery ?? budget
+      for (let left = budget; left > 0 && reason === 'budget'; left -= slice) {
         reason = vcpu.run(slice).reason
         if (savesEvery && reason === 'budget') vcpu.restore(vcpu.save())
       }

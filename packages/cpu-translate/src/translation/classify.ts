@@ -2,6 +2,7 @@
 
 import { BASE_RIP } from '@nonroot/x86'
 import type { Instruction } from '@nonroot/x86'
+import { showsPrivilege } from './shortcuts.ts'
 
 export type Treatment =
   /** Copied. */
@@ -30,7 +31,7 @@ export function treatmentOf(instruction: Instruction): Treatment {
   const { row, addressSize, opcode } = instruction
   const { flow, sensitive, cpl, exit, shadow, unit } = row.attributes
   const isOwn =
-    sensitive === true ||
+    (sensitive === true && (row.semantics !== 'movFromSegment' || showsPrivilege(instruction))) ||
     cpl === 0 ||
     shadow === true ||
     // It leaves its own address for FSTENV and others to show.

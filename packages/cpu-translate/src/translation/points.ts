@@ -20,6 +20,10 @@ export const POINT = {
   iret: 13,
   /** An entry of a dropped block, too short for a jump: it is looked up each time. */
   moved: 14,
+  /** A far transfer: it may leave the kernel. */
+  far: 15,
+  fromSegment: 16,
+  fromControl: 17,
 } as const
 
 export class Points {

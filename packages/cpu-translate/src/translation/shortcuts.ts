@@ -33,12 +33,30 @@ const BY_MNEMONIC: Readonly<Record<string, number>> = {
 /** Only with operands of this size. */
 const OF_64_BITS = new Set<number>([POINT.pushFlags, POINT.popFlags, POINT.sysret, POINT.iret])
 
+const CS = 1
+const SS = 2
+/** Control registers that deprivileged code does not change: CR2 and CR3. */
+const CONTROLS = new Set([2, 3])
+
 /** The kind of point of an instruction that the monitor carries out. */
-export function pointOf({ row, operandSize, lock }: Instruction): number {
-  const kind = BY_MNEMONIC[row.mnemonic]
+export function pointOf(instruction: Instruction): number {
+  const { row, operandSize, lock } = instruction
+  const kind = BY_MNEMONIC[row.mnemonic] ?? ofMove(instruction)
   const isAnySize = kind === undefined || !OF_64_BITS.has(kind)
-  return kind !== undefined && (isAnySize || operandSize === 64) && !lock ? kind : POINT.callOut
+  if (kind !== undefined && (isAnySize || operandSize === 64) && !lock) return kind
+  return row.attributes.flow === 'far' ? POINT.far : POINT.callOut
 }
+function ofMove(instruction: Instruction): number | undefined {
+  const { row, mod, operandSize, reg } = instruction
+  if (mod !== 3) return undefined
+  if (row.semantics === 'movFromSegment') return operandSize !== 16 && showsPrivilege(instruction) ? POINT.fromSegment : undefined
+  return row.semantics === 'movFromControl' && CONTROLS.has(reg) ? POINT.fromControl : undefined
+}
+/** What a point of `ofMove` needs to know: register and source. */
+export const moveOf = ({ rm, reg }: Instruction): number => rm | (reg << 4)
+
+/** Selectors of the other segment registers are the guest's own in deprivileged code. */
+export const showsPrivilege = ({ reg }: Instruction): boolean => reg === CS || reg === SS
 
 /** `next`: the address of the next instruction. Undefined: the virtual CPU executes it. */
 export function targetOf(i: Instruction, next: bigint): Target | undefined {

@@ -10,7 +10,7 @@ import { treatmentOf } from './classify.ts'
 import type { CodePage, Entry, TranslatedBlock } from './code-pages.ts'
 import { copyAbsolute, put32, putJump, putPush, STUB, TRAP } from './encode.ts'
 import { POINT, type Points } from './points.ts'
-import { pointOf, targetOf, type Target } from './shortcuts.ts'
+import { moveOf, pointOf, targetOf, type Target } from './shortcuts.ts'
 
 /** Instructions of one block. */
 const MOST = 64
@@ -120,7 +120,7 @@ export class Translator {
       case 'absolute':
         return this.#absolute(i, from, rip)
       case 'callOut':
-        this.#trap(pointOf(i), rip)
+        this.#trap(pointOf(i), rip, 0, moveOf(i))
         this.#enter(next)
         return true
       case 'leave':
