@@ -8,15 +8,20 @@ const PASSES =
   /^(Pass \d.*|Fix\? no|e2fsck .*|.*\*\*\*\*\* WARNING: Filesystem still has errors.*|[^:]+: \d+\/\d+ files .*)?$/
 
 export interface FsckResult {
+  /** It was not unmounted: the journal was played back. */
   readonly replayed: boolean
   readonly wrong: readonly string[]
 }
 
-/** Of a disk that was not unmounted: the journal is played back (`replayed`), and then nothing is wrong. (e2fsck(8): 1 is "errors corrected", the journal's) */
+/** Plays the journal back, and checks all of the file system then. */
 export function fsck(raw: string): FsckResult {
-  const replay = spawnSync('e2fsck', ['-E', 'journal_only', '-y', raw], { encoding: 'utf8' })
+  const header = spawnSync('dumpe2fs', ['-h', raw], { encoding: 'utf8' })
+  spawnSync('e2fsck', ['-E', 'journal_only', '-y', raw], { encoding: 'utf8' })
   const check = spawnSync('e2fsck', ['-fn', raw], { encoding: 'utf8' })
   if (check.status === null || check.status > 4) throw new Error(`e2fsck: ${check.stdout}${check.stderr}`)
   const said = check.stdout.split('\n').map((line) => line.trim())
-  return { replayed: replay.status === 1, wrong: said.filter((line) => !PASSES.test(line) && !COUNTS.test(line)) }
+  return {
+    replayed: header.stdout.includes('needs_recovery'),
+    wrong: said.filter((line) => !PASSES.test(line) && !COUNTS.test(line)),
+  }
 }

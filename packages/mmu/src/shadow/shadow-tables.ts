@@ -39,6 +39,8 @@ export class ShadowTables {
   private readonly words: Int32Array
   private readonly pool: TablePool
   private readonly reverse: ReverseMap
+  /** Leaves that lead to registers of assigned devices, at frames that the reverse map has no place for: by the index of their word. */
+  private readonly registerLeaves = new Set<number>()
   /** Synced tables by guest frame: where not 0, no leaf may be writable. */
   private readonly protectedBy: Uint16Array
   private unsynced: ShadowTable[] = []
@@ -47,6 +49,7 @@ export class ShadowTables {
   private readonly made: Counter
   private readonly dropped: Counter
   private readonly fills: Counter
+  private readonly registerMaps: Counter
   private readonly unsyncs: Counter
   private readonly resyncs: Counter
 
@@ -61,6 +64,7 @@ export class ShadowTables {
     this.made = metrics.counter('tablesMade', 'Shadow tables made')
     this.dropped = metrics.counter('tablesDropped', 'Shadow tables dropped')
     this.fills = metrics.counter('fills', 'Shadow leaves written')
+    this.registerMaps = metrics.counter('registerMaps', "Leaves written that lead to the host's bus")
     this.unsyncs = metrics.counter('unsyncs', 'Leaf tables that the guest was let write freely')
     this.resyncs = metrics.counter('resyncs', 'Unsynchronised tables brought up to date')
   }
@@ -106,8 +110,8 @@ export class ShadowTables {
   }
 
   /**
-   * Make the path and the leaf for a walk that was allowed. `hostFrame`: where its page is; `write`: the access is a write, and the frame
-   * may be written. False: no frame is free.
+   * Make the path and the leaf for a walk that was allowed. `hostFrame`: where its page is, in memory or among the registers on the host's
+   * bus; `write`: the access is a write, and the frame may be written. False: no frame is free.
    */
   fill(
     root: ShadowTable,
@@ -148,7 +152,9 @@ export class ShadowTables {
       table = below
     }
     table.used = serial
-    this.fillLeaf(table, entryIndex(wide, low, high, 1), walk, hostFrame, write)
+    const index = entryIndex(wide, low, high, 1)
+    if (hostFrame >= HIGH) this.fillRegisters(table, index, walk, hostFrame)
+    else this.fillLeaf(table, index, walk, hostFrame, write)
     return true
   }
 
@@ -193,6 +199,23 @@ export class ShadowTables {
     this.reverse.add(frame, word)
     if (table.wide) this.words[word + 1] = upper
     this.words[word] = entry
+  }
+
+  /** Nothing is executed from there. */
+  private fillRegisters(table: ShadowTable, index: number, walk: GuestWalk, hostFrame: number): void {
+    const frame = Math.floor(walk.address / 4096)
+    const word = table.word(index)
+    this.dropEntry(table, index)
+    table.leaves![index] = frame
+    if (frame < this.pool.guestFrames) this.reverse.add(frame, word)
+    else this.registerLeaves.add(word)
+    this.words[word + 1] = Math.floor(hostFrame / HIGH) | PAGE_ENTRY.noExecuteHigh
+    this.words[word] =
+      (hostFrame % HIGH) |
+      (PAGE_ENTRY.present | PAGE_ENTRY.accessed | PAGE_ENTRY.dirty) |
+      (walk.dirty ? walk.access & Access.write : 0) |
+      (walk.access & Access.user)
+    this.registerMaps.value++
   }
 
   /** May the guest write this frame through a leaf? Leaf tables are let go of (unsynchronised) for it; others must be emulated. */
@@ -303,7 +326,8 @@ export class ShadowTables {
       (old & ~(PAGE_ENTRY.writable | PAGE_ENTRY.user)) |
       (writable ? PAGE_ENTRY.writable : 0) |
       (access & Access.user ? PAGE_ENTRY.user : 0)
-    const nowUpper = access & Access.execute ? 0 : PAGE_ENTRY.noExecuteHigh
+    const above = wide ? this.words[word + 1]! & 0xf_ffff : 0
+    const nowUpper = above | (access & Access.execute && above === 0 ? 0 : PAGE_ENTRY.noExecuteHigh)
     if (now === old && (!wide || nowUpper === this.words[word + 1]!)) return
     if (wide) this.words[word + 1] = nowUpper
     this.words[word] = now
@@ -345,6 +369,12 @@ export class ShadowTables {
         this.drop(table)
         table = next
       }
+    }
+    for (const word of this.registerLeaves) {
+      const table = this.pool.ofWord(word)
+      const index = table.indexOf(word)
+      const at = table.leaves![index]! * 4096
+      if (at >= address && at < address + length) this.dropEntry(table, index)
     }
   }
 
@@ -437,7 +467,9 @@ export class ShadowTables {
     this.words[word] = 0
     this.flushNeeded = true
     if (table.level === 1) {
-      this.reverse.remove(table.leaves![index]!, word)
+      const frame = table.leaves![index]!
+      if (frame < this.pool.guestFrames) this.reverse.remove(frame, word)
+      else this.registerLeaves.delete(word)
       return
     }
     if (table.level === 3 && table.isDirect) this.reloadRoots = true

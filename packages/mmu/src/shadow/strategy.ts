@@ -34,6 +34,10 @@ export interface ShadowPagingOptions {
 
 const INTERCEPTS: PagingIntercepts = { pageFault: true, rootWrite: true, invalidate: true, rootRead: true }
 const EMULATE: PagingOutcome = Object.freeze({ next: 'emulate' })
+const NO_FRAME: PagingOutcome = Object.freeze({
+  next: 'failure',
+  message: 'no host frame is free for a shadow page table',
+})
 const FORMAT = { none: 'legacy32', legacy32: 'legacy32', pae: 'pae', fourLevel: 'fourLevel' } as const
 
 /** What the strategy keeps per vCPU. */
@@ -111,6 +115,11 @@ export class ShadowPaging implements X86PagingStrategy {
     const host = this.context.guestFrames.translate(guestWalk.address, write ? 'write' : 'read')
     if (host === 'wait') return this.waitFor(guestWalk.address)
     if (host === undefined) {
+      const registers = this.registersOf(vcpu, code)
+      if (registers !== undefined) {
+        const filled = tables.fill(vcpu.root!, guestWalk, mode, low, high, registers, write)
+        return filled ? this.settle(RESUME) : NO_FRAME
+      }
       this.mmio.address = guestWalk.address as Gpa
       return this.settle(this.mmio)
     }
@@ -124,9 +133,20 @@ export class ShadowPaging implements X86PagingStrategy {
     }
     if (guestWalk.unbacked) return this.settle(EMULATE)
     if (!tables.fill(vcpu.root!, guestWalk, mode, low, high, host & ~0xfff, write)) {
-      return { next: 'failure', message: 'no host frame is free for a shadow page table' }
+      return NO_FRAME
     }
     return this.settle(RESUME)
+  }
+
+  /**
+   * Where the registers of an assigned device are on the host's bus, for an access that the hardware can make there by itself. Entries of four bytes do not
+   * reach so far, and without NX the guest could execute from there.
+   */
+  private registersOf({ mode }: VcpuPaging, code: number): number | undefined {
+    const { guestWalk } = this
+    if (!mode.wide || !mode.noExecute || guestWalk.unbacked || (code & PageFaultCode.fetch) !== 0) return undefined
+    if ((code & PageFaultCode.write) !== 0 && (guestWalk.access & Access.write) === 0) return undefined
+    return this.context.guestFrames.registerPage?.(guestWalk.address)
   }
 
   private waitFor(address: number): PagingOutcome {

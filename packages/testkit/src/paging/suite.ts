@@ -23,6 +23,8 @@ export interface PagingTestContext {
 export interface PagingSuiteOptions {
   /** Random operations per format. */
   readonly steps?: number
+  /** Formats of the guest's tables under which registers of assigned devices are mapped; accesses exit under others. Default: none. */
+  readonly mapsRegisters?: readonly TableFormat[]
 }
 
 const MIB = 0x10_0000
@@ -173,7 +175,7 @@ export function testPagingStrategy(
   name: string,
   create: (context: PagingTestContext) => X86PagingStrategy,
   it: TestRegistrar,
-  { steps = 1500 }: PagingSuiteOptions = {},
+  { steps = 1500, mapsRegisters = [] }: PagingSuiteOptions = {},
 ): void {
   const test: TestRegistrar = (title, run) => it(`paging strategy ${name}: ${title}`, run)
   test('passes addresses unchanged while paging is off', () => {
@@ -504,7 +506,9 @@ export function testPagingStrategy(
       const bench = new PagingBench(create)
       bench.label(0x3000, 0x5000)
       const tables = bench.tables(format)
-      const entries = [0x1000_0000n, 0x1000_1000n, 0x1040_0000n].map((linear) => tables.map(linear, 0x3000, Entry.write | Entry.user))
+      const entries = [0x1000_0000n, 0x1000_1000n, 0x1040_0000n].map((linear) =>
+        tables.map(linear, 0x3000, Entry.write | Entry.user),
+      )
       bench.enable(tables)
       const all = (): void => {
         for (const linear of [0x1000_0000n, 0x1000_1000n, 0x1040_0000n])
@@ -518,6 +522,50 @@ export function testPagingStrategy(
       tables.set(entries[2]!, 0n)
       bench.strategy.restore(saved)
       all()
+    })
+
+    within('registers of assigned devices are reached as the guest maps them, until they are taken away', () => {
+      const bench = new PagingBench(create)
+      const [page, registers, linear] = [0x8000_0000, 0xff_0000_2000, 0x4000_0000n]
+      const placed = new Map([[page, registers]])
+      Object.assign(bench.memory, { registerPage: (address: number) => placed.get(address - (address % 4096)) })
+      bench.label(0x3000)
+      const tables = bench.tables(format)
+      tables.map(linear, page, Entry.write)
+      tables.map(linear + 0x1000n, page, 0n)
+      tables.map(linear + 0x2000n, page + 0x1000, Entry.write)
+      bench.mapWindow(tables)
+      bench.enable(tables)
+      const { vcpu } = bench
+      const reached = mapsRegisters.includes(format)
+        ? { kind: 'registers', address: registers + 0x10 }
+        : { kind: 'mmio', address: page + 0x10 }
+      expect(vcpu.read(linear + 0x10n)).toEqual(reached)
+      expect(vcpu.write(linear + 0x10n, 1)).toEqual(reached)
+      expect(vcpu.read(linear + 0x1010n)).toEqual(reached)
+      const exits = (): number => vcpu.counts.pageFault + vcpu.counts.secondStage
+      const before = exits()
+      for (let again = 0; again < 5; again++) expect(vcpu.write(linear + 0x10n, again)).toEqual(reached)
+      if (reached.kind === 'registers') expect(exits()).toBe(before)
+      // As the guest's own tables say: not by the user, not written where it is read-only; the next page has no device.
+      expect(vcpu.read(linear + 0x10n, true).kind).toBe('fault')
+      expect(vcpu.write(linear + 0x1010n, 1).kind).toBe('fault')
+      expect(vcpu.read(linear + 0x2010n)).toEqual({ kind: 'mmio', address: page + 0x1010 })
+      expect(vcpu.access(linear + 0x10n, 'fetch')).toEqual({ kind: 'mmio', address: page + 0x10 })
+      expect(vcpu.write(linear + 0x10n, 2)).toEqual(reached)
+      // The guest maps memory in its place, and the registers again.
+      for (const [to, kind] of [
+        [0x3000, 'memory'],
+        [page, reached.kind],
+      ] as const) {
+        bench.store(tables, tables.entry(linear, 1), BigInt(to) | Entry.present | Entry.write)
+        vcpu.invalidate(linear)
+        expect(vcpu.read(linear + 0x10n).kind).toBe(kind)
+      }
+      placed.clear()
+      bench.strategy.onMemoryChange([{ address: gpa(page), length: 4096 }], 'unmapped')
+      for (const at of [linear, linear + 0x1000n])
+        expect(vcpu.read(at + 0x10n)).toEqual({ kind: 'mmio', address: page + 0x10 })
     })
 
     within(`agrees with the book over ${steps} random steps`, () => {

@@ -20,6 +20,8 @@ export type AccessResult =
   | { readonly kind: 'memory'; readonly value: number }
   | { readonly kind: 'fault'; readonly code: number }
   | { readonly kind: 'mmio'; readonly address: number }
+  /** Without an exit, at an address above 4 GiB: on the host's bus. */
+  | { readonly kind: 'registers'; readonly address: number }
   | { readonly kind: 'wait'; readonly address: number }
   | { readonly kind: 'failure'; readonly message: string }
 
@@ -150,6 +152,7 @@ export class TestVcpu implements PagingPort {
     for (let tries = 0; tries < 24; tries++) {
       const outcome = this.attempt(linear, access)
       if ('host' in outcome) {
+        if (outcome.host >= 2 ** 32) return { kind: 'registers', address: outcome.host }
         if (access.write) this.host.view.setUint32(outcome.host, value >>> 0, true)
         return { kind: 'memory', value: this.host.view.getUint32(outcome.host, true) }
       }
@@ -294,6 +297,8 @@ export class TestVcpu implements PagingPort {
         view.setUint32(at, entry | bits, true)
       }
       if (leaf) {
+        const above = Number((view.getBigUint64(at, true) >> 32n) & 0xf_ffffn)
+        if (above !== 0) return hpa(above * 2 ** 32 + ((entry & ~0xfff) >>> 0) + (address % 4096))
         if ((entry & 0x38) !== 0x30) throw new Error('EPT leaf is not write-back')
         return hpa(((entry & ~(size - 1) & ~0xfff) >>> 0) + (address % size))
       }
