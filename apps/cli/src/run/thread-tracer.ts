@@ -7,6 +7,8 @@ import type { TraceEvents } from './protocol.ts'
 const BATCH = 4096
 const FIELDS = 4
 const SAMPLE_EVERY_MS = 10
+/** Samples take at most one in so many parts of the time. */
+const SAMPLE_SHARE = 25
 
 export interface ThreadTracer extends Tracer {
   flush(): void
@@ -38,7 +40,7 @@ export function createThreadTracer(
     return numbers.size - 1
   }
   const sample = (now: number): void => {
-    nextSample = now + SAMPLE_EVERY_MS
+    const started = performance.now()
     for (const { name, kind, value, count } of samples()) {
       const reading = kind === 'histogram' ? count! : value
       const before = last.get(name)
@@ -48,6 +50,8 @@ export function createThreadTracer(
       if (before !== undefined || kind === 'gauge')
         counters.push(number(name), now, kind === 'gauge' ? reading : reading - (before ?? 0))
     }
+    const ended = performance.now()
+    nextSample = ended + Math.max(SAMPLE_EVERY_MS, SAMPLE_SHARE * (ended - started))
   }
   const flush = (): void => {
     if (filled === 0 && counters.length === 0) return
