@@ -77,8 +77,9 @@ describe('refusals', () => {
   it.each([
     ['port 0', 0],
     ['a port never allocated', 9],
+    ['the first port that no bit stands for', PORTS],
     ['a port beyond all', 2 ** 31],
-  ])('%s', (_what, port) => {
+  ])('XSA-342: %s', (_what, port) => {
     const { events } = bench()
     expect([
       events.send(port),
@@ -88,6 +89,23 @@ describe('refusals', () => {
       events.bindVcpu(port, 0),
     ]).toEqual(Array(5).fill('badPort'))
     expect(events.isOpen(port)).toBe(false)
+  })
+
+  it('XSA-343: what a reset closed is open to nobody, and its events are lost', () => {
+    const { events, bit } = bench()
+    const heard: string[] = []
+    const end = events.bindLocal(events.allocateUnbound(0) as number, () => void heard.push('event'))!
+    events.reset()
+    expect([events.send(1), events.isOpen(1)]).toEqual(['badPort', false])
+    const port = events.bindIpi(0) as number
+    end.notify()
+    end.close()
+    expect([port, bit(PENDING, port), heard, events.status(port)]).toEqual([
+      1,
+      0,
+      [],
+      expect.objectContaining({ state: 'ipi' }),
+    ])
   })
 
   it('XSA-496: a virtual interrupt bound twice keeps its first port', () => {

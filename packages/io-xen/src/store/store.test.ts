@@ -1,9 +1,9 @@
 /** The store, as a guest's own messages meet it; rules that an advisory stands behind carry its number. */
 
 import { describe, expect, it } from 'vitest'
-import { storeBench } from '../io-xen.test.support.ts'
+import { hvmBench, storeBench } from '../io-xen.test.support.ts'
 import { MESSAGE as M } from './messages.ts'
-import { isPath, QUOTA } from './store.ts'
+import { isPath, QUOTA, type StoreNode } from './store.ts'
 
 /** A domain whose own folder it may change. */
 function domain() {
@@ -66,6 +66,23 @@ describe('messages', () => {
     send(M.getDomainPath, '1\0')
     expect(receive()).toEqual([])
     expect(log.lines).toEqual([expect.stringContaining('4097 bytes')])
+  })
+
+  it.each([0x7fff_ffff, 0x8000_0000, 0xffff_ffff])('XSA-420: have no length of %i, whatever its sign', (length) => {
+    const { put, header, send, receive, log } = storeBench()
+    put(header(M.write, 1, 0, length))
+    send(M.getDomainPath, '1\0')
+    expect([receive(), log.lines.length]).toEqual([[], 1])
+  })
+
+  it.each([
+    { length: 3056, answer: 'OK\0' },
+    { length: 3057, answer: 'error EINVAL\0' },
+  ])('XSA-323: a relative path of $length characters is judged with what comes before it', ({ length, answer }) => {
+    const { ask } = domain()
+    const path = 'a'.repeat(length)
+    expect([ask(M.write, `${path}\0v`), ask(M.watch, `${path}\0t\0`)]).toEqual([answer, answer])
+    expect(ask(M.getDomainPath, '1\0')).toBe('/local/domain/1\0')
   })
 
   it('are none where the ring says that it holds more than it can', () => {
@@ -154,6 +171,43 @@ describe('quotas and rights', () => {
     expect(ask(M.write, 'n/1\0')).toBe('OK\0')
   })
 
+  it('XSA-421: nodes are counted in a transaction, too', () => {
+    const { ask } = domain()
+    const id = Number.parseInt(ask(M.transactionStart, '\0'), 10)
+    let made = 1
+    while (made < 2 * QUOTA.nodes && ask(M.write, `n/${made}\0`, id) === 'OK\0') made++
+    expect(made).toBe(QUOTA.nodes - 1)
+    expect(ask(M.remove, 'n/1\0', id)).toBe('OK\0')
+    expect([ask(M.write, 'n/new\0', id), ask(M.write, 'n/more\0', id)]).toEqual(['OK\0', 'error EQUOTA\0'])
+    expect([ask(M.transactionEnd, 'T\0', id), ask(M.write, 'more\0')]).toEqual(['OK\0', 'error EQUOTA\0'])
+  })
+
+  it('XSA-414, XSA-415, XSA-425: what is refused leaves nothing, nor half of a path', () => {
+    const { ask, store } = domain()
+    for (let n = 0; n < QUOTA.nodes - 3; n++) ask(M.write, `n/${n}\0`)
+    const before = store.root
+    const refused = [
+      ask(M.write, 'a/b/c/d\0v'),
+      ask(M.mkdir, 'a/b/c/d\0'),
+      ask(M.write, `a\0${'v'.repeat(QUOTA.valueBytes + 1)}`),
+      ask(M.setPermissions, 'n\0n1\0x2\0'),
+      ask(M.setPermissions, 'none\0n1\0'),
+      ask(M.remove, '/local/domain/2\0'),
+    ]
+    expect(refused.filter((answer) => !answer.startsWith('error '))).toEqual([])
+    expect(store.root).toBe(before)
+    // One more fits, which a half of any of these would have taken.
+    expect([ask(M.write, 'a\0v'), ask(M.write, 'b\0v')]).toEqual(['OK\0', 'error EQUOTA\0'])
+  })
+
+  it('XSA-418: no path is too deep to be written, read and removed', () => {
+    const { ask, store } = domain()
+    const deep = Array.from({ length: 900 }, () => 'd').join('/')
+    expect([ask(M.write, `${deep}\0v`), ask(M.read, `${deep}\0`)]).toEqual(['OK\0', 'v'])
+    expect(store.nodesOf(1)).toBe(901)
+    expect([ask(M.remove, 'd\0'), store.nodesOf(1)]).toEqual(['OK\0', 1])
+  })
+
   it('a value has an end', () => {
     const { ask } = domain()
     expect(ask(M.write, `a\0${'v'.repeat(QUOTA.valueBytes)}`)).toBe('OK\0')
@@ -187,6 +241,32 @@ describe('quotas and rights', () => {
     for (let part = 'more'; part !== '' && !all.endsWith('\0\0'); all += part)
       part = ask(M.directoryPart, `long\0${all.length}\0`).replace(/^\d+\0/, '')
     expect(all.split('\0').filter(Boolean)).toHaveLength(60)
+  })
+})
+
+describe('a domain that has ended', () => {
+  it('XSA-322, XSA-417, XSA-419, XSA-483: leaves no node, right or count to the next one of its number', () => {
+    const { model, platform } = hvmBench(1)
+    const { store } = model
+    const all = ({ value, permissions, children }: StoreNode): unknown => ({
+      ...{ value, permissions },
+      children: Object.fromEntries([...children].sort().map(([name, child]) => [name, all(child)])),
+    })
+    const before = [all(store.root), store.nodesOf(1)]
+    const guest = store.connect(1, () => {})
+    expect([
+      guest.write('/local/domain/1/data/x/y', 'v'),
+      guest.write('/local/domain/1/attr', 'changed'),
+      guest.setPermissions('/local/domain/1/data', [
+        { domain: 1, read: false, write: false },
+        { domain: 5, read: true, write: true },
+      ]),
+      guest.remove('/local/domain/1/control/sysrq'),
+    ]).toEqual(Array(4).fill(undefined))
+    expect(store.nodesOf(1)).not.toBe(before[1])
+    platform.end()
+    platform.begin()
+    expect([all(store.root), store.nodesOf(1)]).toEqual(before)
   })
 })
 

@@ -57,7 +57,7 @@ export class Store {
   #root: StoreNode = node([{ domain: CONTROL, read: false, write: false }])
   readonly #watches: Watch[] = []
   /** Nodes by owner. */
-  readonly #counts = new Map<number, number>()
+  #counts: ReadonlyMap<number, number> = new Map()
 
   connect(domain: number, onWatch: (path: string, token: string) => void): StoreConnection {
     return new StoreConnection(this, domain, onWatch)
@@ -70,14 +70,8 @@ export class Store {
   /** Replace the tree, and tell who watches the paths. */
   commit(root: StoreNode, changed: Iterable<string>): void {
     this.#root = root
-    this.#counts.clear()
-    this.#count(root)
+    this.#counts = countOwners(root)
     for (const path of changed) this.fire(path)
-  }
-  #count(at: StoreNode): void {
-    const owner = at.permissions[0]!.domain
-    this.#counts.set(owner, (this.#counts.get(owner) ?? 0) + 1)
-    for (const child of at.children.values()) this.#count(child)
   }
   nodesOf(domain: number): number {
     return this.#counts.get(domain) ?? 0
@@ -117,6 +111,14 @@ export class Store {
   watchesOf(connection: StoreConnection): number {
     return this.#watches.filter((watch) => watch.connection === connection).length
   }
+}
+
+/** Nodes by owner. */
+function countOwners(at: StoreNode, counts = new Map<number, number>()): ReadonlyMap<number, number> {
+  const owner = at.permissions[0]!.domain
+  counts.set(owner, (counts.get(owner) ?? 0) + 1)
+  for (const child of at.children.values()) countOwners(child, counts)
+  return counts
 }
 
 const names = (path: string): string[] => (path === '/' ? [] : path.slice(1).split('/'))
@@ -251,7 +253,7 @@ export class StoreConnection {
         at = next
       }
       if (!this.#allows(at, 'write')) return 'EACCES'
-      if (!this.isPrivileged && this.store.nodesOf(this.domain) + missing > QUOTA.nodes) return 'EQUOTA'
+      if (!this.isPrivileged && this.#owned(transaction) + missing > QUOTA.nodes) return 'EQUOTA'
     }
     const depth = names(path)
     const made = replace(root, depth, (old, parent) =>
@@ -260,6 +262,11 @@ export class StoreConnection {
     const written = existing || value === undefined ? made : replace(made, depth, (old) => ({ ...old!, value }))
     this.#apply(transaction, path, written)
     return undefined
+  }
+  /** Nodes that are this domain's, with those that a transaction has made. */
+  #owned(transaction: number): number {
+    const open = this.#transactions.get(transaction)
+    return open ? (countOwners(open.root).get(this.domain) ?? 0) : this.store.nodesOf(this.domain)
   }
   /** A new node belongs to its creator, and inherits the other permissions of its parent. */
   #inherited({ permissions: [owner, ...others] }: StoreNode): Permission[] {
