@@ -4,7 +4,7 @@ import type { GuestAbiVcpu } from '@nonroot/contracts'
 import { AGAIN, NO_RESULT, type Call } from './call.ts'
 import type { DomainVcpu } from './domain.ts'
 import type { CallStatistics } from './statistics.ts'
-import { dispatch } from './table.ts'
+import { dispatch, RETURN } from './table.ts'
 
 /** `AGAIN`: the registers have the arguments of the rest. (Xen, "docs/guest-guide/x86/hypercall-abi.rst") */
 export function makeCall(
@@ -17,20 +17,24 @@ export function makeCall(
   call.inMulticall = false
   call.note = statistics.note
   const { args } = call
-  args[0] = registers.rdi
-  args[1] = registers.rsi
-  args[2] = registers.rdx
-  args[3] = registers.r10
-  args[4] = registers.r8
-  args[5] = registers.r9
-  const result = dispatch(call, registers.rax, statistics.count)
+  const number = registers.rax
+  // A return has no arguments, and is by far the most frequent call.
+  if (number !== RETURN) {
+    args[0] = registers.rdi
+    args[1] = registers.rsi
+    args[2] = registers.rdx
+    args[3] = registers.r10
+    args[4] = registers.r8
+    args[5] = registers.r9
+  }
+  const result = dispatch(call, number, statistics.count)
   if (result === NO_RESULT) return result
   if (result === AGAIN) {
-    registers.rdi = args[0]
-    registers.rsi = args[1]
-    registers.rdx = args[2]
-    registers.r10 = args[3]
-    registers.r8 = args[4]
+    registers.rdi = args[0]!
+    registers.rsi = args[1]!
+    registers.rdx = args[2]!
+    registers.r10 = args[3]!
+    registers.r8 = args[4]!
     statistics.again.value++
     return result
   }

@@ -71,8 +71,8 @@ const ROWS: readonly [number: number, name: string, pv: Handler, hvm?: Handler][
 export const HYPERCALLS: ReadonlyMap<number, Hypercall> = new Map(
   ROWS.map(([number, name, pv, hvm = absent]) => [number, { number, name, pv, hvm }]),
 )
-/** Those that end a multicall, as they end the call that it is. (XSA-213) */
-const IRET = 23n
+/** `iret` ends a multicall, as it ends the call that it is. (XSA-213) */
+export const RETURN = 23n
 
 export type Count = (row: Hypercall, operation: number) => void
 
@@ -108,7 +108,7 @@ function multicall(call: Call): number {
       for (let n = 0; n < 6; n++) call.args[n] = entry.getBigUint64(16 + n * 8, true)
       const number = entry.getBigUint64(0, true)
       const result = one(call, number)
-      if (number === IRET && result === NO_RESULT) return result
+      if (number === RETURN && result === NO_RESULT) return result
       if (result === AGAIN) {
         // The rest of this entry, then those that follow.
         for (let n = 0; n < 6; n++) entry.setBigUint64(16 + n * 8, call.args[n]!, true)

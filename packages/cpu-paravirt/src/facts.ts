@@ -25,7 +25,7 @@ export const RETURN_FRAME = {
   words: 9,
 } as const
 /** The frame's flags: the code that IRET returns to does not expect RCX and R11 to be kept. */
-export const IN_SYSCALL = 0x100n
+export const IN_SYSCALL = 0x100
 
 /** Hardware's registers. The guest sees what it can change. (SDM Vol. 3A, "Control Registers") */
 export const CR0_FIXED = CR0.pe | CR0.mp | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.pg
@@ -43,6 +43,8 @@ export const PAT = 0x0000_0501_0007_0406n
 
 /** Linear addresses that are the hypervisor's. */
 export const HYPERVISOR = { start: 0xffff_8000_0000_0000n, end: 0xffff_8800_0000_0000n } as const
+/** Their upper halves, unsigned. */
+export const HYPERVISOR_HIGH = { start: 0xffff_8000, end: 0xffff_8800 } as const
 export const isCanonical = (address: bigint): boolean =>
   BigInt.asUintN(64, BigInt.asIntN(48, address)) === BigInt.asUintN(64, address)
 /** RSP's and other addresses' halves as the processor's memory routines want them. */

@@ -1,13 +1,21 @@
 /** What the paravirtual interface keeps for a vCPU beside the processor's registers. No behaviour. */
 
 import type { PvCallback } from '@nonroot/contracts'
+import { highOf, lowOf } from './facts.ts'
 
+/** An entry point of the guest kernel's. Its address also by halves, which entering it takes. */
 export interface Handler {
   address: bigint
+  low: number
+  high: number
   privilege: number
   masksEvents: boolean
 }
-const none = (): Handler => ({ address: 0n, privilege: 0, masksEvents: false })
+const none = (): Handler => ({ address: 0n, low: 0, high: 0, privilege: 0, masksEvents: false })
+
+export function setHandler(handler: Handler, address: bigint, masksEvents: boolean, privilege = 0): void {
+  Object.assign(handler, { address, low: lowOf(address), high: highOf(address), masksEvents, privilege })
+}
 
 export class GuestState {
   inKernel = true
@@ -15,7 +23,8 @@ export class GuestState {
   kernelRoot = 0
   userRoot = 0
   kernelSs = 0
-  kernelSp = 0n
+  kernelSpLow = 0
+  kernelSpHigh = 0
   readonly traps: Handler[] = Array.from({ length: 256 }, none)
   readonly callbacks: Record<PvCallback, Handler> = {
     event: none(),
@@ -38,7 +47,7 @@ export class GuestState {
     this.inKernel = true
     this.kernelRoot = this.userRoot = 0
     this.kernelSs = 0
-    this.kernelSp = 0n
+    this.kernelSpLow = this.kernelSpHigh = 0
     for (const handler of [...this.traps, ...Object.values(this.callbacks)]) Object.assign(handler, none())
     this.ioPrivilege = 0
     this.ioBitmap = 0n

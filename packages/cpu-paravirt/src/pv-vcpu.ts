@@ -23,7 +23,7 @@ import {
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
 import type { Frames } from './entry/frames.ts'
-import type { GuestState } from './guest-state.ts'
+import { setHandler, type GuestState } from './guest-state.ts'
 import { highOf, HYPERVISOR, isCanonical, lowOf, SELECTOR_RPL } from './facts.ts'
 
 const FS_BASE = segment(SEGMENT.fs) + SEG.base
@@ -66,17 +66,19 @@ export class VcpuForAbi implements PvVcpu {
   }
 
   setTrap({ vector, address, privilege, masksEvents }: PvTrap): void {
-    Object.assign(this.#vcpu.state.traps[vector & 0xff]!, { address, privilege, masksEvents })
+    setHandler(this.#vcpu.state.traps[vector & 0xff]!, address, masksEvents, privilege)
   }
   clearTraps(): void {
     for (let vector = 0; vector < 256; vector++) this.setTrap({ vector, address: 0n, privilege: 0, masksEvents: false })
   }
   setCallback(kind: PvCallback, address: bigint, masksEvents: boolean): void {
-    Object.assign(this.#vcpu.state.callbacks[kind], { address, masksEvents })
+    setHandler(this.#vcpu.state.callbacks[kind], address, masksEvents)
   }
   setKernelStack(ss: number, sp: bigint): void {
-    this.#vcpu.state.kernelSs = ss | SELECTOR_RPL
-    this.#vcpu.state.kernelSp = sp
+    const { state } = this.#vcpu
+    state.kernelSs = ss | SELECTOR_RPL
+    state.kernelSpLow = lowOf(sp)
+    state.kernelSpHigh = highOf(sp)
   }
   returnFromTrap(): void {
     this.#vcpu.returnFromTrap()

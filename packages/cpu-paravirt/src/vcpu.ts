@@ -24,6 +24,7 @@ import {
   gpr,
   JUMPED,
   LEFT,
+  MODE,
   Processor,
   RAX,
   RCX,
@@ -51,6 +52,7 @@ import { ParavirtPagingPort } from './paging-port.ts'
 import { VcpuForAbi, type VcpuUnderAbi } from './pv-vcpu.ts'
 import { Surroundings } from './surroundings.ts'
 
+const CODE_64 = 2
 /** -ENOSYS. */
 const NO_SUCH_CALL = 0xffff_ffff_ffff_ffdan
 
@@ -254,12 +256,12 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
   /** SYSCALL, RIP being at it: settled in the midst of guest code, which goes on wherever RIP then is. */
   #systemCall(): Outcome {
     const { core, state } = this
-    const rip = core.get64(S.rip)
     const { syscall } = state.callbacks
-    if (state.inKernel) this.#hypercall(rip, core.nextRip())
+    if (state.inKernel) this.#hypercall()
     else if (syscall.address === 0n) return core.raise(VECTOR.UD)
     else {
-      core.set64(S.rip, core.nextRip())
+      core.settleRip()
+      this.#skip()
       this.count('syscall')
       this.frames.systemCall(syscall)
     }
@@ -273,16 +275,33 @@ export class ParavirtVcpu implements X86Vcpu, Deprivileged, VcpuUnderAbi {
     return LEFT
   }
 
-  #hypercall(rip: bigint, next: bigint): void {
+  /** RIP behind the instruction. */
+  #skip(): void {
     const { core } = this
-    core.set64(S.rip, next)
-    core.set64(gpr(RCX), next)
-    core.set64(gpr(R11), BigInt(readFlags(core) >>> 0))
+    const length = core.recordLength()
+    const low = (core.get32(S.rip) + length) | 0
+    core.set32(S.rip, low)
+    const carries = low >>> 0 < length && (core.get32(S.mode) & MODE.codeSize) === CODE_64
+    if (carries) core.set32(S.rip + 4, core.get32(S.rip + 4) + 1)
+  }
+
+  #hypercall(): void {
+    const { core } = this
+    core.settleRip()
+    const [before, beforeHigh] = [core.get32(S.rip), core.get32(S.rip + 4)]
+    this.#skip()
+    const [low, high] = [core.get32(S.rip), core.get32(S.rip + 4)]
+    core.set32(gpr(RCX), low)
+    core.set32(gpr(RCX) + 4, high)
+    core.set32(gpr(R11), readFlags(core))
+    core.set32(gpr(R11) + 4, 0)
     this.#hypercalls.value++
     this.#repeats = false
     const result = hypercall(this.ports, this.abiVcpu)
-    if (this.#repeats) core.set64(S.rip, rip)
-    else if (result === 'unknown') core.set64(gpr(RAX), NO_SUCH_CALL)
+    if (this.#repeats) {
+      core.set32(S.rip, before)
+      core.set32(S.rip + 4, beforeHigh)
+    } else if (result === 'unknown') core.set64(gpr(RAX), NO_SUCH_CALL)
   }
 
   returnFromTrap(): void {

@@ -1,6 +1,6 @@
 /**
  * Into the guest's handlers and back: the frame that a bounce leaves on the kernel's stack, and the return call that takes one. Toggling between the two
- * modes is here, too. (Xen, "xen/arch/x86/x86_64/entry.S", create_bounce_frame; "public/arch-x86/xen-x86_64.h", iret)
+ * modes is here, too. @hot (Xen, "xen/arch/x86/x86_64/entry.S", create_bounce_frame; "public/arch-x86/xen-x86_64.h", iret)
  */
 
 import { PageFaultCode, WITH_ERROR_CODE } from '@nonroot/contracts'
@@ -26,7 +26,7 @@ import {
   VECTOR,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
-import { FLAT, HYPERVISOR, highOf, IN_SYSCALL, INFO, lowOf, R11, RETURN_FRAME, SELECTOR_RPL } from '../facts.ts'
+import { FLAT, HYPERVISOR_HIGH, IN_SYSCALL, INFO, R11, RETURN_FRAME, SELECTOR_RPL } from '../facts.ts'
 import type { GuestState, Handler } from '../guest-state.ts'
 import { Selectors } from './selectors.ts'
 
@@ -41,7 +41,8 @@ export class Frames {
   readonly #core: Core
   readonly #state: GuestState
   readonly #bytes = new Uint8Array(RETURN_FRAME.words * 8)
-  readonly #words = new DataView(this.#bytes.buffer)
+  /** The same by halves of words, as the processor has its registers. */
+  readonly #halves = new Int32Array(this.#bytes.buffer)
   readonly #crash: (reason: string) => void
   toggles = 0
 
@@ -58,10 +59,15 @@ export class Frames {
     const core = this.#core
     state.inKernel = !state.inKernel
     this.toggles++
-    const base = core.get64(GS_BASE)
-    core.set64(GS_BASE, core.get64(S.kernelGsBase))
-    core.set64(S.kernelGsBase, base)
+    this.#exchange(GS_BASE, S.kernelGsBase)
+    this.#exchange(GS_BASE + 4, S.kernelGsBase + 4)
     switchRoot(core, state.inKernel ? 0 : 1)
+  }
+  #exchange(one: number, other: number): void {
+    const core = this.#core
+    const kept = core.get32(one)
+    core.set32(one, core.get32(other))
+    core.set32(other, kept)
   }
 
   /** Both roots, and CR3 as the mode has it. Translations of both go. */
@@ -95,28 +101,31 @@ export class Frames {
     const { info } = state
     if (handler.address === 0n) return this.#crash(otherwise)
     const wasKernel = state.inKernel
-    const rsp = core.get64(gpr(RSP))
+    const [rspLow, rspHigh] = [core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4)]
     if (!wasKernel) this.toggle()
-    const words = code === undefined ? FRAME_WORDS - 1 : FRAME_WORDS
-    const top = (wasKernel ? rsp : state.kernelSp) & ~15n
-    const at = BigInt.asUintN(64, top - BigInt(words * 8))
+    const bytes = (code === undefined ? FRAME_WORDS - 1 : FRAME_WORDS) * 8
+    const top = (wasKernel ? rspLow : state.kernelSpLow) & ~15
+    const low = (top - bytes) | 0
+    const high = ((wasKernel ? rspHigh : state.kernelSpHigh) - (top >>> 0 < bytes ? 1 : 0)) | 0
     const masked = core.u8[info + INFO.upcallMask]!
     const flags = readFlags(core)
+    const cs = core.segmentSelector(SEGMENT.cs)
 
     let n = 0
-    this.#put(n++, core.get64(gpr(RCX)))
-    this.#put(n++, core.get64(gpr(R11)))
-    if (code !== undefined) this.#put(n++, BigInt(code >>> 0))
-    this.#put(n++, core.get64(S.rip))
-    const cs = core.segmentSelector(SEGMENT.cs)
-    this.#put(n++, BigInt(wasKernel ? cs & ~SELECTOR_RPL : cs) | (BigInt(masked & 0xff) << 32n))
-    this.#put(n++, BigInt(((flags & ~(FLAG.IF | HIDDEN)) | (masked ? 0 : FLAG.IF)) >>> 0))
-    this.#put(n++, rsp)
-    this.#put(n++, BigInt(core.segmentSelector(SEGMENT.ss)))
-    if (!this.#writeFrame(at, n * 8)) return
+    this.#putSlot(n++, gpr(RCX))
+    this.#putSlot(n++, gpr(R11))
+    if (code !== undefined) this.#put(n++, code, 0)
+    this.#putSlot(n++, S.rip)
+    this.#put(n++, wasKernel ? cs & ~SELECTOR_RPL : cs, masked)
+    this.#put(n++, (flags & ~(FLAG.IF | HIDDEN)) | (masked ? 0 : FLAG.IF), 0)
+    this.#put(n++, rspLow, rspHigh)
+    this.#put(n++, core.segmentSelector(SEGMENT.ss), 0)
+    if (!this.#writeFrame(low, high, bytes)) return
 
-    core.set64(gpr(RSP), at)
-    core.set64(S.rip, handler.address)
+    core.set32(gpr(RSP), low)
+    core.set32(gpr(RSP) + 4, high)
+    core.set32(S.rip, handler.low)
+    core.set32(S.rip + 4, handler.high)
     this.selectors.loadFlat()
     core.set32(S.flags, core.get32(S.flags) & ~CLEARED)
     core.set32(S.shadow, 0)
@@ -127,28 +136,38 @@ export class Frames {
   /** SYSCALL of a user program: registers as the instruction leaves them, RIP behind it. */
   systemCall(handler: Handler): void {
     const core = this.#core
-    core.set64(gpr(RCX), core.get64(S.rip))
-    core.set64(gpr(R11), BigInt(readFlags(core) >>> 0))
+    core.set32(gpr(RCX), core.get32(S.rip))
+    core.set32(gpr(RCX) + 4, core.get32(S.rip + 4))
+    core.set32(gpr(R11), readFlags(core))
+    core.set32(gpr(R11) + 4, 0)
     this.selectors.loadFlat()
     this.bounce(handler, undefined, 'no handler for system calls')
     core.set32(S.flags, core.get32(S.flags) & ~FLAG.DF)
   }
 
-  #put(word: number, value: bigint): void {
-    this.#words.setBigUint64(word * 8, value, true)
+  #put(word: number, low: number, high: number): void {
+    this.#halves[word * 2] = low
+    this.#halves[word * 2 + 1] = high
+  }
+  #putSlot(word: number, at: number): void {
+    this.#put(word, this.#core.get32(at), this.#core.get32(at + 4))
+  }
+  #takeSlot(at: number, word: number): void {
+    this.#core.set32(at, this.#halves[word * 2]!)
+    this.#core.set32(at + 4, this.#halves[word * 2 + 1]!)
   }
 
-  #writeFrame(at: bigint, bytes: number): boolean {
-    if (at + BigInt(bytes) > HYPERVISOR.start && at < HYPERVISOR.end) {
-      this.#crash(`the kernel's stack, at ${hex(at)}, lies in the hypervisor's part of the address space`)
+  #writeFrame(low: number, high: number, bytes: number): boolean {
+    if (high >>> 0 >= HYPERVISOR_HIGH.start && high >>> 0 < HYPERVISOR_HIGH.end) {
+      this.#crash(`the kernel's stack, at ${hex(low, high)}, lies in the hypervisor's part of the address space`)
       return false
     }
     try {
-      writeRange(this.#core, lowOf(at), highOf(at), this.#bytes, 0, bytes, ACCESS.user)
+      writeRange(this.#core, low, high, this.#bytes, 0, bytes, ACCESS.user)
       return true
     } catch (fault) {
       if (!(fault instanceof GuestFault)) throw fault
-      this.#crash(`the kernel's stack, at ${hex(at)}, cannot be written (exception ${fault.vector})`)
+      this.#crash(`the kernel's stack, at ${hex(low, high)}, cannot be written (exception ${fault.vector})`)
       return false
     }
   }
@@ -159,16 +178,16 @@ export class Frames {
   returnFromTrap(): GuestFault | undefined {
     const core = this.#core
     const state = this.#state
-    const rsp = core.get64(gpr(RSP))
+    const [low, high] = [core.get32(gpr(RSP)), core.get32(gpr(RSP) + 4)]
+    const halves = this.#halves
     try {
-      readRange(core, lowOf(rsp), highOf(rsp), this.#bytes, RETURN_FRAME.words * 8, ACCESS.user)
+      readRange(core, low, high, this.#bytes, RETURN_FRAME.words * 8, ACCESS.user)
     } catch (fault) {
       if (!(fault instanceof GuestFault)) throw fault
-      this.#crash(`the frame of a return, at ${hex(rsp)}, cannot be read (exception ${fault.vector})`)
+      this.#crash(`the frame of a return, at ${hex(low, high)}, cannot be read (exception ${fault.vector})`)
       return undefined
     }
-    const word = (n: number): bigint => this.#words.getBigUint64(n * 8, true)
-    const cs = this.#words.getUint16(RETURN_FRAME.cs * 8, true)
+    const cs = halves[RETURN_FRAME.cs * 2]! & 0xffff
     if ((cs & SELECTOR_RPL) === SELECTOR_RPL) {
       if (state.userRoot === 0) {
         this.#crash('a return to user mode without tables for it')
@@ -176,20 +195,20 @@ export class Frames {
       }
       this.toggle()
     }
-    const flags = this.#words.getUint32(RETURN_FRAME.rflags * 8, true)
-    core.set64(gpr(RAX), word(RETURN_FRAME.rax))
-    if (!(word(RETURN_FRAME.flags) & IN_SYSCALL)) {
-      core.set64(gpr(R11), word(RETURN_FRAME.r11))
-      core.set64(gpr(RCX), word(RETURN_FRAME.rcx))
+    const flags = halves[RETURN_FRAME.rflags * 2]!
+    this.#takeSlot(gpr(RAX), RETURN_FRAME.rax)
+    if (!(halves[RETURN_FRAME.flags * 2]! & IN_SYSCALL)) {
+      this.#takeSlot(gpr(R11), RETURN_FRAME.r11)
+      this.#takeSlot(gpr(RCX), RETURN_FRAME.rcx)
     }
-    core.set64(S.rip, word(RETURN_FRAME.rip))
-    core.set64(gpr(RSP), word(RETURN_FRAME.rsp))
+    this.#takeSlot(S.rip, RETURN_FRAME.rip)
+    this.#takeSlot(gpr(RSP), RETURN_FRAME.rsp)
     writeFlags(core, (flags & ~HIDDEN) | FLAG.IF)
     core.u8[state.info + INFO.upcallMask] = flags & FLAG.IF ? 0 : 1
     state.nmiMasked = false
     let fault: GuestFault | undefined
     try {
-      this.#load(cs | SELECTOR_RPL, this.#words.getUint16(RETURN_FRAME.ss * 8, true) | SELECTOR_RPL)
+      this.#load(cs | SELECTOR_RPL, (halves[RETURN_FRAME.ss * 2]! & 0xffff) | SELECTOR_RPL)
     } catch (thrown) {
       if (!(thrown instanceof GuestFault)) throw thrown
       fault = thrown
@@ -204,4 +223,4 @@ export class Frames {
   }
 }
 
-const hex = (address: bigint): string => `0x${address.toString(16)}`
+const hex = (low: number, high: number): string => `0x${((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16)}`
