@@ -25,6 +25,31 @@ describe('an event', () => {
     expect(upcall()).toEqual([1, 1n])
   })
 
+  it('wakes a vCPU that waits for it by its bit alone, masked', () => {
+    const { events, woken, setMask } = bench()
+    const port = events.bindIpi(1) as number
+    setMask(port)
+    events.send(port)
+    expect(woken).toEqual([1])
+  })
+
+  it('is not there on a new port, whatever the guest wrote before', () => {
+    const { events, bit, host } = bench()
+    host.bytes.fill(0xff)
+    const port = events.bindIpi(0) as number
+    expect(bit(PENDING, port)).toBe(0)
+  })
+
+  it('reaches no port of before a reset', () => {
+    const { events, bit } = bench()
+    events.bindVirtual(0, 0)
+    events.reset()
+    const ipi = events.bindIpi(0) as number
+    events.raiseVirtual(0, 0)
+    expect(bit(PENDING, ipi)).toBe(0)
+    expect(events.bindVirtual(0, 0)).toBe(ipi + 1)
+  })
+
   it('that is pending already changes nothing', () => {
     const { events, upcall, take } = bench()
     const port = events.bindIpi(0) as number
@@ -46,6 +71,8 @@ describe('an event', () => {
     const { events, bit } = bench()
     const one = events.allocateUnbound(SELF) as number
     const other = events.bindInterdomain(SELF, one) as number
+    // The guest may have missed what was sent before: the new end begins with an event.
+    expect([bit(PENDING, other), bit(PENDING, one)]).toEqual([1, 0])
     events.send(other)
     expect(bit(PENDING, one)).toBe(1)
     events.close(other)
@@ -123,6 +150,11 @@ describe('refusals', () => {
     events.close(port)
     expect(bit(PENDING, port)).toBe(0)
     expect(events.bindVirtual(1, 0)).toBe(port)
+  })
+
+  it('a vCPU beyond the last', () => {
+    const { events } = bench()
+    expect([events.bindIpi(1), events.bindIpi(2), events.bindVirtual(2, 0)]).toEqual([1, 'badVcpu', 'badVcpu'])
   })
 
   it('a port of another domain, of itself, or in use', () => {
@@ -253,6 +285,12 @@ describe('an event of a guest with local APICs', () => {
     platform.begin()
     events.send(events.bindIpi(0) as number)
     expect(vectors).toEqual([])
+  })
+  it('has its console and its store on open ports after each boot', () => {
+    const { platform, events } = hvmBench()
+    platform.begin()
+    for (const { port } of [platform.console, platform.store]) expect(events.status(port)).toMatchObject({ state: 'interdomain', remote: 0 })
+    expect(platform.console.port).not.toBe(platform.store.port)
   })
   it('has its rings in the last pages below 4 GiB, which memory maps leave out', () => {
     const { platform, model } = hvmBench()

@@ -27,6 +27,7 @@ describe('a guest address', () => {
     { what: 'of 1 GiB', format: 'fourLevel', indices: [0, 1], leaf: 0x8000_0000n | LARGE, address: 0x4123_4567n, physical: 0x8123_4567 },
     { what: 'of 4 KiB, five levels', format: 'fiveLevel', indices: [1, 0, 0, 0, 5], leaf: 0x9000n, address: 0x1_0000_0000_5fffn, physical: 0x9fff },
     { what: 'of 4 KiB, PAE', format: 'pae', indices: [3, 511, 511], leaf: 0x6000n, address: 0xffff_f010n, physical: 0x6010 },
+    { what: 'behind a root entry with bit 7 set, which is no page', format: 'fourLevel', indices: [0], leaf: 0x8000n | LARGE, address: 0x123n, physical: undefined },
     { what: 'whose table is not there', format: 'fourLevel', indices: [0], leaf: 0n, address: 0n, physical: undefined },
   ] as const)('$what', ({ format, indices, leaf, address, physical }) => {
     map(indices, leaf)
@@ -37,6 +38,7 @@ describe('a guest address', () => {
   it.each([
     { what: 'a page of 4 KiB', cr4: PSE, directory: ROOT + 4096 + 1, table: 0x3001, physical: 0x3abc },
     { what: 'a page of 4 MiB above 4 GiB', cr4: PSE, directory: 0x0000_2081, table: 0, physical: 0x1_0000_1abc },
+    { what: 'a page of 4 MiB at bit 39', cr4: PSE, directory: 0x0010_0081, table: 0, physical: 0x80_0000_1abc },
     { what: 'no large page without CR4.PSE', cr4: 0, directory: ROOT + 4096 + 0x81, table: 0x3001, physical: 0x3abc },
   ])('32-bit: $what', ({ cr4, directory, table, physical }) => {
     memory.writeU32(ROOT + 4, directory)

@@ -77,6 +77,48 @@ describe('an assigned function', () => {
     await vm('vm1').assign('01:00.0')
     expect(machine.list()[0]!.owner).toBe('vm1')
   })
+
+  it('interrupts after a reset as before', async () => {
+    const { nvme, device, bench, settle } = await assigned()
+    device.reset!()
+    nvme.start()
+    bench.functions[0]!.description.onCommand!(0x0006)
+    bench.functions[0]!.signals.length = 0
+    nvme.issue(2, 7, DATA)
+    await settle()
+    expect([nvme.completion(), bench.functions[0]!.signals]).toEqual([0, [0]])
+  })
+
+  it('transfers and interrupts of its next owner are that one’s alone', async () => {
+    const { nvme, device, bench, bytes, settle, guestMemory, vm, disk } = await assigned()
+    bench.functions[0]!.description.onCommand!(0x0006)
+    nvme.issue(2, 7, DATA)
+    await settle()
+    expect(bench.functions[0]!.signals).toEqual([0])
+    await device.dispose!()
+    guestMemory.fill(DATA, SECTOR, 0x33)
+    const next = vm('vm1')
+    const made = await next.assign('01:00.0')
+    made.bench.functions[0]!.description.onCommand!(0x0006)
+    made.nvme.start()
+    made.bench.functions[0]!.signals.length = 0
+    made.nvme.issue(2, 9, DATA)
+    await settle()
+    const into = new Uint8Array(SECTOR)
+    next.guestMemory.readBytes(DATA, into)
+    expect(into).toEqual(disk.bytes.subarray(9 * SECTOR, 10 * SECTOR))
+    expect([bytes(DATA).every((byte) => byte === 0x33), bench.functions[0]!.signals, made.bench.functions[0]!.signals]).toEqual([true, [0], [0]])
+  })
+
+  it('gives back every frame at its end', async () => {
+    const { vm, memory } = await benchHost()
+    const one = vm('vm0')
+    // The driver keeps its own tables from the first device on.
+    await (await one.assign('01:00.0')).device.dispose!()
+    const free = memory.freeFrames
+    for (let n = 0; n < 3; n++) await (await one.assign('01:00.0')).device.dispose!()
+    expect(memory.freeFrames).toBe(free)
+  })
 })
 
 describe('refusals', () => {

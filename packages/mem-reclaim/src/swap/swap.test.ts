@@ -148,6 +148,9 @@ describe('frames of compressed pages', () => {
     expect(store.put(new Uint8Array(LARGEST + 1))).toBe(undefined)
     for (const cell of cells) store.free(cell)
     expect([store.frames, host.freeFrames]).toEqual([0, free])
+    for (const length of lengths) store.put(new Uint8Array(length))
+    store.dispose()
+    expect([store.frames, host.freeFrames]).toEqual([0, free])
   })
 
   it('are used to the last cell, and again when one is free', () => {
