@@ -78,6 +78,7 @@ report()
 
 async function cover(file: string): Promise<void> {
   const { events } = await session.run(file, { mode: 'cover' }, 600)
+  if (!events.some(({ type }) => type === 'covered')) console.log(`${relative(root, file)} has no test that runs, and is left out`)
   for (const event of events) {
     if (event.type === 'covered' && !event.passed) console.log(`${relative(root, file)}: '${event.name}' fails without a mutant, and is left out`)
     else if (event.type === 'covered') tests.push({ id: event.test, file, seconds: event.seconds, hits: event.hits })

@@ -1,6 +1,7 @@
 /** Devices of the host, assigned to VMs: what works, and what must not be possible. */
 
-import { HOST_MMIO } from '@nonroot/contracts'
+import { gpa, HOST_MMIO } from '@nonroot/contracts'
+import type { MemoryRegion } from '@nonroot/contracts'
 import passthrough from '@nonroot/io-pci-passthrough'
 import { benchDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
@@ -9,9 +10,9 @@ import { benchHost, MIB } from '../testing/assigned-host.ts'
 const DATA = 0x10_0000
 const SECTOR = 512
 
-async function assigned() {
+async function assigned(regions?: readonly MemoryRegion[]) {
   const host = await benchHost()
-  const vm = host.vm('vm0')
+  const vm = host.vm('vm0', regions && [...regions])
   const made = await vm.assign('01:00.0')
   made.nvme.start()
   const bytes = (at: number, length = SECTOR): Uint8Array => {
@@ -108,6 +109,39 @@ describe('an assigned function', () => {
     next.guestMemory.readBytes(DATA, into)
     expect(into).toEqual(disk.bytes.subarray(9 * SECTOR, 10 * SECTOR))
     expect([bytes(DATA).every((byte) => byte === 0x33), bench.functions[0]!.signals, made.bench.functions[0]!.signals]).toEqual([true, [0], [0]])
+  })
+
+  it('reaches memory above 4 GiB, and no ROM', async () => {
+    const high = 0x1_4030_0000
+    const rom = 0xffff_0000
+    const { nvme, bytes, settle, disk, guestMemory } = await assigned([
+      { start: gpa(0), length: 0x8_0000, kind: 'ram' },
+      { start: gpa(rom), length: 0x1_0000, kind: 'rom' },
+      { start: gpa(high), length: 0x10_0000, kind: 'ram' },
+    ])
+    for (const [n, at] of [high, high + 0xf_f000].entries()) {
+      nvme.issue(2, 3 + n, at)
+      await settle()
+      expect([nvme.completion(), bytes(at)]).toEqual([0, disk.bytes.subarray((3 + n) * SECTOR, (4 + n) * SECTOR)])
+    }
+    guestMemory.writeRom(rom, new Uint8Array(4096).fill(0x44))
+    nvme.issue(2, 9, rom)
+    await settle()
+    expect([nvme.completion(), bytes(rom).every((byte) => byte === 0x44)]).toEqual([4, true])
+  })
+
+  it('is reached by its owner until that ends, and reaches nothing of it afterwards', async () => {
+    const { nvme, device, bench, guestMemory, settle } = await assigned()
+    const bar = bench.functions[0]!.description.bars![0]! as { onPlaced(at: number | undefined): void }
+    bar.onPlaced(0xc010_0000)
+    await device.dispose!()
+    expect(guestMemory.registerPage(0xc010_0000)).toBeUndefined()
+    // Whoever kept a handler of its registers starts it again. The memory is still there.
+    guestMemory.fill(DATA, SECTOR, 0x33)
+    nvme.start()
+    nvme.issue(2, 7, DATA)
+    await settle()
+    expect([nvme.read(0x1c) & 2, guestMemory.readU32(DATA), nvme.completion()]).toEqual([2, 0x3333_3333, undefined])
   })
 
   it('gives back every frame at its end', async () => {

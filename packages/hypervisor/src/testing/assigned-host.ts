@@ -99,8 +99,8 @@ export async function benchHost({
   const definition = passthrough.devices!.find(({ kind }) => kind === 'pci-passthrough')! as DeviceDefinition
   return {
     ...{ machine, memory, disks },
-    vm: (name: string) => {
-      const guestMemory = new DemandGuestMemory({ hostMemory: memory, regions: pcMemoryMap(4 * MIB) })
+    vm: (name: string, regions = pcMemoryMap(4 * MIB)) => {
+      const guestMemory = new DemandGuestMemory({ hostMemory: memory, regions })
       guestMemory.setPaging({ onMemoryChange: () => {} })
       const anywhere = { isFree: () => true }
       const assignment = machine.assignmentFor(name, guestMemory, anywhere)
