@@ -1,5 +1,5 @@
 /**
- * The unprivileged sensitive instructions (Robin and Irvine), alone and in the middle of a block, at CPL 0 and 3: the expectation is the processor's own
+ * The unprivileged sensitive instructions (Robin and Irvine), alone and in the middle of a block, at every privilege level: the expectation is the processor's own
  * behaviour under VMX, complete state and memory.
  */
 
@@ -17,7 +17,7 @@ const AROUND = [0xb9, 5, 0, 0, 0, 0x48, 0x8d, 0x35, 3, 0, 0, 0, 0x48, 0x01, 0xce
 const placed = (code: readonly number[], where: 'alone' | 'in a block'): number[] =>
   where === 'alone' ? [...code] : [...AROUND, ...code, ...AROUND]
 
-describe.each([0, 3] as const)('at CPL %s', (cpl) => {
+describe.each([0, 1, 2, 3] as const)('at CPL %s', (cpl) => {
   describe.each(['alone', 'in a block'] as const)('%s', (where) => {
     it.each(SNIPPETS)('$name', ({ code }) => {
       const program = placed(code, where)

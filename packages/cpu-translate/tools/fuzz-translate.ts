@@ -11,13 +11,16 @@ import { createMachine } from '../src/testing/machines.ts'
 import { createRandom, randomProgram, randomStart } from '../src/testing/random-programs.ts'
 
 const [count = 10_000, seed = 1] = process.argv.slice(2).map(Number)
-const vmx = createMachine('vmx')
-const translate = createMachine('translate')
+let vmx = createMachine('vmx')
+let translate = createMachine('translate')
 const random = createRandom(seed * 2_654_435_761)
 function check(program: readonly number[], at: number): string[] {
   const expected = vmx.run(program, { at })
   // Where a program without an end is interrupted depends on how instructions are counted; what is accessed by tables that it wrote over, on what the TLB has.
-  return expected.reason === 'budget' || expected.changedTables ? [] : differences(expected, translate.run(program, { at }))
+  if (expected.reason !== 'budget' && !expected.changedTables) return differences(expected, translate.run(program, { at }))
+  // The next program's tables are written by the host, unseen by paging strategies.
+  if (expected.changedTables) [vmx, translate] = [createMachine('vmx'), createMachine('translate')]
+  return []
 }
 const MOST_REPORTS = 10
 
@@ -28,6 +31,7 @@ for (let n = 0; n < count && differing < MOST_REPORTS; n++) {
   const program = randomProgram(random, 1 + (random() % 24), at)
   if (!check(program, at).length) continue
   differing++
+  for (const line of check(program, at).slice(0, 12)) console.log(`  ${line}`)
   const short = shorten(program, at)
   console.log(`program ${n} at ${at}: ${short.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`)
   for (const line of check(short, at).slice(0, 12)) console.log(`  ${line}`)

@@ -71,7 +71,8 @@ export interface Machine {
   run(program: readonly number[], options?: RunOptions): Outcome
 }
 export interface RunOptions {
-  readonly cpl?: 0 | 3
+  /** CPL 1 and 2 with the kernel's segments. */
+  readonly cpl?: 0 | 1 | 2 | 3
   readonly state?: VcpuStatePatch
   /** The vCPU is saved and restored after so many instructions, again and again. */
   readonly savesEvery?: number
@@ -196,17 +197,18 @@ function startImage(): Uint8Array {
 export const little = (value: bigint, bytes: number): number[] =>
   Array.from({ length: bytes }, (_, n) => Number((value >> BigInt(8 * n)) & 0xffn))
 
-function startState(cpl: 0 | 3, code: number): VcpuStatePatch {
-  const at = (physical: number): bigint => (cpl ? 0n : KERNEL) + BigInt(physical)
+function startState(cpl: 0 | 1 | 2 | 3, code: number): VcpuStatePatch {
+  const isUser = cpl === 3
+  const at = (physical: number): bigint => (isUser ? 0n : KERNEL) + BigInt(physical)
   const flat = (selector: number, attributes: number) => ({ selector, base: 0n, limit: 0xffff_ffff, attributes })
-  const data = cpl ? flat(SELECTOR.userData, 0xc0f3) : flat(SELECTOR.data, 0xc093)
+  const data = isUser ? flat(SELECTOR.userData, 0xc0f3) : flat(SELECTOR.data | cpl, 0xc093 | (cpl << 5))
   return {
     cr0: 0x8005_0033n,
     cr3: BigInt(PML4),
     // PAE, PGE, OSFXSR, OSXMMEXCPT, FSGSBASE
     cr4: 0x1_06a0n,
     efer: 0xd01n,
-    cs: cpl ? flat(SELECTOR.userCode, 0xa0fb) : flat(SELECTOR.code, 0xa09b),
+    cs: isUser ? flat(SELECTOR.userCode, 0xa0fb) : flat(SELECTOR.code | cpl, 0xa09b | (cpl << 5)),
     ss: data,
     ds: data,
     es: data,
