@@ -4,6 +4,8 @@ import type { DmaMemory, MemoryPiece } from '@nonroot/contracts'
 import { PAGE, Status } from './facts.ts'
 
 const ENTRY = 8
+const LIST = new Uint8Array(PAGE)
+const WORDS = new DataView(LIST.buffer)
 
 /** The pieces of a transfer of `length` bytes, or the status that refuses it. Whether they are RAM is seen when they are lent. */
 export function prpPieces(memory: DmaMemory, prp1: number, prp2: number, length: number): MemoryPiece[] | number {
@@ -17,20 +19,23 @@ export function prpPieces(memory: DmaMemory, prp1: number, prp2: number, length:
     return pieces
   }
   if (prp2 % ENTRY !== 0) return Status.invalidPrpOffset
+  // What a page of the list has is read at once.
   for (let at = prp2; left > 0;) {
-    const entry = memory.readU64(at)
-    if (entry === undefined) return Status.dataTransfer
-    const address = Number(entry)
-    if (address % PAGE !== 0) return Status.invalidPrpOffset
-    // The last entry of a page names the next page of the list if more than a page is still to come.
-    if ((at + ENTRY) % PAGE === 0 && left > PAGE) {
-      at = address
-      continue
+    const entries = Math.min((PAGE - (at % PAGE)) / ENTRY, Math.ceil(left / PAGE))
+    if (!memory.readBytes(at, LIST.subarray(0, entries * ENTRY))) return Status.dataTransfer
+    const isPage = (at + entries * ENTRY) % PAGE === 0
+    for (let entry = 0; entry < entries; entry++) {
+      const address = WORDS.getUint32(entry * ENTRY, true) + WORDS.getUint32(entry * ENTRY + 4, true) * 2 ** 32
+      if (address % PAGE !== 0) return Status.invalidPrpOffset
+      // The last entry of a page names the next page of the list if more than a page is still to come.
+      if (isPage && entry === entries - 1 && left > PAGE) {
+        at = address
+        break
+      }
+      const size = Math.min(left, PAGE)
+      pieces.push({ address, length: size })
+      left -= size
     }
-    const size = Math.min(left, PAGE)
-    pieces.push({ address, length: size })
-    left -= size
-    at += ENTRY
   }
   return pieces
 }
