@@ -43,10 +43,11 @@ for card in eth0 eth1; do
   ip link set $card up; ip addr add 10.0.2.15/24 dev $card
   ping -c 3 -W 5 10.0.2.2 >/dev/null && echo reached $(basename $(readlink /sys/class/net/$card/device/driver))
   ip addr flush dev $card; ip link set $card down
-done
+done | sort
 dmesg | grep -oE 'Enabled IRQ remapping in x2apic mode|invalidation policy: strict mode'
 grep -cE ' IR-(IO-APIC|PCI-MSI)' /proc/interrupts
-dmesg -r | grep '^<[0-4]>'
+# A host that had other things to do says so.
+dmesg -r | grep '^<[0-4]>' | grep -v 'hrtimer: interrupt took'
 `
 
 describe.skipIf(!process.env['NONROOT_DEBIAN'])("Debian behind the guest's IOMMU", { timeout: 1_500_000 }, () => {
@@ -59,7 +60,7 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])("Debian behind the guest's IOMMU
     const remapped = Number(lines.pop())
     expect(lines, out + err).toEqual([
       ...['same /dev/nvme0n1', 'same /dev/vda', 'same /dev/sda', '256'],
-      ...['reached virtio_net', 'reached e1000'],
+      ...['reached e1000', 'reached virtio_net'],
       ...['Enabled IRQ remapping in x2apic mode', 'invalidation policy: strict mode'],
     ])
     expect(remapped).toBeGreaterThan(12)
