@@ -29,9 +29,10 @@ const start = performance.now()
 for (let n = 0; n < count && differing < MOST_REPORTS; n++) {
   const at = randomStart(random)
   const program = randomProgram(random, 1 + (random() % 24), at)
-  if (!check(program, at).length) continue
+  const found = check(program, at)
+  if (!found.length) continue
   differing++
-  for (const line of check(program, at).slice(0, 12)) console.log(`  ${line}`)
+  for (const line of found.slice(0, 12)) console.log(`  ${line}`)
   const short = shorten(program, at)
   console.log(`program ${n} at ${at}: ${short.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`)
   for (const line of check(short, at).slice(0, 12)) console.log(`  ${line}`)

@@ -81,4 +81,9 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian, translated', { timeout:
     const result = await spawnCli(['run', stack, '--timeout', '12m', '--', ...words], { env })
     expect([result.status, result.out]).toEqual([7, 'in the guest\n'])
   })
+
+  it('runs on two vCPUs', async () => {
+    const result = await spawnCli(['run', stack, '--timeout', '12m', '--set', 'machine.vcpus=2', '--', 'sh', '-c', 'nproc; exit 7'], { env })
+    expect([result.status, result.out]).toEqual([7, '2\n'])
+  })
 })
