@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Code, multibootGuest } from '../testing/guests.ts'
 
 const root = fileURLToPath(new URL('../../../../', import.meta.url))
-const hasSlurm = ['slurmctld', 'slurmd', 'sbatch'].every((program) => spawnSync(program, ['-V']).status === 0)
+const hasSlurm = ['slurmctld', 'slurmd', 'sbatch'].every((program) => spawnSync(program, ['-V']).error === undefined)
 const isBuilt = existsSync(join(root, 'apps/cli/bundle'))
 const VMS = 20
 const FAILING = 7
