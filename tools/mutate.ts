@@ -61,6 +61,10 @@ const known = new Set(mutants.map(({ id }) => id))
 
 // Interrupted: what is not noticed so far, without a score. The next run goes on.
 process.on('SIGTERM', () => {
+  for (const event of session.events()) {
+    if (event.type === 'noticed') noticed.add(event.mutant)
+    else if (event.type === 'missed') progress.miss(event.test, event.mutant)
+  }
   progress.save()
   for (const mutant of mutants) if (!noticed.has(mutant.id)) console.log(describe(mutant, true))
   process.exit(1)

@@ -1,5 +1,5 @@
 /** Runs test files of a package with its sources instrumented, each time in another process, and gives what that tells. */
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,6 +23,7 @@ export class Session {
     const folder = mkdtempSync(join(tmpdir(), 'nonroot-mutants-'))
     process.env[PLAN] = join(folder, 'plan.json')
     process.env[EVENTS] = join(folder, 'events')
+    writeFileSync(process.env[EVENTS], '')
     const vitest = await createVitest(
       'test',
       {
@@ -44,11 +45,11 @@ export class Session {
   async run(file: string, plan: Plan, mostSeconds: number): Promise<{ readonly events: readonly Event[]; readonly failed: boolean; readonly ended: boolean }> {
     const vitest = this.#vitest
     writeFileSync(process.env[PLAN]!, JSON.stringify(plan))
-    closeSync(openSync(process.env[EVENTS]!, 'w'))
+    writeFileSync(process.env[EVENTS]!, '')
     let ended = false
     let last = { length: -1, seconds: 0 }
     const watch = setInterval(() => {
-      const events = this.#events()
+      const events = this.events()
       const pid = events.find((event) => event.type === 'worker')?.pid
       if (!pid) return
       const used = processorSeconds(pid)
@@ -71,9 +72,10 @@ export class Session {
     }
     process.exitCode = 0
     const failed = vitest.state.getFiles().some(({ result }) => result?.state === 'fail') || vitest.state.errorsSet.size > 0
-    return { events: this.#events(), failed, ended }
+    return { events: this.events(), failed, ended }
   }
-  #events(): Event[] {
+  /** Of the process that runs, or ran last. */
+  events(): Event[] {
     return readFileSync(process.env[EVENTS]!, 'utf8').split('\n').filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as Event)
   }
 
