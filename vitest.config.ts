@@ -1,3 +1,3 @@
 import { defineConfig } from 'vitest/config'
 
-export default defineConfig({ test: { projects: ['packages/*', 'apps/*', 'tools'], maxWorkers: '100%' } })
+export default defineConfig({ test: { projects: ['packages/*', 'apps/*', 'tools'] } })

@@ -43,7 +43,7 @@ const COMPILE_THREAD = fileURLToPath(new URL('packages/x86/dist/compiler/compile
 /** Of the thread's code what only a configuration that it reads itself needs. */
 const CONFIG_READER = /packages\/hypervisor\/dist\/composition\/config-(load|text)\.js|node_modules\/yaml\//
 /** What the thread's code and that of a network, which is loaded apart, both need. */
-const GROUND = new RegExp(String.raw`packages\/(contracts|host-node\/dist\/(host-network|sockets))|^\0later:`)
+const GROUND = new RegExp(String.raw`packages\/(contracts|host-node\/dist\/(host-network|make-folder|sockets))|^\0later:`)
 const THREAD_CHUNKS = {
   includeDependenciesRecursively: false,
   groups: [
