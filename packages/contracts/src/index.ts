@@ -20,6 +20,7 @@ export * from './memory/host-memory.ts'
 
 export * from './devices/balloon.ts'
 export * from './devices/clock.ts'
+export * from './devices/device-counters.ts'
 export * from './devices/device.ts'
 export * from './devices/firmware-configuration.ts'
 export * from './devices/interrupts.ts'

@@ -4,7 +4,7 @@ import { EXACT_BUDGET } from '@nonroot/contracts'
 import type { KernelClock } from '../time/clock.ts'
 import { TURN_NS } from './host-thread.ts'
 
-/** Slices of a deterministic clock do not depend on the host’s speed. The last instructions of each run one by one, which long slices make rare. */
+/** Slices of a deterministic clock do not depend on the host's speed. The last instructions of each run one by one, which long slices make rare. */
 const DETERMINISTIC_SLICE = 1_000_000
 const LEAST_BUDGET = 1000
 const MOST_BUDGET = 50_000_000

@@ -1,15 +1,13 @@
 /** An ATA disk over a block back end: executes a command given by its registers, and returns the registers after it. Independent of controllers and interrupts. */
 
-import { readScattered, writeGathered } from '@nonroot/contracts'
-import type { BlockBackend, Log, Metrics, Snapshot } from '@nonroot/contracts'
+import { createDiskCounters, readScattered, writeGathered } from '@nonroot/contracts'
+import type { BlockBackend, DiskCounters, Log, Metrics, Snapshot } from '@nonroot/contracts'
 import { restoreState, saveState } from '../state.ts'
 import { bufferBytes, fillBuffer } from './buffer.ts'
 import type { DataBuffer } from './buffer.ts'
 import { AtaError, AtaFeature, AtaLog, AtaStatus, BLOCK, COMMANDS, LBA_MODE, QUEUED_FUA, READY } from './facts.ts'
 import type { Action, CommandRow } from './facts.ts'
 import { HEADS, identifyData, SECTORS_PER_TRACK, TRIM_BLOCKS } from './identify.ts'
-import { createDiskCounters } from '../disk-counters.ts'
-import type { DiskCounters } from '../disk-counters.ts'
 
 /** The registers that a command is made of, high-order bytes put to their low ones. */
 export interface Registers {
@@ -78,7 +76,7 @@ export class AtaDisk {
     this.#backend = backend
     this.#options = options
     this.#log = context.log
-    this.#counters = createDiskCounters(context.metrics)
+    this.#counters = createDiskCounters(context.metrics, 'command')
     this.#actions = {
       identify: (_row, registers, data) => this.#give(registers, data, this.#identify()),
       read: (row, registers, data) => this.#read(row, registers, data),

@@ -1,9 +1,9 @@
 /** An Intel 82540EM ("e1000"), as a PCI function: registers, rings and interrupts between a driver and a cable. Independent of the network behind the cable. @hot */
 
-import { NetworkCable, NO_OFFLOADS, snapshotData } from '@nonroot/contracts'
+import { createCardCounters, NetworkCable, NO_OFFLOADS, snapshotData } from '@nonroot/contracts'
 import type {
   CableEnd,
-  Counter,
+  CardCounters,
   Device,
   DeviceContext,
   DmaMemory,
@@ -77,20 +77,16 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
   #plugged = true
   /** A frame found no descriptors. */
   #receiveBlocked = false
-  readonly #counters: Readonly<Record<'sent' | 'received' | 'bytesSent' | 'bytesReceived' | 'dropped', Counter>>
+  readonly #counters: CardCounters
 
   constructor(context: DeviceContext, network: NetworkBackend) {
     this.memory = context.dma
     this.#network = network
     this.#eeprom = new Eeprom(network.macAddress)
-    const { metrics } = context
-    this.#counters = {
-      sent: metrics.counter('framesSent', 'frames that the driver sent'),
-      received: metrics.counter('framesReceived', 'frames that the driver received'),
-      bytesSent: metrics.counter('bytesSent', 'bytes of frames that the driver sent', 'bytes'),
-      bytesReceived: metrics.counter('bytesReceived', 'bytes of frames that the driver received', 'bytes'),
-      dropped: metrics.counter('framesDropped', 'frames that were malformed, filtered out, or found the card stopped'),
-    }
+    this.#counters = createCardCounters(
+      context.metrics,
+      'frames that were malformed, filtered out, or found the card stopped',
+    )
     this.#function = context.pci({
       ...ID,
       unpluggable: 'network',

@@ -1,15 +1,13 @@
 /** The NVM command set over a block back end. Independent of queues and registers. (NVM Express NVM Command Set; Base Specification 1.4, "NVM Command Set") */
 
-import { readScattered, writeGathered } from '@nonroot/contracts'
-import type { BlockBackend, DeviceContext, DmaMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
+import { createDiskCounters, readScattered, writeGathered } from '@nonroot/contracts'
+import type { BlockBackend, DeviceContext, DiskCounters, DmaMemory, MemoryLease, MemoryPiece } from '@nonroot/contracts'
 import { refused, succeeded } from './command.ts'
 import type { Command, Outcome } from './command.ts'
 import { DEALLOCATE, FORCE_UNIT_ACCESS, Io, RANGE_SIZE, Status } from './facts.ts'
 import { NAMESPACE } from './identify.ts'
 import type { Usage } from './identify.ts'
 import { prpPieces } from './prp.ts'
-import { createDiskCounters } from '../disk-counters.ts'
-import type { DiskCounters } from '../disk-counters.ts'
 
 /** Bytes moved while the guest waits, for each time a doorbell is rung. */
 const MOST_NOW = 1024 * 1024
@@ -33,7 +31,7 @@ export class Namespace {
     this.#memory = memory
     this.#mostTransfer = mostTransfer
     this.#log = context.log
-    this.#counters = createDiskCounters(context.metrics)
+    this.#counters = createDiskCounters(context.metrics, 'command')
   }
 
   get sectors(): number {

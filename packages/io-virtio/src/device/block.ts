@@ -1,11 +1,11 @@
 /** Block device over a back end: requests run side by side, and complete as the back end does. ("Block Device") */
 
-import { readScattered, writeGathered } from '@nonroot/contracts'
+import { createDiskCounters, readScattered, writeGathered } from '@nonroot/contracts'
 import type {
   BlockBackend,
-  Counter,
   DescriptorChain,
   DeviceContext,
+  DiskCounters,
   Histogram,
   Snapshot,
   VirtioDevice,
@@ -75,9 +75,7 @@ export class Block implements VirtioDevice {
   readonly #header = new Uint8Array(HEADER_SIZE)
   readonly #headerView = new DataView(this.#header.buffer)
   readonly #unlisten: (() => void) | undefined
-  readonly #counters: Readonly<
-    Record<'reads' | 'writes' | 'flushes' | 'errors' | 'bytesRead' | 'bytesWritten', Counter>
-  >
+  readonly #counters: DiskCounters
 
   constructor(
     port: VirtioPort,
@@ -107,14 +105,7 @@ export class Block implements VirtioDevice {
     this.#unlisten = backend.onResize?.((size) => this.#resize(size))
     const { metrics } = context
     this.#durations = metrics.histogram('requestNs', 'times of requests that the back end took to itself')
-    this.#counters = {
-      reads: metrics.counter('reads', 'read requests'),
-      writes: metrics.counter('writes', 'write requests'),
-      flushes: metrics.counter('flushes', 'flush requests'),
-      errors: metrics.counter('errors', 'requests that failed'),
-      bytesRead: metrics.counter('bytesRead', 'bytes read from the back end', 'bytes'),
-      bytesWritten: metrics.counter('bytesWritten', 'bytes written to the back end', 'bytes'),
-    }
+    this.#counters = createDiskCounters(metrics, 'request')
   }
 
   #fillConfig({ queues, queueSize }: BlockOptions): void {

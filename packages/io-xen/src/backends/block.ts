@@ -1,7 +1,7 @@
 /** A disk's half in domain 0: requests run side by side, straight between the guest's pages and a back end of the host. (Xen, "public/io/blkif.h") */
 
-import { readScattered, writeGathered } from '@nonroot/contracts'
-import type { BlockBackend, Counter, Device, DeviceContext, DmaMemory, MemoryPiece } from '@nonroot/contracts'
+import { createDiskCounters, readScattered, writeGathered } from '@nonroot/contracts'
+import type { BlockBackend, Device, DeviceContext, DiskCounters, DmaMemory, MemoryPiece } from '@nonroot/contracts'
 import type { LocalPort } from '../event-channels.ts'
 import {
   INDIRECT,
@@ -61,9 +61,7 @@ export class BlockBack implements SplitDriver, Device {
   readonly #listView = new DataView(this.#list.buffer)
   readonly #active = new Set<Request>()
   readonly #unlisten: (() => void) | undefined
-  readonly #counters: Readonly<
-    Record<'reads' | 'writes' | 'flushes' | 'errors' | 'bytesRead' | 'bytesWritten', Counter>
-  >
+  readonly #counters: DiskCounters
   #connection: Connection | undefined
   #size: number
   #now = 0
@@ -85,14 +83,7 @@ export class BlockBack implements SplitDriver, Device {
       this.#size = size
       onResize({ sectors: this.#sectors })
     })
-    this.#counters = {
-      reads: metrics.counter('reads', 'read requests'),
-      writes: metrics.counter('writes', 'write requests'),
-      flushes: metrics.counter('flushes', 'flush requests'),
-      errors: metrics.counter('errors', 'requests that failed'),
-      bytesRead: metrics.counter('bytesRead', 'bytes read from the back end', 'bytes'),
-      bytesWritten: metrics.counter('bytesWritten', 'bytes written to the back end', 'bytes'),
-    }
+    this.#counters = createDiskCounters(metrics, 'request')
   }
 
   get #sectors(): number {

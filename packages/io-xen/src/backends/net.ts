@@ -1,9 +1,9 @@
 /** A network card's half in domain 0: frames between two rings and a cable, copied from and to pages that the guest grants. (Xen, "public/io/netif.h") @hot */
 
-import { createFrameWork, LONGEST_FRAME, NetworkCable, SHORTEST_FRAME } from '@nonroot/contracts'
+import { createCardCounters, createFrameWork, LONGEST_FRAME, NetworkCable, SHORTEST_FRAME } from '@nonroot/contracts'
 import type {
   CableEnd,
-  Counter,
+  CardCounters,
   Device,
   DeviceContext,
   DmaMemory,
@@ -71,7 +71,7 @@ export class NetBack implements SplitDriver, Device, CableEnd, NetworkCable {
   #receiveBlocked = false
   #farOn = true
   #plugged = true
-  readonly #counters: Readonly<Record<'sent' | 'received' | 'bytesSent' | 'bytesReceived' | 'dropped', Counter>>
+  readonly #counters: CardCounters
 
   constructor(
     network: NetworkBackend,
@@ -81,14 +81,7 @@ export class NetBack implements SplitDriver, Device, CableEnd, NetworkCable {
     this.#network = network
     this.handle = handle
     this.#memory = context.dma
-    const { metrics } = context
-    this.#counters = {
-      sent: metrics.counter('framesSent', 'frames that the driver sent'),
-      received: metrics.counter('framesReceived', 'frames that the driver received'),
-      bytesSent: metrics.counter('bytesSent', 'bytes of frames that the driver sent', 'bytes'),
-      bytesReceived: metrics.counter('bytesReceived', 'bytes of frames that the driver received', 'bytes'),
-      dropped: metrics.counter('framesDropped', 'frames that were malformed, or found the card stopped'),
-    }
+    this.#counters = createCardCounters(context.metrics, 'frames that were malformed, or found the card stopped')
     this.#far = network.connect(this, context)
   }
 

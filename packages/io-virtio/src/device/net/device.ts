@@ -1,9 +1,16 @@
 /** Network device: frames between a driver's queues and a cable. Independent of networks. ("Network Device") @hot */
 
-import { createFrameWork, ETHERNET_HEADER, LONGEST_FRAME, NetworkCable, SHORTEST_FRAME } from '@nonroot/contracts'
+import {
+  createCardCounters,
+  createFrameWork,
+  ETHERNET_HEADER,
+  LONGEST_FRAME,
+  NetworkCable,
+  SHORTEST_FRAME,
+} from '@nonroot/contracts'
 import type {
   CableEnd,
-  Counter,
+  CardCounters,
   DescriptorChain,
   Device,
   DeviceContext,
@@ -54,7 +61,7 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
   #receiveBlocked = false
   #farOn = true
   #plugged = true
-  #counters: Readonly<Record<'sent' | 'received' | 'bytesSent' | 'bytesReceived' | 'dropped', Counter>>
+  #counters: CardCounters
 
   constructor(
     port: VirtioPort,
@@ -65,17 +72,10 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
     this.#port = port
     this.#network = network
     this.#pairs = options.pairs
-    const { metrics } = context
-    this.#counters = {
-      sent: metrics.counter('framesSent', 'frames that the driver sent'),
-      received: metrics.counter('framesReceived', 'frames that the driver received'),
-      bytesSent: metrics.counter('bytesSent', 'bytes of frames that the driver sent', 'bytes'),
-      bytesReceived: metrics.counter('bytesReceived', 'bytes of frames that the driver received', 'bytes'),
-      dropped: metrics.counter(
-        'framesDropped',
-        'frames that were malformed, filtered out, or found the device stopped',
-      ),
-    }
+    this.#counters = createCardCounters(
+      context.metrics,
+      'frames that were malformed, filtered out, or found the device stopped',
+    )
     this.#far = network.connect(this, context)
     this.features = featuresOf(this.#far.offloads, options.pairs)
     this.queueSizes = [...new Array<number>(2 * options.pairs).fill(options.queueSize), CONTROL_QUEUE_SIZE]
