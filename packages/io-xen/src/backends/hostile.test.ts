@@ -6,7 +6,7 @@ import { createRandom } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { entry, FrontRing, splitBench, type SplitBench } from './backends.test.support.ts'
 import { BlockBack } from './block.ts'
-import { NetBack } from './net.ts'
+import { NetBack } from './net/net-back.ts'
 import { ringEntries } from './ring.ts'
 import { STATE } from './split-device.ts'
 

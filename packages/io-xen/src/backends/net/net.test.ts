@@ -3,9 +3,9 @@
 import { ALL_OFFLOADS, NO_OFFLOADS, NO_WORK } from '@nonroot/contracts'
 import type { CableEnd, FrameOffloads, FrameWork, NetworkBackend } from '@nonroot/contracts'
 import { describe, expect, it } from 'vitest'
-import { entry, FrontRing, splitBench } from './backends.test.support.ts'
-import { NetBack } from './net.ts'
-import { STATE } from './split-device.ts'
+import { entry, FrontRing, splitBench } from '../backends.test.support.ts'
+import { NetBack } from './net-back.ts'
+import { STATE } from '../split-device.ts'
 
 const [CHECKSUM, MORE, EXTRA] = [1, 4, 8]
 
