@@ -4,6 +4,7 @@ import type { PvVcpu, TableCalls, TableStatus, EventError } from '@nonroot/contr
 import { invariant } from '@nonroot/contracts'
 import { DOMAIN, DOMID_SELF, fail } from './facts.ts'
 import type { Domain, DomainVcpu } from './domain.ts'
+import { toNumber } from './numbers.ts'
 
 /** A call that went on long enough: it is to be made again, with `Call.again`'s arguments. */
 export const AGAIN = Number.MIN_SAFE_INTEGER
@@ -85,9 +86,6 @@ export type Handler = (call: Call) => number
 
 /** A domain's own number, or the word for it: there is no other domain. */
 export const isSelf = (domain: number): boolean => domain === DOMID_SELF || domain === DOMAIN
-
-export const toNumber = (value: bigint): number =>
-  value >= 0n && value < 0x20_0000_0000_0000n ? Number(value) : Number.MAX_SAFE_INTEGER
 
 const STATUS: Readonly<Record<TableStatus, number>> = {
   ok: 0,

@@ -1,7 +1,8 @@
 /** Segment descriptors and bases. */
 
-import { statusCode, toNumber, type Handler } from '../call.ts'
+import { statusCode, type Handler } from '../call.ts'
 import { fail } from '../facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const MOST_ENTRIES = 14 * 512
 

@@ -1,7 +1,8 @@
 /** Lists of frames in memory calls: processed in pieces, each continued where the last one ended. (Xen, "public/memory.h", struct xen_memory_reservation) */
 
-import { isSelf, toNumber, type Call, type Handler } from '../call.ts'
+import { isSelf, type Call, type Handler } from '../call.ts'
 import { fail } from '../facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const RESERVATION_BYTES = 32
 /** Frames one by one before the guest's own events get a chance. */

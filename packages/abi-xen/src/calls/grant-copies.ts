@@ -1,14 +1,16 @@
 /** Copies between grants and own frames, transfer of a frame, and exchange of two entries. (Xen, "public/grant_table.h") */
 
-import { isSelf, toNumber, type Call } from '../call.ts'
+import { isSelf, type Call } from '../call.ts'
 import { DOMAIN, DOMID_SELF } from '../facts.ts'
 import { ENTRY, STATUS, type GrantStatus } from '../grants/facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const PAGE = 4096
 const COPY = { sourceReference: 1, targetReference: 2 } as const
 
 interface Side {
   readonly frame: number
+  covers(start: number, length: number): boolean
   close(): void
 }
 
@@ -27,13 +29,17 @@ function open(
     if (who !== DOMID_SELF) return STATUS.denied
     const frame = toNumber(a.getBigUint64(at, true))
     if (frames.hold(frame, isWritable) !== 'ok') return STATUS.badPage
-    return { frame, close: () => frames.release(frame, isWritable) }
+    return { frame, covers: () => true, close: () => frames.release(frame, isWritable) }
   }
   if (!isSelf(who)) return STATUS.badDomain
   const reference = a.getUint32(at, true)
-  const frame = grantUses.begin(reference, DOMAIN, isWritable)
+  const frame = grantUses.begin(reference, DOMAIN, isWritable, true)
   if (typeof frame !== 'number') return frame.status
-  return { frame, close: () => grantUses.end(reference, isWritable) }
+  return {
+    frame,
+    covers: (start, length) => grantUses.covers(reference, start, length),
+    close: () => grantUses.end(reference, isWritable),
+  }
 }
 
 /** Source and target (reference or frame, domain, offset), length, flags. */
@@ -48,13 +54,16 @@ export function copyGrant(call: Call, a: DataView): GrantStatus {
     source.close()
     return target
   }
-  const { frames, hostMemory } = call.domain
-  const [read, written] = [frames.hostAddress(source.frame * PAGE)!, frames.hostAddress(target.frame * PAGE)!]
-  hostMemory.bytes.copyWithin(written + to, read + from, read + from + length)
-  if (length > 0) hostMemory.noteWrite((written + to) as typeof written, length)
+  const isCovered = source.covers(from, length) && target.covers(to, length)
+  if (isCovered && length > 0) {
+    const { frames, hostMemory } = call.domain
+    const [read, written] = [frames.hostAddress(source.frame * PAGE)!, frames.hostAddress(target.frame * PAGE)!]
+    hostMemory.bytes.copyWithin(written + to, read + from, read + from + length)
+    hostMemory.noteWrite((written + to) as typeof written, length)
+  }
   target.close()
   source.close()
-  return STATUS.ok
+  return isCovered ? STATUS.ok : STATUS.badCopy
 }
 
 /** A frame to whom an entry accepts it from. To another domain it would go without its use; so it does here, where there is none. */
@@ -68,9 +77,9 @@ export function transferFrame({ domain }: Call, a: DataView): GrantStatus {
   // Bits of uses and of transfers are not to be there: one frame for an entry.
   if (entry.flags !== ENTRY.acceptTransfer || entry.domain !== DOMAIN) return STATUS.badReference
   if (tables.steal(frame) !== 'ok') return STATUS.badPage
-  grants.setFlags(reference, ENTRY.committed, 0)
+  grants.setFlags(reference, ENTRY.committed)
   grants.setFrame(reference, frame)
-  grants.setFlags(reference, ENTRY.completed, 0)
+  grants.setFlags(reference, ENTRY.completed)
   return STATUS.ok
 }
 

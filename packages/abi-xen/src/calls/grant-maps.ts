@@ -1,9 +1,10 @@
 /** Mapping of grants into a paravirtual guest's tables, and the end of mappings. (Xen, "public/grant_table.h") */
 
 import type { GrantPlace } from '@nonroot/contracts'
-import { isSelf, toNumber, type Call } from '../call.ts'
+import { isSelf, type Call } from '../call.ts'
 import { DOMAIN } from '../facts.ts'
 import { MAP, STATUS, type GrantStatus } from '../grants/facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const placeOf = (address: bigint, isEntry: boolean): GrantPlace =>
   isEntry ? { entry: toNumber(address) } : { linear: address }

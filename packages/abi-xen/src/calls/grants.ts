@@ -6,6 +6,7 @@ import { STATUS, type GrantStatus } from '../grants/facts.ts'
 import { MOST_FRAMES } from '../grants/table.ts'
 import { copyGrant, swapGrants, transferFrame } from './grant-copies.ts'
 import { mapGrant, replaceGrant, unmapGrant } from './grant-maps.ts'
+import { getVersion, setVersion, statusFrames } from './grant-versions.ts'
 
 interface Operation {
   readonly bytes: number
@@ -46,21 +47,9 @@ const OPERATIONS: Readonly<Record<number, Operation>> = {
     },
   },
   7: each(24, 20, replaceGrant),
-  // Set version: there is one.
-  8: {
-    bytes: 4,
-    run: (_call, a) =>
-      a.getUint32(0, true) === 1 ? undefined : fail(a.getUint32(0, true) === 2 ? 'ENOSYS' : 'EINVAL'),
-  },
-  // Get version.
-  10: {
-    bytes: 8,
-    run(_call, a) {
-      if (!isSelf(a.getUint16(0, true))) return fail('ESRCH')
-      a.setUint32(4, 1, true)
-      return undefined
-    },
-  },
+  8: { bytes: 4, run: setVersion },
+  9: { bytes: 16, run: statusFrames },
+  10: { bytes: 8, run: getVersion },
   11: each(12, 8, swapGrants),
 }
 

@@ -1,8 +1,9 @@
 /** The domain's amount of memory, and its increase and decrease. (Xen, "public/memory.h") */
 
-import { toNumber, type Call, type Handler } from '../call.ts'
+import type { Call, Handler } from '../call.ts'
 import { fail } from '../facts.ts'
 import { extents, selfOf } from './extents.ts'
+import { toNumber } from '../numbers.ts'
 
 /** On entry the guest's frame number, on return the machine's. */
 const populate = ({ tables }: Call, entry: DataView): boolean => {

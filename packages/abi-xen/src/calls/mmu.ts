@@ -1,8 +1,9 @@
 /** Updates of page tables, in batches. The paging strategy validates them. (Xen, "public/xen.h", MMU calls) @hot */
 
 import type { TableLevel } from '@nonroot/contracts'
-import { statusCode, toNumber, type Call, type Handler } from '../call.ts'
+import { statusCode, type Call, type Handler } from '../call.ts'
 import { DOMAIN, DOMID_SELF, fail } from '../facts.ts'
+import { toNumber } from '../numbers.ts'
 
 /** Requests before the guest's own events get a chance. */
 const PIECE = 1024

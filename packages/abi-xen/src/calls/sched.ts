@@ -1,7 +1,8 @@
 /** Yielding, blocking, and shutdown of the domain. (Xen, "public/sched.h") */
 
-import { toNumber, type Call, type Handler } from '../call.ts'
+import type { Call, Handler } from '../call.ts'
 import { fail, INFO } from '../facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const MOST_POLLED = 128
 const REASON = { powerOff: 0, reboot: 1, suspend: 2, crash: 3 } as const

@@ -1,8 +1,9 @@
 /** The initial state of a vCPU, which another vCPU supplies. (Xen, "public/arch-x86/xen.h", struct vcpu_guest_context) */
 
-import { statusCode, toNumber, type Call } from '../call.ts'
+import { statusCode, type Call } from '../call.ts'
 import type { DomainVcpu } from '../domain.ts'
 import { fail } from '../facts.ts'
+import { toNumber } from '../numbers.ts'
 
 const BYTES = 5168
 const AT = {

@@ -2,10 +2,11 @@
 
 import { invariant } from '@nonroot/contracts'
 import type { Hpa } from '@nonroot/contracts'
-import { statusCode, toNumber, type Call } from '../call.ts'
+import { statusCode, type Call } from '../call.ts'
 import type { DomainVcpu } from '../domain.ts'
 import { fail, INFO, TIME } from '../facts.ts'
 import { initialise } from './vcpu-context.ts'
+import { toNumber } from '../numbers.ts'
 
 type Operation = (call: Call, vcpu: DomainVcpu, argument: bigint) => number
 

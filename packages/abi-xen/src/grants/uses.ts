@@ -9,10 +9,14 @@ import type { GrantTable } from './table.ts'
 
 /** Uses of one entry at a time: far more than drivers have, and no count overflows. */
 const MOST_USES = 255
+const PAGE = 4096
 
 interface Use {
   readonly domain: number
   readonly frame: number
+  /** The part of the page that the entry grants. */
+  readonly start: number
+  readonly length: number
   readers: number
   writers: number
 }
@@ -35,9 +39,26 @@ export class GrantUses {
   isUsed(reference: number): boolean {
     return this.#uses.has(reference)
   }
+  isAnyUsed(from: number): boolean {
+    for (const reference of this.#uses.keys()) if (reference >= from) return true
+    return false
+  }
+  /** Whether these bytes of its page are granted by an entry in use: as it was when its use began. */
+  covers(reference: number, start: number, length: number): boolean {
+    const use = this.#uses.get(reference)
+    return use !== undefined && start >= use.start && start + length <= use.start + use.length
+  }
 
-  /** A use by a domain, which also keeps the frame in place. The frame, or why not: then nothing changed. */
-  begin(reference: number, domain: number, writable: boolean): number | { readonly status: GrantStatus } {
+  /**
+   * A use by a domain, which also keeps the frame in place. The frame, or why not: then nothing changed. `isCopy`: `covers` is asked before any byte is
+   * touched, so that an entry for a part of a page will do.
+   */
+  begin(
+    reference: number,
+    domain: number,
+    writable: boolean,
+    isCopy = false,
+  ): number | { readonly status: GrantStatus } {
     const entry = this.#table.entry(reference)
     if (entry === undefined) return { status: STATUS.badReference }
     const use = this.#uses.get(reference)
@@ -47,13 +68,14 @@ export class GrantUses {
       if ((flags & ENTRY.type) !== ENTRY.permitAccess || entry.domain !== domain) return { status: STATUS.general }
       if (writable && flags & ENTRY.readOnly) return { status: STATUS.general }
     }
-    const frame = use?.frame ?? entry.frame
+    const { frame, start, length } = use ?? entry
+    if (!isCopy && length < PAGE) return { status: STATUS.general }
     if (this.#frames.hold(frame, writable) !== 'ok') return { status: STATUS.general }
-    const now = use ?? { domain, frame, readers: 0, writers: 0 }
+    const now = use ?? { domain, frame, start, length, readers: 0, writers: 0 }
     this.#uses.set(reference, now)
     if (writable) now.writers++
     else now.readers++
-    this.#table.setFlags(reference, ENTRY.reading | (writable ? ENTRY.writing : 0), 0)
+    this.#table.mark(reference, ENTRY.reading | (writable ? ENTRY.writing : 0), 0)
     return frame
   }
 
@@ -65,7 +87,7 @@ export class GrantUses {
     if (writable) use.writers--
     else use.readers--
     const isFree = use.readers + use.writers === 0
-    if (use.writers === 0) this.#table.setFlags(reference, 0, ENTRY.writing | (isFree ? ENTRY.reading : 0))
+    if (use.writers === 0) this.#table.mark(reference, 0, ENTRY.writing | (isFree ? ENTRY.reading : 0))
     if (isFree) this.#uses.delete(reference)
   }
 

@@ -225,6 +225,18 @@ describe("the hypervisor's pages", () => {
     expect([guestMemory.readU32(at + 4), guestMemory.readU32(at + 8)]).toEqual([1, 64])
   })
 
+  it('of grants have version 1 alone', () => {
+    const { call, put } = hvmBench()
+    const set = (version: number): number =>
+      call(
+        GRANT_TABLE_OP,
+        8,
+        put(at, (view) => view.setUint32(0, version, true)),
+        1,
+      )
+    expect([set(1), set(2), set(3)]).toEqual([0, -38, -22])
+  })
+
   it.each<[what: string, space: number, index: number, frame: bigint, result: number]>([
     ['a space that is not there', 5, 0, 3n, -38],
     ['a frame of the grant table beyond its most', 1, 64, 3n, -22],

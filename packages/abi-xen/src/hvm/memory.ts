@@ -1,10 +1,11 @@
 /** Memory of a guest that has its own physical addresses: the hypervisor's pages in it, and increase and decrease of memory. (Xen, "public/memory.h") */
 
 import { extents, selfOf } from '../calls/extents.ts'
-import { isSelf, statusCode, toNumber, type Call, type Handler } from '../call.ts'
+import { isSelf, statusCode, type Call, type Handler } from '../call.ts'
 import type { Domain } from '../domain.ts'
 import { fail } from '../facts.ts'
 import { MOST_FRAMES } from '../grants/table.ts'
+import { toNumber } from '../numbers.ts'
 
 const SPACE = { sharedInfo: 0, grantTable: 1 } as const
 

@@ -1,9 +1,10 @@
 /** HVM parameters, and the vector that notifies a vCPU of events. (Xen, "public/hvm/hvm_op.h", "public/hvm/params.h") */
 
-import { isSelf, toNumber, type Call, type Handler } from '../call.ts'
+import { isSelf, type Call, type Handler } from '../call.ts'
 import type { Domain } from '../domain.ts'
 import { fail } from '../facts.ts'
 import { PARAMETER } from './state.ts'
+import { toNumber } from '../numbers.ts'
 
 const BYTES = 16
 /** Parameters that the interface has. */

@@ -86,7 +86,16 @@ export function pvBench({ vcpuCount = 2 } = {}) {
   } as unknown as EventChannels
   const show = (text: Uint8Array): void => void written.push(new TextDecoder().decode(text))
   const ring = { port: 1, connect: () => {} }
-  const platform: XenPlatform = { events, console: ring, store: ring, begin: () => {}, end: () => {}, connectGrants: () => {}, write: show, read: () => 0 }
+  const platform: XenPlatform = {
+    events,
+    console: ring,
+    store: ring,
+    begin: () => {},
+    end: () => {},
+    connectGrants: () => {},
+    write: show,
+    read: () => 0,
+  }
   const metrics = createTestMetrics()
   const abi = new XenAbi({
     ...{ hostMemory, metrics, clock, vcpuCount, log: createTestLog() },
