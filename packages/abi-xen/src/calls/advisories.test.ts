@@ -3,7 +3,9 @@
 import { describe, expect, it } from 'vitest'
 import { pvBench, SELF } from '../testing/pv-bench.ts'
 
-const [MMU_UPDATE, MEMORY_OP, MULTICALL, VERSION, IRET, VCPU_OP, SCHED_OP] = [1, 12, 13, 17, 23, 24, 29]
+const [MMU_UPDATE, MEMORY_OP, MULTICALL, VERSION, IRET, VCPU_OP, SCHED_OP, EVENT_CHANNEL_OP] = [
+  1, 12, 13, 17, 23, 24, 29, 32,
+]
 const [EPERM, EFAULT, EINVAL, ENOSYS] = [-1, -14, -22, -38]
 const LIST = 0x1000
 const ARGUMENT = 0x800
@@ -177,6 +179,16 @@ describe('what is asked of a hypervisor', () => {
       return bench.call(SCHED_OP, 3, ARGUMENT)
     }
     expect([poll(1), poll(2), poll(0xffff_ffff)]).toEqual([0, EINVAL, EINVAL])
+  })
+  it('XSA-107, XSA-188: has no FIFO event channels: no control block or array is held, wherever it would be', () => {
+    const bench = pvBench()
+    for (const operation of [11, 12, 13])
+      for (const frame of [0n, 5n, 1n << 40n, (1n << 64n) - 1n]) {
+        bench.memory.setBigUint64(ARGUMENT, frame, true)
+        bench.memory.setBigUint64(ARGUMENT + 8, 0n, true)
+        expect(bench.call(EVENT_CHANNEL_OP, operation, ARGUMENT)).toBe(ENOSYS)
+      }
+    expect([bench.asked, bench.held()]).toEqual([[], 0])
   })
   it('is refused by number, and where its arguments cannot be read', () => {
     const bench = pvBench()

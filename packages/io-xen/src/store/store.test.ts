@@ -200,6 +200,57 @@ describe('quotas and rights', () => {
     expect([ask(M.write, 'a\0v'), ask(M.write, 'b\0v')]).toEqual(['OK\0', 'error EQUOTA\0'])
   })
 
+  it('XSA-416, XSA-481, XSA-484: a message that fails leaves no node, count, watch or transaction, in a transaction or outside', () => {
+    const { ask, store } = domain()
+    ask(M.write, 'data/a\0value')
+    ask(M.watch, 'data\0token\0')
+    const inside = Number(ask(M.transactionStart, '\0').slice(0, -1))
+    const [root, nodes] = [store.root, store.nodesOf(1)]
+    const long = 'x'.repeat(QUOTA.valueBytes + 1)
+    const failing: [type: number, text: string][] = [
+      [M.read, 'none\0'],
+      [M.directory, 'none\0'],
+      [M.getPermissions, 'none\0'],
+      [M.write, '/tool/x\0v'],
+      [M.write, `data/b/c/d\0${long}`],
+      [M.write, `data/a\0${long}`],
+      [M.write, 'data//b\0v'],
+      [M.write, 'data/b'],
+      [M.mkdir, '/tool/x\0'],
+      [M.remove, '/tool/x\0'],
+      [M.setPermissions, 'data/a\0x1\0'],
+      [M.setPermissions, 'data/a\0n0\0'],
+      [M.setPermissions, 'data/a\0n1\0r2\0r3\0r4\0r5\0r6\0'],
+      [M.setPermissions, 'none\0n1\0'],
+      [M.watch, 'data\0token\0'],
+      [M.watch, `data\0${'t'.repeat(QUOTA.token + 1)}\0`],
+      [M.watch, '@releaseDomain\0t\0'],
+      [M.watch, 'a b\0t\0'],
+      [M.unwatch, 'data\0other\0'],
+      [M.transactionEnd, 'X\0'],
+    ]
+    for (const transaction of [0, inside, 77])
+      for (const [type, text] of failing)
+        expect([ask(type, text, transaction).startsWith('error '), type, text]).toEqual([true, type, text])
+    // The same tree, not only an equal one.
+    expect([store.root === root, store.nodesOf(1)]).toEqual([true, nodes])
+    expect([ask(M.transactionEnd, 'T\0', inside), store.root === root]).toEqual(['OK\0', true])
+    expect([ask(M.unwatch, 'data\0token\0'), ask(M.unwatch, 'data\0token\0')]).toEqual(['OK\0', 'error ENOENT\0'])
+    const starts = Array.from({ length: QUOTA.transactions + 1 }, () =>
+      ask(M.transactionStart, '\0').startsWith('error'),
+    )
+    expect(starts.indexOf(true)).toBe(QUOTA.transactions)
+  })
+  it('XSA-416: answers that are not taken are bounded: nothing more is taken from the ring', () => {
+    const { memory, put, header, ask } = domain()
+    ask(M.write, `data\0${'v'.repeat(QUOTA.valueBytes)}`)
+    const read = [...header(M.read, 1, 0, 5), ...new TextEncoder().encode('data\0')]
+    const consumed = (): number => memory.readU32(4096 + 2048)!
+    for (let time = 0; time < 300; time++) put(Uint8Array.from(read))
+    const stopped = consumed()
+    put(Uint8Array.from(read))
+    expect(consumed()).toBe(stopped)
+  })
   it('XSA-418: no path is too deep to be written, read and removed', () => {
     const { ask, store } = domain()
     const deep = Array.from({ length: 900 }, () => 'd').join('/')

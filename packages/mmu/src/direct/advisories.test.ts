@@ -36,6 +36,38 @@ describe('validation', () => {
     expect(domain.use(5)[1]).toBe(0)
   })
 
+  it.each([0, 511])(
+    'XSA-309: of a whole tree is one step: it is there when the call ends, or nothing of it is, with entry %i bad',
+    (bad) => {
+      const domain = new TestDomain()
+      const tree = [5, 6, 7, 8] as const
+      for (let level = 0; level < 3; level++) domain.poke(tree[level]!, 0, domain.entry(tree[level + 1]!))
+      for (let index = 1; index < 511; index++) domain.poke(8, index, domain.entry(9 + (index % 8)))
+      domain.poke(8, bad, domain.entry(5, P | US | PSE))
+      const uses = (): number[] => tree.map((frame) => domain.use(frame)[1])
+      expect([domain.pin(4, 5), uses(), domain.faults()]).toEqual(['invalid', [0, 0, 0, 0], []])
+      domain.poke(8, bad, 0)
+      expect([domain.pin(4, 5), uses(), domain.faults()]).toEqual(['ok', [1, 1, 1, 1], []])
+      expect([domain.unpin(5), uses(), domain.faults()]).toEqual(['ok', [0, 0, 0, 0], []])
+    },
+  )
+
+  it.each([
+    { level: 2, through: 5 },
+    { level: 3, through: 5 },
+    { level: 3, through: 6 },
+    { level: 4, through: 5 },
+    { level: 4, through: 6 },
+  ] as const)(
+    'XSA-309: takes no table of level $level that is named again below itself, through $through',
+    ({ level, through }) => {
+      const domain = new TestDomain()
+      domain.poke(5, 0, domain.entry(through, P | US))
+      domain.poke(6, 0, domain.entry(5, P | US))
+      expect([domain.pin(level, 5), domain.faults(), domain.use(5)[1], domain.use(6)[1]]).toEqual(['busy', [], 0, 0])
+    },
+  )
+
   it('XSA-167: knows no superpages, in whichever way they are asked for', () => {
     const domain = new TestDomain().withTables()
     for (const level of [1, 2] as const) {
