@@ -76,17 +76,18 @@ export class HostDma implements DmaMemory {
   }
 
   lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined {
-    if (!pieces.every(({ address, length }) => this.isRam(address, length))) return undefined
-    const joined: { address: number; length: number }[] = []
+    const starts: number[] = []
+    const ends: number[] = []
+    let last = -1
     for (const { address, length } of pieces) {
-      const last = joined.at(-1)
-      if (last && last.address + last.length === address) last.length += length
-      else joined.push({ address, length })
+      if (!this.isRam(address, length)) return undefined
+      if (last >= 0 && ends[last] === address) ends[last] = address + length
+      else last = starts.push(address) && ends.push(address + length) - 1
     }
     return {
-      views: joined.map(({ address, length }) => this.#host.bytes.subarray(address, address + length)),
+      views: starts.map((start, index) => this.#host.bytes.subarray(start, ends[index])),
       end: () => {
-        if (access === 'write') for (const { address, length } of joined) this.#wrote(address, length)
+        if (access === 'write') starts.forEach((start, index) => this.#wrote(start, ends[index]! - start))
       },
     }
   }

@@ -9,6 +9,11 @@ const PAGE = 4096
 /** Requesters that are no PCI function: their ID has no context. */
 const NO_REQUESTER = 0xffff
 
+interface Physical {
+  readonly address: number
+  length: number
+}
+
 export interface TranslatedMemoryOptions {
   readonly requester: DmaRequester
   /** All of memory. */
@@ -151,23 +156,26 @@ export class TranslatedMemory implements DmaMemory {
 
   #pieces(address: number, length: number, write: boolean): MemoryPiece[] | undefined {
     if (!isRange(address, length)) return undefined
-    const pieces: MemoryPiece[] = []
+    const pieces: Physical[] = []
     return this.#translateInto(pieces, address, length, write) ? pieces : undefined
   }
 
-  #translateInto(pieces: MemoryPiece[], address: number, length: number, write: boolean): boolean {
+  /** Neighbours are joined. */
+  #translateInto(pieces: Physical[], address: number, length: number, write: boolean): boolean {
     for (let done = 0; done < length;) {
       const size = Math.min(PAGE - ((address + done) % PAGE), length - done)
       const at = this.#at(address + done, write)
       if (at < 0) return false
-      pieces.push({ address: at, length: size })
+      const last = pieces.length > 0 ? pieces[pieces.length - 1] : undefined
+      if (last !== undefined && last.address + last.length === at) last.length += size
+      else pieces.push({ address: at, length: size })
       done += size
     }
     return true
   }
 
   lease(pieces: readonly MemoryPiece[], access: 'read' | 'write'): MemoryLease | undefined {
-    const physical: MemoryPiece[] = []
+    const physical: Physical[] = []
     for (const { address, length } of pieces) {
       if (!isRange(address, length) || !this.#translateInto(physical, address, length, access === 'write'))
         return undefined

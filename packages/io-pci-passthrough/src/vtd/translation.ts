@@ -5,6 +5,7 @@
 
 import type { Counter, DmaMemory, Metrics } from '@nonroot/contracts'
 import { ContextType, Fault, LEVELS, MESSAGES, Present, Reserved, Second } from './facts.ts'
+import { Iotlb } from './iotlb.ts'
 
 export interface Context {
   readonly domain: number
@@ -15,8 +16,6 @@ export interface Context {
   readonly quiet: boolean
 }
 
-/** Pages cached for a domain at most; then all are dropped. */
-const MOST_CACHED = 8192
 const FRAME = 4096
 const RIGHTS = Second.read | Second.write
 
@@ -30,8 +29,7 @@ export class Translation {
   readonly #memory: DmaMemory
   readonly #report: Report
   readonly #contexts = new Map<number, Context>()
-  /** By domain and page: the frame's address and, in bits 1:0, rights. */
-  readonly #iotlb = new Map<number, Map<number, number>>()
+  readonly #iotlb = new Iotlb()
   readonly #misses: Counter
   readonly #blocked: Counter
 
@@ -51,9 +49,11 @@ export class Translation {
     if (context === undefined) return -1
     if (context.type === ContextType.passThrough) return address
     const page = Math.floor(address / FRAME)
-    const entry =
-      this.#iotlb.get(context.domain)?.get(page) ?? this.#walk(context, requester, address, page, write, quiet)
-    if (entry < 0) return -1
+    let entry = this.#iotlb.find(context.domain, page)
+    if (entry < 0) {
+      entry = this.#walk(context, requester, address, page, write, quiet)
+      if (entry < 0) return -1
+    }
     if (!(entry & (write ? Second.write : Second.read)))
       return this.#block(
         requester,
@@ -130,16 +130,9 @@ export class Translation {
         continue
       }
       const entry = next + (page % span) * FRAME + rights
-      this.#cache(domain, page, entry)
+      this.#iotlb.enter(domain, page, entry)
       return entry
     }
-  }
-
-  #cache(domain: number, page: number, entry: number): void {
-    let pages = this.#iotlb.get(domain)
-    if (!pages) this.#iotlb.set(domain, (pages = new Map()))
-    if (pages.size >= MOST_CACHED) pages.clear()
-    pages.set(page, entry)
   }
 
   // Invalidation
@@ -157,20 +150,14 @@ export class Translation {
 
   /** Translations: all, of a domain, or of 2^order pages of it. */
   forgetPages(domain?: number, page?: number, order = 0): void {
-    if (domain === undefined) return this.#iotlb.clear()
-    if (page === undefined) return void this.#iotlb.delete(domain)
-    const pages = this.#iotlb.get(domain)
-    if (!pages) return
-    const first = page - (page % 2 ** order)
-    if (2 ** order > pages.size) {
-      for (const cached of pages.keys()) if (cached >= first && cached < first + 2 ** order) pages.delete(cached)
-    } else for (let index = 0; index < 2 ** order; index++) pages.delete(first + index)
+    if (page === undefined) this.#iotlb.forget(domain)
+    else this.#iotlb.forget(domain, page - (page % 2 ** order), 2 ** order)
   }
 
   reset(): void {
     this.enabled = false
     this.rootTable = 0
     this.#contexts.clear()
-    this.#iotlb.clear()
+    this.#iotlb.forget()
   }
 }
