@@ -13,6 +13,7 @@ export * from './plugin/capabilities.ts'
 export * from './plugin/plugin.ts'
 export * from './plugin/schema.ts'
 
+export * from './memory/bus-master-memory.ts'
 export type * from './memory/dma-memory.ts'
 export * from './memory/guest-frames.ts'
 export * from './memory/guest-memory.ts'

@@ -1,6 +1,6 @@
 /** A bench for one device: everything a device may touch, observable, with no VM around it. */
 
-import { FrameReturn, gpa, NonrootError } from '@nonroot/contracts'
+import { BusMasterMemory, FrameReturn, gpa, NonrootError } from '@nonroot/contracts'
 import type {
   BackendKinds,
   ConsoleBackend,
@@ -120,13 +120,14 @@ export interface DeviceBench {
   readonly console: TestConsole
   readonly power: string[]
   readonly messages: { address: number; data: number }[]
-  /** `msixEnabled` is the guest's to change: true at first where there are vectors. */
+  /** `msixEnabled` and `busMaster` are the guest's to change: true at first, vectors provided. */
   readonly functions: {
     name: string
     description: PciFunctionDescription
     signals: number[]
     line: TestLine
     msixEnabled: boolean
+    busMaster: boolean
   }[]
   line(name: number | string): TestLine
   /** Lines that were asked for. */
@@ -224,7 +225,8 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
     pci(description): PciFunction {
       const pin = createTestLine()
       const signals: number[] = []
-      const added = { name, description, signals, line: pin, msixEnabled: (description.msixVectors ?? 0) > 0 }
+      const msixEnabled = (description.msixVectors ?? 0) > 0
+      const added = { name, description, signals, line: pin, msixEnabled, busMaster: true }
       functions.push(added)
       const regions = Object.entries(description.bars ?? {}).map(([number, bar]) => {
         const region = context.mmio(Math.max(bar.size, 4096), bar.handler)
@@ -236,7 +238,10 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
         get msixEnabled() {
           return added.msixEnabled
         },
-        signal: (vector) => void signals.push(vector),
+        get busMaster() {
+          return added.busMaster
+        },
+        signal: (vector) => void (added.busMaster && signals.push(vector)),
         bar: (number) => new Map(regions).get(number),
         configRead: () => 0,
         configWrite: () => {},
@@ -244,7 +249,11 @@ export function createDeviceBench(options: DeviceBenchOptions = {}): DeviceBench
     },
     interrupt: line,
     messageInterrupts: { send: (address, data) => void messages.push({ address, data }) },
-    dma: options.iommu?.attach({ name, requesterId: undefined }, guestMemory) ?? guestMemory,
+    dma: new BusMasterMemory(options.iommu?.attach({ name, requesterId: undefined }, guestMemory) ?? guestMemory, {
+      get function() {
+        return functions[0]
+      },
+    }),
     memoryMap: guestMemory,
     clock,
     power: control,

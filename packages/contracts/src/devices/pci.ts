@@ -63,6 +63,8 @@ export interface PciFunction {
   /** The pin, level-triggered. Inactive if INTx is disabled or MSI/MSI-X is enabled. */
   readonly interrupt: InterruptLine
   readonly msixEnabled: boolean
+  /** The guest set Bus Master Enable: the function may access memory and send messages. */
+  readonly busMaster: boolean
   /** Sends an MSI-X (or MSI) vector as programmed by the guest; masked vectors become pending. */
   signal(vector: number): void
   bar(number: number): IoRegion | undefined

@@ -1,6 +1,6 @@
 /** The contexts that a VM's devices and I/O models receive: claims, lines, back ends, and what the models offer. Independent of device types. */
 
-import { Assignment, FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
+import { Assignment, BusMasterMemory, FrameReturn, gpa, NonrootError, tokenName } from '@nonroot/contracts'
 import type {
   BackendKinds,
   Clock,
@@ -19,6 +19,7 @@ import type {
   MessageInterrupts,
   Metrics,
   PciBus,
+  PciFunction,
   PlatformDescription,
   PowerControl,
   Token,
@@ -123,11 +124,16 @@ export class DeviceContexts {
 
   deviceContext(name: string, folder: string): DeviceContext {
     const { bus, memoryMap, clock, power } = this.#options
-    let requesterId: number | undefined
+    let added: PciFunction | undefined
     const requester: DmaRequester = {
       name,
       get requesterId() {
-        return requesterId
+        return added?.requesterId
+      },
+    }
+    const issuer = {
+      get function() {
+        return added
       },
     }
     const metrics = this.#options.metrics.scope(`device.${name}`)
@@ -141,13 +147,12 @@ export class DeviceContexts {
         return bus.claimAddresses(name, at, length, handler, accesses())
       },
       pci: (description) => {
-        const added = this.#pciBus.add(name, description)
-        ;({ requesterId } = added)
+        added = this.#pciBus.add(name, description)
         return added
       },
       interrupt: (line) => this.#line(name, line),
-      messageInterrupts: { send: (address, data, from = requesterId) => this.#message(address, data, from) },
-      dma: this.#dmaFor(requester),
+      messageInterrupts: { send: (address, data, from = added?.requesterId) => this.#message(address, data, from) },
+      dma: new BusMasterMemory(this.#dmaFor(requester), issuer),
       memoryMap,
       clock,
       power,

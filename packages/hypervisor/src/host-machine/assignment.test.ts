@@ -15,6 +15,7 @@ async function assigned(regions?: readonly MemoryRegion[]) {
   const vm = host.vm('vm0', regions && [...regions])
   const made = await vm.assign('01:00.0')
   made.nvme.start()
+  made.bench.functions[0]!.signals.length = 0
   const bytes = (at: number, length = SECTOR): Uint8Array => {
     const into = new Uint8Array(length)
     vm.guestMemory.readBytes(at, into)
@@ -40,7 +41,6 @@ describe('an assigned function', () => {
 
   it('reads and writes sectors by guest-physical addresses, and interrupts', async () => {
     const { nvme, bench, bytes, disk, settle, guestMemory } = await assigned()
-    bench.functions[0]!.description.onCommand!(0x0006)
     nvme.issue(2, 7, DATA)
     await settle()
     expect(nvme.completion()).toBe(0)
@@ -82,8 +82,8 @@ describe('an assigned function', () => {
   it('interrupts after a reset as before', async () => {
     const { nvme, device, bench, settle } = await assigned()
     device.reset!()
-    nvme.start()
     bench.functions[0]!.description.onCommand!(0x0006)
+    nvme.start()
     bench.functions[0]!.signals.length = 0
     nvme.issue(2, 7, DATA)
     await settle()
@@ -92,7 +92,6 @@ describe('an assigned function', () => {
 
   it('transfers and interrupts of its next owner are that one’s alone', async () => {
     const { nvme, device, bench, bytes, settle, guestMemory, vm, disk } = await assigned()
-    bench.functions[0]!.description.onCommand!(0x0006)
     nvme.issue(2, 7, DATA)
     await settle()
     expect(bench.functions[0]!.signals).toEqual([0])
@@ -100,7 +99,6 @@ describe('an assigned function', () => {
     guestMemory.fill(DATA, SECTOR, 0x33)
     const next = vm('vm1')
     const made = await next.assign('01:00.0')
-    made.bench.functions[0]!.description.onCommand!(0x0006)
     made.nvme.start()
     made.bench.functions[0]!.signals.length = 0
     made.nvme.issue(2, 9, DATA)
@@ -108,7 +106,11 @@ describe('an assigned function', () => {
     const into = new Uint8Array(SECTOR)
     next.guestMemory.readBytes(DATA, into)
     expect(into).toEqual(disk.bytes.subarray(9 * SECTOR, 10 * SECTOR))
-    expect([bytes(DATA).every((byte) => byte === 0x33), bench.functions[0]!.signals, made.bench.functions[0]!.signals]).toEqual([true, [0], [0]])
+    expect([
+      bytes(DATA).every((byte) => byte === 0x33),
+      bench.functions[0]!.signals,
+      made.bench.functions[0]!.signals,
+    ]).toEqual([true, [0], [0]])
   })
 
   it('reaches memory above 4 GiB, and no ROM', async () => {
@@ -148,7 +150,9 @@ describe('an assigned function', () => {
     const { vm, memory } = await benchHost()
     const one = vm('vm0')
     // The driver keeps its own tables from the first device on.
-    await (await one.assign('01:00.0')).device.dispose!()
+    await (
+      await one.assign('01:00.0')
+    ).device.dispose!()
     const free = memory.freeFrames
     for (let n = 0; n < 3; n++) await (await one.assign('01:00.0')).device.dispose!()
     expect(memory.freeFrames).toBe(free)
@@ -229,7 +233,7 @@ describe('what must not be possible', () => {
   })
 
   it("DMA after the owner's reset, and after its end", async () => {
-    const { nvme, device, disk, others, guestMemory, settle, vm } = await assigned()
+    const { nvme, device, bench, disk, others, guestMemory, settle, vm } = await assigned()
     disk.hold = true
     nvme.issue(2, 3, DATA)
     device.reset!()
@@ -237,6 +241,7 @@ describe('what must not be possible', () => {
     disk.go()
     await settle()
     expect(guestMemory.readU32(DATA + 0x1000)).toBe(0)
+    bench.functions[0]!.description.onCommand!(0x0006)
     nvme.start()
     disk.hold = true
     nvme.issue(2, 3, DATA)
@@ -321,12 +326,29 @@ describe('what must not be possible', () => {
     expect(next.bench.functions[0]!.signals).toEqual([])
   })
 
-  it('interrupts of a function that has not been made a bus master', async () => {
-    const { nvme, bench, settle } = await assigned()
-    bench.functions[0]!.description.onCommand!(0x0002)
-    bench.functions[0]!.signals.length = 0
-    nvme.issue(2, 3, DATA)
-    await settle()
-    expect([nvme.completion(), bench.functions[0]!.signals]).toEqual([0, []])
+  it('DMA and interrupts of a function that is no bus master: not yet, not any more, and after a reset', async () => {
+    const { nvme, bench, settle, device, guestMemory, disk } = await assigned()
+    const command = bench.functions[0]!.description.onCommand!
+    const { signals } = bench.functions[0]!
+    const off = { 'not any more': () => command(0x0002), 'after a reset': () => device.reset!() }
+    for (const stop of Object.values(off)) {
+      signals.length = 0
+      stop()
+      guestMemory.fill(DATA, SECTOR, 0x33)
+      // A write to the disk is a read of memory.
+      for (const opcode of [2, 1] as const) {
+        nvme.start()
+        nvme.issue(opcode, 3, DATA)
+        await settle()
+        expect([nvme.read(0x1c) & 2, nvme.completion(), signals]).toEqual([2, undefined, []])
+      }
+      expect([guestMemory.readU32(DATA), disk.bytes[3 * SECTOR]]).toEqual([0x3333_3333, 3])
+      command(0x0006)
+      nvme.start()
+      signals.length = 0
+      nvme.issue(2, 3, DATA)
+      await settle()
+      expect([nvme.completion(), guestMemory.readU8(DATA), signals]).toEqual([0, 3, [0]])
+    }
   })
 })

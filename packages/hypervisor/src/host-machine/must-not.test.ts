@@ -137,6 +137,32 @@ describe('configuration space', () => {
   })
 })
 
+describe('a function without Bus Master Enable', () => {
+  it.each([
+    ['DMA', ProbeCommand.write, ({ own }: Guest) => own.guestMemory.readU32(0x10_0000)],
+    ['a message by DMA', ProbeCommand.write, ({ machine }: Guest) => machine.bus.readMmio(machine.iommu! + 0x20c, 4)],
+    ['a message', ProbeCommand.signal, ({ sent }: Guest) => sent.length],
+  ])('makes no %s', async (what, command, seen) => {
+    const made = await guest()
+    const { probe, bus, register, settle } = made
+    const table = probe.pci.bar(1)
+    ;[0xfee0_0000, 0, 0x41, 0].forEach((word, index) => bus.writeMmio(gpa(table + 4 * index), 4, word))
+    probe.pci.write(probe.pci.read(0x34, 1) + 2, 0x8000, 2)
+    register(Probe.address, what === 'DMA' ? 0x10_0000 : 0xfee0_0000)
+    register(Probe.data, 0)
+    register(Probe.data, what === 'a message' ? 0 : 0x1234)
+    made.own.guestMemory.writeU32(0x10_0000, 0)
+    probe.pci.write(0x04, 2, 2)
+    register(Probe.command, command)
+    await settle()
+    expect([register(Probe.result), seen(made)]).toEqual([0, 0])
+    probe.pci.write(0x04, 6, 2)
+    register(Probe.command, command)
+    await settle()
+    expect(seen(made)).not.toBe(0)
+  })
+})
+
 describe('interrupts', () => {
   const vectorOf = ({ interrupts }: Guest): number => (interrupts.hasPending(0) ? interrupts.acknowledge(0) : -1)
 

@@ -111,7 +111,9 @@ export async function benchHost({
         async assign(host: string) {
           const offers = new Map<never, unknown>([[Assignment as never, assignment]])
           const made = await benchDevice(definition, { host }, { name: 'assigned0', guestMemory, offers })
-          return { ...made, nvme: new GuestNvme(made.bench.functions[0]!.description.bars![0]!.handler, guestMemory) }
+          const { description } = made.bench.functions[0]!
+          description.onCommand!(0x0006)
+          return { ...made, nvme: new GuestNvme(description.bars![0]!.handler, guestMemory) }
         },
       }
     },

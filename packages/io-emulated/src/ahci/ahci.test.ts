@@ -288,7 +288,12 @@ describe('stopping in the midst', () => {
     other.write(0x08, 1)
     expect(pci!.line.raised).toBe(false)
     const { data, status } = await other.run({ command: 0x25, lba: 3, count: 2, regions: [1024] }, 5)
-    expect([status, Buffer.compare(data, disk.bytes.subarray(1536, 2560)), pci!.line.edges > 1, other.port.read(0x38)]).toEqual([READY, 0, true, 0])
+    expect([
+      status,
+      Buffer.compare(data, disk.bytes.subarray(1536, 2560)),
+      pci!.line.edges > 1,
+      other.port.read(0x38),
+    ]).toEqual([READY, 0, true, 0])
   })
 })
 
@@ -376,4 +381,23 @@ describe('hostile guests', () => {
     start()
     expect((await run({ command: 0xec, regions: [512] })).status).toBe(READY)
   })
+})
+
+it('reaches no memory without Bus Master Enable', async () => {
+  const disk = testDisk()
+  const { run, start, bench, memory, port, recover } = await benchAhci(disk)
+  start()
+  bench.functions[0]!.busMaster = false
+  memory.fill(Place.data, 512, 0x33)
+  const before = new Uint8Array(1 << 20)
+  const refused = await run({ command: 0x25, lba: 3, count: 1, regions: [512] })
+  expect([refused.data.every((byte) => byte === 0x33), refused.transferred]).toEqual([true, 0])
+  await run({ command: 0x35, lba: 9, count: 1, regions: [512], write: true })
+  expect([disk.bytes[9 * 512], disk.calls]).toEqual([9, []])
+  // Nor does what it says of them.
+  memory.readBytes(Place.fis, before.subarray(0, 256))
+  bench.functions[0]!.busMaster = true
+  recover()
+  const done = await run({ command: 0x25, lba: 3, count: 1, regions: [512] })
+  expect([done.data, port.read(0x38)]).toEqual([disk.bytes.slice(3 * 512, 4 * 512), 0])
 })

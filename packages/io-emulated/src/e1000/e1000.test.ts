@@ -92,6 +92,19 @@ describe('e1000: transmission', () => {
     ])
   })
 
+  it('fetches and reports nothing without Bus Master Enable', async () => {
+    const { bench, descriptor, send, state, memory, read } = await card()
+    memory.writeBytes(BUFFERS, new Uint8Array(60).fill(7))
+    bench.functions[0]!.busMaster = false
+    const at = descriptor(BUFFERS, 60, END | REPORT)
+    send()
+    expect([state.frames, memory.readU8(at + 12)]).toEqual([[], 0])
+    bench.functions[0]!.busMaster = true
+    descriptor(BUFFERS, 60, END | REPORT)
+    send()
+    expect([state.frames.length > 0, read(Reg.tdh)]).toEqual([true, 2])
+  })
+
   it('waits for the rest of a frame', async () => {
     const { descriptor, send, state, read } = await card()
     descriptor(BUFFERS, 40, 0)

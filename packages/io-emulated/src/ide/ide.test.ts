@@ -299,3 +299,15 @@ describe('a parallel ATA channel', () => {
     expect((await dma(0x25, true, [512], { count: 1 })).status).toBe(READY)
   })
 })
+
+it('moves nothing by DMA without Bus Master Enable', async () => {
+  const { dma, bench, disk, memory } = await start()
+  bench.functions[0]!.busMaster = false
+  memory.fill(DATA, 512, 0x33)
+  const refused = await dma(0x25, true, [512], { lba: 3, count: 1 })
+  expect([refused.bus & 2, refused.data.every((byte) => byte === 0x33)]).toEqual([2, true])
+  await dma(0x35, false, [512], { lba: 9, count: 1 })
+  expect(disk.bytes[9 * 512]).toBe(9)
+  bench.functions[0]!.busMaster = true
+  expect((await dma(0x25, true, [512], { lba: 3, count: 1 })).data).toEqual(disk.bytes.slice(3 * 512, 4 * 512))
+})

@@ -123,6 +123,28 @@ describe('queues', () => {
     expect(await admin({ opcode: 4, words: [1] })).toMatchObject({ status: 0 })
   })
 
+  it('reach no memory without Bus Master Enable: fatal, and a reset recovers', async () => {
+    const disk = testDisk()
+    const { io, start, bench, queues, read, write, settle, bytes } = await benchNvme(disk)
+    await start()
+    const before = bytes(0, 1 << 20)
+    bench.functions[0]!.busMaster = false
+    queues.io.put({ opcode: 2, namespace: 1, words: [3, 0, 0] })
+    const issued = bytes(Place.submission, 64)
+    queues.io.ring()
+    await settle()
+    expect([read(0x1c) & 2, queues.io.take(), bench.functions[0]!.signals]).toEqual([2, [], []])
+    before.set(issued, Place.submission)
+    expect(bytes(0, 1 << 20)).toEqual(before)
+    bench.functions[0]!.busMaster = true
+    write(0x14, 0)
+    await start()
+    expect([(await io({ opcode: 2, words: [3, 0, 0] })).status, bytes(Place.data, 4)]).toEqual([
+      0,
+      disk.bytes.slice(3 * 512, 3 * 512 + 4),
+    ])
+  })
+
   it('out of RAM are fatal, and a reset recovers', async () => {
     const { admin, queues, read, write, start } = await started()
     await admin({ opcode: 1, prp1: RAM, words: [(7 << 16) | 2, (1 << 16) | 1] })

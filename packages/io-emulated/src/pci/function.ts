@@ -291,7 +291,9 @@ export class PciDeviceFunction implements PciFunction {
   #changed(place: boolean): void {
     if (this.#msix) {
       const control = this.#view.getUint16(this.#msixAt + 2, true)
-      this.#msix.control((control & MsixControl.enable) !== 0, (control & MsixControl.functionMask) !== 0)
+      // A message is a memory write: without Bus Master Enable it waits, as if masked.
+      const isMasked = (control & MsixControl.functionMask) !== 0 || !this.busMaster
+      this.#msix.control((control & MsixControl.enable) !== 0, isMasked)
     }
     if (this.#msiAt) this.#releaseMsi()
     if (place) this.#parent.place()
@@ -321,9 +323,11 @@ export class PciDeviceFunction implements PciFunction {
     return this.#msix?.enabled === true || this.#msiEnabled()
   }
 
+  get busMaster(): boolean {
+    return (this.#bytes[Config.command]! & Command.busMaster) !== 0
+  }
+
   signal(vector: number): void {
-    // A message is a memory write: only a bus master makes one.
-    if (!(this.#bytes[Config.command]! & Command.busMaster)) return
     if (this.#msix?.enabled) this.#msix.signal(vector)
     else if (this.#msiEnabled()) this.#signalMsi(vector)
   }
@@ -337,7 +341,7 @@ export class PciDeviceFunction implements PciFunction {
     const view = this.#view
     const granted = 1 << ((this.#bytes[at + MsiOffset.control]! & MsiControl.multipleEnable) >> 4)
     const number = vector % granted
-    if (view.getUint32(at + MsiOffset.mask, true) & (1 << number)) {
+    if (!this.busMaster || view.getUint32(at + MsiOffset.mask, true) & (1 << number)) {
       view.setUint32(at + MsiOffset.pending, view.getUint32(at + MsiOffset.pending, true) | (1 << number), true)
       return
     }
@@ -347,7 +351,7 @@ export class PciDeviceFunction implements PciFunction {
   }
 
   #releaseMsi(): void {
-    if (!this.#msiEnabled()) return
+    if (!this.#msiEnabled() || !this.busMaster) return
     const at = this.#msiAt
     const ready = this.#view.getUint32(at + MsiOffset.pending, true) & ~this.#view.getUint32(at + MsiOffset.mask, true)
     for (let number = 0; number < 32; number++) {

@@ -219,9 +219,44 @@ describe('interrupts', () => {
     write(capability + 2, 0x8000, 2)
     expect(take()).toBe(0x71)
     pciFunction.signal(7) // there is none
-    write(4, 2, 2) // no bus master, no message
+  })
+
+  it.each<[string, object, (made: ReturnType<typeof start>) => number]>([
+    [
+      'MSI-X',
+      {},
+      ({ read, write, writeMmio }) => {
+        const table = read(0x14) + 16
+        for (const [offset, value] of [0xfee00000, 0, 0x71].entries()) writeMmio(table + 4 * offset, value)
+        writeMmio(table + 12, 0)
+        write(0x40 + 16 + 4 + 2, 0x8000, 2)
+        return 0x71
+      },
+    ],
+    [
+      'MSI',
+      { msixVectors: 0, msiVectors: 4, capabilities: [] },
+      ({ write }) => {
+        write(0x44, 0xfee00000)
+        write(0x4c, 0x50, 2)
+        write(0x42, 0x21, 2)
+        return 0x51
+      },
+    ],
+  ])('%s: no message without Bus Master Enable; what waits is sent with it', (_, description, program) => {
+    const made = start(description)
+    const { pciFunction, write, take } = made
+    write(4, 2, 2)
+    const vector = program(made)
     pciFunction.signal(1)
+    expect([pciFunction.busMaster, take()]).toEqual([false, -1])
+    // Any other write of configuration space changes nothing about that.
+    write(0x0c, 0x10, 1)
     expect(take()).toBe(-1)
+    write(4, 6, 2)
+    expect([pciFunction.busMaster, take()]).toEqual([true, vector])
+    pciFunction.signal(1)
+    expect(take()).toBe(vector)
   })
 
   it('MSI-X: after a reset the table is masked and empty, and nothing is pending', () => {

@@ -14,6 +14,7 @@ export class MsixTable implements IoHandler {
   readonly words: Uint32Array
   readonly pending: Uint32Array
   enabled = false
+  /** By the function mask, or because the function may not send. */
   functionMasked = false
   readonly #messages: MessageInterrupts
 
@@ -41,7 +42,7 @@ export class MsixTable implements IoHandler {
     this.#messages.send(this.words[at]! + this.words[at + Entry.addressHigh]! * 2 ** 32, this.words[at + Entry.data]!)
   }
 
-  /** The function's message control changed. */
+  /** The function's message control changed, or whether it may send. */
   control(enabled: boolean, functionMasked: boolean): void {
     this.enabled = enabled
     this.functionMasked = functionMasked

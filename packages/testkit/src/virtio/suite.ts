@@ -89,6 +89,24 @@ export function testVirtioDevice(
     checkSame([registers.queueInterrupts(0), registers.configInterrupts()], [0, 0], 'interrupts before DRIVER_OK')
   })
 
+  test('reaches no memory and sends no message without Bus Master Enable', ({ driver, bench }) => {
+    const [pciFunction] = bench.functions
+    if (!pciFunction) return
+    driver.start()
+    pciFunction.signals.length = 0
+    pciFunction.busMaster = false
+    const address = driver.allocate(64)
+    driver.ring(0).add([{ address, length: 64, writable: true }])
+    driver.kick(0)
+    const { areas } = driver.ring(0)
+    checkSame(driver.ring(0).takeUsed(), [], `buffers used without it, of the ring at ${areas.device}`)
+    checkSame([...driver.bytes(address, 64)], Array(64).fill(0), 'what a buffer holds')
+    checkSame(pciFunction.signals, [], 'messages without it')
+    pciFunction.busMaster = true
+    driver.start()
+    check(!driver.needsReset, 'the device needs a reset after its reset')
+  })
+
   test('MUST allow reading of any device-specific configuration field before FEATURES_OK is set', ({ driver }) => {
     driver.reset()
     for (let offset = 0; offset < 64; offset += 4) {
