@@ -1,5 +1,6 @@
 /** Fault recording: what was blocked, of whom and why, until software has read it. ("Primary Fault Logging") */
 
+import type { Snapshot } from '@nonroot/contracts'
 import { EventControl, FAULT_RECORDS, FAULT_RECORD_SIZE, FaultStatus } from './facts.ts'
 
 const RECORD_WORDS = FAULT_RECORD_SIZE / 4
@@ -108,6 +109,18 @@ export class FaultLog {
   #settle(): void {
     if ((this.statusRegister & (FaultStatus.pending | FaultStatus.queueError | FaultStatus.overflow)) === 0)
       this.event.settle()
+  }
+
+  save(): Snapshot['data'] {
+    const { records, status, event } = this
+    return { status, records: Array.from(records), event: Array.from(event.words), next: this.#next }
+  }
+
+  restore(saved: Snapshot['data']): void {
+    this.status = saved['status'] as number
+    this.records.set(saved['records'] as number[])
+    this.event.words.set(saved['event'] as number[])
+    this.#next = saved['next'] as number
   }
 
   reset(): void {

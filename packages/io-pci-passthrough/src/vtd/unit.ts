@@ -3,7 +3,17 @@
  * the fault log. ("Register Descriptions")
  */
 
-import type { Device, DmaMemory, DmaRequester, Iommu, IoHandler, IoModelContext, IoSize } from '@nonroot/contracts'
+import { snapshotData } from '@nonroot/contracts'
+import type {
+  Device,
+  DmaMemory,
+  DmaRequester,
+  Iommu,
+  IoHandler,
+  IoModelContext,
+  IoSize,
+  Snapshot,
+} from '@nonroot/contracts'
 import {
   CAPABILITY,
   EXTENDED_CAPABILITY,
@@ -25,6 +35,7 @@ const FAULTS_END = Register.faults + FAULT_RECORDS * FAULT_RECORD_SIZE
 /** Bit 63 of the two invalidation commands, in their upper halves: in progress. */
 const IN_PROGRESS = 2 ** 31
 const EXTENDED_INTERRUPTS = 1 << 11
+const TYPE = 'remapping-unit'
 /** The unit's own messages are not remapped. */
 const ITSELF = -1
 
@@ -246,6 +257,40 @@ export class RemappingUnit implements Device, Iommu, IoHandler {
     invalidatePages(this.#translation, this.#leases, granularity, high & 0xffff, page, low & 0x3f)
     this.#written[(Register.invalidateCommand + 4) >> 2] =
       (high % 2 ** 25) + granularity * 2 ** 25 + granularity * 2 ** 28
+  }
+
+  // Life
+
+  /** Without the caches: hardware may drop them at any time. Transfers in progress have ended (`quiesce` of the devices). */
+  save(): Snapshot {
+    const { enabled, rootTable } = this.#translation
+    const { compatibility, table, entries, extended } = this.#interrupts
+    const { address, order, head, tail, completed, stopped } = this.#queue
+    return {
+      type: TYPE,
+      version: 1,
+      data: {
+        written: Array.from(this.#written),
+        latched: this.#latched,
+        translation: { enabled, rootTable },
+        interrupts: { enabled: this.#interrupts.enabled, compatibility, table, entries, extended },
+        queue: { enabled: this.#queue.enabled, address, order, head, tail, completed, stopped },
+        completion: Array.from(this.#completion.words),
+        faults: this.#faults.save(),
+      },
+    }
+  }
+
+  restore(snapshot: Snapshot): void {
+    const data = snapshotData(snapshot, TYPE, 1)
+    this.reset()
+    this.#written.set(data['written'] as number[])
+    this.#latched = data['latched'] as number
+    Object.assign(this.#translation, data['translation'])
+    Object.assign(this.#interrupts, data['interrupts'])
+    Object.assign(this.#queue, data['queue'])
+    this.#completion.words.set(data['completion'] as number[])
+    this.#faults.restore(data['faults'] as Snapshot['data'])
   }
 
   reset(): void {
