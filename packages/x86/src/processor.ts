@@ -43,7 +43,6 @@ export interface ProcessorOptions {
   readonly regions?: RegionService | undefined
 }
 
-const FRAME = 4096
 /** Generations restart before they overflow, which takes hours of nothing but address-space switches. */
 const GENERATIONS = 0x7fff_0000
 
@@ -83,7 +82,6 @@ export class Processor {
     this.kicks = new KickInbox({ buffer: host.memory.memory.buffer, offset: base + S.kick })
     const table = memory.take(BLOCK_TABLE_SIZE)
     const arena = memory.take(codeCache)
-    const codeMap = memory.take(core.u8.length >>> 12)
     this.handlers = new Handlers({
       memory: host.memory.memory,
       prebuilt: options.prebuilt,
@@ -91,17 +89,14 @@ export class Processor {
       exitOf: (instruction) => exitOf(instruction.row),
       imports: handlerImports(core),
     })
-    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, codeMap)
+    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table)
     core.code = this.blocks
     this.#code = new CodeAtRip(core, this.blocks)
     this.#slice = new SliceAccount(core)
     this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler())
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
-    this.#unwatch = host.memory.watchWrites((hpa, length) => {
-      if (this.blocks.hasCode(hpa) || this.blocks.hasCode(hpa + length - 1) || length > FRAME)
-        this.blocks.invalidate(hpa, length)
-    })
+    this.#unwatch = host.memory.watchWrites((hpa, length) => this.blocks.overwritten(hpa, length))
     resetProcessor(core)
   }
 
@@ -130,6 +125,7 @@ export class Processor {
   /** Runs about `budget` instructions, or less. A region may exceed it, as it looks at it only where it begins and at the heads of its loops. */
   run(budget: number): StopReason {
     const { core } = this
+    this.blocks.enter()
     if (core.paging.lastGeneration >= GENERATIONS) this.#restartGenerations()
     this.#slice.start(budget)
     const singly = budget <= this.#exactBudget
@@ -234,6 +230,7 @@ export class Processor {
 
   /** Runs one instruction of a block: for budgets smaller than a block. */
   step(): StopReason | undefined {
+    this.blocks.enter()
     return this.#step()
   }
 

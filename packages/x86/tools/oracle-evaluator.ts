@@ -83,10 +83,10 @@ const context = {
 }
 const handlers = new Handlers({ memory: memory.memory, imports, ...context })
 const table = memory.allocateFrames(BLOCK_TABLE_SIZE / 4096, 1)!
-const blocks = new BlockCache(core, handlers, { start: memory.allocateFrames(ARENA / 4096, 1)!, size: ARENA }, table, memory.allocateFrames(Math.ceil((core.u8.length >>> 12) / 4096), 1)!)
+const blocks = new BlockCache(core, handlers, { start: memory.allocateFrames(ARENA / 4096, 1)!, size: ARENA }, table)
 core.code = blocks
 // The map of code is empty: JavaScript, which both sides call, fills the TLB.
-core.set32(S.codeMap, 0)
+core.set32(S.codeHolders, 0)
 resetProcessor(core)
 const world = new World(core, surroundings)
 const random = new Random(seed)

@@ -2,7 +2,8 @@
  * The cache of decoded blocks: records in shared memory, found by host-physical address and mode key, and invalidated when their bytes are written.
  * Links may still point to invalidated blocks, whose records are all marked `stale`; the arena is only reused as a whole.
  */
-import { dropWriteTags } from '../paging/tlb/tlb.ts'
+import { hpa } from '@nonroot/contracts'
+import { dropAllWriteTagsOfCode, dropWriteTags } from '../paging/tlb/tlb.ts'
 import type { CodeTracker, Core } from '../state/core.ts'
 import { JUMP, JUMP_CACHE, JUMP_ENTRIES, S } from '../state/layout.ts'
 import { MODE } from '../state/mode.ts'
@@ -18,6 +19,7 @@ import { Heat } from './heat.ts'
 import { MOST_REGIONS, NEVER_HOT } from './record.ts'
 import { RecordWriter } from './record-writer.ts'
 import { Regions } from './regions.ts'
+import { sharedCodeOf, type SharedCode } from './shared-code.ts'
 import { TrappedRows } from './trapped-rows.ts'
 
 /** Space reserved for one block, or for a region's exit records and its page's target table. */
@@ -37,6 +39,9 @@ export class BlockCache implements CodeTracker {
   readonly #arena: Arena
   readonly #table: BlockTable
   readonly #pages: CodePages
+  readonly #shared: SharedCode
+  /** `SharedCode.pages` up to which writes to code are checked here. */
+  #checked: number
   readonly #heat: Heat
   readonly #trapped: TrappedRows
   readonly #decoder: BlockDecoder
@@ -51,13 +56,16 @@ export class BlockCache implements CodeTracker {
   /** Instructions that blocks had counted in advance and returned because a fault interrupted them. */
   givenBack = 0
 
-  /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes; `codeMap`: one for each frame of the host. */
-  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number, codeMap: number) {
+  /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
+  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number) {
     this.#core = core
     this.#handlers = handlers
     this.#arena = new Arena(arena)
     this.#table = new BlockTable(core.i32, table)
-    this.#pages = new CodePages(core.u8.subarray(codeMap, codeMap + (core.u8.length >>> 12)).fill(0), core.memory.codeHolders)
+    const { codeHolders, memory } = core.memory
+    this.#pages = new CodePages(core.u8.length >>> 12, codeHolders)
+    this.#shared = sharedCodeOf(core.memory)
+    this.#checked = this.#shared.pages
     this.#generations = new Uint32Array(core.u8.length >>> 12)
     this.#heat = new Heat(core)
     this.#trapped = new TrappedRows(core)
@@ -65,12 +73,20 @@ export class BlockCache implements CodeTracker {
     this.#decoder = new BlockDecoder(core, handlers, writer, this.#trapped)
     this.#regions = new Regions({ core, handlers, arena: this.#arena, writer, pages: this.#pages, heat: this.#heat })
     core.set32(S.blockTable, table)
-    core.set32(S.codeMap, codeMap)
+    core.set32(S.codeHolders, codeHolders.buffer === memory.buffer ? codeHolders.byteOffset : 0)
     this.#clearTable()
   }
 
+  /** Of this processor, or of another one. */
   hasCode(host: number): boolean {
-    return this.#pages.hasCode(host)
+    return this.#pages.isHeld(host)
+  }
+
+  /** Before guest code runs: writes to pages that other processors have made code from since take the slow path. */
+  enter(): void {
+    if (this.#checked === this.#shared.pages) return
+    this.#checked = this.#shared.pages
+    dropAllWriteTagsOfCode(this.#core)
   }
 
   isCode(host: number, length: number): boolean {
@@ -86,8 +102,17 @@ export class BlockCache implements CodeTracker {
     return this.#pages.all()
   }
 
-  /** Bytes at [host, host + length) were or will be written: invalidates the code decoded from them. */
+  /** Bytes at [host, host + length) were or will be written: invalidates the code decoded from them, on all processors. */
   invalidate(host: number, length: number): void {
+    const last = host + length - 1
+    const isElsewhere = this.#pages.isHeldElsewhere(host) || this.#pages.isHeldElsewhere(last) || last - host >= 0x1000
+    // Which comes back to each of them.
+    if (isElsewhere) this.#core.memory.noteWrite(hpa(host), length)
+    else this.overwritten(host, length)
+  }
+
+  /** The same for the code of this processor alone. */
+  overwritten(host: number, length: number): void {
     const last = (host + length - 1) >>> 12
     for (let page = host >>> 12; page <= last; page++) {
       if (!this.#pages.hasCode(page << 12)) continue
@@ -105,9 +130,8 @@ export class BlockCache implements CodeTracker {
 
   /** Tells `watcher` of writes to these bytes, which lie on one page, until `unwatch` of the page or `reset`. */
   watch(host: number, length: number): void {
-    const had = this.#pages.hasCode(host)
+    this.#claim(host)
     this.#pages.watch(host, length)
-    if (!had) dropWriteTags(this.#core, (host & -4096) >>> 0)
   }
   unwatch(host: number): void {
     this.#pages.unwatch(host)
@@ -226,10 +250,18 @@ export class BlockCache implements CodeTracker {
   }
 
   #register(block: Block): void {
-    for (const host of block.nextPage >= 0 ? [block.host, block.nextPage] : [block.host]) {
-      if (!this.#pages.hasCode(host)) dropWriteTags(this.#core, (host & ~0xfff) >>> 0)
-    }
+    this.#claim(block.host)
+    if (block.nextPage >= 0) this.#claim(block.nextPage)
     this.#pages.add(block)
+  }
+  /** Writes to a page are checked once there is code of it. */
+  #claim(host: number): void {
+    if (this.#pages.hasCode(host)) return
+    if (!this.#pages.isHeld(host)) {
+      if (this.#checked === this.#shared.pages) this.#checked++
+      this.#shared.pages++
+    }
+    dropWriteTags(this.#core, (host & -4096) >>> 0)
   }
 
   #drop(block: Block): void {

@@ -36,14 +36,21 @@ export class CodePages {
   readonly #holders: Uint16Array
   size = 0
 
-  /** `hasCode`: a byte for each frame of the host, 0. `holders`: how many processors have code of a frame, this one among them. */
-  constructor(hasCode: Uint8Array, holders: Uint16Array) {
-    this.#hasCode = hasCode
+  /** `frames`: of the host. `holders`: how many processors have code of a frame, this one among them. */
+  constructor(frames: number, holders: Uint16Array) {
+    this.#hasCode = new Uint8Array(frames)
     this.#holders = holders
   }
 
   hasCode(host: number): boolean {
     return this.#hasCode[host >>> 12] !== 0
+  }
+  /** By this processor, or by another one. */
+  isHeld(host: number): boolean {
+    return this.#holders[host >>> 12] !== 0
+  }
+  isHeldElsewhere(host: number): boolean {
+    return this.#holders[host >>> 12]! > this.#hasCode[host >>> 12]!
   }
   find(host: number, mode: number): Block | undefined {
     return this.#pages.get(host >>> 12)?.blocks.get(key(host, mode))
@@ -113,6 +120,8 @@ export class CodePages {
   /** Bytes [from, to) of a frame with code were written. Gives whether code was made from them; `all`: the page seems to contain data now. */
   written(frame: number, from: number, to: number): 'none' | 'some' | 'all' {
     const page = this.#pages.get(frame)!
+    // All of it: it is somebody else's page now.
+    if (to - from === 0x1000) page.hits = REUSED
     if (isEmpty(page)) {
       if (++page.hits > REUSED) this.#forget(frame)
       return 'none'

@@ -138,8 +138,8 @@ export const S = {
   /** i32: changes whenever a translation of the current context may have become invalid: PagingState's `generation`. */
   generation: 0x454,
   xss: 0x458,
-  /** i32: address of a byte for each frame of the host: 1 where code was decoded from it (code/code-pages.ts). */
-  codeMap: 0x460,
+  /** i32: address of `HostMemory.codeHolders`; 0: it is in another memory, and fills in wasm are off (paging/tlb/quick-fill.ts). */
+  codeHolders: 0x460,
   /** i32: instructions of the slice beyond the chunk in `budget` (state/slice.ts). */
   reserve: 0x464,
   /** i32, written by any thread: non-zero requests that the slice ends. The era follows it. (`KickAddress` of the contracts) */

@@ -49,7 +49,9 @@ export const GUEST_SIZE = 4 << 20
 function hostMemory(): HostMemory {
   const pages = (HOST_FRAMES * 4096) / 65536
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
-  let next = 1
+  const codeHolders = new Uint16Array(memory.buffer, 4096, HOST_FRAMES)
+  const watchers = new Set<(address: number, length: number) => void>()
+  let next = 1 + Math.ceil((HOST_FRAMES * 2) / 4096)
   return {
     memory,
     bytes: new Uint8Array(memory.buffer),
@@ -57,21 +59,21 @@ function hostMemory(): HostMemory {
     words: new Int32Array(memory.buffer),
     totalFrames: HOST_FRAMES,
     freeFrames: 0,
-    codeHolders: new Uint16Array(HOST_FRAMES),
+    codeHolders,
     allocateFrame: () => undefined,
     allocateFrames: (count: number) => (next += count) && (next - count) * 4096,
     shareFrame: () => {},
     references: () => 1,
     freeFrame: () => {},
     setApart: () => {},
-    noteWrite: () => {},
-    watchWrites: () => () => {},
+    noteWrite: (address: number, length: number) => watchers.forEach((watcher) => watcher(address, length)),
+    watchWrites: (watcher: (address: number, length: number) => void) => (watchers.add(watcher), () => void watchers.delete(watcher)),
   } as unknown as HostMemory
 }
 
 export class BareMetal {
   readonly processor: Processor
-  readonly memory = hostMemory()
+  readonly memory: HostMemory
   /** Ports written: [port, size, value]. */
   readonly written: [number, number, number][] = []
   readonly portInput = new Map<number, number>()
@@ -81,8 +83,10 @@ export class BareMetal {
   onDevice = (): void => {}
   tsc = 0n
 
-  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined; exactBudget?: number } = {}) {
+  /** `memory`: another machine's, which then has several processors. */
+  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined; exactBudget?: number; memory?: HostMemory | undefined } = {}) {
     const machine = this
+    this.memory = options.memory ?? hostMemory()
     const host: ProcessorHost = {
       memory: this.memory,
       hostAddress: (physical) => (physical < GUEST_SIZE ? GUEST_BASE + physical : -1),

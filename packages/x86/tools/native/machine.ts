@@ -78,7 +78,7 @@ export class Machine {
       },
     })
     const arena = 8 << 20
-    this.#blocks = new BlockCache(core, this.#handlers, { start: take(arena), size: arena }, take(BLOCK_TABLE_SIZE), take(core.u8.length >>> 12))
+    this.#blocks = new BlockCache(core, this.#handlers, { start: take(arena), size: arena }, take(BLOCK_TABLE_SIZE))
     core.code = this.#blocks
     resetProcessor(core)
 

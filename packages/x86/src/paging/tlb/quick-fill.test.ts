@@ -140,7 +140,7 @@ describe('left to the walker', () => {
   })
 
   it.each<[string, (m: BareMetal) => void]>([
-    ['writes to a page with code', ({ core }) => void (core.u8[core.get32(S.codeMap) + (((16 << 20) + 0x20_0000) >>> 12)] = 1)],
+    ['writes to a page with code', ({ core }) => void (core.memory.codeHolders[((16 << 20) + 0x20_0000) >>> 12] = 1)],
     ['everything while a breakpoint watches', ({ core }) => { core.paging.watches = 1; updatePaging(core) }],
     ['everything after a change of the generation', ({ core }) => { core.set32(S.generation, core.get32(S.generation) + 1) }],
     ['frames that the second stage has forgotten', ({ core }) => void core.paging.cache.fill(-1)],

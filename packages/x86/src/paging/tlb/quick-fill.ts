@@ -20,7 +20,7 @@ const QUICK = { on: 1, global: 2 } as const
 /** The conditions for quick fills: 4-level paging, no feature that checks single accesses, and a map of the pages with code. */
 export function quickFillOf(core: Core): number {
   const { kind, watches, alignmentCheck, global, hardwareRoot, pagingOff } = core.paging
-  if (kind !== PAGING.level4 || watches || alignmentCheck || (hardwareRoot && pagingOff) || !core.get32(S.codeMap)) return 0
+  if (kind !== PAGING.level4 || watches || alignmentCheck || (hardwareRoot && pagingOff) || !core.get32(S.codeHolders)) return 0
   return QUICK.on | (global ? QUICK.global : 0)
 }
 
@@ -80,7 +80,7 @@ export function quickFillBody(): Built {
   const found = load(cached, FRAME.page)
   unless(b.and(found, b.select(isFetch, b.i32(EPT_ENTRY.execute), b.add(b.i32(EPT_ENTRY.read), writes))))
   const page = b.and(found, -4096)
-  const code = b.rawLoad('i32', b.add(b.slot(S.codeMap, 'i32'), b.shrU(page, 12)), 0, 8)
+  const code = b.rawLoad('i32', b.add(b.slot(S.codeHolders, 'i32'), b.shrU(page, 11)), 0, 16)
   b.if(writes, () => unless(b.eqz(code)))
 
   // The TLB

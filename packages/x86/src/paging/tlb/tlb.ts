@@ -267,7 +267,12 @@ export function dropWriteTags(core: Core, page: number): void {
     if (tag !== -1 && ((tag + i32[at + ADDEND]!) | 0) === (page | 0)) i32[at + WRITE] = -1
   }
 }
-/** The same in the current context, of all pages with code. */
+/** The same of all pages with code, whoever made it. */
+export function dropAllWriteTagsOfCode(core: Core): void {
+  for (const context of core.paging.contexts) context.writesUnchecked = true
+  dropWriteTagsOfCode(core)
+}
+/** In the current context, of all pages with code. */
 export function dropWriteTagsOfCode(core: Core): void {
   const { i32, paging } = core
   paging.contexts[paging.context]!.writesUnchecked = false
