@@ -44,6 +44,9 @@ for card in eth0 eth1; do
   ping -c 3 -W 5 10.0.2.2 >/dev/null && echo reached $(basename $(readlink /sys/class/net/$card/device/driver))
   ip addr flush dev $card; ip link set $card down
 done | sort
+for device in /sys/bus/virtio/devices/*; do
+  echo $(basename $(readlink $device/driver)) $(cut -c34 $device/features)
+done | grep -E 'balloon|blk|net|rng' | sort
 dmesg | grep -oE 'Enabled IRQ remapping in x2apic mode|invalidation policy: strict mode'
 grep -cE ' IR-(IO-APIC|PCI-MSI)' /proc/interrupts
 # A host that had other things to do says so.
@@ -61,6 +64,8 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])("Debian behind the guest's IOMMU
     expect(lines, out + err).toEqual([
       ...['same /dev/nvme0n1', 'same /dev/vda', 'same /dev/sda', '256'],
       ...['reached e1000', 'reached virtio_net'],
+      // VIRTIO_F_ACCESS_PLATFORM: Linux's balloon clears it.
+      ...['virtio_balloon 0', 'virtio_blk 1', 'virtio_net 1', 'virtio_rng 1'],
       ...['Enabled IRQ remapping in x2apic mode', 'invalidation policy: strict mode'],
     ])
     expect(remapped).toBeGreaterThan(12)
