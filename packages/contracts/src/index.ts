@@ -29,6 +29,7 @@ export * from './devices/io-bus.ts'
 export type * from './devices/io-region.ts'
 export * from './devices/network.ts'
 export * from './devices/pci.ts'
+export * from './devices/pluggable-memory.ts'
 export * from './devices/power.ts'
 export * from './devices/virtio.ts'
 

@@ -75,6 +75,7 @@ export const DEFAULT_MODULES: readonly string[] = [
     'virtio_console',
     'virtio_rng',
     'virtio_balloon',
+    'virtio_mem',
     'virtio_scsi',
     'virtio_input',
   ],

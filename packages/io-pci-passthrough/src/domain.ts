@@ -39,7 +39,7 @@ export class Domain {
   #pinAll(): void {
     for (const { start, length, kind } of this.#frames.regions) {
       // A device's writes to ROM go nowhere.
-      if (kind !== 'ram') continue
+      if (kind === 'rom') continue
       for (let address = start as number; address < start + length; address += FRAME_SIZE) {
         const frame = this.#frames.pin(address)
         if (typeof frame !== 'number') throw exhausted('to hold all of a VM that has an assigned device')

@@ -2,7 +2,7 @@ import { testDevice, testVirtioDevice } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import manifest from '../package.json' with { type: 'json' }
 import plugin, { createVirtio, virtioOptions } from './index.ts'
-import { definitionOf, subject, usualBackends, WAYS } from './virtio.test.support.ts'
+import { definitionOf, memoryOf, subject, usualBackends, WAYS } from './virtio.test.support.ts'
 
 const DEVICES = [
   { kind: 'virtio-rng', options: {} },
@@ -12,12 +12,16 @@ const DEVICES = [
   { kind: 'virtio-console', options: {} },
   { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'org.nonroot.agent' }] } },
   { kind: 'virtio-balloon', options: {} },
+  { kind: 'virtio-mem', options: { blockSize: '4 KiB' } },
   { kind: 'virtio-9p', options: { path: 'shared' } },
   { kind: 'virtio-vsock', options: { path: 'vm.sock' } },
 ]
 
 /** A network card asks its driver to announce it; of a vsock the event queue tells that streams are gone. */
-const tellsOfRestore: Readonly<Record<string, { queues?: number[] }>> = { 'virtio-net': {}, 'virtio-vsock': { queues: [2] } }
+const tellsOfRestore: Readonly<Record<string, { queues?: number[] }>> = {
+  'virtio-net': {},
+  'virtio-vsock': { queues: [2] },
+}
 
 describe.each(WAYS)('$way', ({ transport, ring }) => {
   for (const { kind, options } of DEVICES) {
@@ -27,6 +31,7 @@ describe.each(WAYS)('$way', ({ transport, ring }) => {
     testDevice(definitionOf(kind), options, it, () => ({
       models: [createVirtio(virtioOptions.parse(model))],
       backends: usualBackends(),
+      ...memoryOf(kind),
     }))
   }
 })

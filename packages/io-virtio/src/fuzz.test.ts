@@ -11,6 +11,7 @@ const DEVICES = [
   { kind: 'virtio-net', options: { queues: 2 } },
   { kind: 'virtio-console', options: { ports: [{ console: true }, { name: 'a' }] } },
   { kind: 'virtio-balloon', options: {} },
+  { kind: 'virtio-mem', options: { blockSize: '4 KiB', requested: '128 KiB' } },
   { kind: 'virtio-9p', options: { path: 'shared' } },
   { kind: 'virtio-vsock', options: { path: 'vm.sock' } },
 ]

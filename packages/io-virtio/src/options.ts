@@ -1,5 +1,6 @@
 /** Options of virtio devices in a configuration. */
 
+import { parseSize } from '@nonroot/contracts'
 import { networkOptions } from '@nonroot/network/options'
 import { z } from 'zod'
 
@@ -64,6 +65,22 @@ export const balloonOptions = z.strictObject({
   deflateOnOutOfMemory: z.boolean().default(true),
   /** The guest gives back what it has no use for without being asked. */
   freePageReporting: z.boolean().default(true),
+})
+
+const size = z.union([z.string(), z.number()]).transform((text, context): number => {
+  const bytes = parseSize(text)
+  if (typeof bytes === 'number') return bytes
+  context.addIssue({ code: 'custom', message: bytes.problem })
+  return z.NEVER
+})
+
+export const memoryOptions = z.strictObject({
+  /** What is plugged and unplugged at once: a power of two, at least a page. */
+  blockSize: size
+    .refine((bytes) => bytes >= 4096 && Number.isInteger(Math.log2(bytes)), 'is no power of two of at least 4 KiB')
+    .prefault('2 MiB'),
+  /** What the guest should have at first of `machine.pluggable`. Default: all. */
+  requested: size.optional(),
 })
 
 export const ninePOptions = z.strictObject({

@@ -3,6 +3,7 @@
 import { API_VERSION, defineDevice, defineIoModel, definePlugin, VirtioTransport } from '@nonroot/contracts'
 import { VirtioBalloon } from './device/balloon.ts'
 import { Block } from './device/block.ts'
+import { VirtioMemory } from './device/memory.ts'
 import { VirtioConsole } from './device/console.ts'
 import { createEntropy } from './device/entropy.ts'
 import { VirtioNet } from './device/net/device.ts'
@@ -12,6 +13,7 @@ import {
   balloonOptions,
   blockOptions,
   consoleOptions,
+  memoryOptions,
   netOptions,
   ninePOptions,
   socketOptions,
@@ -94,6 +96,14 @@ export default definePlugin({
       gives: ['balloon'],
       create: (options, context) =>
         context.capability(VirtioTransport).attach((port) => new VirtioBalloon(port, context, options)),
+    }),
+    defineDevice({
+      kind: 'virtio-mem',
+      summary: 'memory that is plugged and unplugged while the guest runs',
+      options: memoryOptions,
+      needs: ['virtioTransport'],
+      create: (options, context) =>
+        context.capability(VirtioTransport).attach((port) => new VirtioMemory(port, context, options)),
     }),
     defineDevice({
       kind: 'virtio-9p',

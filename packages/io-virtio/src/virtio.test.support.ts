@@ -1,8 +1,8 @@
 /** Devices of this package on benches: every transport with every ring. */
 
-import { benchVirtio } from '@nonroot/testkit'
+import { benchVirtio, createTestGuestMemory, createTestHostMemory } from '@nonroot/testkit'
 import type { DeviceBenchOptions, VirtioSubject } from '@nonroot/testkit'
-import { ALL_OFFLOADS, createFrameWork, NO_WORK } from '@nonroot/contracts'
+import { ALL_OFFLOADS, createFrameWork, gpa, NO_WORK } from '@nonroot/contracts'
 import type {
   BlockBackend,
   CableEnd,
@@ -34,9 +34,18 @@ export async function subject(
 ): Promise<VirtioSubject> {
   const model = createVirtio(virtioOptions.parse(modelOptions))
   return benchVirtio(definitionOf(kind), deviceOptions, model, {
+    ...memoryOf(kind),
     ...bench,
     backends: { ...usualBackends(), ...bench.backends },
   })
+}
+
+export const PLUGGABLE = { start: gpa(0x8000_0000), length: 256 * 1024, kind: 'pluggable' } as const
+/** The memory of a bench for a kind of device, where it needs more than the usual. */
+export function memoryOf(kind: string): Pick<DeviceBenchOptions, 'guestMemory'> {
+  if (kind !== 'virtio-mem') return {}
+  const ram = [{ start: gpa(0), length: 1 << 20, kind: 'ram' }, PLUGGABLE] as const
+  return { guestMemory: createTestGuestMemory({ hostMemory: createTestHostMemory(512), ram }) }
 }
 
 export const usualBackends = () => ({

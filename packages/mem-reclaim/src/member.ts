@@ -1,6 +1,6 @@
 /** A VM as the techniques see it. */
 
-import { Balloon, FRAME_SIZE } from '@nonroot/contracts'
+import { Balloon, FRAME_SIZE, PluggableMemory } from '@nonroot/contracts'
 import type { GuestFrames, ReclaimSubject } from '@nonroot/contracts'
 import { Pages } from './pages.ts'
 
@@ -9,6 +9,7 @@ export class Member {
   readonly frames: GuestFrames
   readonly pages: Pages
   readonly balloon: Balloon | undefined
+  readonly pluggable: PluggableMemory | undefined
   /** Part of its resident pages that the guest uses, as sampled: 0 to 1. Until the first sample, all of them. */
   activePart = 1
   /** Swapped pages that its guest needed again. */
@@ -18,9 +19,10 @@ export class Member {
     this.subject = subject
     this.frames = subject.frames
     this.pages = new Pages(subject.frames)
-    this.balloon = [...subject.devices.values()]
-      .map(({ offers }) => offers?.get(Balloon) as Balloon | undefined)
-      .find((balloon) => balloon !== undefined)
+    const offered = [...subject.devices.values()].flatMap(({ offers }) => (offers ? [offers] : []))
+    this.balloon = offered.find((offers) => offers.has(Balloon))?.get(Balloon) as Balloon | undefined
+    this.pluggable = offered.find((offers) => offers.has(PluggableMemory))?.get(PluggableMemory) as
+      PluggableMemory | undefined
   }
 
   get name(): string {

@@ -18,7 +18,7 @@ export class Pages {
     const stretches: Stretch[] = []
     let first = 0
     for (const { start, length, kind } of regions) {
-      if (kind !== 'ram') continue
+      if (kind === 'rom') continue
       stretches.push({ start, end: start + length, first })
       first += length / FRAME_SIZE
     }

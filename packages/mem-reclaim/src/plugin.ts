@@ -8,6 +8,7 @@ import type { SwapChoice } from './options.ts'
 import { MemoryPolicy } from './policy/policy.ts'
 import { Sharing } from './share/share.ts'
 import { Swapping } from './swap/swap.ts'
+import { Unplugging } from './unplug/unplug.ts'
 
 const BALLOON = ['virtio-balloon'] as const
 
@@ -33,6 +34,7 @@ export default definePlugin({
       create: async (options, context) => {
         const swap = options.techniques.includes('swap') ? await openSwap(context, options.swap) : undefined
         const makers = {
+          unplug: (_host: HostMemory, metrics: Metrics) => new Unplugging(metrics),
           balloon: (_host: HostMemory, metrics: Metrics) => new Ballooning(metrics),
           share: (host: HostMemory, metrics: Metrics) => new Sharing(host, metrics, options.share),
           swap: (host: HostMemory, metrics: Metrics) => new Swapping(host, swap!, metrics, options.swap),
@@ -49,6 +51,14 @@ export default definePlugin({
       options: balloonOptions,
       brings: BALLOON,
       create: (options) => new MemoryPolicy((_host, metrics) => [new Ballooning(metrics)], options),
+    }),
+    defineReclaim({
+      name: 'unplug',
+      summary: 'guests give whole blocks of a memory device (virtio-mem) that they can empty',
+      options: balloonOptions,
+      // For its statistics.
+      brings: BALLOON,
+      create: (options) => new MemoryPolicy((_host, metrics) => [new Unplugging(metrics)], options),
     }),
     defineReclaim({
       name: 'share',

@@ -10,7 +10,7 @@ export interface Taken {
 }
 
 export interface Technique {
-  readonly name: 'balloon' | 'share' | 'swap'
+  readonly name: 'unplug' | 'balloon' | 'share' | 'swap'
   add(member: Member): void
   /** Its memory is about to be freed. */
   remove(member: Member): void

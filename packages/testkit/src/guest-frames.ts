@@ -56,7 +56,7 @@ export class TestFrames implements GuestFrames {
     this.#options = options
     this.#host = options.hostMemory
     this.regions = typeof options.ram === 'number' ? [{ start: gpa(0), length: options.ram, kind: 'ram' }] : options.ram
-    this.size = this.regions.reduce((sum, region) => sum + (region.kind === 'ram' ? region.length : 0), 0)
+    this.size = this.regions.reduce((sum, region) => sum + (region.kind === 'rom' ? 0 : region.length), 0)
   }
 
   regionOf(address: number, length: number): MemoryRegion | undefined {
@@ -67,7 +67,7 @@ export class TestFrames implements GuestFrames {
       : undefined
   }
   isRam(address: number, length: number): boolean {
-    return this.regionOf(address, length)?.kind === 'ram'
+    return (this.regionOf(address, length)?.kind ?? 'rom') !== 'rom'
   }
 
   /** For accesses that cannot wait; `whole`: they write all of the page. Undefined: there is no frame, and the VM was asked to end. */

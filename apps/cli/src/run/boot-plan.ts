@@ -134,7 +134,12 @@ async function diskOf(name: string, config: StackConfig, source: ModuleSource): 
 }
 
 /** Without one, why. A command is run by our init, whoever names the image. */
-async function agentOf({ agent, command }: BootRequest, ours: boolean, config: StackConfig, devices: readonly object[]): Promise<AgentPlan | string> {
+async function agentOf(
+  { agent, command }: BootRequest,
+  ours: boolean,
+  config: StackConfig,
+  devices: readonly object[],
+): Promise<AgentPlan | string> {
   if (agent === undefined) return 'it was started without one'
   if (!ours && !command) return 'its image is not one that nonroot made'
   return (await import('./agent-plan.ts')).planAgent(agent, config, devices)
@@ -168,7 +173,11 @@ async function choose(
   }
   const { DEBIAN_PARAMETERS } = await import('@nonroot/image')
   // A command's caller does not see the kernel's messages: only those that matter when it goes wrong are worth their time.
-  const usual = [consoleParameter(config), ...DEBIAN_PARAMETERS.slice(1), ...(command ? ['quiet'] : [])].join(' ')
+  const usual = [
+    ...[consoleParameter(config), ...DEBIAN_PARAMETERS.slice(1), ...(command ? ['quiet'] : [])],
+    // Debian leaves it to the user to bring plugged memory online; in a movable zone it can be unplugged again.
+    ...(config.machine.pluggable ? ['memhp_default_state=online_movable'] : []),
+  ].join(' ')
   // Only our own init runs commands.
   if (disk?.kernel && disk.initrd && initrd === undefined && (disk.ours || !command)) {
     const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
@@ -266,7 +275,8 @@ const noInit = (disk: string): NonrootError =>
     message: `the disk ${disk} has no system to boot: it has no /sbin/init`,
     thing: '--disk',
     value: disk,
-    remedy: 'run a command in it, -- COMMAND; name its init, --cmdline init=PATH; or make a disk with a system: nonroot image debian --rootfs',
+    remedy:
+      'run a command in it, -- COMMAND; name its init, --cmdline init=PATH; or make a disk with a system: nonroot image debian --rootfs',
   })
 
 const noCommandInDemo = (): NonrootError =>

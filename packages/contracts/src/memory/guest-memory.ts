@@ -9,13 +9,16 @@ export interface MemoryRegion {
   readonly start: Gpa
   /** Bytes, a multiple of the frame size. */
   readonly length: number
-  /** `rom` ignores guest writes; boot protocols and firmware loading write it with `writeRom`. */
-  readonly kind: 'ram' | 'rom'
+  /**
+   * `rom` ignores guest writes; boot protocols and firmware loading write it with `writeRom`. `pluggable` is RAM that no firmware or boot protocol
+   * describes: a memory device tells its driver where it is and what of it may be used.
+   */
+  readonly kind: 'ram' | 'rom' | 'pluggable'
 }
 
 /** The memory regions of a machine. Fixed once the machine is created. */
 export interface MemoryMap {
-  /** Bytes of RAM, all regions together. */
+  /** Bytes of RAM, all regions together, pluggable ones too. */
   readonly size: number
   readonly regions: readonly MemoryRegion[]
 }

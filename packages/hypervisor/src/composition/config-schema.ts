@@ -78,6 +78,7 @@ const stack = z.strictObject({
 
 const machine = z.strictObject({
   memory: size(MIN_MEMORY, MAX_MEMORY, 'memory of the guest').prefault('512 MiB'),
+  pluggable: size(0, MAX_MEMORY, 'memory that a memory device (virtio-mem) can plug while the guest runs').optional(),
   vcpus: z.int().min(1).max(64).default(1).meta({ description: 'virtual processors' }),
   clock: z
     .enum(['wall', 'deterministic'])

@@ -1,6 +1,7 @@
 /** The VMs of a configuration: each has the file's own keys, and what its entry in `vms` changes of them. */
 
 import { formatSize, NonrootError } from '@nonroot/contracts'
+import { mostRam } from '../memory/index.ts'
 import { validate } from './config-load.ts'
 import { child, merge, nodeAt, toValue } from './config-tree.ts'
 import type { ConfigMap, ConfigNode } from './config-tree.ts'
@@ -77,7 +78,7 @@ function checkMinimums({ tree, config }: LoadedConfig, vms: readonly VmConfig[])
     )
   for (const { name, loaded } of vms) {
     const { minimum = 0, maximum = Infinity } = loaded.config.reclaim ?? {}
-    const most = Math.min(maximum, loaded.config.machine.memory)
+    const most = Math.min(maximum, mostRam(loaded.config.machine))
     if (minimum > most)
       errors.push(
         new NonrootError({

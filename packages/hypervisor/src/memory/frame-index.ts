@@ -31,13 +31,13 @@ export class FrameIndex implements MemoryMap {
     let first = 0
     this.#slots = regions.map(({ start, length, kind }) => {
       invariant(length > 0 && length % FRAME_SIZE === 0 && start % FRAME_SIZE === 0, 'a region is whole frames')
-      const slot = { start, end: start + length, ram: kind === 'ram', first }
+      const slot = { start, end: start + length, ram: kind !== 'rom', first }
       first += length / FRAME_SIZE
       return slot
     })
     this.length = first + MOST_ADDED
     this.#spare = Array.from({ length: MOST_ADDED }, (_, n) => this.length - 1 - n)
-    this.size = regions.reduce((sum, { kind, length }) => sum + (kind === 'ram' ? length : 0), 0)
+    this.size = regions.reduce((sum, { kind, length }) => sum + (kind === 'rom' ? 0 : length), 0)
     this.#last = this.#slots[0]!
   }
 

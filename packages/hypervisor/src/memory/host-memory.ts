@@ -18,19 +18,23 @@ export const defaultHostSize = (guestBytes: number, vcpus = 1): number =>
 
 interface SizedConfig {
   readonly host: { readonly memory?: number | undefined }
-  readonly machine: { readonly memory: number; readonly vcpus: number }
+  readonly machine: { readonly memory: number; readonly pluggable?: number | undefined; readonly vcpus: number }
 }
+
+/** Bytes of RAM that a machine can have, with what can be plugged. */
+export const mostRam = ({ memory, pluggable = 0 }: Omit<SizedConfig['machine'], 'vcpus'>): number => memory + pluggable
 
 /** The memory of a host with several VMs: what guests may use, and what their processors and page tables need beside. Throws `host.memory` as `createHostMemory`. */
 export function hostMemoryFor(
   host: Pick<SizedConfig, 'host'>,
   vms: readonly Pick<SizedConfig, 'machine'>[],
 ): HostMemory {
-  const sum = (of: 'memory' | 'vcpus'): number => vms.reduce((total, { machine }) => total + machine[of], 0)
-  const guests = host.host.memory ?? sum('memory')
+  const sum = (of: (machine: SizedConfig['machine']) => number): number =>
+    vms.reduce((total, { machine }) => total + of(machine), 0)
+  const guests = host.host.memory ?? sum(mostRam)
+  const vcpus = sum((machine) => machine.vcpus)
   // A processor needs frames that adjoin, and those that guests gave back do not: address space that is not used costs nothing.
-  const space = host.host.memory === undefined ? guests : 2 * guests
-  const pages = pagesOf(defaultHostSize(space, sum('vcpus')))
+  const pages = pagesOf(defaultHostSize(host.host.memory === undefined ? guests : 2 * guests, vcpus))
   const pool = FramePool.create(allocate(pages))
   // What processors and their tables need is beside it; a guest may need page tables beyond its memory only without a limit.
   if (host.host.memory !== undefined) pool.setGuestLimit(Math.floor(guests / FRAME_SIZE))

@@ -61,7 +61,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
   let subject: ReclaimSubject | undefined
   const guestMemory = new DemandGuestMemory({
     hostMemory,
-    regions: pcMemoryMap(machine.memory, image.firmware?.length),
+    regions: pcMemoryMap(machine.memory, image.firmware?.length, machine.pluggable),
     reserve: reclaim.reserve,
     onShortage: () => reclaim.relieve(subject),
     onFailure: (message) => {

@@ -4,7 +4,7 @@ import type { ConsoleBackend, HostFunctionInfo, HostMemory, MetricSample } from 
 import { composeHost } from '../composition/compose.ts'
 import type { Stack } from '../composition/stack.ts'
 import { HostMachine } from '../host-machine/index.ts'
-import { createHostMemory, defaultHostSize } from '../memory/index.ts'
+import { createHostMemory, defaultHostSize, mostRam } from '../memory/index.ts'
 import { Reclaim } from '../memory/reclaim.ts'
 import { createLog } from '../metrics/log.ts'
 import { createMetrics } from '../metrics/metrics.ts'
@@ -36,7 +36,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
   const metrics = createMetrics()
   const { machine, host } = stack.config
   const hostMemory =
-    options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(machine.memory, machine.vcpus))
+    options.hostMemory ?? createHostMemory(host.memory ?? defaultHostSize(mostRam(machine), machine.vcpus))
   const parts = await composeHost(stack, {
     hostMemory,
     metrics: metrics.scope('host'),

@@ -1,14 +1,11 @@
 /** Ballooning: the guest chooses what it can do without. Its statistics say how much it is asked for. */
 
-import { FRAME_SIZE } from '@nonroot/contracts'
 import type { Balloon, Counter, Metrics } from '@nonroot/contracts'
 import type { Member } from '../member.ts'
 import { mib } from '../member.ts'
 import type { Taken, Technique } from '../technique.ts'
+import { roomOf } from './room.ts'
 
-/** What is left to the guest of the memory that it calls available: part of its total, and at least so many bytes. */
-const MARGIN_PART = 1 / 16
-const MARGIN_BYTES = 8 * 2 ** 20
 /** A guest that makes no progress for so long is asked no further. Milliseconds. */
 const PATIENCE_MS = 500
 const POLL_MS = 10
@@ -69,13 +66,9 @@ export class Ballooning implements Technique {
 
   /** Why there is no more to be had; undefined if the guest did as asked. */
   async #inflate(member: Member, balloon: Balloon, step: number): Promise<string | undefined> {
-    const { name, frames } = member
-    const statistics = await within(balloon.statistics(), PATIENCE_MS)
-    const available = statistics?.availableBytes ?? statistics?.freeBytes
-    if (available === undefined) return `${name}'s guest does not answer for its balloon`
-    const margin = Math.max(MARGIN_BYTES, (statistics?.totalBytes ?? frames.size) * MARGIN_PART)
-    const room = Math.floor((available - margin) / FRAME_SIZE)
-    if (room <= 0) return `${name}'s guest has no memory to spare`
+    const { name } = member
+    const room = await roomOf(member)
+    if (typeof room === 'string') return room
     // Even if all that it gives has frames, it keeps its minimum.
     const target = balloon.actualFrames + Math.min(step, room, member.spareFrames)
     if (target === balloon.actualFrames) return `${name} is at its minimum`
@@ -120,9 +113,3 @@ export class Ballooning implements Technique {
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms))
-
-async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
-  let timeout: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<undefined>((resolve) => void (timeout = setTimeout(() => resolve(undefined), ms)))
-  return Promise.race([promise, late]).finally(() => clearTimeout(timeout))
-}

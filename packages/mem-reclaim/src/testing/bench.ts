@@ -4,26 +4,29 @@ import { FRAME_SIZE, gpa } from '@nonroot/contracts'
 import type {
   Balloon,
   Device,
+  DiskPages,
   GuestFrames,
   GuestMemory,
   HostMemory,
   Metrics,
+  PluggableMemory,
   ReclaimPressure,
   ReclaimReport,
   ReclaimSubject,
   SwapBackend,
   SwapFile,
 } from '@nonroot/contracts'
-import { Balloon as balloonToken } from '@nonroot/contracts'
+import { Balloon as balloonToken, PluggableMemory as pluggableToken } from '@nonroot/contracts'
 import { createTestGuestMemory, createTestHostMemory, createTestMetrics } from '@nonroot/testkit'
 import { MemoryPolicy } from '../policy/policy.ts'
 import type { Technique } from '../technique.ts'
 
 export interface TestVmOptions extends Partial<
-  Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares' | 'group' | 'isDeterministic'>
+  Pick<ReclaimSubject, 'minimumFrames' | 'maximumFrames' | 'shares' | 'group' | 'isDeterministic' | 'onDisk'>
 > {
   readonly pages?: number
   readonly balloon?: Balloon
+  readonly pluggable?: PluggableMemory
 }
 
 export interface TestVm extends ReclaimSubject {
@@ -51,7 +54,8 @@ export class Bench {
   }
 
   vm(name: string, options: TestVmOptions = {}): TestVm {
-    const { pages = 256, balloon, ...subject } = options
+    const { pages = 256, balloon, pluggable, ...subject } = options
+    const device = (offers: Device['offers']): Device => ({ offers }) as unknown as Device
     const memory = createTestGuestMemory({
       hostMemory: this.host,
       ram: pages * FRAME_SIZE,
@@ -63,9 +67,10 @@ export class Bench {
       ...{ minimumFrames: 0, maximumFrames: pages, shares: 1000, isDeterministic: false, ...subject },
       takeAccessed: (address) =>
         memory.peek(address) === undefined ? undefined : accessed.delete(address / FRAME_SIZE),
-      devices: new Map(
-        balloon ? [['balloon', { offers: new Map([[balloonToken, balloon]]) } as unknown as Device]] : [],
-      ),
+      devices: new Map([
+        ...(balloon ? [['balloon', device(new Map([[balloonToken, balloon]]))] as const] : []),
+        ...(pluggable ? [['memory', device(new Map([[pluggableToken, pluggable]]))] as const] : []),
+      ]),
       fill(page, value) {
         accessed.add(page)
         const words = new Int32Array(FRAME_SIZE / 4).fill(value)
@@ -141,6 +146,23 @@ export function createTestSwap(pages = 0): SwapBackend & { readonly pages: Map<n
   })
 }
 
+/** The first pages of a guest are as on its disk. */
+export function createTestDiskPages(
+  memory: () => GuestFrames,
+  pages: number,
+): DiskPages & { readonly kept: Map<number, Uint8Array> } {
+  const kept = new Map<number, Uint8Array>()
+  return {
+    kept,
+    mayKeep: (frame) => Array.from({ length: pages }, (_, page) => memory().peek(page * FRAME_SIZE)).includes(frame),
+    keep: (address, content) => (kept.set(address, content.slice()), true),
+    fillNow: (address, into) => into.set(kept.get(address)!),
+    fill: async (address) => kept.get(address)!,
+    isNear: () => false,
+    drop: (address) => void kept.delete(address),
+  }
+}
+
 /** A balloon whose guest has so many pages to spare, the last of its memory first. */
 export function createTestBalloon(
   memory: () => GuestFrames & GuestMemory,
@@ -172,5 +194,33 @@ export function createTestBalloon(
         ? undefined
         : { totalBytes: memory().size, availableBytes: guest.availablePages * FRAME_SIZE + 8 * 2 ** 20 },
     freePages: async () => undefined,
+  }
+}
+
+/** A memory device over all of a guest's memory, which can unplug so many blocks, the last first. */
+export function createTestPluggable(
+  memory: () => GuestFrames,
+  guest: { blockFrames: number; pages: number; freeBlocks: number },
+): PluggableMemory {
+  const { blockFrames, pages } = guest
+  let [requested, plugged] = [pages, pages]
+  return {
+    blockFrames,
+    regionFrames: pages,
+    usualFrames: pages,
+    get requestedFrames() {
+      return requested
+    },
+    get pluggedFrames() {
+      return plugged
+    },
+    request(frames) {
+      requested = Math.floor(frames / blockFrames) * blockFrames
+      for (; plugged < requested; plugged += blockFrames) guest.freeBlocks++
+      for (; plugged > requested && guest.freeBlocks > 0; guest.freeBlocks--) {
+        plugged -= blockFrames
+        memory().release([{ address: gpa(plugged * FRAME_SIZE), length: blockFrames * FRAME_SIZE }])
+      }
+    },
   }
 }
