@@ -309,7 +309,11 @@ const policyOf =
           if (name === 'balloon') return new Ballooning(metrics)
           if (name === 'share') return new Sharing(host, metrics, { pagesPerSecond: 50_000 })
           const swap = name === 'file' ? openSwap(file, 300 * FRAME_SIZE) : openSwap(undefined)
-          return new Swapping(host, swap, metrics, { compressed: name === 'file' ? 0.05 : 0.3, pagesPerSecond: 5000 })
+          return new Swapping(host, swap, metrics, {
+            compressed: name === 'file' ? 0.05 : 0.3,
+            dropUnchanged: true,
+            pagesPerSecond: 5000,
+          })
         }),
       { idleTax: 0.75 },
     ),

@@ -133,6 +133,7 @@ export async function openBlockFile(path: string, readOnly = false): Promise<Blo
     writeVector: (offset, from) => moveAll(path, fd, fs.writev, offset, from),
     readNow: (offset, into) => now.try(into, () => moveAllNow(path, fd, fs.readvSync, offset, into)),
     writeNow: (offset, from) => now.try(from, () => moveAllNow(path, fd, fs.writevSync, offset, from)),
+    readBlocking: (offset, into) => moveAllNow(path, fd, fs.readvSync, offset, [into]),
     flush: () => file.datasync(),
     close: () => file.close(),
   }

@@ -18,6 +18,8 @@ const share = {
 const swap = {
   /** Part of the host's memory that compressed pages may fill. 0: none is compressed. */
   compressed: z.number().min(0).max(0.9).default(0.25),
+  /** Pages that are as they were read from a raw disk image of the VM are not kept, and read from there again. */
+  dropUnchanged: z.boolean().default(true),
   /** Pages whose accessed marks are read in a second, per VM, while memory is short. */
   pagesPerSecond: z.number().int().min(1).max(1_000_000).default(2000),
   /** A file for pages that do not compress, and beyond `compressed`. It is created, and removed at the end. */
@@ -35,9 +37,9 @@ export const shareOptions = z.strictObject({ ...policy, ...share })
 export const swapOptions = z.strictObject({ ...policy, ...swap })
 export const policyOptions = z.strictObject({
   ...policy,
-  /** Which techniques, in the order of trying. */
+  /** Which techniques, in the order of trying. `unplug` needs a memory device (virtio-mem). */
   techniques: z
-    .array(z.enum(['balloon', 'share', 'swap']))
+    .array(z.enum(['unplug', 'balloon', 'share', 'swap']))
     .min(1)
     .refine((names) => new Set(names).size === names.length, 'names a technique twice')
     .default(['balloon', 'share', 'swap']),

@@ -27,6 +27,8 @@ export interface BlockBackend {
    */
   readNow?(offset: number, into: readonly Uint8Array[]): boolean
   writeNow?(offset: number, from: readonly Uint8Array[]): boolean
+  /** As `readNow`, but done however long it takes: for a page that is needed by somebody who cannot wait. */
+  readBlocking?(offset: number, into: Uint8Array): void
   /** Resolves when all writes completed before the call are durable. */
   flush(): Promise<void>
   /** The content of the range is no longer needed. */

@@ -1,11 +1,17 @@
 /** Reclaim: taking frames back from guests by ballooning, sharing or swapping. */
 
-import type { Gpa } from '../base/address.ts'
+import type { Gpa, Hpa } from '../base/address.ts'
 import type { Device } from '../devices/device.ts'
-import type { FrameUsage, GuestFrames } from '../memory/guest-frames.ts'
+import type { FrameFiller, FrameUsage, GuestFrames } from '../memory/guest-frames.ts'
 import type { HostMemory } from '../memory/host-memory.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { token } from '../base/token.ts'
+
+/** Keeps pages that are as they were read from a disk, by noting where that is. */
+export interface DiskPages extends Required<FrameFiller> {
+  /** Whether what is in the frame was read from a disk, and may still be the same. */
+  mayKeep(frame: Hpa): boolean
+}
 
 /** One VM as a policy sees it. Sizes are in frames. */
 export interface ReclaimSubject {
@@ -23,6 +29,8 @@ export interface ReclaimSubject {
   readonly group?: string | undefined
   /** What its guest can observe must not depend on memory pressure: no balloon is inflated. */
   readonly isDeterministic: boolean
+  /** Keeps pages that are as they were read from a disk of the VM, without their content, and declines others. Absent: there is no such disk, or no telling. */
+  readonly onDisk?: DiskPages | undefined
   /** The VM's devices by name: a balloon policy uses its balloon. */
   readonly devices: ReadonlyMap<string, Device>
 }

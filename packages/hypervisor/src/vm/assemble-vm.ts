@@ -32,6 +32,7 @@ import { join } from './path.ts'
 import { PowerSwitch } from './power.ts'
 import { boundsOf, subjectOf } from './reclaim-subject.ts'
 import { timedConsole } from './timed-console.ts'
+import { DiskOrigins } from './disk-origins.ts'
 import { TimedDisks } from './timed-disks.ts'
 import { TracedBus, vcpuTrack } from './traced-parts.ts'
 
@@ -75,6 +76,9 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
   const bus = new KernelIoBus(metrics.scope('io'))
   let nudge = (): void => {}
   let hold = (_until: Promise<unknown>): void => {}
+  const onDisk =
+    stack.reclaim.length > 0 ? new DiskOrigins(hostMemory, guestMemory.size / FRAME_SIZE, () => guestMemory) : undefined
+  const disks = onDisk ? onDisk.wrap(backends) : backends
   const timedDisks = clock.kind === 'deterministic' ? new TimedDisks(clock, (until) => hold(until)) : undefined
   const power = new PowerSwitch(() => nudge())
   const platform = new DeviceContexts({
@@ -88,7 +92,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
     log: namedLog(log, name),
     vcpuCount: machine.vcpus,
     console: clock.kind === 'deterministic' ? timedConsole(console, clock, () => nudge()) : console,
-    backends: timedDisks ? timedDisks.wrap(backends) : backends,
+    backends: timedDisks ? timedDisks.wrap(disks) : disks,
     resolvePath,
     ...(given.hostMachine ? { assignment: given.hostMachine.assignmentFor(name, guestMemory, bus) } : {}),
   })
@@ -170,7 +174,7 @@ export async function assembleVm(given: VmAssembling): Promise<KernelVm> {
       },
       dispose: () => (guestMemory.dispose(), opened.close()),
     })
-    subject = subjectOf(name, guestMemory, parts, clock, bounds)
+    subject = subjectOf(name, guestMemory, parts, clock, bounds, onDisk)
     reclaim.add(subject)
     nudge = () => vm.nudge()
     hold = (until) => vm.hold(until)

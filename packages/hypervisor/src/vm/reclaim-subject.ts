@@ -1,7 +1,7 @@
 /** A VM as the host's reclaim policies see it, and what they may take of it. */
 
 import { FRAME_SIZE } from '@nonroot/contracts'
-import type { GuestFrames, ReclaimSubject } from '@nonroot/contracts'
+import type { DiskPages, GuestFrames, ReclaimSubject } from '@nonroot/contracts'
 import type { VmParts } from '../composition/compose.ts'
 import type { Stack } from '../composition/stack.ts'
 import type { KernelClock } from '../time/index.ts'
@@ -32,12 +32,14 @@ export function subjectOf(
   { paging, io, devices }: VmParts,
   clock: KernelClock,
   bounds: ReclaimBounds,
+  onDisk: DiskPages | undefined,
 ): ReclaimSubject {
   return {
     name,
     frames,
     takeAccessed: (address) => paging.takeAccessed?.(address),
     ...bounds,
+    onDisk,
     isDeterministic: clock.kind === 'deterministic',
     devices: new Map([...io.flatMap((model) => [...(model.devices ?? [])]), ...devices]),
   }

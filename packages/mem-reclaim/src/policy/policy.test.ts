@@ -45,7 +45,7 @@ describe('what is taken of whom', () => {
 })
 
 describe('the policy', () => {
-  const swapOptions = { compressed: 0.25, pagesPerSecond: 5000 }
+  const swapOptions = { compressed: 0.25, dropUnchanged: true, pagesPerSecond: 5000 }
   const full = (vm: TestVm, pages: number): void => {
     for (let page = 0; page < pages; page++) vm.fill(page, page + 1)
   }

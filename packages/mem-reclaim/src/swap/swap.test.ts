@@ -1,7 +1,7 @@
 import { FRAME_SIZE, hpa } from '@nonroot/contracts'
 import { createTestHostMemory } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { Bench, createTestSwap } from '../testing/bench.ts'
+import { Bench, createTestDiskPages, createTestSwap } from '../testing/bench.ts'
 import type { TestVm } from '../testing/bench.ts'
 import { PackedFrames, LARGEST } from './packed-frames.ts'
 import { Slots } from './slots.ts'
@@ -19,7 +19,7 @@ function swapping(
 ): { bench: Bench; vm: TestVm; swap: ReturnType<typeof createTestSwap> } {
   const swap = createTestSwap(filePages)
   const bench = new Bench(600, (host, metrics) => [
-    new Swapping(host, swap, metrics, { compressed, pagesPerSecond: 5000 }),
+    new Swapping(host, swap, metrics, { compressed, dropUnchanged: true, pagesPerSecond: 5000 }),
   ])
   return { bench, vm: bench.vm('web', { pages: 500 }), swap }
 }
@@ -47,6 +47,24 @@ describe('swapping', () => {
     expect(vm.memory.translate(0, 'read')).toBe('wait')
     for (let page = 0; page < 500; page++) expect(await vm.read(page)).toBe(page + 1)
     expect(bench.metric('swap.stalls')).toBe(bench.metric('swap.written'))
+  })
+
+  it.each([
+    ['not kept', true, 200],
+    ['written like others, if so configured', false, 0],
+  ])('pages that are as on a disk of the guest are %s', async (_, dropUnchanged, dropped) => {
+    const swap = createTestSwap(1000)
+    const bench = new Bench(600, (host, metrics) => [
+      new Swapping(host, swap, metrics, { compressed: 0, dropUnchanged, pagesPerSecond: 5000 }),
+    ])
+    const onDisk = createTestDiskPages(() => vm.memory, 200)
+    const vm: TestVm = bench.vm('web', { pages: 500, onDisk })
+    for (let page = 0; page < 500; page++) mixed(vm, page)
+    await bench.want(590)
+    expect([bench.metric('swap.dropped'), bench.metric('swap.dropped') + swap.pages.size]).toEqual([dropped, 500])
+    expect(bench.techniques(vm)['swap']).toBe(500)
+    for (let page = 0; page < 500; page++) expect(await vm.read(page)).toBe(page + 1)
+    expect([bench.metric('swap.faults'), bench.techniques(vm)['swap'], onDisk.kept.size]).toEqual([500, 0, 0])
   })
 
   it('takes idle pages before those in use', async () => {

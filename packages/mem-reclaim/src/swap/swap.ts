@@ -26,6 +26,8 @@ import { Slots } from './slots.ts'
 export interface SwapOptions {
   /** Part of host memory that compressed pages may fill. */
   readonly compressed: number
+  /** Pages that are as they were read from a disk image are not kept. */
+  readonly dropUnchanged: boolean
   /** Pages per second and VM whose accessed marks are read while memory is short. */
   readonly pagesPerSecond: number
 }
@@ -44,10 +46,12 @@ interface Swapped {
   readonly places: Int32Array
   /** When a page went, in tenths of a second since the start, modulo 2^16. */
   readonly times: Uint16Array
+  readonly onDisk: FrameFiller | undefined
   readonly packed: FrameFiller
   readonly filed: FrameFiller | undefined
   packedPages: number
   filedPages: number
+  droppedPages: number
 }
 
 export class Swapping implements Technique {
@@ -78,10 +82,11 @@ export class Swapping implements Technique {
       idle: new IdlePages(member),
       places,
       times: new Uint16Array(member.pages.count),
+      onDisk: this.#options.dropUnchanged ? this.#diskFiller(member) : undefined,
       packed: this.#packedFiller(member),
       filed: this.#backend.file && this.#fileFiller(member, this.#backend.file),
       packedPages: 0,
-      filedPages: 0,
+      ...{ filedPages: 0, droppedPages: 0 },
     }
     this.#swapped.set(member, swapped)
   }
@@ -165,10 +170,43 @@ export class Swapping implements Technique {
     return released > 0
   }
 
-  #parkContent({ member, packed, filed }: Swapped, address: Gpa): boolean {
-    const first = member.frames.park(address, packed)
-    if (first !== 'declined') return first === 'done'
-    return filed !== undefined && member.frames.park(address, filed) === 'done'
+  #parkContent({ member, onDisk, packed, filed }: Swapped, address: Gpa): boolean {
+    const frame = member.frames.peek(address)!
+    const isOnDisk = onDisk !== undefined && member.subject.onDisk!.mayKeep(frame)
+    for (const filler of [isOnDisk ? onDisk : undefined, packed, filed]) {
+      const result = filler ? member.frames.park(address, filler) : 'declined'
+      if (result !== 'declined') return result === 'done'
+    }
+    return false
+  }
+
+  // On a disk of the guest's: nothing is written.
+
+  #diskFiller(member: Member): FrameFiller | undefined {
+    const { onDisk } = member.subject
+    if (!onDisk) return undefined
+    return {
+      keep: (address, content) => {
+        if (onDisk.keep(address, content) === false) return false
+        this.#of(member).droppedPages++
+        this.#metrics.dropped.value++
+        return true
+      },
+      fillNow: (address, into) => {
+        onDisk.fillNow(address, into)
+        this.#count(this.#of(member), member.pages.pageOf(address))
+      },
+      isNear: (address) => onDisk.isNear(address),
+      fill: async (address) => {
+        const content = await this.#timed(onDisk.fill(address))
+        this.#count(this.#of(member), member.pages.pageOf(address))
+        return content
+      },
+      drop: (address) => {
+        onDisk.drop(address)
+        this.#of(member).droppedPages--
+      },
+    }
   }
 
   // Compressed in memory: fast enough for a vCPU to wait for.
@@ -236,10 +274,7 @@ export class Swapping implements Technique {
       fill: async (address) => {
         const swapped = this.#of(member)
         const page = member.pages.pageOf(address)
-        const began = performance.now()
-        const content = await file.read(~swapped.places[page]!)
-        this.#metrics.stalls.value++
-        this.#metrics.stallNs.observe(Math.floor((performance.now() - began) * 1e6))
+        const content = await this.#timed(file.read(~swapped.places[page]!))
         this.#count(swapped, page)
         return content
       },
@@ -251,6 +286,15 @@ export class Swapping implements Technique {
         swapped.filedPages--
       },
     }
+  }
+
+  /** A vCPU waits. */
+  async #timed(read: Promise<Uint8Array>): Promise<Uint8Array> {
+    const began = performance.now()
+    const content = await read
+    this.#metrics.stalls.value++
+    this.#metrics.stallNs.observe(Math.floor((performance.now() - began) * 1e6))
+    return content
   }
 
   #count(swapped: Swapped, page: number): void {
@@ -267,22 +311,23 @@ export class Swapping implements Technique {
     let all = 0
     for (const { packedPages } of this.#swapped.values()) all += packedPages
     const charged = all === 0 ? 0 : (this.#store.frames * swapped.packedPages) / all
-    return Math.round(swapped.packedPages + swapped.filedPages - charged)
+    return Math.round(swapped.packedPages + swapped.filedPages + swapped.droppedPages - charged)
   }
 }
 
 const tenths = (): number => Math.floor(performance.now() / 100) & 0xffff
 
 function metricsOf(own: Metrics): {
-  readonly [K in 'compressed' | 'written' | 'zeros' | 'faults' | 'refaults' | 'stalls' | 'costNs']: Counter
+  readonly [K in 'compressed' | 'written' | 'dropped' | 'zeros' | 'faults' | 'refaults' | 'stalls' | 'costNs']: Counter
 } & { readonly stallNs: ReturnType<Metrics['histogram']>; readonly store: Gauge } {
   return {
     compressed: own.counter('compressed', 'pages that were compressed', 'frames'),
     written: own.counter('written', 'pages that were written to the swap file', 'frames'),
+    dropped: own.counter('dropped', 'pages that were as on a disk of the guest, and were not kept', 'frames'),
     zeros: own.counter('zeros', 'pages of zeros that were released', 'frames'),
     faults: own.counter('faults', 'pages that were needed again'),
     refaults: own.counter('refaults', 'of these, the ones needed within a second'),
-    stalls: own.counter('stalls', 'times that a vCPU waited for the swap file'),
+    stalls: own.counter('stalls', 'times that a vCPU waited for the swap file or a disk'),
     stallNs: own.histogram('stallNs', 'how long it waited', 'ns'),
     costNs: own.counter('costNs', 'processor time of swapping out', 'ns'),
     store: own.gauge('store', 'frames that hold compressed pages', 'frames'),
