@@ -42,11 +42,21 @@ export interface ReclaimHostOptions {
   /** MiB of a VM, and of the host. */
   readonly memory: number
   readonly host: number
+  /** MiB of each VM's memory device, beside its memory. */
+  readonly pluggable?: number
   /** Entries of `stack.reclaim`. */
   readonly reclaim: readonly object[]
   readonly clock: string
+  /** The paging strategy; `ept` where absent. */
+  readonly paging?: string
+  /** Devices of each VM beside those of the stack. */
+  readonly devices?: readonly object[]
+  /** What the guests run, to power off then. Absent: a shell. */
+  readonly command?: readonly string[]
   /** Further kernel parameters. */
   readonly parameters?: readonly string[]
+  /** Debian packages that the guests have. */
+  readonly include?: readonly string[]
   /** Files that the guests have beside the image's. */
   readonly files?: Readonly<Record<string, Uint8Array>>
 }
@@ -64,13 +74,13 @@ export async function startReclaimHost(options: ReclaimHostOptions): Promise<Rec
   const source = createNodeModuleSource()
   const guest = await debianImage(nodeImageHost(), {
     flavour: 'cloud',
-    include: [],
+    include: options.include ?? [],
     cacheFolder: cacheFolder(),
   })
   const folder = mkdtempSync(join(tmpdir(), 'nonroot-reclaim-'))
   const file = join(folder, 'stack.yaml')
-  const { parameters } = guestParameters({ marks: true })
-  const { reclaim } = options
+  const { reclaim, pluggable, command } = options
+  const { parameters } = guestParameters({ marks: true, ...(command ? { command } : {}) })
   writeFileSync(
     join(folder, 'initrd'),
     Buffer.concat([readFileSync(guest.initrd), ...(options.files ? [fileOverlay(options.files)] : [])]),
@@ -78,13 +88,17 @@ export async function startReclaimHost(options: ReclaimHostOptions): Promise<Rec
   const linux = {
     kernel: guest.vmlinux,
     initrd: join(folder, 'initrd'),
-    cmdline: [...DEBIAN_PARAMETERS, 'quiet', ...parameters, ...(options.parameters ?? [])].join(' '),
+    cmdline: [...DEBIAN_PARAMETERS, 'quiet', ...parameters, ...(pluggable ? ['memhp_default_state=online_movable'] : []), ...(options.parameters ?? [])].join(' '),
   }
   const config = {
     apiVersion: 'nonroot/v1',
     extends: join(import.meta.dirname, '../stacks/kvm-like.yaml'),
-    stack: { reclaim },
-    machine: { memory: `${options.memory} MiB`, clock: options.clock },
+    stack: { reclaim, ...(options.paging ? { paging: { use: '@nonroot/mmu', strategy: options.paging } } : {}) },
+    machine: {
+      ...{ memory: `${options.memory} MiB`, clock: options.clock },
+      ...(pluggable ? { pluggable: `${pluggable} MiB` } : {}),
+    },
+    devices: [...(pluggable ? [{ kind: 'virtio-mem' }] : []), ...(options.devices ?? [])],
     host: { memory: `${options.host} MiB` },
     boot: { linux },
   }

@@ -2,7 +2,9 @@
  * Two VMs on a host that has room for one and a half: one fills most of its memory and verifies it (memory-verify.c), the other is
  * idle; each minute they change roles. Under all techniques, and under each alone.
  *
- *     npm run bench:reclaim-turns -- [--turns 4] [--seconds 50] [--memory 512] [--host 640] [--bytes 320] [--minimum 96] [--only swap] [--parameters 'init_on_free=1'] [--plot FOLDER]
+ *     npm run bench:reclaim-turns -- [--turns 4] [--seconds 50] [--memory 512] [--host 640] [--bytes 320] [--minimum 96] [--only swap] [--stress] [--parameters 'init_on_free=1'] [--plot FOLDER]
+ *
+ * `--stress`: by Debian's stress-ng (--vm, --verify) in its place.
  *
  * A technique that cannot give enough ends a VM: that is a result. The status is 0 if no memory was wrong.
  */
@@ -24,11 +26,14 @@ const { values } = parseArgs({
     bytes: { type: 'string', default: '320' },
     minimum: { type: 'string', default: '96' },
     only: { type: 'string' },
+    stress: { type: 'boolean', default: false },
     parameters: { type: 'string', default: '' },
     plot: { type: 'string' },
   },
 })
 const FRAME = 4096
+/** MiB that a VM with a memory device has beside it. */
+const BESIDE_DEVICE = 128
 const mib = (frames: number): string => ((frames * FRAME) / 2 ** 20).toFixed(0)
 const minimum = Number(values.minimum)
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-turns-'))
@@ -37,13 +42,19 @@ const use = '@nonroot/mem-reclaim'
 const POLICIES: Record<string, object> = {
   all: { use, swap: file },
   balloon: { use, policy: 'balloon' },
+  // All but 128 MiB of a VM is a memory device's.
+  unplug: { use, policy: 'unplug' },
   share: { use, policy: 'share' },
   swap: { use, policy: 'swap', ...file },
 }
 const program = join(folder, 'memory-verify')
 execFileSync('gcc', ['-O2', '-static', '-o', program, join(import.meta.dirname, 'memory-verify.c')])
+const command = (turn: number): string =>
+  values.stress
+    ? `stress-ng --vm 1 --vm-bytes ${values.bytes}M --vm-keep --vm-method rand-set --verify --metrics-brief -t ${values.seconds}`
+    : `memory-verify ${values.bytes} ${values.seconds} ${turn}`
 const work = (turn: number): string =>
-  `memory-verify ${values.bytes} ${values.seconds} ${turn}; echo "turn${turn}=$? oom=$(dmesg | grep -c 'Killed process')"\n`
+  `${command(turn)}; echo "turn${turn}=$? oom=$(dmesg | grep -c 'Killed process')"\n`
 const sleep = (ms: number): Promise<false> => new Promise((resolve) => void setTimeout(() => resolve(false), ms))
 
 interface Guest {
@@ -56,10 +67,14 @@ interface Guest {
 
 async function measure(name: string, policy: object): Promise<boolean> {
   const host = await startReclaimHost({
-    ...{ vms: 2, memory: Number(values.memory), host: Number(values.host), clock: 'wall' },
+    ...{ vms: 2, host: Number(values.host), clock: 'wall' },
+    ...(name === 'unplug'
+      ? { memory: BESIDE_DEVICE, pluggable: Number(values.memory) - BESIDE_DEVICE }
+      : { memory: Number(values.memory) }),
     ...{
       parameters: values.parameters.split(' '),
       reclaim: [policy],
+      include: values.stress ? ['stress-ng'] : [],
       files: { 'usr/bin/memory-verify': readFileSync(program) },
     },
   })
@@ -116,10 +131,14 @@ async function measure(name: string, policy: object): Promise<boolean> {
     await Promise.race([shell.expect(pattern), ended, sleep(Number(values.seconds) * 1000 + 240_000)])
     const [, status, killed] = pattern.exec(shell.text) ?? []
     const [passes, wrong] = [...shell.text.matchAll(/(\d+) passes, (\d+) wrong/g)].at(-1)?.slice(1) ?? []
-    if (wrong !== undefined && wrong !== '0') isRight = false
+    // stress-ng's status 2: a stressor failed.
+    if ((wrong !== undefined && wrong !== '0') || (values.stress && status === '2')) isRight = false
+    const operations = [...shell.text.matchAll(/stress-ng: .* vm +(\d+) /g)].at(-1)?.[1]
     results.push(
       status === '0' && killed === '0'
-        ? `${passes} passes`
+        ? values.stress
+          ? `verified, ${operations} operations`
+          : `${passes} passes`
         : status === undefined
           ? 'no end'
           : `status ${status}, ${killed} killed`,
