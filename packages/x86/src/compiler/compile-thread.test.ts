@@ -2,9 +2,14 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { ThreadBackend } from '@nonroot/contracts'
 import type { ModuleContext } from '../ir/function.ts'
 import { createThreadedRegionService } from './compile-thread.ts'
+import type { RegionRequest } from './region-service.ts'
 
 const CONTEXT = {} as ModuleContext
 const RESULT = { module: undefined, bytes: 0, milliseconds: 0, regions: [] }
+
+/** For code that does not compile: HLT. */
+const requests = (count: number): RegionRequest[] =>
+  Array.from({ length: count }, () => ({ bytes: new Uint8Array(4096).fill(0xf4), entry: 0, mode: 0, entries: [], targets: [], trapped: [] }))
 
 /** Threads that answer when they are asked to. */
 function bench() {
@@ -33,34 +38,52 @@ describe('the thread that compiles', () => {
   vi.useFakeTimers()
   afterEach(() => void vi.clearAllTimers())
 
-  it('is ended after 10 s without requests, and started again by the next one, which has its context again', () => {
+  it('is ended after 10 s with few requests, and started again by a burst, with its context again', () => {
     const { threads, service, live, problems } = bench()
     const done = vi.fn()
     service.prepare!()
     expect(live()).toBe(1)
-    service.compile([], CONTEXT, done)
+    service.compile(requests(7), CONTEXT, done)
     vi.advanceTimersByTime(60_000)
     expect(live(), 'a request is waiting').toBe(1)
     threads[0]!.answer({ id: 0, result: RESULT })
-    vi.advanceTimersByTime(9_999)
-    service.compile([], CONTEXT, done)
-    vi.advanceTimersByTime(9_999)
+    service.compile(requests(8), CONTEXT, done)
     threads[0]!.answer({ id: 1, result: RESULT })
     expect(threads[0]!.posted.map(({ context }) => context)).toEqual([CONTEXT, undefined])
+    vi.advanceTimersByTime(10_000)
+    expect(live(), 'it had 8').toBe(1)
+    service.compile(requests(7), CONTEXT, done)
+    threads[0]!.answer({ id: 2, result: RESULT })
     vi.advanceTimersByTime(9_999)
     expect(live()).toBe(1)
     vi.advanceTimersByTime(1)
     expect(live()).toBe(0)
     service.prepare!()
     expect(live(), 'the guest runs, but has nothing to compile').toBe(0)
-    service.compile([], CONTEXT, done)
+    service.compile(requests(8), CONTEXT, done)
     expect(live()).toBe(1)
-    expect(threads[1]!.posted).toMatchObject([{ id: 2, context: CONTEXT }])
-    threads[1]!.answer({ id: 2, result: RESULT })
-    expect(done).toHaveBeenCalledTimes(3)
+    expect(threads[1]!.posted).toMatchObject([{ id: 3, context: CONTEXT }])
+    threads[1]!.answer({ id: 3, result: RESULT })
+    expect(done).toHaveBeenCalledTimes(4)
     expect(problems).toEqual([])
     service.dispose()
     expect(live()).toBe(0)
+  })
+
+  it('once ended, is not started for a few requests: the thread that asks compiles them', () => {
+    const { service, live } = bench()
+    const done = vi.fn()
+    service.prepare!()
+    vi.advanceTimersByTime(10_000)
+    for (let second = 0; second < 20; second++) {
+      service.compile(requests(4), CONTEXT, done)
+      vi.advanceTimersByTime(1001)
+    }
+    expect([live(), done.mock.calls.length]).toEqual([0, 20])
+    expect(done).toHaveBeenLastCalledWith(expect.objectContaining({ regions: [undefined, undefined, undefined, undefined] }))
+    // Within a second.
+    for (let part = 0; part < 2; part++) service.compile(requests(4), CONTEXT, done)
+    expect([live(), done.mock.calls.length]).toEqual([1, 21])
   })
 
   it('is replaced by the thread that asks if it ends by itself', () => {

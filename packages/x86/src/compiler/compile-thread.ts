@@ -26,16 +26,20 @@ export const serve: ServeThread = (port) => {
   })
 }
 
-/** A thread that had nothing to compile for so long is ended, milliseconds: its heap and compiled code are 40 to 150 MB (docs/memory.md). */
-const IDLE_MS = 10_000
+/** How often it is looked at whether the thread is worth its memory, milliseconds: its heap and compiled code are 20 to 60 MB (docs/memory.md). */
+const LOOK_MS = 10_000
+/** A thread that had fewer requests in this time is ended. An idle guest has one every few seconds: code of its timers that becomes hot in the end. */
+const FEW = 8
+/** Without a thread, so many requests in this time start one; fewer are compiled by the thread that asks. Milliseconds. */
+const BURST_MS = 1000
 
 export interface ThreadedRegionService extends RegionService {
   dispose(): void
 }
 
 /**
- * Compiles regions on a thread. Requests made while it starts are queued; if it ends by itself, the caller's thread compiles them. A thread that is idle is
- * ended, and the next request starts another.
+ * Compiles regions on a thread. Requests made while it starts are queued; if it ends by itself, the caller's thread compiles them. A thread that has little to
+ * do is ended, and the next burst of requests starts another.
  */
 export function createThreadedRegionService(threads: ThreadBackend, report: (problem: string) => void): ThreadedRegionService {
   const here = createRegionCompiler()
@@ -43,46 +47,61 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
   const contextIds = new Map<ModuleContext, number>()
   let state: 'idle' | 'running' | 'ended' = 'idle'
   let wasStarted = false
-  let idle: ReturnType<typeof setTimeout> | undefined
+  let look: ReturnType<typeof setTimeout> | undefined
+  /** Requests since the last look; or, without a thread, since a burst may have begun. */
+  let recent = 0
+  let burstMs = 0
   let count = 0
   let thread: HostThread | undefined
   const start = (): void => {
     if (state !== 'idle') return
     state = 'running'
     wasStarted = true
+    watch()
     const started = threads.start(new URL(import.meta.url))
     thread = started
     started.onMessage((message) => {
       const { id, result } = message as Delivery
       const order = waiting.get(id)
       waiting.delete(id)
-      if (waiting.size === 0) idle = setTimeout(pause, IDLE_MS)
       order?.done(result)
     })
     started.onEnd((reason) => {
       if (state === 'ended' || thread !== started) return
       state = 'ended'
+      clearTimeout(look)
       report(`the thread that compiles guest code is gone (${reason}): from now on the vCPU's own does it`)
       for (const { requests, context, done } of waiting.values()) here.compile(requests, context, done)
       waiting.clear()
     })
   }
+  const watch = (): void => {
+    recent = 0
+    look = setTimeout(() => (recent < FEW && waiting.size === 0 ? pause() : watch()), LOOK_MS)
+  }
   const pause = (): void => {
     if (state !== 'running') return
     state = 'idle'
+    recent = 0
     contextIds.clear()
     const old = thread
     thread = undefined
     old?.dispose()
+  }
+  /** Without a thread: whether so many more requests make a burst. */
+  const isBurst = (requests: number): boolean => {
+    const now = performance.now()
+    if (now - burstMs > BURST_MS) [burstMs, recent] = [now, 0]
+    return recent + requests >= FEW
   }
   return {
     prepare() {
       if (!wasStarted) start()
     },
     compile(requests, context, done) {
-      clearTimeout(idle)
-      start()
-      if (state === 'ended') return here.compile(requests, context, done)
+      if (state === 'idle' && (!wasStarted || isBurst(requests.length))) start()
+      recent += requests.length
+      if (state !== 'running') return here.compile(requests, context, done)
       const id = count++
       waiting.set(id, { requests, context, done })
       const known = contextIds.get(context)
@@ -92,7 +111,7 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
     },
     dispose() {
       state = 'ended'
-      clearTimeout(idle)
+      clearTimeout(look)
       waiting.clear()
       thread?.dispose()
     },
