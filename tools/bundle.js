@@ -133,6 +133,8 @@ async function bundle(name, input, plugins, codeSplitting) {
     preserveEntrySignatures: 'allow-extension',
     input: { [name]: input },
     plugins: [...plugins, calledLater, ascii],
+    // Under another licence (LGPL), and wanted only for mirrors: it stays a package of its own.
+    external: ['openpgp'],
     // A thread has in one file what the command imports when it needs it.
     checks: { ineffectiveDynamicImport: false },
   })

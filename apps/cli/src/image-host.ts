@@ -57,6 +57,9 @@ export const nodeImageHost = (signal?: AbortSignal): DiskHost => ({
   removeFile: (path) => rm(path, { force: true }),
   removeFolder: (path) => rm(path, { recursive: true, force: true }),
   decompressors,
+  fetch: (url, requestSignal) =>
+    // A body as it is: package lists and packages are compressed already.
+    fetch(url, { redirect: 'manual', headers: { 'accept-encoding': 'identity' }, signal: signal ? AbortSignal.any([signal, requestSignal]) : requestSignal }),
   openStream: (path) => createReadStream(path, { highWaterMark: 1 << 18 }),
   openSource: (path) => openSource(path, decompressors),
   createDisk,

@@ -24,6 +24,8 @@ const setOption = () =>
     .default([], 'none')
 const listOption = (flags: string, description: string) =>
   new Option(flags, description).argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
+const mirrorOption = () =>
+  listOption('--mirror <url>', "get Debian's packages from this mirror, not by apt-get; may be repeated, as for security updates")
 const jsonOption = () => new Option('--json', 'print JSON')
 
 const EXIT_CODES = `
@@ -68,6 +70,7 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .option('--kernel <file>', 'boot this kernel: Linux (bzImage, vmlinux) or Multiboot')
     .option('--initrd <file>', 'initramfs for the kernel, or the Multiboot module')
     .option('--cmdline <text>', "the kernel's command line")
+    .addOption(mirrorOption())
     .option('--memory <size>', 'memory of the guest, as in 512M or "2 GiB"')
     .option('--timeout <duration>', `end the guest after 90s, 5m, ...; exit status ${ExitCode.timeout}`)
     .option('--stop-timeout <duration>', 'how long a guest that a signal asks to end may take; 10s if left out')
@@ -193,6 +196,8 @@ export async function main(argv: readonly string[], io: CommandIo = processIo): 
     .option('--to <file>', 'the disk to make, raw or qcow2; in the cache if left out')
     .option('--include <package...>', 'further Debian packages, with what they depend on')
     .option('--modules <module...>', 'further kernel modules')
+    .addOption(mirrorOption())
+    .option('--keyring <file>', "public keys that sign the mirror's releases; Debian's own if left out")
     .option('--refresh', 'ask the archive again')
     .addOption(jsonOption())
     .action(async (options: ImageOptions) => {

@@ -172,6 +172,7 @@ describe('commands', () => {
       'reclaim',
       'devices',
       'boot',
+      'image',
       'vms',
     ])
   })

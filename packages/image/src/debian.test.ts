@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest'
-import { Apt, parseDepends } from './apt.ts'
 import { decodeText, encodeText } from './bytes.ts'
 import { cachedImages, removeImage } from './cache.ts'
 import { readCpio } from './cpio.ts'
@@ -7,6 +6,8 @@ import { debianImage } from './debian.ts'
 import { ImageError } from './errors.ts'
 import type { Progress } from './host.ts'
 import { fileOverlay, guestParameters, INIT_SCRIPT, shellCommand } from './init-script.ts'
+import { Apt } from './source/apt.ts'
+import { parseDepends } from './source/source.ts'
 import { type ArchivePackage, createFakeHost, kernelModule, rejection } from './samples.test.support.ts'
 
 /** A bzImage whose payload is an uncompressed "ELF". */

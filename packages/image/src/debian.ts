@@ -1,20 +1,25 @@
 /** `nonroot image debian`: Debian's own kernel and an initramfs made of Debian's packages, kept in a cache. */
-import { Apt, type DebianPackage } from './apt.ts'
 import { type Bytes, decodeText, encodeText, sha256 } from './bytes.ts'
 import { writeCpio } from './cpio.ts'
 import { openDeb } from './deb.ts'
-import { ImageError } from './errors.ts'
+import { ImageError, OWN_FILES } from './errors.ts'
 import { AGENT_PROGRAM_BASE64 } from './agent/program.ts'
 import { EXIT_PROGRAM_BASE64 } from './exit-program.ts'
 import type { ImageHost, OnProgress } from './host.ts'
 import { DEFAULT_MODULES, addModules, createGuestTree, finishGuestTree, isKept } from './initramfs.ts'
 import { INIT_SCRIPT, LEASE_SCRIPT } from './init-script.ts'
 import { unpackKernel } from './kernel-files.ts'
+import { Apt } from './source/apt.ts'
+import { Mirror } from './source/mirror.ts'
+import type { Mirrors } from './source/mirror.ts'
+import type { DebianPackage, PackageSource } from './source/source.ts'
 import type { Tree } from './tree.ts'
 import { extractVmlinux } from './vmlinux.ts'
 
 export const FLAVOURS = { cloud: 'linux-image-cloud-amd64', generic: 'linux-image-amd64' } as const
 export type Flavour = keyof typeof FLAVOURS
+
+export const SUITE = 'bookworm'
 
 export interface DebianImageOptions {
   readonly flavour?: Flavour
@@ -22,6 +27,8 @@ export interface DebianImageOptions {
   readonly include?: readonly string[]
   /** Kernel modules to carry beyond the usual ones. An unknown one is an error. */
   readonly modules?: readonly string[]
+  /** Get packages from these in place of the system's package client. */
+  readonly mirrors?: Mirrors
   readonly cacheFolder: string
   /** Ask the archive again even if there is an image for these options. */
   readonly refresh?: boolean
@@ -109,24 +116,25 @@ export async function debianImage(host: ImageHost, options: DebianImageOptions):
     }
   }
 
-  const apt = new Apt(host, cacheFolder, onProgress)
+  const { mirrors } = options
+  const source = mirrors ? new Mirror(host, cacheFolder, onProgress, SUITE, mirrors) : new Apt(host, cacheFolder, onProgress)
   onProgress({ step: 'resolve', what: FLAVOURS[flavour], done: 0, total: 1 })
-  await apt.prepare(FLAVOURS[flavour])
-  const kernelPackage = await findKernel(apt, FLAVOURS[flavour])
-  const busybox = (await apt.show(['busybox-static'])).get('busybox-static')
+  await source.prepare(FLAVOURS[flavour])
+  const kernelPackage = await findKernel(source, FLAVOURS[flavour])
+  const busybox = (await source.show(['busybox-static'])).get('busybox-static')
   if (!busybox)
     throw new ImageError(
       'packageNotFound',
-      'apt has no package busybox-static',
-      'run apt-get update, or give --kernel FILE and --initrd FILE',
+      `${source.title} has no package busybox-static`,
+      OWN_FILES,
     )
-  const included = await apt.resolve(options.include ?? [])
+  const included = await source.resolve(options.include ?? [])
   const packages = [kernelPackage, busybox, ...included.filter(({ name }) => name !== busybox.name)]
 
-  await apt.download(packages)
+  await source.download(packages)
   const tree = createGuestTree()
-  for (const one of packages.slice(1)) await unpackInto(tree, host, apt, one, onProgress)
-  const deb = await openDeb(await apt.read(kernelPackage), host.decompressors, kernelPackage.name)
+  for (const one of packages.slice(1)) await unpackInto(tree, host, source, one, onProgress)
+  const deb = await openDeb(await source.read(kernelPackage), host.decompressors, kernelPackage.name)
   const kernel = await unpackKernel(
     deb.files,
     host.decompressors,
@@ -171,15 +179,15 @@ async function isWhole(host: ImageHost, cacheFolder: string, { folder, sizes }: 
 }
 
 /** linux-image-cloud-amd64 is empty and depends on the kernel of the day. */
-async function findKernel(apt: Apt, metaPackage: string): Promise<DebianPackage> {
-  const meta = (await apt.show([metaPackage])).get(metaPackage)!
+async function findKernel(source: PackageSource, metaPackage: string): Promise<DebianPackage> {
+  const meta = (await source.show([metaPackage])).get(metaPackage)!
   const name = meta.depends.flat().find((depends) => /^linux-image-\d/.test(depends))
-  const kernel = name === undefined ? undefined : (await apt.show([name])).get(name)
+  const kernel = name === undefined ? undefined : (await source.show([name])).get(name)
   if (!kernel)
     throw new ImageError(
       'packageNotFound',
-      `${metaPackage} names no kernel that apt has`,
-      'run apt-get update, or give --kernel FILE and --initrd FILE',
+      `${metaPackage} names no kernel that ${source.title} has`,
+      OWN_FILES,
     )
   return kernel
 }
@@ -187,11 +195,11 @@ async function findKernel(apt: Apt, metaPackage: string): Promise<DebianPackage>
 async function unpackInto(
   tree: Tree,
   host: ImageHost,
-  apt: Apt,
+  source: PackageSource,
   wanted: DebianPackage,
   progress: OnProgress,
 ): Promise<void> {
-  const bytes = await apt.read(wanted)
+  const bytes = await source.read(wanted)
   progress({ step: 'unpack', what: wanted.name, done: 0, total: 1 })
   const deb = await openDeb(bytes, host.decompressors, wanted.name)
   for await (const file of deb.files(isKept)) if (isKept(file)) tree.add(file)

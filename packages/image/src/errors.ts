@@ -11,6 +11,9 @@ export const invalidImage = (file: string, field: string, value: string, remedy:
     remedy,
   })
 
+/** A remedy where no packages can be had. */
+export const OWN_FILES = 'give a kernel and an initramfs of your own with --kernel FILE and --initrd FILE'
+
 export type ImageErrorReason =
   | 'noPackageClient'
   | 'noBootstrapTool'
@@ -18,6 +21,10 @@ export type ImageErrorReason =
   | 'packageNotFound'
   | 'downloadFailed'
   | 'hashMismatch'
+  | 'packageListInvalid'
+  | 'mirrorFailed'
+  | 'badSignature'
+  | 'expired'
   | 'moduleNotFound'
 
 /** The distribution's packages could not be had. `reason` is what a caller branches on: `noPackageClient` is the cue for the demo guest. */

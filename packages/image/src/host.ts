@@ -13,6 +13,15 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void
 }
 
+export interface HttpResponse {
+  readonly status: number
+  readonly headers: { get(name: string): string | null }
+  readonly body: AsyncIterable<Bytes> | null
+}
+
+/** One GET request, redirects not followed. Rejects where there is no answer. */
+export type Fetch = (url: string, signal: AbortSignal) => Promise<HttpResponse>
+
 export interface ImageHost {
   /** Runs a program found by name on PATH, without a shell, with LC_ALL=C, and waits for its end. `onLine`: what it says meanwhile. */
   run(program: string, args: readonly string[], options?: RunOptions): Promise<RunResult>
@@ -29,6 +38,8 @@ export interface ImageHost {
   /** With all that is in it. */
   removeFolder(path: string): Promise<void>
   readonly decompressors?: Decompressors
+  /** For mirrors. */
+  readonly fetch?: Fetch
 }
 
 /** Where a disk's content comes from. `done()` and `total` count the same bytes: of a folder those of its files, of an archive its own. */

@@ -4,12 +4,14 @@ import { ExitCode, NonrootError } from '@nonroot/contracts'
 import { debianImage, debianRootfs, FLAVOURS } from '@nonroot/image'
 import type { Flavour, OnProgress } from '@nonroot/image'
 import { nodeImageHost } from '../image-host.ts'
+import { mirrorsOf } from '../image-mirrors.ts'
+import type { MirrorOptions } from '../image-mirrors.ts'
 import { json } from '../io.ts'
 import type { CommandIo } from '../io.ts'
 import { sizeOption } from '../size-option.ts'
 import { cacheFolder, progressText } from '../run/boot-plan.ts'
 
-export interface ImageOptions {
+export interface ImageOptions extends MirrorOptions {
   readonly flavour?: string
   /** A whole Debian on a disk. */
   readonly rootfs?: boolean
@@ -36,16 +38,17 @@ export async function imageDebian(options: ImageOptions, io: CommandIo): Promise
   for (const option of ['size', 'to'] as const)
     if (options[option] !== undefined)
       throw usage(`--${option}`, options[option], `--${option} is for a disk`, 'say --rootfs, too')
+  const mirrors = await mirrorsOf(options)
   const { tell, clear } = progressTo(io)
   const image = await debianImage(nodeImageHost(), {
     flavour: flavour as Flavour,
     cacheFolder: cacheFolder(),
     ...(include?.length ? { include } : {}),
     ...(modules?.length ? { modules } : {}),
+    ...(mirrors ? { mirrors } : {}),
     ...(refresh ? { refresh } : {}),
     onProgress: tell,
-  })
-  clear()
+  }).finally(clear)
   if (options.json) json(io, image)
   else {
     io.out(`Linux ${image.release}${image.cached ? ' (from the cache)' : ''}\n`)
@@ -59,6 +62,9 @@ async function imageRootfs(flavour: Flavour, options: ImageOptions, io: CommandI
   const { include, refresh, to } = options
   if (options.modules?.length)
     throw usage('--modules', options.modules.join(' '), '--modules is for an initramfs', 'the disk has all modules')
+  if (options.keyring !== undefined)
+    throw usage('--keyring', options.keyring, '--keyring is for an initramfs', 'mmdebstrap and debootstrap check signatures by keys of their own')
+  const mirrors = await mirrorsOf(options)
   const { tell, clear } = progressTo(io)
   const image = await debianRootfs(nodeImageHost(), {
     flavour,
@@ -66,6 +72,7 @@ async function imageRootfs(flavour: Flavour, options: ImageOptions, io: CommandI
     cacheFolder: cacheFolder(),
     ...(to === undefined ? {} : { to }),
     ...(include?.length ? { include } : {}),
+    ...(mirrors ? { mirrors: mirrors.urls } : {}),
     ...(refresh ? { refresh } : {}),
     onProgress: tell,
   }).finally(clear)

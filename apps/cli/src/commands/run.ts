@@ -86,7 +86,7 @@ const changesOf = ({ memory, set }: RunOptions): string[] => [
 ]
 
 function requestOf(file: string | undefined, options: RunOptions, terminal: Terminal): BootRequest {
-  const { disk, kernel, initrd, cmdline, command, network, forward, loopback } = options
+  const { disk, kernel, initrd, cmdline, mirror, command, network, forward, loopback } = options
   const size = terminal.interactive ? terminal.size() : undefined
   const name = process.env['TERM']
   return {
@@ -100,6 +100,7 @@ function requestOf(file: string | undefined, options: RunOptions, terminal: Term
     ...(kernel === undefined ? {} : { kernel }),
     ...(initrd === undefined ? {} : { initrd }),
     ...(cmdline === undefined ? {} : { cmdline }),
+    ...(mirror ? { mirror } : {}),
     ...(command?.length ? { command } : {}),
     ...(size ? { terminal: { ...size, ...(name ? { name } : {}) } } : {}),
     interactive: terminal.interactive,

@@ -20,9 +20,9 @@ export interface VmSettings {
   readonly stack?: string
   /** Changes of the configuration, as after `--set`: `machine.memory=1GiB`. */
   readonly set?: readonly string[]
-  /** What the guest boots: Debian from its packages with these further ones, or files. Default: what the stack names, or else Debian. */
+  /** What the guest boots: Debian from its packages with these further ones, got from these mirrors if any, or files. Default: what the stack names, or else Debian. */
   readonly image?:
-    | { readonly include: readonly string[] }
+    | { readonly include?: readonly string[]; readonly mirror?: readonly string[] }
     | { readonly kernel: string; readonly initrd?: string; readonly cmdline?: string }
   /** A disk to attach, and to boot the system on it. */
   readonly disk?: string

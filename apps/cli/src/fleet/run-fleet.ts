@@ -160,12 +160,13 @@ class Fleet {
 
   /** Undefined: it was stopped meanwhile. */
   async #plan(): Promise<BootPlan[] | undefined> {
-    const { kernel, initrd, cmdline, command } = this.#options
+    const { kernel, initrd, cmdline, mirror, command } = this.#options
     const request = {
       network: { usual: false },
       ...(kernel === undefined ? {} : { kernel }),
       ...(initrd === undefined ? {} : { initrd }),
       ...(cmdline === undefined ? {} : { cmdline }),
+      ...(mirror ? { mirror } : {}),
       ...(command?.length ? { command } : {}),
       // A client may attach.
       interactive: command === undefined,

@@ -26,6 +26,8 @@ export interface BootRequest {
   readonly cmdline?: string
   /** Further packages of the Debian that is booted where nothing else is named. */
   readonly include?: readonly string[]
+  /** Mirrors that its packages come from. */
+  readonly mirror?: readonly string[]
   readonly network: NetworkOptions
   /** Run this in the guest instead of a shell. */
   readonly command?: readonly string[]
@@ -86,7 +88,7 @@ async function planImage(
   const { command, terminal } = request
   const { config } = loaded
   const disk = request.disk === undefined ? undefined : await diskOf(request.disk, config, planning.source)
-  const chosen = await choose(request, config, disk, planning)
+  const chosen = await choose(request, loaded, disk, planning)
   if (chosen === undefined) {
     if (command) throw noCommandInDemo()
     const { demoGuest } = await import('@nonroot/image')
@@ -156,10 +158,11 @@ interface Chosen {
 /** Nothing: the demo guest it is. */
 async function choose(
   request: BootRequest,
-  config: StackConfig,
+  loaded: LoadedConfig,
   disk: DiskPlan | undefined,
   { source, tell, needsImage, signal }: Planning,
 ): Promise<Chosen | undefined> {
+  const { config } = loaded
   const { kernel, initrd, cmdline, command } = request
   const extra = { ...(initrd === undefined ? {} : { initrd }), ...(cmdline === undefined ? {} : { cmdline }) }
   const configured = config.boot && Object.keys(config.boot).find((key) => key !== 'use')
@@ -183,21 +186,24 @@ async function choose(
     const image = { kernel: disk.kernel, initrd: disk.initrd, cmdline: cmdline ?? usual }
     return { set: [bootSetting(protocol, { kernel: disk.file })], ours: disk.ours, image }
   }
-  const [{ debianImage, ImageError }, { nodeImageHost }] = await Promise.all([
+  const [{ debianImage, ImageError }, { nodeImageHost }, { mirrorsOf }] = await Promise.all([
     import('@nonroot/image'),
     import('../image-host.ts'),
+    import('../image-mirrors.ts'),
   ])
+  const mirrors = await mirrorsOf(request, { loaded, source })
   try {
     const image = await debianImage(nodeImageHost(signal), {
       cacheFolder: cacheFolder(),
       ...(request.include ? { include: request.include } : {}),
+      ...(mirrors ? { mirrors } : {}),
       onProgress: (progress) => tell(progressText(progress), progress.done >= progress.total),
     })
     const options = { kernel: image.vmlinux, initrd: image.initrd, cmdline: usual, ...extra }
     return { set: [bootSetting(protocol, options)], ours: true }
   } catch (error) {
     if (!(error instanceof ImageError) || command || disk || isOpen || needsImage) throw error
-    tell(`no Debian image: ${error.message}; running the built-in demo guest`, true)
+    tell(`no Debian image: ${error.message}; running the built-in demo guest (for Debian: ${error.remedy})`, true)
     return undefined
   }
 }

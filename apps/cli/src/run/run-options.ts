@@ -9,6 +9,8 @@ export interface RunOptions {
   readonly kernel?: string
   readonly initrd?: string
   readonly cmdline?: string
+  /** Addresses of mirrors. */
+  readonly mirror?: readonly string[]
   readonly memory?: string
   readonly timeout?: string
   readonly stopTimeout?: string

@@ -154,6 +154,20 @@ const boot = z
   .looseObject({ use: packageName.default('@nonroot/boot') })
   .meta({ description: 'a boot protocol with its options: { linux: { kernel: ./vmlinuz } }' })
 
+const image = z
+  .strictObject({
+    mirror: z
+      .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+      .optional()
+      .meta({ description: "addresses of Debian's mirrors; the system's package client otherwise", examples: ['https://mirror.example/debian'] }),
+    keyring: z
+      .string()
+      .min(1)
+      .optional()
+      .meta({ description: "a file with the public keys that sign the mirrors' releases; Debian's own otherwise" }),
+  })
+  .meta({ description: 'where the packages of Debian come from, which a guest is made of where boot names none' })
+
 const strategyChange = z.looseObject({ use: packageName.optional(), strategy: z.string().min(1).optional() })
 
 /** Names of VMs. They become parts of file names. */
@@ -198,6 +212,7 @@ export const stackConfig = z
     reclaim: reclaim.optional(),
     devices: z.array(device).default([]),
     boot: boot.optional(),
+    image: image.optional(),
     vms: z
       .array(vm)
       .min(1)

@@ -1,6 +1,7 @@
 /** From a configuration file to the parts of a hypervisor. */
 export * from './compose.ts'
 export { loadConfig, withOverrides } from './config-load.ts'
+export { folderOf } from './loaded-config.ts'
 export type { LoadedConfig } from './loaded-config.ts'
 export { CONFIG_VERSION, defineStack, stackConfig, stackJsonSchema, VM_NAME } from './config-schema.ts'
 export type { StackConfig, StackConfigInput } from './config-schema.ts'

@@ -1,9 +1,9 @@
 /** The distribution's bootstrap tools: finds one, and makes a root with it as a tar archive. Independent of disks. */
 
+import { SUITE } from '../debian.ts'
 import { ImageError } from '../errors.ts'
 import type { ImageHost, OnProgress } from '../host.ts'
-
-export const SUITE = 'bookworm'
+import type { MirroredSuite } from '../source/mirror.ts'
 
 /** What makes a minimal system one that boots, and one that can be looked into. */
 export const BASE_PACKAGES: readonly string[] = [
@@ -11,17 +11,12 @@ export const BASE_PACKAGES: readonly string[] = [
   ...['procps', 'iproute2', 'less', 'busybox-static', 'ca-certificates'],
 ]
 
-interface Mirror {
-  readonly uri: string
-  readonly suite: string
-}
-
 /** Where the system's package client gets the suite and its updates from; nowhere where it is another system. */
-async function mirrors(host: ImageHost): Promise<Mirror[]> {
+async function configured(host: ImageHost): Promise<MirroredSuite[]> {
   const format = '$(REPO_URI) $(RELEASE) $(COMPONENT)'
   const result = await host.run('apt-get', ['indextargets', '--format', format, 'Created-By: Packages'])
   if (!result.found || result.status !== 0) return []
-  const found = new Map<string, Mirror>()
+  const found = new Map<string, MirroredSuite>()
   for (const line of result.stdout.split('\n')) {
     const [uri, suite, component] = line.split(' ')
     if (uri && component === 'main' && (suite === SUITE || suite?.startsWith(`${SUITE}-`)))
@@ -36,6 +31,8 @@ export interface Bootstrap {
   readonly to: string
   /** A folder of its own, which is there. Emptied afterwards. */
   readonly scratch: string
+  /** Where packages are; absent: where the system's package client gets them from. */
+  readonly mirrors?: readonly MirroredSuite[]
   readonly onProgress: OnProgress
 }
 
@@ -81,14 +78,14 @@ async function runTool(host: ImageHost, tool: string, args: readonly string[], o
   )
 }
 
-async function mmdebstrap(host: ImageHost, { packages, to, onProgress }: Bootstrap): Promise<void> {
-  const sources = (await mirrors(host)).map(({ uri, suite }) => `deb ${uri} ${suite} main`)
+async function mmdebstrap(host: ImageHost, { packages, to, mirrors = [], onProgress }: Bootstrap): Promise<void> {
+  const sources = (mirrors.length > 0 ? mirrors : await configured(host)).map(({ uri, suite }) => `deb ${uri} ${suite} main`)
   const args = ['--variant=minbase', '--format=tar', `--include=${packages.join(',')}`, SUITE, to, ...sources]
   await runTool(host, 'mmdebstrap', args, onProgress)
 }
 
-async function debootstrap(host: ImageHost, { packages, to, scratch, onProgress }: Bootstrap): Promise<void> {
-  const mirror = (await mirrors(host)).find(({ suite }) => suite === SUITE)
+async function debootstrap(host: ImageHost, { packages, to, scratch, mirrors = [], onProgress }: Bootstrap): Promise<void> {
+  const mirror = (mirrors.length > 0 ? mirrors : await configured(host)).find(({ suite }) => suite === SUITE)
   const root = `${scratch}/root`
   const args = ['--variant=minbase', `--include=${packages.join(',')}`, SUITE, root, ...(mirror ? [mirror.uri] : [])]
   await host.removeFolder(root)

@@ -3,7 +3,7 @@
 import { encodeText, decodeText, sha256 } from '../bytes.ts'
 import type { Bytes } from '../bytes.ts'
 import { writeCpio } from '../cpio.ts'
-import { FLAVOURS } from '../debian.ts'
+import { FLAVOURS, SUITE } from '../debian.ts'
 import type { Flavour } from '../debian.ts'
 import { makeDisk } from '../disk/make.ts'
 import { formatUuid, randomUuid } from '../disk/ext4/make.ts'
@@ -13,9 +13,10 @@ import { addModules, createGuestTree, finishGuestTree } from '../initramfs.ts'
 import { INIT_SCRIPT } from '../init-script.ts'
 import { unpackKernel } from '../kernel-files.ts'
 import type { FilesOf } from '../kernel-files.ts'
+import { Mirror } from '../source/mirror.ts'
 import { readTar } from '../tar.ts'
 import { extractVmlinux } from '../vmlinux.ts'
-import { BASE_PACKAGES, bootstrap, SUITE } from './bootstrap.ts'
+import { BASE_PACKAGES, bootstrap } from './bootstrap.ts'
 import { settle } from './settle.ts'
 
 export interface DebianRootfsOptions {
@@ -26,6 +27,8 @@ export interface DebianRootfsOptions {
   readonly size: number
   /** The disk to make, raw or qcow2; in the cache where absent. */
   readonly to?: string
+  /** Addresses of mirrors, in place of those of the system's package client. The bootstrap tool checks signatures by its own keys. */
+  readonly mirrors?: readonly string[]
   readonly cacheFolder: string
   readonly refresh?: boolean
   readonly onProgress?: OnProgress
@@ -75,7 +78,9 @@ export async function debianRootfs(host: DiskHost, options: DebianRootfsOptions)
   await host.makeFolder(folder)
   const archive = `${folder}/root.tar`
   try {
-    await bootstrap(host, { packages, to: archive, scratch: folder, onProgress })
+    const urls = options.mirrors ?? []
+    const mirrors = urls.length > 0 ? await new Mirror(host, cacheFolder, onProgress, SUITE, { urls }).suites() : []
+    await bootstrap(host, { packages, to: archive, scratch: folder, mirrors, onProgress })
     const made = await fill(host, archive, disk, size, onProgress)
     // Last: only a whole disk is ever found.
     if (options.to === undefined) await host.writeFile(pointer, encodeText(`${JSON.stringify(made)}\n`))
