@@ -1,11 +1,12 @@
 /** What would be published: publint, types that resolve (attw), no tests, a licence, and a release that counts up. */
 
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, globSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
 import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
+import ts from 'typescript'
 import { afterAll, describe, expect, it } from 'vitest'
 import { command, packages, root } from './workspace.ts'
 
@@ -49,6 +50,26 @@ describe.each(packages())('$name', ({ name, folder: packageFolder, manifest }) =
         expect(range, `${name} -> ${dependency}`).toBe(`^${versions.get(dependency)}`)
     }
     expect(manifest['private']).toBeUndefined()
+  })
+
+  it('depends on what it imports, and on nothing else', () => {
+    const sources = globSync('src/**/*.ts', { cwd: packageFolder, exclude: (path) => /\.test\.|\/testing(\/|$)/.test(path) })
+    const imported = new Set<string>()
+    for (const source of sources) {
+      const text = readFileSync(join(packageFolder, source), 'utf8')
+      for (const { fileName } of ts.preProcessFile(text).importedFiles) {
+        const [, from] = /^((?:@[^/]+\/)?[^./@][^/:]*)(?:\/|$)/.exec(fileName) ?? []
+        if (from !== undefined) imported.add(from)
+      }
+    }
+    // What an imported package, or one that it depends on, asks of its users is used, too.
+    const below = [...imported].flatMap((one) => [one, ...Object.keys(manifestOf(one)['dependencies'] ?? {})])
+    const peers = below.flatMap((one) => Object.keys(manifestOf(one)['peerDependencies'] ?? {}))
+    // The command's bundle has all plugins that it ships (tools/bundle.js), and leaves openpgp beside it.
+    const isBundled = (dependency: string) => name === 'nonroot' && (dependency.startsWith('@nonroot/') || dependency === 'openpgp')
+    const unused = Object.keys(manifest.dependencies ?? {}).filter((dependency) => ![...imported, ...peers].includes(dependency) && !isBundled(dependency))
+    const missing = [...imported].filter((one) => one !== name && !Object.hasOwn(manifest.dependencies ?? {}, one))
+    expect({ unused, missing }).toEqual({ unused: [], missing: [] })
   })
 
   it('says what it is, where it lives, where its bugs go, and how it was built', () => {
@@ -95,6 +116,11 @@ it('a release by changesets counts up what changed, and only that', async () => 
     rmSync(copy, { recursive: true, force: true })
   }
 })
+
+const manifestOf = (name: string): Record<string, object> => {
+  const path = join(root, 'node_modules', name, 'package.json')
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Record<string, object>) : {}
+}
 
 const readVersion = (base: string, path: string): string =>
   (JSON.parse(readFileSync(join(base, path, 'package.json'), 'utf8')) as { version: string }).version
