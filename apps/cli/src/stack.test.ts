@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
+import { shippedStackNames } from './host.ts'
 import type { StackView } from './stack-view.ts'
 import { cli, fixtures, folderWith } from './testing/cli.ts'
 
@@ -136,6 +137,27 @@ describe('commands', () => {
       expect(svg).toContain(name)
     }
     expect((await cli('stack', 'show', good, '--graph', join(folder, 'no/such/out.svg'))).status).toBe(3)
+    remove()
+  })
+
+  it.each(shippedStackNames())('stack show --graph %s: no word is on another, or outside', async (name) => {
+    const { folder, remove } = await folderWith({})
+    const file = join(folder, 'out.svg')
+    const devices = '--set=devices=[{kind: virtio-blk, image: a}, {kind: virtio-net, network: user}, {kind: virtio-rng}]'
+    expect((await cli('stack', 'show', name, ...(name.startsWith('xen') ? [] : [devices]), '--graph', file)).status).toBe(0)
+    const svg = readFileSync(file, 'utf8')
+    const [width, height] = /viewBox="0 0 (\d+) (\d+)"/.exec(svg)!.slice(1).map(Number) as [number, number]
+    const words = [...svg.matchAll(/<text x="([\d.]+)" y="([\d.]+)" font-size="([\d.]+)"[^>]*?(?: text-anchor="(\w+)")?>([^<]*)</g)].map((found) => {
+      const [x, y, size, long] = [Number(found[1]), Number(found[2]), Number(found[3]), Number(found[3]) * 0.55 * found[5]!.length]
+      const left = found[4] === 'middle' ? x - long / 2 : found[4] === 'end' ? x - long : x
+      return { text: found[5]!, left, right: left + long, top: y - size * 0.8, bottom: y }
+    })
+    expect(words.length).toBeGreaterThan(10)
+    for (const [index, one] of words.entries()) {
+      expect(one.left >= 0 && one.right <= width && one.top >= 0 && one.bottom <= height, one.text).toBe(true)
+      const on = words.slice(index + 1).filter((two) => one.left < two.right && two.left < one.right && one.top < two.bottom && two.top < one.bottom)
+      expect(on.map(({ text }) => text), `on "${one.text}"`).toEqual([])
+    }
     remove()
   })
 
