@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { spawnCli } from '../testing/cli.ts'
+import { GuestConsole } from '../testing/console.ts'
 
 const path = (name: string): string => fileURLToPath(new URL(`../../../../${name}`, import.meta.url))
 const stack = path('stacks/xen-like.yaml')
@@ -113,6 +114,31 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian as a Xen guest', { timeo
     )
     expect(result.status).toBe(7)
     expect(result.out.replaceAll(/^\[[\d. ]+\] /gm, '')).toBe(`Booting ${boots}\n${vcpus}\n`)
+  })
+
+  it.each([
+    { stack: 'xen-like', vcpus: 1 },
+    { stack: 'xen-like', vcpus: 2 },
+    { stack: 'xen-pvh', vcpus: 2 },
+    { stack: 'xen-hvm', vcpus: 2 },
+  ])('restarts and powers off on $stack with $vcpus vCPU', async ({ stack, vcpus }) => {
+    const argv = [
+      'run',
+      path(`stacks/${stack}.yaml`),
+      '--timeout',
+      '5m',
+      '--set',
+      `machine.vcpus=${vcpus}`,
+      '--stats=json',
+    ]
+    const guest = new GuestConsole(argv, env)
+    for (const what of ['reboot', 'poweroff']) {
+      await guest.expect(/~# /, 100)
+      guest.type(`dmesg | grep -E "(BUG|WARNING):"; echo up $(nproc); ${what} -f\n`)
+      expect((await guest.expect(/\nup \d+/, 60)).split(/\r?\n/).slice(1)).toEqual([`up ${vcpus}`])
+    }
+    expect(await guest.end()).toBe(0)
+    expect(guest.log).toMatch(/"abi.leaks"[^}]*"value":0}/)
   })
 
   it.each(['xen-like', 'xen-pvh', 'xen-hvm'])('has a disk and a network card on %s', async (stack) => {

@@ -178,7 +178,13 @@ export class CallMaker {
     const entry = new Uint8Array(8)
     for (let n = chance.below(3); n > 0; n--) {
       const flags = chance.one([1, 1, 1, 5, 2, 0, chance.below(32)])
-      this.#domain.writeGrant(chance.below(GRANTS), flags, chance.is(0.9) ? 1 : chance.below(4), this.#frame())
+      const part = chance.is(0.1) ? ([chance.one([0, 8, 4095]), chance.one([0, 8, 4096])] as const) : undefined
+      this.#domain.writeGrant(chance.below(GRANTS), {
+        flags,
+        domain: chance.is(0.9) ? 1 : chance.below(4),
+        frame: this.#frame(),
+        part,
+      })
     }
     for (let n = chance.below(6); n > 0; n--) {
       new DataView(entry.buffer).setBigUint64(0, this.#entry(level), true)
@@ -277,7 +283,7 @@ export class CallMaker {
   /** Structures of one operation, as they are in memory: which operation says what they mean. */
   #grantOp(): MadeCall {
     const chance = this.#chance
-    const operation = chance.one([0, 0, 0, 1, 1, 1, 5, 5, 4, 7, 11, chance.below(13)])
+    const operation = chance.one([0, 0, 0, 1, 1, 1, 5, 5, 4, 7, 8, 11, chance.below(13)])
     const [bytes, write] = this.#grants[operation] ?? this.#grants[2]!
     const count = chance.is(0.02) ? 100 : 1 + chance.below(3)
     const { at, address } = this.#place(count * bytes)
@@ -341,6 +347,15 @@ export class CallMaker {
       },
     ],
     7: [24, (at) => this.#unmap(at)],
+    8: [4, (at) => this.#view.setUint32(at, this.#chance.one([1, 2, 2, 2, 3]), true)],
+    9: [
+      16,
+      (at) => {
+        this.#view.setUint32(at, this.#chance.one([0, 1, 2, 64, 2 ** 31]), true)
+        this.#view.setUint16(at + 4, this.#whom(), true)
+        this.#view.setBigUint64(at + 8, BigInt.asUintN(64, this.#linear()), true)
+      },
+    ],
     11: [
       12,
       (at) => {

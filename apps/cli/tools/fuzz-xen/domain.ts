@@ -36,6 +36,16 @@ export const FOREIGN = 8
 const CANARY = 0x5a
 const [P, RW, US] = [1, 2, 4]
 
+const PART = 1 << 8
+/** An entry of the grant table, of whichever version is in force. */
+export interface WrittenGrant {
+  readonly flags: number
+  readonly domain: number
+  readonly frame: number
+  /** Start and length, where it is for a part of the page. */
+  readonly part: readonly [start: number, length: number] | undefined
+}
+
 export class FuzzedDomain {
   readonly host = createTestHostMemory(512)
   readonly frames = frameTableOf(this.host)
@@ -193,11 +203,17 @@ export class FuzzedDomain {
   }
 
   /** The kernel writes an entry of its grant table, which it has mapped. */
-  writeGrant(reference: number, flags: number, domain: number, frame: number): void {
-    const at = this.abi.domain.grants.setup(1)![0]! * FRAME_SIZE + reference * 8
-    this.host.view.setUint16(at, flags, true)
-    this.host.view.setUint16(at + 2, domain, true)
-    this.host.view.setUint32(at + 4, frame, true)
+  writeGrant(reference: number, { flags, domain, frame, part }: WrittenGrant): void {
+    const { grants } = this.abi.domain
+    const [first] = grants.setup(1)!
+    const { view } = this.host
+    const at = first! * FRAME_SIZE + reference * (grants.version === 1 ? 8 : 16)
+    view.setUint16(at, part ? flags | PART : flags, true)
+    view.setUint16(at + 2, domain, true)
+    if (grants.version === 1) return view.setUint32(at + 4, frame, true)
+    view.setUint16(at + 4, part?.[0] ?? 0, true)
+    view.setUint16(at + 6, part?.[1] ?? 0, true)
+    view.setBigUint64(at + 8, BigInt(frame), true)
   }
 
   /** What is left when the domain ends and has given everything back. */
