@@ -2,6 +2,7 @@
 import { Bytes, type BranchHint, type ValueType } from '@nonroot/wasm-encoder'
 import type { Body, Node, Value } from '../ir/nodes.ts'
 import type { Type } from '../ir/ops.ts'
+import { placeValues } from './place-values.ts'
 
 export interface Lowered {
   readonly code: Bytes
@@ -20,7 +21,7 @@ export interface LowerOptions {
 }
 
 export function lower(body: Body, options: LowerOptions): Lowered {
-  const lowering = new Lowering(options)
+  const lowering = new Lowering(options, placeValues(body))
   lowering.list(body)
   lowering.code.byte(0x0b)
   return { code: lowering.code, locals: lowering.locals, hints: lowering.hints }
@@ -40,12 +41,15 @@ class Lowering {
   readonly hints: BranchHint[] = []
   readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
   readonly #options: LowerOptions
+  /** Reads that are evaluated where they are used. */
+  readonly #atUse: ReadonlySet<Value>
   /** Open wasm blocks, innermost last; loops carry their label twice: the block around (break) and the loop (continue). */
   readonly #open: { label: object | undefined; loop: boolean }[] = []
   #loopDepth = 0
 
-  constructor(options: LowerOptions) {
+  constructor(options: LowerOptions, atUse: ReadonlySet<Value>) {
     this.#options = options
+    this.#atUse = atUse
   }
 
   list(body: Body): void {
@@ -63,11 +67,11 @@ class Lowering {
         if (node.uses > 1) this.#keep(node)
         return
       case 'load':
-        if (node.uses > (node.stable ? 1 : 0)) this.#keep(node)
+        if (node.uses > (node.stable ? 1 : 0) && !this.#atUse.has(node)) this.#keep(node)
         return
       case 'get':
       case 'slot':
-        if (node.uses) this.#keep(node)
+        if (node.uses && !this.#atUse.has(node)) this.#keep(node)
         return
       case 'call':
         if (node.uses) return this.#keep(node)

@@ -45,18 +45,16 @@ export class RegionBuilder extends RegionOperands {
 
   build(region: Region): void {
     // Exits of one kind share one tail, which is as long as all instructions of a small region.
-    this.block(() => {
-      this.withFaults(() => {
-        this.block(() => {
-          this.block(() => {
-            if (this.codeSize === 64 && region.blocks.some(leavesPage)) this.#leaveNearBoundary(region.blocks[0]!.start)
-            this.#tree(region, region.blocks[0]!)
-          }, this.#onward)
-          this.#goOnward()
-        }, this.#computed)
-        if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
+    this.withExits(this.common, () => {
+      this.withExits(this.#computed, () => {
+        this.withExits(this.#onward, () => {
+          if (this.codeSize === 64 && region.blocks.some(leavesPage)) this.#leaveNearBoundary(region.blocks[0]!.start)
+          this.#tree(region, region.blocks[0]!)
+        })
+        this.#goOnward()
       })
-    }, this.common)
+      if (region.blocks.some(({ ending }) => ending.kind === 'indirect')) this.#goComputed()
+    })
     // The common tail of side exits: the record says where the region was left.
     this.storeBudget()
     this.setSlot(S.record, this.add(this.cpu, S.compiledRecord))
@@ -97,19 +95,20 @@ export class RegionBuilder extends RegionOperands {
     const count = block.instructions.length
     this.#condition = this.#target = undefined
     this.beginStraight(block.instructions)
-    const left = this.variable(this.sub(this.get(this.budget), count), 'left')
+    const { budget } = this
+    this.assign(budget, this.sub(this.get(budget), count))
     if (block.isLoop || block.order === 0) {
-      this.ifUnlikely(this.ltS(this.get(left), 0), () => {
+      this.ifUnlikely(this.ltS(this.get(budget), 0), () => {
         const over = (): void => {
+          this.assign(budget, this.add(this.get(budget), count))
           this.setSlot(S.exit, this.i32(EXIT.budget))
           this.leaveAt(this.i32(block.start))
         }
-        if (block.isLoop) return refill(this, this.cpu, left, over)
-        this.assign(left, this.call('i32', 'refill', this.cpu, this.get(left)))
-        this.ifUnlikely(this.ltS(this.get(left), 0), over)
+        if (block.isLoop) return refill(this, this.cpu, budget, over)
+        this.assign(budget, this.call('i32', 'refill', this.cpu, this.get(budget)))
+        this.ifUnlikely(this.ltS(this.get(budget), 0), over)
       })
     }
-    this.assign(this.budget, this.get(left))
     for (const [i, placed] of block.instructions.entries()) {
       this.remaining = count - i
       const dead = flagsAreDead(placed.instruction, following(block.instructions, i + 1))
@@ -227,15 +226,13 @@ export class RegionBuilder extends RegionOperands {
   #exitTo(ip: number): void {
     let number = this.exits.indexOf(ip)
     if (number < 0) number = this.exits.push(ip) - 1
-    this.writeBack()
     this.assign(this.#next, number * RECORD.size)
-    this.break(this.#onward)
+    this.exitBy(this.#onward)
   }
 
   /** Leaves the region for the target. */
   #exitToGoal(): void {
-    this.writeBack()
-    this.break(this.#computed)
+    this.exitBy(this.#computed)
   }
 
   // ------------------------------------------------------------------ exits

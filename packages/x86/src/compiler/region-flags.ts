@@ -90,10 +90,7 @@ export abstract class RegionFlags extends SemanticsBuilder {
     }
     const isUntouched = f.state === 'untouched'
     this.if(isUntouched ? super.slot(S.lazyKind, 'i32') : this.get(this.#lazyKind), () => {
-      if (!isUntouched) {
-        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
-        this.#storeLazyOperands()
-      }
+      if (!isUntouched) this.storeLazyFlags()
       this.run('settleFlags', this.cpu, this.i32(0))
     })
     this.assign(this.#lazyKind, 0)
@@ -111,22 +108,9 @@ export abstract class RegionFlags extends SemanticsBuilder {
 
   // ------------------------------------------------------------------ to memory and back
 
-  protected storeFlags(f: FlagState): void {
-    switch (f.state) {
-      case 'untouched':
-        return
-      case 'stored':
-        return super.setSlot(S.lazyKind, this.i32(0))
-      case 'symbolic':
-        super.setSlot(S.lazyKind, this.i32(lazyKindNumber(f.kind, f.width)))
-        if (f.kind === 'logic') return super.setSlot(S.lazyResult, this.get(this.#lazyResult))
-        return this.#storeLazyOperands()
-      case 'unknown':
-        super.setSlot(S.lazyKind, this.get(this.#lazyKind))
-        return this.#storeLazyOperands()
-    }
-  }
-  #storeLazyOperands(): void {
+  /** Of a state that is not untouched: the variables have the flags, or their kind is 0. */
+  protected storeLazyFlags(): void {
+    super.setSlot(S.lazyKind, this.get(this.#lazyKind))
     super.setSlot(S.lazyLeft, this.get(this.#lazyLeft))
     super.setSlot(S.lazyRight, this.get(this.#lazyRight))
     super.setSlot(S.lazyResult, this.get(this.#lazyResult))

@@ -35,17 +35,25 @@ interface Edge extends Known {
   readonly loop: Loop | undefined
 }
 
-/** Registers to write back, determined later: a loop ends after this place. */
-interface WriteBack {
+/** An exit, shared by all points that write back the same registers. */
+interface Exit {
   readonly dirty: number
+  /** What they modify is determined later: they end after this place. */
   readonly loop: Loop | undefined
   readonly round: { readonly changed: number } | undefined
-}
-/** A side exit, shared by all points that must write back the same registers. */
-interface Fault extends WriteBack {
-  readonly flags: FlagState
+  /** The flags were changed: the lazy variables have them. */
+  readonly hasFlags: boolean
   readonly label: object
 }
+
+const bitCount = (bits: number): number => {
+  let count = 0
+  for (let rest = bits; rest; rest &= rest - 1) count++
+  return count
+}
+/** Those that store most come first. */
+const bySize = (a: { registers: number; hasFlags: boolean }, b: { registers: number; hasFlags: boolean }): number =>
+  bitCount(b.registers) - bitCount(a.registers) || Number(b.hasFlags) - Number(a.hasFlags)
 
 const REGISTERS = 16
 const FLAG_SLOTS: ReadonlySet<number> = new Set([S.cf, S.af, S.of, S.zr, S.sp])
@@ -59,8 +67,8 @@ export abstract class RegionRegisters extends RegionFlags {
   /** The outermost loop that contains, or precedes, the code being built. */
   #outermost: Loop | undefined
   readonly #edges = new Map<BasicBlock, Edge[]>()
-  readonly #writeBacks: (WriteBack & { readonly place: Body })[] = []
-  readonly #faults: Fault[] = []
+  /** By their tail. */
+  readonly #exits = new Map<object, Exit[]>()
   /** The place where variables shared by the whole region are loaded, filled when it is known which are used. */
   readonly #loads: Body
   protected readonly ripPage: Variable
@@ -238,16 +246,17 @@ export abstract class RegionRegisters extends RegionFlags {
 
   // ------------------------------------------------------------------ back to memory
 
-  /** Writes dirty registers and flags back to memory. */
-  protected writeBack(): void {
-    this.#writeBacks.push({ place: this.#openPlace(), dirty: this.#dirty, loop: this.#outermost, round: this.#round })
-    this.storeFlags(this.flagState)
-  }
-  #storeAll({ dirty, loop, round }: WriteBack): void {
-    this.#store(dirty | (loop?.changed ?? 0) | (round?.changed ?? 0))
-  }
-  #store(registers: number): void {
-    for (const [n, register] of this.#registers.entries()) if (registers & (1 << n)) super.setSlot(gpr(n), this.get(register!))
+  /** Leaves the code of `withExits`: the registers and flags are written back, and execution continues at the end of its tail. */
+  protected exitBy(tail: object): void {
+    const hasFlags = this.flagState.state !== 'untouched'
+    const dirty = this.#dirty
+    const loop = this.#outermost
+    const round = this.#round
+    let exits = this.#exits.get(tail)
+    if (!exits) this.#exits.set(tail, (exits = []))
+    let exit = exits.find((e) => e.hasFlags === hasFlags && e.dirty === dirty && e.loop === loop && e.round === round)
+    if (!exit) exits.push((exit = { hasFlags, dirty, loop, round, label: {} }))
+    this.break(exit.label)
   }
   /** A side exit; `position` as in RECORD: ip, length, remaining. */
   protected leaveAt(position: Value): void {
@@ -262,29 +271,28 @@ export abstract class RegionRegisters extends RegionFlags {
       this.#atStart(() => this.#store(early))
       this.#dirty &= ~early
     }
-    this.break(this.#faultLabel())
+    this.exitBy(this.common)
   }
-  #faultLabel(): object {
-    const flags = this.flagState
-    const dirty = this.#dirty
-    const loop = this.#outermost
-    const round = this.#round
-    if (!dirty && !loop && !round && flags.state === 'untouched') return this.common
-    let fault = this.#faults.find((f) => f.flags === flags && f.dirty === dirty && f.loop === loop && f.round === round)
-    if (!fault) this.#faults.push((fault = { flags, dirty, loop, round, label: {} }))
-    return fault.label
-  }
-  /** The code of a region's body, followed by the side exits, which are rare and end at `common`. */
-  protected withFaults(build: () => void): void {
+  /**
+   * The code of a region's body, followed by its exits by one tail, and what `tail` emits. Each exit stores what no later one does, and continues with the later one that stores
+   * most of the rest.
+   */
+  protected withExits(tail: object, build: () => void): void {
     let inner = this.#apart(build)
-    for (const fault of this.#faults)
+    const exits = (this.#exits.get(tail) ?? []).map((exit) => ({ ...exit, registers: exit.dirty | (exit.loop?.changed ?? 0) | (exit.round?.changed ?? 0) })).toSorted(bySize)
+    for (const [n, { label, registers, hasFlags }] of exits.entries()) {
       inner = this.#apart(() => {
-        this.effect({ kind: 'block', label: fault.label, body: inner })
-        this.#storeAll(fault)
-        this.storeFlags(fault.flags)
-        this.break(this.common)
+        this.effect({ kind: 'block', label, body: inner })
+        const rest = exits.slice(n + 1).find((other) => (other.registers & ~registers) === 0 && (!other.hasFlags || hasFlags))
+        this.#store(registers & ~(rest?.registers ?? 0))
+        if (hasFlags && !rest?.hasFlags) this.storeLazyFlags()
+        this.break(rest?.label ?? tail)
       })
-    this.body.push(...inner)
+    }
+    this.effect({ kind: 'block', label: tail, body: inner })
+  }
+  #store(registers: number): void {
+    for (const [n, register] of this.#registers.entries()) if (registers & (1 << n)) super.setSlot(gpr(n), this.get(register!))
   }
   protected storeBudget(): void {
     super.setSlot(S.budget, this.get(this.budget))
@@ -295,7 +303,6 @@ export abstract class RegionRegisters extends RegionFlags {
       if (this.#shared.has(this.ripPage)) this.assign(this.ripPage, super.slot(S.ripPage))
       if (this.#shared.has(this.#tlb)) this.assign(this.#tlb, super.slot(S.tlb, 'i32'))
     })
-    for (const writeBack of this.#writeBacks) this.#fill(writeBack.place, () => this.#storeAll(writeBack))
   }
 
   // ------------------------------------------------------------------ places
