@@ -6,6 +6,7 @@ import { KickInbox } from '@nonroot/contracts'
 import { BLOCK_TABLE_SIZE } from './code/block-table.ts'
 import { BlockCache } from './code/blocks.ts'
 import { CodeAtRip } from './code/code-at-rip.ts'
+import type { HotCode } from './code/hot-code.ts'
 import { LONGEST_BLOCK } from './code/record.ts'
 import { Compiler } from './compiler/compiler.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
@@ -41,6 +42,8 @@ export interface ProcessorOptions {
   readonly exactBudget?: number
   /** Compiles regions. Default: on the caller's own thread, at once. */
   readonly regions?: RegionService | undefined
+  /** What earlier runs found hot, and where this one's is added. */
+  readonly hotCode?: HotCode | undefined
 }
 
 /** Generations restart before they overflow, which takes hours of nothing but address-space switches. */
@@ -89,7 +92,7 @@ export class Processor {
       exitOf: (instruction) => exitOf(instruction.row),
       imports: handlerImports(core),
     })
-    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table)
+    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, options.hotCode)
     core.code = this.blocks
     this.#code = new CodeAtRip(core, this.blocks)
     this.#slice = new SliceAccount(core)

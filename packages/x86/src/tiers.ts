@@ -2,6 +2,7 @@
 
 import { EXACT_BUDGET } from '@nonroot/contracts'
 import type { HostContext, X86VcpuPorts } from '@nonroot/contracts'
+import { HotCode } from './code/hot-code.ts'
 import { createThreadedRegionService } from './compiler/compile-thread.ts'
 import { PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'
 import type { ProcessorOptions } from './processor.ts'
@@ -20,10 +21,11 @@ export interface Tiers {
   dispose(): void
 }
 
-export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { threads, prebuilt, log }: HostContext): Tiers {
+export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { threads, prebuilt, hotCode, log }: HostContext): Tiers {
   const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
   const file = prebuilt?.(PREBUILT_HANDLERS)
   const handlers = file && readPrebuilt(file)
+  const remembered = tiers === 'both' && hotCode ? new HotCode(hotCode) : undefined
   return {
     description: tiers === 'interpreter' ? tiers : regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
     processorOptions: ({ clock }) => ({
@@ -31,9 +33,13 @@ export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { thr
       compile: tiers === 'both',
       // When a region is ready depends on the host's speed, so regions are not shared where runs must be repeatable.
       regions: clock.kind === 'deterministic' ? undefined : regions,
+      hotCode: clock.kind === 'deterministic' ? undefined : remembered,
       exactBudget: clock.kind === 'deterministic' ? EXACT_BUDGET : 0,
       prebuilt: handlers,
     }),
-    dispose: () => regions?.dispose(),
+    dispose() {
+      regions?.dispose()
+      remembered?.flush()
+    },
   }
 }

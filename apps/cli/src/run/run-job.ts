@@ -1,7 +1,8 @@
 /** From the command line and a plan to the first message of the VM's thread. */
 
+import { join } from 'node:path'
 import { loadLimitMs } from '../host.ts'
-import type { BootPlan, BootRequest } from './boot-plan.ts'
+import { type BootPlan, type BootRequest, cacheFolder } from './boot-plan.ts'
 import type { HostJob, RunJob } from './protocol.ts'
 import type { RunOptions, RunSource } from './run-options.ts'
 
@@ -28,7 +29,8 @@ export function jobOf(
   }
 }
 
-export function hostJobOf({ verbose }: RunOptions): Pick<HostJob, 'logLevel' | 'loadLimitMs'> {
+export function hostJobOf({ verbose }: RunOptions): Omit<HostJob, 'host' | 'vms'> {
   const limit = loadLimitMs()
-  return { logLevel: verbose ? 'debug' : 'warn', ...(limit === undefined ? {} : { loadLimitMs: limit }) }
+  const hotCode = join(cacheFolder(), 'hot-code')
+  return { logLevel: verbose ? 'debug' : 'warn', hotCode, ...(limit === undefined ? {} : { loadLimitMs: limit }) }
 }

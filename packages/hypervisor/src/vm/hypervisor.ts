@@ -43,6 +43,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     log,
     threads: options.backends.threads,
     prebuilt: options.backends.prebuilt,
+    hotCode: options.backends.hotCode,
     openSwap: ({ file, ...request }, folder) =>
       options.backends.open('swap', {
         ...request,

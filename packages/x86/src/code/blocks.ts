@@ -16,6 +16,7 @@ import { CodePages } from './code-pages.ts'
 import type { CompiledRegion } from './compiled-region.ts'
 import type { HandlerTable } from './handler-table.ts'
 import { Heat } from './heat.ts'
+import { type HotCode, KNOWN_HOT } from './hot-code.ts'
 import { MOST_REGIONS, NEVER_HOT } from './record.ts'
 import { RecordWriter } from './record-writer.ts'
 import { Regions } from './regions.ts'
@@ -46,6 +47,7 @@ export class BlockCache implements CodeTracker {
   readonly #trapped: TrappedRows
   readonly #decoder: BlockDecoder
   readonly #regions: Regions
+  readonly #hotCode: HotCode | undefined
   /** How often bytes of a page with code changed, by frame number. */
   readonly #generations: Uint32Array
   watcher: CodeWatcher | undefined
@@ -57,8 +59,9 @@ export class BlockCache implements CodeTracker {
   givenBack = 0
 
   /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
-  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number) {
+  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number, hotCode?: HotCode) {
     this.#core = core
+    this.#hotCode = hotCode
     this.#handlers = handlers
     this.#arena = new Arena(arena)
     this.#table = new BlockTable(core.i32, table)
@@ -188,10 +191,19 @@ export class BlockCache implements CodeTracker {
     const block = this.#decoder.decode(this.#arena.next, host, mode, nextPage, limit)
     if (!block) return undefined
     this.#arena.next = block.end
-    this.#heat.start(block.first, limit || mode & MODE.shadow ? NEVER_HOT : this.#heat.initial(this.regions))
+    this.#heat.start(block.first, limit || mode & MODE.shadow ? NEVER_HOT : this.#initialHeat(block))
     this.decoded++
     if (!limit) this.#register(block)
     return block
+  }
+
+  #initialHeat(block: Block): number {
+    const heat = this.#heat.initial(this.regions)
+    return heat > KNOWN_HOT && heat < NEVER_HOT && this.#hotCode?.isKnown(this.#core.u8, block) ? KNOWN_HOT : heat
+  }
+  /** The block was found hot: later runs know it. */
+  remember(block: Block): void {
+    this.#hotCode?.add(this.#core.u8, block)
   }
 
   /** Enters a block where `dispatch` finds it. */

@@ -58,6 +58,7 @@ export class Compiler {
     const late = this.#waiting.has(block)
     this.#blocks.setHeat(block, late ? NEVER_HOT : LATE)
     if (late) return this.#send(this.#here, [block])
+    this.#blocks.remember(block)
     this.#waiting.add(block)
     this.#queue.push(block)
     if (this.#queue.length >= BATCH) this.flush()

@@ -142,6 +142,8 @@ export const CODE: Readonly<Record<string, string>> = {
   "64 invpcid rsi, [0x20000]; hlt": '660f3882342500000200f4',
   "64 iretq": '48cf',
   "64 jmp fword ptr [rsp]; hlt": 'ff2c24f4',
+  "64 l: add eax, 3; dec ecx; jnz l; hlt": '83c003ffc975f9f4',
+  "64 l: add eax, 5; dec ecx; jnz l; hlt": '83c005ffc975f9f4',
   "64 lgdt [rax]": '0f0110',
   "64 lidt [rbp]; hlt": '0f015d00f4',
   "64 lidt [rbx]; hlt": '0f011bf4',

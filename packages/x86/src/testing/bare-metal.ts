@@ -1,8 +1,7 @@
 /** A machine of nothing but a processor and memory, for tests of the system side. No devices: ports are a log, MMIO is an array. */
 import type { HostMemory } from '@nonroot/contracts'
 import type { ProcessorHost } from '../state/core.ts'
-import type { PrebuiltHandlers } from '../interpreter/handlers.ts'
-import { Processor, type StopReason } from '../processor.ts'
+import { Processor, type ProcessorOptions, type StopReason } from '../processor.ts'
 import { updatePaging } from '../paging/walk.ts'
 import { flushAll } from '../paging/tlb/tlb.ts'
 import { writeFlags, readFlags } from '../state/flags.ts'
@@ -84,7 +83,7 @@ export class BareMetal {
   tsc = 0n
 
   /** `memory`: another machine's, which then has several processors. */
-  constructor(options: { compile?: boolean; prebuilt?: PrebuiltHandlers | undefined; exactBudget?: number; memory?: HostMemory | undefined } = {}) {
+  constructor(options: Pick<ProcessorOptions, 'compile' | 'prebuilt' | 'exactBudget' | 'hotCode'> & { readonly memory?: HostMemory | undefined } = {}) {
     const machine = this
     this.memory = options.memory ?? hostMemory()
     const host: ProcessorHost = {
@@ -109,7 +108,7 @@ export class BareMetal {
       readTaskPriority: () => 0,
       writeTaskPriority: () => {},
     }
-    this.processor = new Processor(host, { codeCache: 4 << 20, compile: options.compile ?? false, prebuilt: options.prebuilt, exactBudget: options.exactBudget ?? 0 })
+    this.processor = new Processor(host, { codeCache: 4 << 20, compile: false, ...options })
   }
 
   get core() {

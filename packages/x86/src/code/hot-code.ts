@@ -1,0 +1,54 @@
+/** Code that earlier runs found hot, known by its bytes: it is compiled when it has run a few times. */
+import type { HotCodeMemory } from '@nonroot/contracts'
+import type { Block } from './block.ts'
+
+/** Runs of a known block before it is compiled: code that is only initialised in this run is not. */
+export const KNOWN_HOT = 16
+/** Bytes that stand for a block at least: the shortest blocks are alike. */
+const WINDOW = 32
+/** New ones that are handed on together. */
+const GROUP = 64
+
+export class HotCode {
+  readonly #memory: HotCodeMemory
+  #known: Set<number> | undefined
+  #fresh: number[] = []
+
+  constructor(memory: HotCodeMemory) {
+    this.#memory = memory
+  }
+
+  isKnown(bytes: Uint8Array, block: Block): boolean {
+    return this.#all().has(hashOf(bytes, block))
+  }
+
+  /** A block was found hot. */
+  add(bytes: Uint8Array, block: Block): void {
+    const hash = hashOf(bytes, block)
+    if (this.#all().has(hash)) return
+    this.#all().add(hash)
+    this.#fresh.push(hash)
+    if (this.#fresh.length >= GROUP) this.flush()
+  }
+
+  /** Hands on those that have not been. */
+  flush(): void {
+    if (this.#fresh.length === 0) return
+    this.#memory.add(Uint32Array.from(this.#fresh))
+    this.#fresh = []
+  }
+
+  /** Read when the first block is decoded. */
+  #all(): Set<number> {
+    return (this.#known ??= new Set(this.#memory.known()))
+  }
+}
+
+/** FNV-1a over the mode, the place in the page, and the bytes there. Two blocks of one hash are no harm. */
+function hashOf(bytes: Uint8Array, { host, mode, length }: Block): number {
+  const place = host & 0xfff
+  const end = host + Math.min(Math.max(length, WINDOW), 0x1000 - place)
+  let hash = Math.imul(Math.imul(0x811c_9dc5 ^ mode, 0x0100_0193) ^ place, 0x0100_0193)
+  for (let at = host; at < end; at++) hash = Math.imul(hash ^ bytes[at]!, 0x0100_0193)
+  return (hash ^ (hash >>> 15)) >>> 0
+}
