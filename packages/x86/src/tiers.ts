@@ -37,9 +37,6 @@ export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { thr
       exactBudget: clock.kind === 'deterministic' ? EXACT_BUDGET : 0,
       prebuilt: handlers,
     }),
-    dispose() {
-      regions?.dispose()
-      remembered?.flush()
-    },
+    dispose: () => regions?.dispose(),
   }
 }

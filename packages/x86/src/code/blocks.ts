@@ -201,9 +201,9 @@ export class BlockCache implements CodeTracker {
     const heat = this.#heat.initial(this.regions)
     return heat > KNOWN_HOT && heat < NEVER_HOT && this.#hotCode?.isKnown(this.#core.u8, block) ? KNOWN_HOT : heat
   }
-  /** The block was found hot: later runs know it. */
-  remember(block: Block): void {
-    this.#hotCode?.add(this.#core.u8, block)
+  /** The blocks were worth compiling: later runs know them. */
+  remember(blocks: readonly Block[]): void {
+    this.#hotCode?.add(this.#core.u8, blocks)
   }
 
   /** Enters a block where `dispatch` finds it. */

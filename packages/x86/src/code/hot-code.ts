@@ -6,13 +6,10 @@ import type { Block } from './block.ts'
 export const KNOWN_HOT = 16
 /** Bytes that stand for a block at least: the shortest blocks are alike. */
 const WINDOW = 32
-/** New ones that are handed on together. */
-const GROUP = 64
 
 export class HotCode {
   readonly #memory: HotCodeMemory
   #known: Set<number> | undefined
-  #fresh: number[] = []
 
   constructor(memory: HotCodeMemory) {
     this.#memory = memory
@@ -22,20 +19,12 @@ export class HotCode {
     return this.#all().has(hashOf(bytes, block))
   }
 
-  /** A block was found hot. */
-  add(bytes: Uint8Array, block: Block): void {
-    const hash = hashOf(bytes, block)
-    if (this.#all().has(hash)) return
-    this.#all().add(hash)
-    this.#fresh.push(hash)
-    if (this.#fresh.length >= GROUP) this.flush()
-  }
-
-  /** Hands on those that have not been. */
-  flush(): void {
-    if (this.#fresh.length === 0) return
-    this.#memory.add(Uint32Array.from(this.#fresh))
-    this.#fresh = []
+  /** Blocks were compiled. */
+  add(bytes: Uint8Array, blocks: readonly Block[]): void {
+    const known = this.#all()
+    const fresh = blocks.map((block) => hashOf(bytes, block)).filter((hash) => !known.has(hash))
+    for (const hash of fresh) known.add(hash)
+    if (fresh.length) this.#memory.add(Uint32Array.from(fresh))
   }
 
   /** Read when the first block is decoded. */

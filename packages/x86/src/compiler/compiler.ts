@@ -58,7 +58,6 @@ export class Compiler {
     const late = this.#waiting.has(block)
     this.#blocks.setHeat(block, late ? NEVER_HOT : LATE)
     if (late) return this.#send(this.#here, [block])
-    this.#blocks.remember(block)
     this.#waiting.add(block)
     this.#queue.push(block)
     if (this.#queue.length >= BATCH) this.flush()
@@ -124,6 +123,7 @@ export class Compiler {
     const indices = this.#handlers.install(module, there.length)
     statistics.modules++
     statistics.bytes += bytes
+    const installed: Block[] = []
     for (const [n, { block, generation, region }] of there.entries()) {
       // A region whose code changed while it was compiled is not installed.
       if (!this.#isWanted(block) || this.#blocks.generation(block.host) !== generation || !this.#blocks.hasRoom) {
@@ -133,6 +133,8 @@ export class Compiler {
       this.#blocks.replace(block, indices[n]!, region!)
       statistics.regions++
       statistics.instructions += region!.instructions
+      installed.push(block)
     }
+    this.#blocks.remember(installed)
   }
 }
