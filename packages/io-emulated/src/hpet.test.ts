@@ -122,6 +122,34 @@ describe('timers', () => {
     expect([read(0x20), line(23).raised]).toEqual([0, false])
   })
 
+  it.each([
+    { what: 'another route', configuration: ENABLED | LEVEL | route(21), raised: [false, true] },
+    { what: 'edges', configuration: ENABLED | route(20), raised: [false, false] },
+    { what: 'disabled', configuration: LEVEL | route(20), raised: [false, false] },
+    { what: 'as before', configuration: ENABLED | LEVEL | route(20), raised: [true, false] },
+  ])('level: a status that is set is on the line that the configuration names, here and where it is restored: $what', ({ configuration, raised }) => {
+    const first = start()
+    first.timer(0, ENABLED | LEVEL | BITS32 | route(20), 1000)
+    first.write(0x10, COUNTING)
+    first.clock.advanceNs(100_000)
+    expect(first.line(20).raised).toBe(true)
+    first.write(0x100, configuration | BITS32)
+    const second = start()
+    // A timer of its own, which has matched, too.
+    second.timer(1, ENABLED | LEVEL | BITS32 | route(22), 500)
+    second.write(0x10, COUNTING)
+    second.clock.advanceNs(100_000)
+    expect(second.line(22).raised).toBe(true)
+    second.hpet.restore(structuredClone(first.hpet.save()))
+    for (const { line, read } of [first, second]) expect([read(0x20), line(20).raised, line(21).raised, line(22).raised]).toEqual([1, ...raised, false])
+    // Disabled and enabled again, it is still to be served.
+    first.write(0x100, LEVEL | BITS32 | route(20))
+    first.write(0x100, ENABLED | LEVEL | BITS32 | route(20))
+    expect(first.line(20).raised).toBe(true)
+    first.write(0x20, 1)
+    expect(first.line(20).raised).toBe(false)
+  })
+
   it('legacy replacement takes the place of timer and RTC', () => {
     const { timer, write, clock, line, pit, rtc } = start()
     pit.raise()

@@ -135,7 +135,7 @@ export class Hpet implements Device, IoHandler {
     switch (offset & (TIMER_SIZE - 1)) {
       case Timer.configuration:
         state.timerConfiguration[timer] = (value & (TN_WRITABLE | Tn.setValue)) >>> 0
-        if (!(value & Tn.level) || !(value & Tn.enabled)) this.#release(timer)
+        this.#drive(timer)
         break
       case Timer.comparator:
         this.#setComparator(timer, state.comparatorLow, state.periodLow, value)
@@ -192,6 +192,7 @@ export class Hpet implements Device, IoHandler {
     const [low, high] = [this.#counterLow(ticks), this.#counterHigh(ticks)]
     state.configuration = value & (Enable.counting | Enable.legacy)
     for (const line of this.#lines.replaced) line.open((value & Enable.legacy) === 0)
+    for (let timer = 0; timer < TIMERS; timer++) this.#drive(timer)
     this.#setCounter(low, high)
   }
 
@@ -241,13 +242,10 @@ export class Hpet implements Device, IoHandler {
     const configuration = state.timerConfiguration[timer]!
     if (this.#isPeriodic(timer)) this.#advance(timer)
     this.#arm(timer)
-    if (configuration & Tn.level) state.status |= 1 << timer
-    if (!(configuration & Tn.enabled)) return
-    const line = this.#line(timer)
-    if (!line) return
-    if (!(configuration & Tn.level)) return line.pulse()
-    this.#asserted[timer] = line
-    line.raise()
+    if (configuration & Tn.level) {
+      state.status |= 1 << timer
+      this.#drive(timer)
+    } else if (configuration & Tn.enabled) this.#line(timer)?.pulse()
   }
 
   /** The accumulator moves on by whole periods, past the counter. */
@@ -275,20 +273,26 @@ export class Hpet implements Device, IoHandler {
     return line
   }
 
-  #release(timer: number): void {
-    this.#asserted[timer]?.lower()
-    this.#asserted[timer] = undefined
+  /** Level-triggered, the interrupt is active as long as the status bit is set and the timer is enabled. ("Timer N Configuration and Capabilities Register") */
+  #drive(timer: number): void {
+    const { status, timerConfiguration } = this.#state
+    const isLevel = (timerConfiguration[timer]! & (Tn.level | Tn.enabled)) === (Tn.level | Tn.enabled)
+    const line = isLevel && status & (1 << timer) ? this.#line(timer) : undefined
+    const before = this.#asserted[timer]
+    if (line === before) return
+    this.#asserted[timer] = line
+    before?.lower()
+    line?.raise()
   }
 
   #acknowledge(value: number): void {
     this.#state.status &= ~value
-    for (let timer = 0; timer < TIMERS; timer++) if (value & (1 << timer)) this.#release(timer)
+    for (let timer = 0; timer < TIMERS; timer++) this.#drive(timer)
   }
 
   // All of it
 
   reset(): void {
-    for (let timer = 0; timer < TIMERS; timer++) this.#release(timer)
     assignState(this.#state, powerOn())
     this.#follow()
   }
@@ -301,16 +305,13 @@ export class Hpet implements Device, IoHandler {
   restore(snapshot: Snapshot): void {
     restoreState(snapshot, TYPE, 1, this.#state)
     this.#follow()
-    const { status, timerConfiguration } = this.#state
-    for (let timer = 0; timer < TIMERS; timer++) {
-      if (!(status & (1 << timer)) || !(timerConfiguration[timer]! & Tn.enabled)) continue
-      this.#asserted[timer] = this.#line(timer)
-      this.#asserted[timer]?.raise()
-    }
   }
 
   #follow(): void {
     for (const line of this.#lines.replaced) line.open((this.#state.configuration & Enable.legacy) === 0)
-    for (let timer = 0; timer < TIMERS; timer++) this.#arm(timer)
+    for (let timer = 0; timer < TIMERS; timer++) {
+      this.#arm(timer)
+      this.#drive(timer)
+    }
   }
 }
