@@ -4,7 +4,7 @@
  *
  *     npm run smoke -- [--only WORD] [--long --seed N]
  *
- * `--long`: the night's form, an hour or more; the seed of its oracles is printed, and is the day's number unless given.
+ * `--long` (`npm run nightly`): an hour or more, with the tests at their full length; the seed of its oracles is printed, and is the day's number unless given.
  */
 import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
@@ -68,7 +68,10 @@ const ORACLES: readonly (readonly [script: string, short: readonly string[], lon
   ['oracle:tiers', ['--minutes', '0.4'], ['--minutes', '30']],
   ['oracle:evaluator', [], []],
   ['fuzz:virtio', ['--minutes', '0.4'], ['--minutes', '30']],
+  ['fuzz:frames', ['--rounds', '6'], ['--rounds', '1000']],
 ]
+/** Tests that `npm test` runs in a shorter form. */
+const LONG_TESTS = ['packages/boot/src/fuzz.test.ts', 'apps/cli/src/examples/slurm.test.ts']
 const NATIVE: readonly (readonly string[])[] = ['64', '32'].map((mode) => ['--mode', mode, '--cases', values.long ? '10000000' : '40000'])
 
 let passed = 0
@@ -88,6 +91,7 @@ const image = await nonroot('image', 'debian')
 if (image.status === 0) for (const [name, check] of Object.entries(DEBIAN)) await step(name, check)
 else skip('Debian', tail(image.output))
 
+if (values.long) await step('tests at their full length', async () => gives(0, await run('env', ['NONROOT_LONG=1', 'npx', 'vitest', 'run', ...LONG_TESTS], 3600)))
 for (const [name, short, long] of ORACLES) await step(name, async () => gives(0, await script(name, '--seed', seed, ...(values.long ? long : short))))
 for (const args of NATIVE) {
   const name = `oracle:native ${args.slice(0, 2).join(' ')}`

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createNodeBackends, openFileStore } from '@nonroot/host-node'
 import { createQcow2, diskParts } from '@nonroot/image'
 import { afterAll, describe, expect, it } from 'vitest'
+import { node } from './testing/cli.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-kill-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -48,8 +49,7 @@ const WRITER = `
 
 /** The last number that was flushed. */
 function writeAndBeKilled(file: string, from: number, lines: number): Promise<number> {
-  const node = ['--conditions=@nonroot/source', '--input-type=module', '-e', WRITER, '--', file, String(from)]
-  const child = spawn(process.execPath, node, { cwd: import.meta.dirname, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(node[0]!, [...node.slice(1), '-e', WRITER, '--', file, String(from)], { cwd: import.meta.dirname, stdio: ['ignore', 'pipe', 'inherit'] })
   let said = ''
   child.stdout.on('data', (chunk: Buffer) => {
     said += chunk.toString()

@@ -10,6 +10,8 @@ interface Case {
   readonly manifest?: object | string
   /** Module text of the plugin; `sound` of a sound one, changed. */
   readonly code?: string
+  /** After which it is given up; default: 6. Only of those in a process of their own. */
+  readonly seconds?: string
   readonly says: readonly string[]
   readonly options?: string
   /** What else the stack names. */
@@ -80,7 +82,7 @@ const cases: Case[] = [
     code: 'import "no-such-thing"',
     says: ['failed while loading', 'no-such-thing'],
   },
-  { name: 'loops for ever while loading', code: 'for (;;);', says: ['was not loaded after 6 s'] },
+  { name: 'loops for ever while loading', code: 'for (;;);', seconds: '2', says: ['was not loaded after 2 s'] },
   {
     name: 'waits for ever while loading',
     code: 'await new Promise(() => setInterval(() => {}, 1000))',
@@ -237,7 +239,7 @@ describe('misbehaving plugins', () => {
 
   it.concurrent.each(cases)(
     '$name',
-    async ({ name, manifest = {}, code = sound(`devices: [${device}]`), says, more }) => {
+    async ({ name, seconds = '6', manifest = {}, code = sound(`devices: [${device}]`), says, more }) => {
       const { folder, remove } = await folderWith({
         'stack.yaml': stackFile(more?.name),
         'node_modules/bad-plugin/package.json':
@@ -258,7 +260,7 @@ describe('misbehaving plugins', () => {
       })
       removers.push(remove)
       const argv = ['config', 'check', join(folder, 'stack.yaml')]
-      const { status, out, err } = spawned.has(name) ? await spawnCli(argv) : await cli(...argv)
+      const { status, out, err } = spawned.has(name) ? await spawnCli(argv, { env: { NONROOT_PLUGIN_TIMEOUT: seconds } }) : await cli(...argv)
       expect({ status, out }, err).toEqual({ status: 2, out: '' })
       expect(err.match(/^error: /gm), err).toHaveLength(1)
       expect(err).toContain('bad-plugin')

@@ -5,7 +5,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { AGENT_VERSION, AGENT_WINDOW, AgentClient, frame, FromAgent, ToAgent } from '@nonroot/image'
-import { cli, exec, folderWith, spawnCli } from '../testing/cli.ts'
+import { cli, command, exec, folderWith, spawnCli } from '../testing/cli.ts'
 import { canRunAgent, nativeAgent } from '../testing/native-agent.ts'
 import type { NativeAgent } from '../testing/native-agent.ts'
 import { serveControl } from './control-server.ts'
@@ -73,7 +73,7 @@ describe.skipIf(!canRunAgent)('nonroot exec', { timeout: 60_000 }, () => {
 
   it('signals are passed on', async () => {
     const script = 'trap "echo int; exit 3" INT; echo up; while :; do sleep 0.01; done'
-    const child = spawn(process.execPath, ['--conditions=@nonroot/source', '-e', `import(${JSON.stringify(new URL('../start.ts', import.meta.url).href)}).then(async ({ start }) => (process.exitCode = await start(process.argv.slice(1))))`, '--', 'exec', 'web', '--', 'sh', '-c', script], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(command[0]!, [...command.slice(1), 'exec', 'web', '--', 'sh', '-c', script], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] })
     let out = ''
     child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()))
     await vi.waitFor(() => expect(out).toBe('up\n'), { timeout: 30_000, interval: 20 })

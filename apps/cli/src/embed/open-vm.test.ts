@@ -3,7 +3,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { exec, folderWith } from '../testing/cli.ts'
+import { exec, folderWith, isBuiltTested, node } from '../testing/cli.ts'
 import { Code, multibootGuest } from '../testing/guests.ts'
 import { openVm } from './open-vm.ts'
 import type { VmSettings } from './open-vm.ts'
@@ -66,14 +66,14 @@ describe('openVm', { timeout: 300_000 }, () => {
   it('leaves nothing behind: 20 VMs, one after the other', async () => {
     const { image } = await guest('loop', Code.loop)
     const script = `
-      import { openVm } from ${JSON.stringify(new URL('./open-vm.ts', import.meta.url).href)}
+      import { openVm } from ${JSON.stringify(new URL(isBuiltTested ? '../../dist/embed/open-vm.js' : './open-vm.ts', import.meta.url).href)}
       const once = async () => { await using vm = await openVm(${JSON.stringify({ image, set: SMALL })}) }
       const rss = async () => { await new Promise((resolve) => setTimeout(resolve, 200)); gc(); return process.memoryUsage().rss }
       await once()
       const before = await rss()
       for (let count = 0; count < 20; count++) await once()
       console.log(JSON.stringify({ grown: (await rss()) - before, handles: process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap') }))`
-    const { out, err } = await exec(process.execPath, ['--expose-gc', '--conditions=@nonroot/source', '--input-type=module', '-e', script])
+    const { out, err } = await exec(node[0]!, [...node.slice(1), '--expose-gc', '-e', script])
     expect(err).toBe('')
     const { grown, handles } = JSON.parse(out) as { grown: number; handles: string[] }
     expect(handles).toEqual([])

@@ -4,11 +4,9 @@ import { spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
-import { folderWith } from '../testing/cli.ts'
+import { command, folderWith } from '../testing/cli.ts'
 import { Code, multibootGuest } from '../testing/guests.ts'
 
-const startFile = new URL('../start.ts', import.meta.url).href
-const script = `import { start } from '${startFile}'; process.exitCode = await start(process.argv.slice(1))`
 let folder: string
 let remove: () => void
 beforeAll(async () => {
@@ -41,8 +39,7 @@ it.each([
   { guest: 'fleet', signals: ['SIGTERM'], more: ['--stop-timeout', '1h'], status: 143, out: /^(?=[^]*a\| bye\n)(?=[^]*b\| bye\n)/ },
 ] as const)('$signals ends a guest that is $guest', { timeout: 120_000 }, async ({ guest, signals, more, status, out }) => {
   const what = guest === 'fleet' ? [join(folder, 'fleet.yaml')] : ['--memory', '8M', '--kernel', join(folder, `${guest}.elf`)]
-  const args = ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--', 'run', ...what, ...more]
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NONROOT_RUNTIME: join(folder, 'run') } })
+  const child = spawn(command[0]!, [...command.slice(1), 'run', ...what, ...more], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, NONROOT_RUNTIME: join(folder, 'run') } })
   let text = ''
   child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()))
   const ended = new Promise((resolve) => child.on('close', resolve))

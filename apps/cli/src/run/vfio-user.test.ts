@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { hostOf } from '../commands/device-serve.ts'
-import { cli, spawnCli } from '../testing/cli.ts'
+import { cli, command, spawnCli } from '../testing/cli.ts'
 import { debianEnv as env, guestOf } from '../testing/debian.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-vfio-user-'))
@@ -27,11 +27,9 @@ afterAll(() => {
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** From source, in a process of its own. Resolves when it serves. */
+/** In a process of its own. Resolves when it serves. */
 async function serve(): Promise<ChildProcess> {
-  const script = `import { start } from '${new URL('../start.ts', import.meta.url).href}'; process.exitCode = await start(process.argv.slice(1))`
-  const args = ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
-  const child = spawn(process.execPath, [...args, 'device', 'serve', socket, '--device', `nvme,image=${image}`])
+  const child = spawn(command[0]!, [...command.slice(1), 'device', 'serve', socket, '--device', `nvme,image=${image}`])
   await new Promise<void>((resolve, reject) => {
     child.stdout.on('data', (bytes: Buffer) => bytes.toString().includes('is served at') && resolve())
     child.on('exit', (status) => reject(new Error(`the server ended with status ${status}`)))

@@ -37,11 +37,16 @@ export async function cli(...argv: string[]): Promise<CliResult> {
   return { status, out, err }
 }
 
-/** The command as a process of its own: what was built, as users have it, where `npm test` says so; else from source. */
+/** Whether processes run what was built, as users have it (`npm test` says so); else they run from source. */
+export const isBuiltTested = process.env['NONROOT_TESTED'] === 'built'
+/** Node for a script that imports our packages. */
+export const node: readonly string[] = [process.execPath, ...(isBuiltTested ? [] : ['--conditions=@nonroot/source']), '--input-type=module']
+
+/** The command as a process of its own. */
 export const command: readonly string[] =
-  process.env['NONROOT_TESTED'] === 'built'
+  isBuiltTested
     ? [process.execPath, fileURLToPath(new URL('../../bin/nonroot.js', import.meta.url))]
-    : [process.execPath, '--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
+    : [...node, '-e', script, '--']
 
 /** In a process: for what must not happen in ours. */
 export function spawnCli(argv: readonly string[], options: CliOptions = {}): Promise<CliResult> {

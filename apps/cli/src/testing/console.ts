@@ -2,8 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-
-const mainFile = new URL('../main.ts', import.meta.url).href
+import { command } from './cli.ts'
 
 export interface ShellResult {
   readonly status: number
@@ -18,11 +17,9 @@ export class GuestConsole {
   #seen = 0
   #wake = (): void => {}
 
-  /** `nonroot ARGV`, from source. */
+  /** `nonroot ARGV`. */
   constructor(argv: readonly string[], env: NodeJS.ProcessEnv = {}) {
-    const script = `import { main } from '${mainFile}'; process.exitCode = await main(process.argv.slice(1))`
-    const node = ['--conditions=@nonroot/source', '--input-type=module', '-e', script, '--']
-    this.#child = spawn(process.execPath, [...node, ...argv], { env: { ...process.env, ...env }, stdio: 'pipe' })
+    this.#child = spawn(command[0]!, [...command.slice(1), ...argv], { env: { ...process.env, ...env }, stdio: 'pipe' })
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
       stream.on('data', (chunk: Buffer) => {
         this.log += chunk.toString('latin1')
