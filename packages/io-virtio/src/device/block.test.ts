@@ -144,6 +144,19 @@ describe('virtio-blk', () => {
     expect(disk.calls).toEqual([])
   })
 
+  it('reads, writes, discards and zeroes up to the last sector', async () => {
+    const disk = memoryDisk()
+    const { driver } = await start(disk)
+    for (const [request, room] of [
+      [[header(BlockType.read, 126)], [1024, 1]],
+      [[header(BlockType.write, 127), pattern(512)], [1]],
+      [[header(BlockType.discard), segment(120, 8)], [1]],
+      [[header(BlockType.writeZeroes), segment(0, 128)], [1]],
+    ] as const)
+      expect(status((await driver.request(0, request, room)).parts)).toBe(BlockStatus.ok)
+    expect(disk.calls).toEqual(['read 64512+1024', 'write 65024+512', 'discard 61440+4096', 'zero 0+65536'])
+  })
+
   it.each([2, 3, 5, 9, 10, 14, 15, 16, 26, 99, 0x8000_0000])(
     'MUST reject request type %i with VIRTIO_BLK_S_UNSUPP',
     async (type) => {
