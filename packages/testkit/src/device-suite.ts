@@ -1,6 +1,6 @@
 /** What every device must do, whatever it is: survive its guest, reset, save and restore. */
 
-import { gpa } from '@nonroot/contracts'
+import { FRAME_SIZE, gpa } from '@nonroot/contracts'
 import type { Device, DeviceDefinition, IoSize, Snapshot } from '@nonroot/contracts'
 import { check, checkSame, createRandom } from './check.ts'
 import type { TestRegistrar } from './check.ts'
@@ -147,8 +147,12 @@ class DeviceSubject implements StateSubject {
   surround(other: this): void {
     const [mine, theirs] = [this.#bench, other.#bench]
     mine.clock.restore(theirs.clock.save())
-    const bytes = new Uint8Array(theirs.guestMemory.size)
-    theirs.guestMemory.readBytes(gpa(0), bytes)
-    mine.guestMemory.writeBytes(gpa(0), bytes)
+    const page = new Uint8Array(FRAME_SIZE)
+    for (let at = gpa(0); at < theirs.guestMemory.size; at = gpa(at + FRAME_SIZE)) {
+      // Most pages have never been touched.
+      if (theirs.guestMemory.peek(at) === undefined && mine.guestMemory.peek(at) === undefined) continue
+      theirs.guestMemory.readBytes(at, page)
+      mine.guestMemory.writeBytes(at, page)
+    }
   }
 }

@@ -13,10 +13,18 @@ export function createTestHostMemory(frames = 1024): HostMemory {
   const watchers = new Set<(address: Hpa, length: number) => void>()
   owners[0] = 1
   let apart = 0
+  /** No frame below it is free: most machines take frames one by one, and give few back. */
+  let firstFree = 1
+  /** Frames that somebody had: fresh memory is zero, and costs nothing until it is touched. */
+  const wasUsed = new Uint8Array(frames)
+  const isFree = (frame: number): boolean => owners[frame] === 0
 
   const freeRun = (count: number, align: number): number | undefined => {
-    for (let start = align; start + count <= frames; start += align) {
-      if (owners.subarray(start, start + count).every((owner) => owner === 0)) return start
+    while (firstFree < frames && !isFree(firstFree)) firstFree++
+    for (let start = Math.ceil(firstFree / align) * align; start + count <= frames; start += align) {
+      let end = start
+      while (end < start + count && isFree(end)) end++
+      if (end === start + count) return start
     }
     return undefined
   }
@@ -56,7 +64,9 @@ export function createTestHostMemory(frames = 1024): HostMemory {
       if (first === undefined) return undefined
       owners.fill(1, first, first + count)
       const start = hpa(first * FRAME_SIZE)
-      bytes.fill(0, start, start + count * FRAME_SIZE)
+      for (let frame = first; frame < first + count; frame++)
+        if (wasUsed[frame]) bytes.fill(0, frame * FRAME_SIZE, (frame + 1) * FRAME_SIZE)
+      wasUsed.fill(1, first, first + count)
       return start
     },
     shareFrame(frame) {
@@ -66,7 +76,9 @@ export function createTestHostMemory(frames = 1024): HostMemory {
     references: (frame) => owners[frame >>> FRAME_SHIFT]!,
     freeFrame(frame) {
       invariant(isOwned(frame), 'freeing a free frame')
-      owners[frame >>> FRAME_SHIFT]!--
+      const number = frame >>> FRAME_SHIFT
+      owners[number]!--
+      if (isFree(number)) firstFree = Math.min(firstFree, number)
       noteWrite(frame, FRAME_SIZE)
     },
     noteWrite,
