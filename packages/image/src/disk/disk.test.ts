@@ -108,6 +108,16 @@ function takeSnapshot(store: MemoryStore): { shared: MemoryStore; snapshot: () =
   }
 }
 
+/** Uses of the cluster at an offset. */
+function countOf(store: MemoryStore, offset: number): number {
+  const view = new DataView(store.contents().buffer)
+  const clusterSize = 2 ** view.getUint32(20)
+  const perBlock = clusterSize / 2
+  const cluster = offset / clusterSize
+  const block = view.getUint32(view.getUint32(52) + 8 * Math.floor(cluster / perBlock) + 4)
+  return view.getUint16(block + 2 * (cluster % perBlock))
+}
+
 describe('a disk in memory', () => {
   it('is zeros, and then what was written', async () => {
     const disk = createMemoryDisk(3 * MIB)
@@ -220,6 +230,62 @@ describe('qcow2', () => {
       expect(Buffer.compare(await bytesOf(await open(snapshot(), true)), before)).toBe(0)
     }
     expect(Buffer.compare(await bytesOf(await open(shared, true)), reference)).toBe(0)
+  })
+
+  it('does not write to the place of a cluster of zeros that a snapshot shares', async () => {
+    const store = await create(64 * KIB, 12)
+    const first = await open(store)
+    await first.write(0, new Uint8Array(4096).fill(7))
+    await first.close()
+    // Bit 0: it reads as zeros, wherever it is. ("The qcow2 image format", "Standard Cluster Descriptor")
+    const view = new DataView(store.contents().buffer)
+    const table = view.getUint32(3 * 4096 + 4)
+    const place = view.getUint32(table + 4)
+    await store.write(table + 7, Uint8Array.of((place & 0xff) | 1))
+    const { shared } = takeSnapshot(store)
+    const disk = await open(shared)
+    expect(await bytesOf(disk, 0, 4096)).toEqual(new Uint8Array(4096))
+    await disk.write(512, new Uint8Array(512).fill(9))
+    await disk.close()
+    expect(shared.contents().subarray(place, place + 4096)).toEqual(new Uint8Array(4096).fill(7))
+    // The snapshot's alone from now on.
+    expect([countOf(shared, table), countOf(shared, place)]).toEqual([1, 1])
+    const again = await open(shared, true)
+    expect(await bytesOf(again, 0, 1024)).toEqual(new Uint8Array(1024).fill(9, 512))
+  })
+
+  it('gives a cluster to nobody while a write is on its way to it', async () => {
+    const store = await create(64 * KIB, 12)
+    let isHeld = false
+    let go = (): void => {}
+    const gate = new Promise<void>((resolve) => (go = resolve))
+    const slow: ByteStore = {
+      get size() {
+        return store.size
+      },
+      read: (offset, into) => store.read(offset, into),
+      async write(offset, from) {
+        const wait = isHeld
+        isHeld = false
+        if (wait) await gate
+        await store.write(offset, from)
+      },
+      flush: () => store.flush(),
+      close: () => store.close(),
+    }
+    const disk = await open(slow)
+    await disk.write(0, new Uint8Array(4096).fill(1))
+    await disk.flush()
+    isHeld = true
+    const late = disk.write(0, new Uint8Array(4096).fill(2))
+    await new Promise((resolve) => setTimeout(resolve))
+    const later = [disk.discard!(0, 4096), disk.flush(), disk.write(8192, new Uint8Array(4096).fill(3)), disk.flush()]
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    go()
+    await Promise.all([late, ...later])
+    expect(await bytesOf(disk, 8192, 4096)).toEqual(new Uint8Array(4096).fill(3))
+    expect(await bytesOf(disk, 0, 4096)).toEqual(new Uint8Array(4096))
+    await disk.close()
   })
 
   it('reads compressed clusters, and writes over them', async () => {
