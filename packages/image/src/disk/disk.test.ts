@@ -254,6 +254,34 @@ describe('qcow2', () => {
     expect(await bytesOf(again, 0, 1024)).toEqual(new Uint8Array(1024).fill(9, 512))
   })
 
+  it('keeps what is written while tables make room for others', async () => {
+    // 128 tables, of which half are in memory.
+    const [TABLES, SPAN] = [128, 32 * KIB]
+    const store = await create(TABLES * SPAN, 9)
+    const disk = await open(store)
+    const reference = new Uint8Array(disk.size)
+    const write = async (at: number, value: number): Promise<void> => {
+      reference.fill(value, at, at + 512)
+      await disk.write(at, new Uint8Array(512).fill(value))
+    }
+    for (let table = 0; table < TABLES; table++) await write(table * SPAN, 1)
+    await disk.flush()
+    let isOver = false
+    const read = async (first: number): Promise<void> => {
+      for (let table = first; !isOver; table = (table + 1) % TABLES) await bytesOf(disk, table * SPAN, 512)
+    }
+    const readers = [read(0), read(50), read(100)]
+    const random = createRandom(23)
+    for (let round = 0; round < 400; round++) {
+      await write(random(TABLES) * SPAN + 512 * (1 + random(60)), 2 + random(250))
+      if (round % 8 === 0) await disk.flush()
+    }
+    isOver = true
+    await Promise.all(readers)
+    await disk.close()
+    expect(Buffer.compare(await bytesOf(await open(store, true)), reference)).toBe(0)
+  })
+
   it('gives a cluster to nobody while a write is on its way to it', async () => {
     const store = await create(64 * KIB, 12)
     let isHeld = false

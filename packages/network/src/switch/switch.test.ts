@@ -68,6 +68,41 @@ describe('a switch', () => {
     expect([cards[1]!.frames.length, ports[1]!.waiting]).toEqual([512, 0])
   })
 
+  it('keeps a bounded number of bytes for a port, each time anew', () => {
+    const { send, cards, ports } = bench(2)
+    for (let round = 0; round < 2; round++) {
+      cards[1]!.room = 0
+      for (let count = 0; count < 40; count++) send(0, frame(EVERYONE, mac(1), 64 * 1024))
+      expect(ports[1]!.waiting).toBe(16)
+      cards[1]!.room = Infinity
+      ports[1]!.drain()
+      expect(cards[1]!.take()).toHaveLength(16)
+    }
+  })
+
+  it('frames that wait stay as they were, and in order', () => {
+    const { send, cards, ports } = bench(2)
+    const bytes = frame(EVERYONE, mac(1))
+    cards[1]!.room = 0
+    for (const value of [1, 2]) {
+      bytes[20] = value
+      send(0, bytes)
+    }
+    cards[1]!.room = 1
+    bytes[20] = 3
+    send(0, bytes)
+    bytes[20] = 0
+    cards[1]!.room = Infinity
+    ports[1]!.drain()
+    expect(cards[1]!.take().map((each) => each[20])).toEqual([1, 2, 3])
+  })
+
+  it('sends nothing to a port that is off', () => {
+    const { send, ports } = bench(3)
+    ports[1]!.on = false
+    expect(send(0, frame(EVERYONE, mac(1)))).toEqual([0, 0, 1])
+  })
+
   it('finishes frames for those that take complete ones only', () => {
     const { learning, cards, ports } = bench(2)
     cards[1]!.offloads = NO_OFFLOADS

@@ -208,6 +208,7 @@ describe('DNS', () => {
     const answer = Uint8Array.from(Buffer.from(sent!.text, 'latin1'))
     const { handlers } = guest.host.sockets[0]!
     handlers.datagram(answer, '192.0.2.99', 53)
+    handlers.datagram(answer, '192.0.2.53', 54)
     handlers.datagram(
       Uint8Array.from(answer, (byte, index) => (index === 13 ? byte ^ 1 : byte)),
       '192.0.2.53',
@@ -216,6 +217,9 @@ describe('DNS', () => {
     expect(guest.card.take()).toEqual([])
     handlers.datagram(answer, '192.0.2.53', 53)
     expect([...guest.card.take()[0]!.subarray(42, 44)]).toEqual([7, 7])
+    // Once.
+    handlers.datagram(answer, '192.0.2.53', 53)
+    expect(guest.card.take()).toEqual([])
   })
 })
 
@@ -235,7 +239,15 @@ describe('policy', () => {
     { to: '10.0.2.2:80', loopback: 'open' as const, goes: '127.0.0.1:80' },
     { to: '10.0.2.3:53', goes: '192.0.2.53:53' },
     { to: '10.0.2.3:80', goes: 'refused' },
+    { to: '192.0.2.1:0', goes: 'denied' },
+    { to: '10.0.2.2:0', loopback: 'open' as const, goes: 'denied' },
+    // Link-local, but it needs no interface.
+    { to: '169.254.1.1:80', goes: '169.254.1.1:80' },
     { to: '::1 80', goes: 'denied' },
+    { to: ':: 80', goes: 'denied' },
+    { to: 'ff02::1 80', goes: 'denied' },
+    { to: '::ffff:0:7f00:1 80', goes: 'denied' },
+    { to: 'fd6e:6f6e:726f:6f74::99 80', goes: 'denied' },
     { to: '::ffff:127.0.0.1 80', goes: 'denied' },
     { to: '::127.0.0.1 80', goes: 'denied' },
     { to: 'fe80::1 80', goes: 'denied' },
@@ -244,7 +256,10 @@ describe('policy', () => {
     { to: '192.0.2.1:80', deny: ['192.0.2.0/24'], goes: 'denied' },
     { to: '192.0.3.1:80', deny: ['192.0.2.0/24'], goes: '192.0.3.1:80' },
     { to: '192.0.2.1:80', deny: ['192.0.2.1:443'], goes: '192.0.2.1:80' },
-    { to: '192.0.2.1:443', deny: ['192.0.2.1:400-500'], goes: 'denied' },
+    { to: '192.0.2.1:399', deny: ['192.0.2.1:400-500'], goes: '192.0.2.1:399' },
+    { to: '192.0.2.1:400', deny: ['192.0.2.1:400-500'], goes: 'denied' },
+    { to: '192.0.2.1:500', deny: ['192.0.2.1:400-500'], goes: 'denied' },
+    { to: '192.0.2.1:501', deny: ['192.0.2.1:400-500'], goes: '192.0.2.1:501' },
     { to: '192.0.2.1:80', allow: ['192.0.2.0/24:80'], goes: '192.0.2.1:80' },
     { to: '192.0.2.1:81', allow: ['192.0.2.0/24:80'], goes: 'denied' },
     { to: '192.0.2.1:80', allow: ['192.0.2.0/24'], deny: ['192.0.2.1'], goes: 'denied' },
@@ -259,7 +274,7 @@ describe('policy', () => {
     expect('to' in verdict ? `${verdict.to.host}:${verdict.to.port}` : verdict.refused).toBe(goes)
   })
 
-  it.each(['', '300.0.0.1', '192.0.2.0/33', '192.0.2.1:70000', '192.0.2.1:9-1', 'example.org', '[::1'])(
+  it.each(['', '300.0.0.1', '192.0.2.0/33', '[2001:db8::]/129', '192.0.2.1:70000', '192.0.2.1:1-65536', '192.0.2.1:9-1', 'example.org', '[::1'])(
     'refuses the rule "%s"',
     (rule) => {
       expect(() => new Policy({ deny: [rule] }, () => undefined)).toThrow('is no address, network or port')
@@ -324,6 +339,59 @@ describe('UDP', () => {
     guest.around.clock.advanceNs(300e9)
     guest.around.clock.runExpired()
     expect(guest.host.sockets.filter(({ closed }) => !closed)).toHaveLength(0)
+  })
+
+  const open = (guest: Guest): number[] => guest.host.sockets.flatMap(({ closed }, index) => (closed ? [] : [index]))
+  const wait = (guest: Guest, seconds: number): void => {
+    guest.around.clock.advanceNs(seconds * 1e9)
+    guest.around.clock.runExpired()
+  }
+
+  it('keeps a socket as long as something goes through it, in either direction', async () => {
+    const guest = new Guest()
+    guest.send(guest.udp(outside, 7, 'ask'))
+    await guest.later()
+    const { handlers } = guest.host.sockets[0]!
+    for (let count = 0; count < 3; count++) {
+      wait(guest, 100)
+      handlers.datagram(new TextEncoder().encode('answer'), '192.0.2.1', 7)
+    }
+    wait(guest, 110)
+    expect([open(guest), guest.shown().length]).toEqual([[0], 3])
+    wait(guest, 100)
+    expect(open(guest)).toEqual([])
+    handlers.datagram(new TextEncoder().encode('late'), '192.0.2.1', 7)
+    handlers.refused()
+    expect(guest.shown()).toEqual([])
+  })
+
+  it('closes the socket that was not used for longest where there are too many', async () => {
+    const guest = new Guest()
+    for (let port = 1; port <= 512; port++) guest.send(guest.udp(outside, 7, 'x', port))
+    await guest.later()
+    guest.send(guest.udp(outside, 7, 'again', 1))
+    guest.send(guest.udp(outside, 7, 'x', 1000))
+    await guest.later()
+    expect(guest.host.sockets.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual([1])
+  })
+
+  it('what is sent before there is a socket waits as it was, and no more than 16 of it', async () => {
+    const guest = new Guest()
+    for (let count = 0; count < 20; count++) {
+      const datagram = guest.udp(outside, 7, String(count))
+      guest.send(datagram)
+      datagram.fill(0)
+    }
+    await guest.later()
+    expect(guest.host.sent.map(({ text }) => text)).toEqual(Array.from({ length: 16 }, (_, count) => String(count)))
+  })
+
+  it('a socket that comes after the end is closed', async () => {
+    const guest = new Guest()
+    guest.send(guest.udp(outside, 7, 'ask'))
+    await guest.network.close()
+    await guest.later()
+    expect([guest.host.sockets.length, open(guest), guest.host.sent]).toEqual([1, [], []])
   })
 
   it('is forwarded to the guest, whose answers go to whoever asked', async () => {
