@@ -106,8 +106,10 @@ export class PagingBench {
     expect(tables.read(entryAddress), 'the store is in guest memory').toBe(entry)
   }
 
-  private tableBytes(): Uint8Array {
-    const bytes = new Uint8Array(this.nextTable - TABLES)
+  /** Of the tables, before and after an access: there are many. */
+  private readonly images = [new Uint8Array(TABLE_BYTES), new Uint8Array(TABLE_BYTES)] as const
+  private tableBytes(image: 0 | 1): Uint8Array {
+    const bytes = this.images[image].subarray(0, this.nextTable - TABLES)
     this.memory.readBytes(TABLES, bytes)
     return bytes
   }
@@ -116,7 +118,7 @@ export class PagingBench {
   check(linear: bigint, kind: AccessKind, user = false, value = 0xabcd_0001): AccessResult {
     const access = { write: kind === 'write', user, fetch: kind === 'fetch' }
     const walk = this.vcpu.guestWalk(linear, access)
-    const expected = this.tableBytes()
+    const expected = this.tableBytes(0)
     const view = new DataView(expected.buffer)
     if ('marks' in walk) {
       for (const { address, bits } of walk.marks) {
@@ -144,7 +146,7 @@ export class PagingBench {
       }
     }
     if (!(inTables && kind === 'write')) {
-      expect(firstDifference(this.tableBytes(), expected), `accessed and dirty bits after ${where}`).toBe(undefined)
+      expect(firstDifference(this.tableBytes(1), expected), `accessed and dirty bits after ${where}`).toBe(undefined)
     }
     return result
   }
@@ -152,7 +154,7 @@ export class PagingBench {
 
 /** Address of the first word in which two images of the tables differ. */
 function firstDifference(left: Uint8Array, right: Uint8Array): string | undefined {
-  const [one, two] = [new Int32Array(left.buffer), new Int32Array(right.buffer)]
+  const [one, two] = [left, right].map(({ buffer, length }) => new Int32Array(buffer, 0, length / 4)) as [Int32Array, Int32Array]
   let at = 0
   while (at < one.length && one[at] === two[at]) at++
   return at === one.length
