@@ -8,6 +8,8 @@ import { describe, expect, it } from 'vitest'
 import { benchHost, MIB } from '../testing/assigned-host.ts'
 
 const DATA = 0x10_0000
+/** Configuration space of 01:00.0 on the host. */
+const CONFIG = HOST_MMIO.start + 0xe000_0000 + 0x0100 * 4096
 const SECTOR = 512
 
 async function assigned(regions?: readonly MemoryRegion[]) {
@@ -73,8 +75,13 @@ describe('an assigned function', () => {
   it('goes back to the host when its VM ends, and to the next one', async () => {
     const { device, machine, vm, guestMemory } = await assigned()
     expect(guestMemory.pinnedFrames).toBeGreaterThan(900)
+    const capability = machine.bus.readMmio(CONFIG + 0x34, 1)
+    const state = (): number[] => [4, capability + 2].map((at) => machine.bus.readMmio(CONFIG + at, 2))
+    expect(state()).toEqual([0x406, 0x8010])
     await device.dispose!()
     expect([machine.list()[0]!.owner, guestMemory.pinnedFrames]).toEqual([undefined, 0])
+    // Neither bus master nor messages.
+    expect(state()).toEqual([0x002, 0x0010])
     await vm('vm1').assign('01:00.0')
     expect(machine.list()[0]!.owner).toBe('vm1')
   })
@@ -133,13 +140,14 @@ describe('an assigned function', () => {
   })
 
   it('is reached by its owner until that ends, and reaches nothing of it afterwards', async () => {
-    const { nvme, device, bench, guestMemory, settle } = await assigned()
+    const { nvme, device, bench, guestMemory, settle, machine } = await assigned()
     const bar = bench.functions[0]!.description.bars![0]! as { onPlaced(at: number | undefined): void }
     bar.onPlaced(0xc010_0000)
     await device.dispose!()
     expect(guestMemory.registerPage(0xc010_0000)).toBeUndefined()
     // Whoever kept a handler of its registers starts it again. The memory is still there.
     guestMemory.fill(DATA, SECTOR, 0x33)
+    machine.bus.writeMmio(CONFIG + 4, 2, 6)
     nvme.start()
     nvme.issue(2, 7, DATA)
     await settle()
@@ -154,7 +162,8 @@ describe('an assigned function', () => {
       await one.assign('01:00.0')
     ).device.dispose!()
     const free = memory.freeFrames
-    for (let n = 0; n < 3; n++) await (await one.assign('01:00.0')).device.dispose!()
+    // More often than there are entries in the remapping table.
+    for (let n = 0; n < 20; n++) await (await one.assign('01:00.0')).device.dispose!()
     expect(memory.freeFrames).toBe(free)
   })
 })
@@ -189,6 +198,19 @@ describe('refusals', () => {
       message: expect.stringContaining('there is no host function 01:00.0') as string,
       remedy: expect.stringContaining('host: { devices:') as string,
     })
+  })
+
+  it('one that is being given back', async () => {
+    const { vm } = await benchHost()
+    const owned = await vm('vm0').assignment.take('01:00.0')
+    const given = owned.release()
+    const early = await vm('vm1')
+      .assignment.take('01:00.0')
+      .then(() => 'taken')
+      .catch((error: Error) => error.message)
+    expect(early).toBe('host function 01:00.0 (nvme0) is being given back')
+    await given
+    await vm('vm1').assign('01:00.0')
   })
 
   it('a group is not split', async () => {
@@ -233,10 +255,11 @@ describe('what must not be possible', () => {
   })
 
   it("DMA after the owner's reset, and after its end", async () => {
-    const { nvme, device, bench, disk, others, guestMemory, settle, vm } = await assigned()
+    const { nvme, device, bench, disk, others, guestMemory, settle, vm, machine } = await assigned()
     disk.hold = true
     nvme.issue(2, 3, DATA)
     device.reset!()
+    expect([0x14, 0x24, 0x28].map((at) => nvme.read(at))).toEqual([0, 0, 0])
     nvme.issue(2, 4, DATA + 0x1000)
     disk.go()
     await settle()
@@ -250,6 +273,7 @@ describe('what must not be possible', () => {
     await settle()
     // Its frames are its own until the transfer is over.
     expect([ended, guestMemory.pinnedFrames > 0]).toEqual([false, true])
+    await expect(vm('vm1').assign('01:00.0')).rejects.toThrow('host function 01:00.0 (nvme0) is assigned to VM vm0')
     disk.go()
     await end
     guestMemory.dispose()
@@ -257,6 +281,7 @@ describe('what must not be possible', () => {
     next.fill(0, 0x9_0000, 0x11)
     const before = others()
     // Its registers are still reachable for who kept a handler: nothing of it can reach memory.
+    machine.bus.writeMmio(CONFIG + 4, 2, 6)
     nvme.write(0x24, 0x7_0007)
     nvme.write(0x28, 0x10000)
     nvme.write(0x30, 0x11000)

@@ -146,7 +146,7 @@ export class HostMachine implements AssignmentSource {
       )
     }
     if (found.owner !== undefined || found.changing) {
-      const by = found.owner === undefined ? 'being given back' : `assigned to VM ${found.owner}`
+      const by = found.changing ? 'being given back' : `assigned to VM ${found.owner}`
       return refuse(`host function ${at} (${found.info.name}) is ${by}`, 'assign another one, or end that VM first')
     }
     const split = this.#functions.find(

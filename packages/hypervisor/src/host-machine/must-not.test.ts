@@ -4,7 +4,7 @@ import { gpa, HOST_MMIO } from '@nonroot/contracts'
 import { createRandom } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { benchHost, MIB } from '../testing/assigned-host.ts'
-import { Probe, ProbeCommand } from '../testing/probe.ts'
+import { Probe, ProbeCommand, SMALL_BAR } from '../testing/probe.ts'
 
 const HOST_CONFIG = HOST_MMIO.start + 0xe000_0000
 const PROBE = 0x0100
@@ -73,9 +73,34 @@ describe('a BAR of an assigned function does not hide', () => {
     nvme.pci.place(0, 0x20_0000)
     expect([where(0xd000_0000), where(0x20_0000)]).toEqual(['nothing', 'ram'])
     nvme.pci.place(0, 2 ** 40)
-    expect([where(2 ** 40), where(2 ** 40 + 0x1000)]).toEqual(['host 0xffc0002000', 'host 0xffc0003000'])
+    expect([where(2 ** 40), where(2 ** 40 + 0x1000)]).toEqual(['host 0xffc0004000', 'host 0xffc0005000'])
     nvme.pci.write(0x04, 0, 2)
     expect(where(2 ** 40)).toBe('nothing')
+  })
+})
+
+describe('registers', () => {
+  it('of less than a page are not mapped with what lies beside them, and end where they end', async () => {
+    const { probe, bus, touched, where } = await guest()
+    probe.pci.place(2, 0xd000_0000, false)
+    expect(where(0xd000_0000)).not.toContain('host')
+    expect([bus.readMmio(gpa(0xd000_0000), 1), bus.readMmio(gpa(0xd000_0000 + SMALL_BAR), 1)]).toEqual([0x5a, 0])
+    bus.writeMmio(gpa(0xd000_0000 + SMALL_BAR), 4, 1)
+    expect(touched).toEqual([])
+    bus.writeMmio(gpa(0xd000_0000), 4, 1)
+    expect(touched).toEqual(['small'])
+  })
+
+  it('of one function work when another of the VM has gone', async () => {
+    const { probe, nvme, register, own } = await guest()
+    await nvme.device.dispose!()
+    register(Probe.address, 0x10_0000)
+    register(Probe.data, 0x77)
+    register(Probe.command, ProbeCommand.write)
+    expect([register(Probe.result), own.guestMemory.readU32(0x10_0000)]).toEqual([1, 0x77])
+    expect(own.guestMemory.pinnedFrames).toBeGreaterThan(900)
+    await probe.device.dispose!()
+    expect(own.guestMemory.pinnedFrames).toBe(0)
   })
 })
 
@@ -241,14 +266,22 @@ describe('a stale translation', () => {
     const next = vm('vm1').guestMemory
     next.fill(0, 0x9_0000, 0x11)
     const before = others()
-    // By who kept a way to the registers.
+    // By who kept a way to the registers, and to configuration space.
+    machine.bus.writeMmio(HOST_CONFIG + PROBE * 4096 + 4, 2, 6)
     const write = (offset: number, value: number): void => machine.bus.writeMmio(at + offset, 4, value)
     for (const [offset, value] of [
       [Probe.address, 0x10_0000],
       [Probe.data, 0xdead_beef],
-      [Probe.command, 1],
-    ] as const)
+      [Probe.command, ProbeCommand.write],
+      // Its entry of the remapping table: the first of its two, after the NVMe's 17.
+      [Probe.address, 0xfee0_0010 + (17 << 5)],
+      [Probe.data, 0],
+      [Probe.command, ProbeCommand.write],
+    ] as const) {
       write(offset, value)
-    expect([machine.bus.readMmio(at + Probe.result, 4), others(), touched]).toEqual([0, before, []])
+      const isMessage = offset === Probe.command && machine.bus.readMmio(at, 4) > 0xfee0_0000
+      if (offset === Probe.command) expect(machine.bus.readMmio(at + Probe.result, 4)).toBe(isMessage ? 1 : 0)
+    }
+    expect([others(), touched]).toEqual([before, []])
   })
 })

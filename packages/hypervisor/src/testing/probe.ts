@@ -5,6 +5,8 @@ import type { IoHandler } from '@nonroot/contracts'
 
 export const Probe = { address: 0x00, upper: 0x04, data: 0x08, command: 0x0c, result: 0x10 } as const
 export const ProbeCommand = { write: 1, read: 2, assertPin: 3, signal: 4 } as const
+/** Of BAR 2. */
+export const SMALL_BAR = 256
 const VENDOR_SPECIFIC = 0x09
 
 /** `touched` gets what reaches the parts that a guest must not reach. */
@@ -38,6 +40,11 @@ export const probeDevice = (touched: string[] = []) =>
         bars: {
           0: { kind: 'mmio32', size: 4096, handler: registers },
           1: { kind: 'io', size: 16, handler: hidden('ports') },
+          2: {
+            kind: 'mmio32',
+            size: SMALL_BAR,
+            handler: { read: () => 0x5a, write: () => void touched.push('small') },
+          },
         },
         capabilities: [
           {
