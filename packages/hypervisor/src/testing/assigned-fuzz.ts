@@ -79,7 +79,8 @@ export async function fuzzAssigned(
         write(BAR_REGISTERS[random(BAR_REGISTERS.length)]!, random(2) === 0 ? random(2 ** 32) : low(address()))
         break
       case 1:
-        description.onCommand!(random(8))
+        // Mostly a bus master: without it nothing can get out.
+        description.onCommand!(random(4) === 0 ? random(8) : 6)
         break
       case 2: {
         const bar = description.bars![0]! as { onPlaced(at: number | undefined): void }
@@ -98,7 +99,9 @@ export async function fuzzAssigned(
         host.disks[0]!.go()
         break
       case 6:
-        if (random(8) === 0) own.device.reset!()
+        if (random(8) > 0) break
+        own.device.reset!()
+        if (random(2) === 0) description.onCommand!(6)
         break
       case 7:
         own.nvme.start(random(3) === 0 ? address() : place.completion)
