@@ -23,31 +23,30 @@ esac
 
 export const INIT_SCRIPT = `#!/bin/busybox sh
 # nonroot's init: mounts, modules, then the system on the disk that root= names, a shell on the console, or one command whose exit
-# status it reports.
+# status it reports. A process costs a million instructions and more: what the shell does itself is left to it.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
-busybox mount -t proc proc /proc
-busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 busybox mkdir -p /dev/pts /dev/shm
-busybox mount -t devpts -o mode=620 devpts /dev/pts
-busybox mount -t tmpfs shm /dev/shm
-busybox mount -t tmpfs tmp /tmp
-busybox mount -t tmpfs run /run
+echo 'proc /proc proc defaults 0 0
+sys /sys sysfs defaults 0 0
+devpts /dev/pts devpts mode=620 0 0
+shm /dev/shm tmpfs defaults 0 0
+tmp /tmp tmpfs defaults 0 0
+run /run tmpfs defaults 0 0' >/nonroot/fstab
+busybox mount -a -T /nonroot/fstab
 busybox --install -s /usr/bin 2>/dev/null
-# What the kernel calls when it wants a module.
-[ -e /usr/sbin/modprobe ] || ln -s /usr/bin/busybox /usr/sbin/modprobe
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up 2>/dev/null
 
 command= marks= agent= port= network= modules= rows= columns= TERM=vt220
 root= rootmode=ro rootflags= rootfstype= rootdelay=30 init=/sbin/init
-[ -f /${COMMAND_PATH} ] && command=$(cat /${COMMAND_PATH})
+[ -f /${COMMAND_PATH} ] && command=/${COMMAND_PATH}
 read -r parameters </proc/cmdline
 set -f
 for word in $parameters; do
   case $word in
-    nonroot.command=*) command=$(echo "\${word#*=}" | base64 -d) ;;
+    nonroot.command=*) command=\${word#*=} ;;
     nonroot.marks=1) marks=1 ;;
     nonroot.agent=1) agent=1 ;;
     nonroot.network=*) network=\${word#*=} ;;
@@ -65,7 +64,7 @@ for word in $parameters; do
 done
 export TERM
 load() { modprobe -a -q "$@" 2>/dev/null; }
-release=$(uname -r)
+read -r release </proc/sys/kernel/osrelease
 if [ -n "$modules" ]; then
   IFS=,
   load $modules
@@ -77,7 +76,12 @@ drive() {
   [ -e "/usr/lib/modules/$release/modules.alias" ] || return
   for bus in pci acpi virtio xen scsi; do
     # Not everything on a bus has one.
-    aliases=$(cat /sys/bus/$bus/devices/*/modalias 2>/dev/null)
+    aliases=
+    for file in /sys/bus/$bus/devices/*/modalias; do
+      [ -r "$file" ] || continue
+      read -r alias <"$file"
+      aliases="$aliases $alias"
+    done
     [ -z "$aliases" ] || load $aliases
   done
 }
@@ -193,12 +197,20 @@ serve() {
 [ -z "$agent" -o -z "$command" ] || port=$(agent_port)
 
 if [ -n "$command" -a -n "$port" ]; then
-  dmesg -n 1
+  echo 1 >/proc/sys/kernel/printk
   if [ -n "$root" ]; then /${AGENT_PATH} "$port" chroot /disk /bin/sh -c 'cd; exec "$@"' sh
   else /${AGENT_PATH} "$port"; fi
   finish $?
 elif [ -n "$command" ]; then
-  dmesg -n 1
+  echo 1 >/proc/sys/kernel/printk
+  # A parameter has it in base64; the agent is told it by the host.
+  case $command in
+    /${COMMAND_PATH}) command=$(cat "$command") ;;
+    *) command=$(base64 -d <<end
+$command
+end
+) ;;
+  esac
   stty -onlcr -echo 2>/dev/null
   [ -n "$marks" ] && printf '\\033_nonroot:begin\\033\\\\'
   if [ -n "$root" ]; then setsid cttyhack chroot /disk /bin/sh -c "cd; $command"

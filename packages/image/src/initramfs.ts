@@ -45,6 +45,8 @@ const program = (base64: string): Uint8Array => Uint8Array.from(atob(base64), (c
 
 export function finishGuestTree(tree: Tree): Tree {
   for (const [path, text] of Object.entries(FILES)) if (path === 'etc/profile' || !tree.get(path)) tree.file(path, text)
+  // What the kernel calls when it wants a module.
+  if (!tree.get('usr/sbin/modprobe')) tree.link('usr/sbin/modprobe', '/usr/bin/busybox')
   return tree
     .file('init', INIT_SCRIPT, 0o755)
     .file(LEASE_SCRIPT_PATH, LEASE_SCRIPT, 0o755)
