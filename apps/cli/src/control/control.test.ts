@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { VmEvent } from '@nonroot/hypervisor'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { version } from '../version.ts'
 import { serveControl } from './control-server.ts'
 import type { ControlServer } from './control-server.ts'
 import type { ControlledEnd, ControlledVm } from './controlled-vm.ts'
@@ -140,8 +141,9 @@ async function negotiated(path?: string): Promise<Client> {
 describe('a control socket', () => {
   it('greets, and executes nothing before the negotiation', async () => {
     const client = connect()
+    const [major, minor, micro] = version().split('.').map(Number)
     expect(await client.next()).toEqual({
-      QMP: { version: { qemu: { major: 0, minor: 1, micro: 0 }, package: 'nonroot 0.1.0' }, capabilities: [] },
+      QMP: { version: { qemu: { major, minor, micro }, package: `nonroot ${version()}` }, capabilities: [] },
     })
     expect(await client.ask('stop')).toMatchObject({ class: 'CommandNotFound' })
     expect(web.requests).toEqual([])
