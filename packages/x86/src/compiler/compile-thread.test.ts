@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { ThreadBackend } from '@nonroot/contracts'
 import type { ModuleContext } from '../ir/function.ts'
 import { createThreadedRegionService } from './compile-thread.ts'
@@ -35,7 +35,8 @@ function bench() {
 }
 
 describe('the thread that compiles', () => {
-  vi.useFakeTimers()
+  beforeAll(() => void vi.useFakeTimers())
+  afterAll(() => void vi.useRealTimers())
   afterEach(() => void vi.clearAllTimers())
 
   it('is ended after 10 s with few requests, and started again by a burst, with its context again', () => {
