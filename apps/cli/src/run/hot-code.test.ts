@@ -16,7 +16,9 @@ it('is a file of hashes, to which the same run adds nothing', { timeout: 60_000 
     const [kernel, cache] = [join(folder, 'loop.elf'), join(folder, 'cache')]
     await writeFile(kernel, multibootGuest(LOOP))
     const run = async (): Promise<Buffer> => {
-      expect(await spawnCli(['run', '--kernel', kernel], { env: { NONROOT_CACHE: cache } })).toMatchObject({ status: 0 })
+      expect(await spawnCli(['run', '--kernel', kernel], { env: { NONROOT_CACHE: cache } })).toMatchObject({
+        status: 0,
+      })
       return readFileSync(join(cache, 'hot-code'))
     }
     const first = await run()
