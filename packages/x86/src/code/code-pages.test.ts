@@ -53,6 +53,17 @@ it('a page that is written as a whole is forgotten, whether its code was overwri
   expect([all(), holders[PAGE]]).toEqual(['none', 0])
 })
 
+it('a block that reaches into its own frame, which two addresses have, is dropped once', () => {
+  const holders = new Uint16Array(8)
+  const pages = new CodePages(8, holders)
+  const crossing = block(0xff8, PAGE * 0x1000)
+  pages.add(crossing)
+  expect([pages.blocksIn(PAGE, 0, 4), pages.blocksIn(PAGE, 0xff8, 0xffc), pages.blocksIn(PAGE, 8, 0xff8)]).toEqual([[crossing], [crossing], []])
+  expect([pages.written(PAGE, 0, 0x1000), pages.blocksIn(PAGE, 0, 0x1000)]).toEqual(['all', [crossing]])
+  pages.remove(crossing)
+  expect([pages.size, pages.hasCode(PAGE * 0x1000), holders[PAGE]]).toEqual([0, false, 0])
+})
+
 it('a processor tells its own code from that of others', () => {
   const holders = new Uint16Array(8)
   const [one, other] = [new CodePages(8, holders), new CodePages(8, holders)]

@@ -133,13 +133,14 @@ export class CodePages {
   blocksIn(frame: number, from: number, to: number): Block[] {
     const page = this.#pages.get(frame)
     if (!page) return []
-    const found: Block[] = []
+    // Two addresses may have one frame: a block then reaches into the page that it begins on.
+    const found = new Set<Block>()
     for (const block of page.blocks.values()) {
       const start = block.host & 0xfff
-      if (start < to && start + block.length > from) found.push(block)
+      if (start < to && start + block.length > from) found.add(block)
     }
-    for (const block of page.reaching) if (reach(block) > from) found.push(block)
-    return found
+    for (const block of page.reaching) if (reach(block) > from) found.add(block)
+    return [...found]
   }
 
   #page(frame: number): Page {
