@@ -79,6 +79,9 @@ describe('DMA remapping', () => {
     ['a bus without a table', 1, ({ device }) => device(0x1300).writeU32(HERE, 1), HERE, true],
     ['a device without a context', 2, ({ device }) => device(DEVICE + 8).writeU32(HERE, 1), HERE, true],
     ['the interrupt range, read', 0x20, ({ dma }) => dma.readU32(0xfee0_0000) !== undefined, 0xfee0_0000, false],
+    ['the end of the interrupt range', 0x20, ({ dma }) => dma.readU32(0xfeef_fffc) !== undefined, 0xfeef_f000, false],
+    ['behind it, where no page is', 6, ({ dma }) => dma.readU32(0xfef0_0000) !== undefined, 0xfef0_0000, false],
+    ['before it, where no page is', 6, ({ dma }) => dma.readU32(0xfedf_fffc) !== undefined, 0xfedf_f000, false],
     [
       'the interrupt range, more than a message',
       0x20,
@@ -104,6 +107,7 @@ describe('DMA remapping', () => {
     ['a context entry', 0xb, ({ memory, root }) => memory.writeU64(Place.contexts + 128, BigInt(root) | 0x11n)],
     ['its domain’s upper bits', 0xb, ({ memory }) => memory.writeU64(Place.contexts + 136, 2n | (1n << 24n))],
     ['a page of 512 GiB', 0xc, ({ memory, root }) => memory.writeU64(root, memory.readU64(root)! | 0x80n)],
+    ['a page of 512 GiB that is aligned', 0xc, ({ map, root }) => map(root, 0, 0, R | W, { level: 4 })],
     ['a page of 1 GiB that is not aligned', 0xc, ({ map, root }) => map(root, 0, PAGE, R | W, { level: 3 })],
   ])('blocks what has a reserved bit set: %s', (_, reason, change) => {
     const bench = started()
