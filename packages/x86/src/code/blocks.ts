@@ -16,7 +16,7 @@ import { CodePages } from './code-pages.ts'
 import type { CompiledRegion } from './compiled-region.ts'
 import type { HandlerTable } from './handler-table.ts'
 import { Heat } from './heat.ts'
-import { type HotCode, KNOWN_HOT } from './hot-code.ts'
+import { type HotCode, SOONER } from './hot-code.ts'
 import { MOST_REGIONS, NEVER_HOT } from './record.ts'
 import { RecordWriter } from './record-writer.ts'
 import { Regions } from './regions.ts'
@@ -199,7 +199,7 @@ export class BlockCache implements CodeTracker {
 
   #initialHeat(block: Block): number {
     const heat = this.#heat.initial(this.regions)
-    return heat > KNOWN_HOT && heat < NEVER_HOT && this.#hotCode?.isKnown(this.#core.u8, block) ? KNOWN_HOT : heat
+    return heat < NEVER_HOT && this.#hotCode?.isKnown(this.#core.u8, block) ? Math.ceil(heat * SOONER) : heat
   }
   /** The blocks were worth compiling: later runs know them. */
   remember(blocks: readonly Block[]): void {

@@ -3,11 +3,12 @@ import type { HotCodeMemory } from '@nonroot/contracts'
 import { expect, it } from 'vitest'
 import { BareMetal } from '../testing/bare-metal.ts'
 import { asm } from '../testing/asm.ts'
-import { HotCode, KNOWN_HOT } from './hot-code.ts'
+import { HotCode, SOONER } from './hot-code.ts'
 
 const LOOP = asm(64, 'l: add eax, 3; dec ecx; jnz l; hlt')
 const OTHER = asm(64, 'l: add eax, 5; dec ecx; jnz l; hlt')
 const HOT = 100
+const KNOWN_HOT = HOT * SOONER
 
 interface Host extends HotCodeMemory {
   readonly hashes: number[]

@@ -1,9 +1,9 @@
-/** Code that earlier runs found hot, known by its bytes: it is compiled when it has run a few times. */
+/** Code that earlier runs found hot, known by its bytes: it is compiled sooner. */
 import type { HotCodeMemory } from '@nonroot/contracts'
 import type { Block } from './block.ts'
 
-/** Runs of a known block before it is compiled: code that is only initialised in this run is not. */
-export const KNOWN_HOT = 16
+/** Known blocks are compiled after this fraction of the runs that others need: what one program uses much, another may hardly use (docs/adr/0031). */
+export const SOONER = 1 / 4
 /** Bytes that stand for a block at least: the shortest blocks are alike. */
 const WINDOW = 32
 
