@@ -4,11 +4,11 @@ import type { Balloon, Counter, Metrics } from '@nonroot/contracts'
 import type { Member } from '../member.ts'
 import { mib } from '../member.ts'
 import type { Taken, Technique } from '../technique.ts'
+import { madeProgress } from './progress.ts'
 import { roomOf } from './room.ts'
 
 /** A guest that makes no progress for so long is asked no further. Milliseconds. */
 const PATIENCE_MS = 500
-const POLL_MS = 10
 /** A guest gives pages first that it never used, and for which the host has no frame: it is asked again, for more. */
 const ROUNDS = 16
 
@@ -73,13 +73,7 @@ export class Ballooning implements Technique {
     const target = balloon.actualFrames + Math.min(step, room, member.spareFrames)
     if (target === balloon.actualFrames) return `${name} is at its minimum`
     balloon.setTarget(target)
-    let [last, waitedMs] = [balloon.actualFrames, 0]
-    while (balloon.actualFrames < target && waitedMs < PATIENCE_MS) {
-      await sleep(POLL_MS)
-      waitedMs += POLL_MS
-      if (balloon.actualFrames > last) [last, waitedMs] = [balloon.actualFrames, 0]
-    }
-    if (balloon.actualFrames >= target) return undefined
+    if (await madeProgress(() => target - balloon.actualFrames, PATIENCE_MS)) return undefined
     // It must not continue later, when the memory is no longer needed.
     balloon.setTarget(balloon.actualFrames)
     return `${name}'s guest inflates its balloon no further`
@@ -111,5 +105,3 @@ export class Ballooning implements Technique {
     return held.gained
   }
 }
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms))

@@ -86,7 +86,8 @@ export class Swapping implements Technique {
       packed: this.#packedFiller(member),
       filed: this.#backend.file && this.#fileFiller(member, this.#backend.file),
       packedPages: 0,
-      ...{ filedPages: 0, droppedPages: 0 },
+      filedPages: 0,
+      droppedPages: 0,
     }
     this.#swapped.set(member, swapped)
   }

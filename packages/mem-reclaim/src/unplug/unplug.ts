@@ -3,12 +3,12 @@
 import type { Counter, Metrics, PluggableMemory } from '@nonroot/contracts'
 import type { Member } from '../member.ts'
 import { mib } from '../member.ts'
+import { madeProgress } from '../balloon/progress.ts'
 import { roomOf } from '../balloon/room.ts'
 import type { Taken, Technique } from '../technique.ts'
 
 /** A guest that unplugs nothing for so long is asked no further: it moves pages before it gives a block. Milliseconds. */
 const PATIENCE_MS = 2000
-const POLL_MS = 10
 
 export class Unplugging implements Technique {
   readonly name = 'unplug'
@@ -76,13 +76,7 @@ export class Unplugging implements Technique {
 /** Waits until the guest has no more than so much, while it makes progress. What it has not done then is no longer wanted. */
 async function follow(pluggable: PluggableMemory, frames: number): Promise<boolean> {
   pluggable.request(frames)
-  let [last, waitedMs] = [pluggable.pluggedFrames, 0]
-  while (pluggable.pluggedFrames > frames && waitedMs < PATIENCE_MS) {
-    await new Promise((resolve) => void setTimeout(resolve, POLL_MS))
-    waitedMs += POLL_MS
-    if (pluggable.pluggedFrames < last) [last, waitedMs] = [pluggable.pluggedFrames, 0]
-  }
-  if (pluggable.pluggedFrames <= frames) return true
+  if (await madeProgress(() => pluggable.pluggedFrames - frames, PATIENCE_MS)) return true
   pluggable.request(pluggable.pluggedFrames)
   return false
 }
