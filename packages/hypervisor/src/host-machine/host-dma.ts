@@ -82,7 +82,10 @@ export class HostDma implements DmaMemory {
     for (const { address, length } of pieces) {
       if (!this.isRam(address, length)) return undefined
       if (last >= 0 && ends[last] === address) ends[last] = address + length
-      else last = starts.push(address) && ends.push(address + length) - 1
+      else {
+        starts.push(address)
+        last = ends.push(address + length) - 1
+      }
     }
     return {
       views: starts.map((start, index) => this.#host.bytes.subarray(start, ends[index])),

@@ -185,7 +185,7 @@ export class DiskOrigins implements DiskPages {
     } catch {
       return false
     }
-    return this.#scratch.every((byte, at) => byte === content[at])
+    return isSame(wordsOf(this.#scratch), wordsOf(content))
   }
 
   fillNow(address: Gpa, into: Uint8Array): void {
@@ -229,11 +229,17 @@ export class DiskOrigins implements DiskPages {
 
 const lengthOf = (views: readonly Uint8Array[]): number => views.reduce((sum, { length }) => sum + length, 0)
 
+const wordsOf = (page: Uint8Array): Int32Array => new Int32Array(page.buffer, page.byteOffset, FRAME_SIZE / 4)
+
+function isSame(one: Int32Array, other: Int32Array): boolean {
+  for (let n = 0; n < one.length; n++) if (one[n] !== other[n]) return false
+  return true
+}
+
 /** FNV-1a over words of 32 bits. */
 function checksum(page: Uint8Array): number {
-  const words = new Int32Array(page.buffer, page.byteOffset, FRAME_SIZE / 4)
   let sum = 0x811c9dc5 | 0
-  for (const word of words) sum = Math.imul(sum ^ word, 0x01000193)
+  for (const word of wordsOf(page)) sum = Math.imul(sum ^ word, 0x01000193)
   return sum
 }
 
