@@ -10,7 +10,7 @@ afterAll(() => {
 const bytes = (value: unknown): Uint8Array | undefined => (value instanceof Uint8Array ? value : undefined)
 
 const marked = globalThis as { nonrootComparesBytes?: true }
-// Files of a package share a process.
+// Once in a process.
 if (!marked.nonrootComparesBytes) {
   marked.nonrootComparesBytes = true
   expect.addEqualityTesters([

@@ -14,15 +14,14 @@ const MOST = 1 << 16
 export function openHotCode(path: string): HotCodeMemory {
   return {
     known() {
-      const bytes = attempt(() => readFileSync(path))
-      if (!bytes) return new Uint32Array()
-      const count = Math.floor(bytes.length / 4)
-      const all = Uint32Array.from({ length: count }, (_, n) => bytes.readUInt32LE(4 * n))
-      if (bytes.length % 4 === 0 && count <= MOST) return all
-      // Too long, or one that was written in part: the newest half is kept, in a file of its own until it is complete.
-      const kept = bytes.length % 4 === 0 ? all.subarray(count - MOST / 2) : new Uint32Array()
+      const bytes = attempt(() => readFileSync(path)) ?? new Uint8Array()
+      const isWhole = bytes.length % 4 === 0
+      const all = isWhole ? new Uint32Array(Uint8Array.from(bytes).buffer) : new Uint32Array()
+      if (isWhole && all.length <= MOST) return all
+      // Too long, or written in part: the newest half is kept, in a file of its own until it is complete.
+      const kept = all.slice(-MOST / 2)
       attempt(() => {
-        writeFileSync(`${path}.${process.pid}`, littleEndian(kept))
+        writeFileSync(`${path}.${process.pid}`, kept)
         renameSync(`${path}.${process.pid}`, path)
       })
       return kept
@@ -30,16 +29,10 @@ export function openHotCode(path: string): HotCodeMemory {
     add(hashes) {
       attempt(() => {
         mkdirSync(dirname(path), { recursive: true })
-        appendFileSync(path, littleEndian(hashes))
+        appendFileSync(path, new Uint8Array(hashes.buffer, hashes.byteOffset, hashes.byteLength))
       })
     },
   }
-}
-
-function littleEndian(hashes: Uint32Array): Uint8Array {
-  const bytes = Buffer.alloc(4 * hashes.length)
-  for (const [n, hash] of hashes.entries()) bytes.writeUInt32LE(hash, 4 * n)
-  return bytes
 }
 
 function attempt<T>(action: () => T): T | undefined {

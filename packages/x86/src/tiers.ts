@@ -25,7 +25,7 @@ export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { thr
   const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
   const file = prebuilt?.(PREBUILT_HANDLERS)
   const handlers = file && readPrebuilt(file)
-  const remembered = tiers === 'both' && hotCode ? new HotCode(hotCode) : undefined
+  const remembered = hotCode && new HotCode(hotCode)
   return {
     description: tiers === 'interpreter' ? tiers : regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
     processorOptions: ({ clock }) => ({

@@ -246,14 +246,14 @@ export abstract class RegionRegisters extends RegionFlags {
 
   // ------------------------------------------------------------------ back to memory
 
-  /** Leaves the code of `withExits`: the registers and flags are written back, and execution continues at the end of its tail. */
+  /** Leaves the code of `withExits`: the registers and flags are written back, and execution continues behind it. */
   protected exitBy(tail: object): void {
     const hasFlags = this.flagState.state !== 'untouched'
     const dirty = this.#dirty
     const loop = this.#outermost
     const round = this.#round
-    let exits = this.#exits.get(tail)
-    if (!exits) this.#exits.set(tail, (exits = []))
+    const exits = this.#exits.get(tail) ?? []
+    this.#exits.set(tail, exits)
     let exit = exits.find((e) => e.hasFlags === hasFlags && e.dirty === dirty && e.loop === loop && e.round === round)
     if (!exit) exits.push((exit = { hasFlags, dirty, loop, round, label: {} }))
     this.break(exit.label)
@@ -274,8 +274,8 @@ export abstract class RegionRegisters extends RegionFlags {
     this.exitBy(this.common)
   }
   /**
-   * The code of a region's body, followed by its exits by one tail, and what `tail` emits. Each exit stores what no later one does, and continues with the later one that stores
-   * most of the rest.
+   * Code, followed by its exits by the tail that comes next. Each exit stores what no later one does, and continues with the later one that stores most
+   * of the rest.
    */
   protected withExits(tail: object, build: () => void): void {
     let inner = this.#apart(build)
