@@ -396,7 +396,8 @@ export class ShadowTables {
     const role = roleOf(level, mode, access)
     for (let table = this.pool.shadowing(frame); table; table = table.next) {
       if (table.role !== role) continue
-      if (table.unsynced) this.resync(table)
+      // While nothing led to it, what is below was not brought up to date by a flush.
+      for (const leaf of this.unsynced) if (this.leadsTo(leaf, table)) this.resync(leaf)
       return table
     }
     const table = this.make(role, level, mode.wide, access, frame)

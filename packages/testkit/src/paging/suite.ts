@@ -395,6 +395,31 @@ export function testPagingStrategy(
       }
     })
 
+    within('follows leaves that were changed while the path to them was being changed', () => {
+      const bench = new PagingBench(create)
+      bench.label(0x3000, 0x4000)
+      const tables = bench.tables(format)
+      bench.mapWindow(tables)
+      // Not below the tables that map the window.
+      const linear = format === 'fourLevel' ? 0x80_0000_0000n : 0x1000_0000n
+      const leaf = tables.map(linear, 0x3000, Entry.write)
+      tables.map(linear + 4096n, 0x5000, Entry.write)
+      bench.enable(tables)
+      bench.check(linear, 'write')
+      for (let level = 2; level <= (format === 'fourLevel' ? 3 : 2); level++) {
+        bench.store(tables, leaf, 0x4000n | Entry.present)
+        // Other entries of a table above, so often that it seems to have become ordinary memory.
+        const above = tables.entry(linear, level)
+        for (let i = 1; i <= 4; i++) bench.store(tables, above + i * tables.bytes, 0n)
+        bench.vcpu.setRoot(BigInt(tables.root))
+        bench.check(linear + 4096n, 'read')
+        for (const kind of KINDS) bench.check(linear, kind)
+        bench.store(tables, leaf, 0x3000n | Entry.present | Entry.write)
+        bench.vcpu.setRoot(BigInt(tables.root))
+        bench.check(linear, 'write')
+      }
+    })
+
     within('survives a table that maps itself', () => {
       const bench = new PagingBench(create)
       bench.label(0x3000)
