@@ -65,6 +65,8 @@ done
 export TERM
 load() { modprobe -a -q "$@" 2>/dev/null; }
 read -r release </proc/sys/kernel/osrelease
+# The kernel hashes each module to verify its signature: with the processor's instructions for that a third as many are run.
+load sha256_ssse3
 if [ -n "$modules" ]; then
   IFS=,
   load $modules

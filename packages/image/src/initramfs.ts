@@ -85,5 +85,5 @@ export const DEFAULT_MODULES: readonly string[] = [
   ...['sd_mod', 'sr_mod', 'ahci', 'ata_piix', 'nvme', 'e1000', 'e1000e', '8139cp', 'vfio_pci'],
   ...['xen_blkfront', 'xen_netfront'],
   ...['ext4', 'isofs', 'vfat', 'nls_cp437', 'nls_ascii', 'overlay', 'squashfs', 'loop', 'zram', 'tun'],
-  ...['button', 'evdev', 'rtc_cmos', 'crc32c_intel', 'crc32c_generic', 'af_packet'],
+  ...['button', 'evdev', 'rtc_cmos', 'crc32c_intel', 'crc32c_generic', 'sha256_ssse3', 'af_packet'],
 ]

@@ -75,6 +75,11 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian', { timeout: 600_000 }, 
     expect({ ...result, out: brief(result.out), err: said }).toEqual({ status, out: brief(out), err })
   })
 
+  it('verifies modules with the SHA instructions of the processor', async () => {
+    const words = ['sh', '-c', "grep -A1 '^name *: sha256$' /proc/crypto | sed -n 's/^driver *: //p'; cat /proc/sys/kernel/tainted"]
+    expect(await run('--', ...words)).toMatchObject({ status: 0, out: 'sha256-ni\nsha256-ssse3\nsha256-generic\n0\n' })
+  })
+
   it('a guest that restarts is the end of its command', async () => {
     const { status, out, err } = await run('--', 'sh', '-c', 'echo once; exec reboot -f')
     expect([status, out]).toEqual([4, 'once\n'])
