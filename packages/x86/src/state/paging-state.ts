@@ -65,6 +65,8 @@ export interface TlbContext {
   isEmpty: boolean
   /** It may have write tags of pages that hold code now. */
   writesUnchecked: boolean
+  /** By hash of linear bits 63:21: the 2 MiB region of which parts may be in the TLB, as a key of tlb.ts. */
+  readonly large: Int32Array
 }
 
 export class PagingState {
@@ -120,7 +122,7 @@ export class PagingState {
   /** Paging-structure cache (layout.ts, REGIONS). */
   readonly regions: Int32Array
   /** TLB contexts by number; `context` is the current one's. Changed only by paging/tlb/. */
-  readonly contexts: readonly TlbContext[] = Array.from({ length: CONTEXT_COUNT }, () => ({ pcid: NO_PCID, generation: 0, isEmpty: true, writesUnchecked: false }))
+  readonly contexts: readonly TlbContext[] = Array.from({ length: CONTEXT_COUNT }, () => ({ pcid: NO_PCID, generation: 0, isEmpty: true, writesUnchecked: false, large: new Int32Array(4096) }))
   context = 0
   /** The current root. */
   get root(): number {
@@ -134,8 +136,6 @@ export class PagingState {
   generation = 0
   /** Jump cache entries and links that lead to global pages have this one instead, whatever the context. */
   globalGeneration = 0
-  /** By hash of linear bits 63:21: the 2 MiB region of which parts may be in the TLB, as a key of tlb.ts. */
-  readonly large = new Int32Array(4096)
   /** By hash of linear bits 63:30: parts of a 1 GiB page may be in the TLB. */
   readonly huge = new Uint8Array(1024)
 

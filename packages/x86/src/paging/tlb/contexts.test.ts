@@ -96,6 +96,18 @@ describe.each(TIERS)('address spaces by PCID, %s', (tier) => {
   })
 })
 
+describe.each(TIERS)('a large page, %s', (tier) => {
+  const OTHER_PART = 0x22_2000
+  it.each([0, GLOBAL])('is flushed with all of its parts, though another PCID flushed one of them before; flag of what lies at 0: %d', (global) => {
+    const { machine } = twoSpaces(tier)
+    machine.write64(PLACE.tables + 0x2000, BigInt(0x87 | global))
+    machine.write32(OTHER_PART, 10)
+    machine.write32(OTHER_PART - 0x20_0000, 3)
+    const addOther = asm(64, 'add ebx, [0x222000]')
+    expect(result(machine, to(2), ADD, addOther, to(1), ADD, INVLPG, to(2), CHANGE, INVLPG, ZERO, addOther)).toBe(10n)
+  })
+})
+
 describe('a PCID that is not the current one', () => {
   const keeps = 3n
   const loses = 10n

@@ -97,6 +97,7 @@ export const currentPcid = (core: Core): number => (core.get32(S.cr4) & CR4.pcid
 export function flushAll(core: Core): void {
   const { paging } = core
   for (const context of paging.contexts) {
+    if (!context.isEmpty) context.large.fill(0)
     context.isEmpty = true
     context.pcid = NO_PCID
   }
@@ -104,7 +105,6 @@ export function flushAll(core: Core): void {
   clearContext(core)
   nextGlobalGeneration(core)
   core.set32(LOW_GLOBALS, 0)
-  paging.large.fill(0)
   paging.huge.fill(0)
 }
 
@@ -158,9 +158,8 @@ export function flushPage(core: Core, low: number, high: number): void {
   // INVLPG drops the paging-structure caches whatever the address. (SDM Vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches")
   nextGeneration(core)
   if (paging.huge[hugeHash(low, high)]) return flushAll(core)
-  const count = partsAt(paging, low, high)
-  flushEntries(core, paging.context, low, count)
-  flushElsewhere(core, low, high, count, true)
+  flushEntries(core, paging.context, low, partsAt(paging, paging.context, low, high, true))
+  flushElsewhere(core, low, high, true)
 }
 
 /** Operating systems have their global pages in the upper half. */
@@ -170,7 +169,7 @@ const mayBeGlobal = (core: Core, high: number): boolean => high < 0 || core.get3
  * Flushes from the other contexts a page that was flushed from the current one: with two roots whatever it is, else where it is global. `isInvlpg`: also
  * what came of it without a tag, links and a large page in the paging-structure cache.
  */
-function flushElsewhere(core: Core, low: number, high: number, count: number, isInvlpg: boolean): void {
+function flushElsewhere(core: Core, low: number, high: number, isInvlpg: boolean): void {
   const { paging } = core
   const { contexts } = paging
   const bothRoots = paging.roots === 2
@@ -180,7 +179,7 @@ function flushElsewhere(core: Core, low: number, high: number, count: number, is
   for (let number = 0; number < contexts.length; number++) {
     const context = contexts[number]!
     if (number === paging.context || context.isEmpty) continue
-    const wasFetched = flushEntries(core, number, low, count, !bothRoots)
+    const wasFetched = flushEntries(core, number, low, partsAt(paging, number, low, high, bothRoots), !bothRoots)
     if (isInvlpg || wasFetched) context.generation = ++paging.lastGeneration
   }
 }
@@ -210,9 +209,8 @@ function flushEntries(core: Core, context: number, low: number, count: number, o
 export function forgetPage(core: Core, low: number, high: number): void {
   const { paging } = core
   if (paging.huge[hugeHash(low, high)]) return forgetHuge(core, low, high)
-  const count = partsAt(paging, low, high)
-  if (flushEntries(core, paging.context, low, count)) nextGeneration(core)
-  flushElsewhere(core, low, high, count, false)
+  if (flushEntries(core, paging.context, low, partsAt(paging, paging.context, low, high, true))) nextGeneration(core)
+  flushElsewhere(core, low, high, false)
 }
 
 /** The same where a page of 1 GiB may be. Other addresses have the same hash: only if something of this one is cached, all is flushed. */
@@ -230,14 +228,15 @@ function forgetHuge(core: Core, low: number, high: number): void {
     if (regions[slot + 1] === generation && regions[slot]! >>> 9 === key) return nextGeneration(core)
 }
 
-/** Pages of 4 KiB that may be in the TLB as parts of the page at an address; from now on there are none. */
-function partsAt({ large, kind }: PagingState, low: number, high: number): number {
+/** Pages of 4 KiB that a context may have as parts of the page at an address. `flushed`: from now on it has none; else it keeps those that are not global. */
+function partsAt({ contexts, kind }: PagingState, context: number, low: number, high: number, flushed: boolean): number {
+  const { large } = contexts[context]!
   const isLegacy = kind === PAGING.bits32
   const slot = largeHash(isLegacy ? low & -0x40_0000 : low, high)
   const key = largeKey(isLegacy ? low & -0x40_0000 : low, high)
   const marked = large[slot]
   if (marked !== key && marked !== SEVERAL) return 1
-  if (marked === key) large[slot] = 0
+  if (marked === key && flushed) large[slot] = 0
   return isLegacy ? 1024 : 512
 }
 
@@ -245,9 +244,10 @@ const largeHash = (low: number, high: number): number => ((low >>> 21) ^ (high *
 /** Odd, so that 0 means no region and SEVERAL more than one. */
 const largeKey = (low: number, high: number): number => (((high << 11) | (low >>> 21)) << 1) | 1
 const SEVERAL = 2
-/** Parts of a page of this level may be in the TLB from now on: INVLPG and page faults flush them all. 32-bit paging has pages of 4 MiB. */
-export function markLarge({ large, huge, kind }: PagingState, low: number, high: number, level: number): void {
+/** The current context may have parts of a page of this level from now on: INVLPG and page faults flush them all. 32-bit paging has pages of 4 MiB. */
+export function markLarge({ contexts, context, huge, kind }: PagingState, low: number, high: number, level: number): void {
   if (level === 1) return
+  const { large } = contexts[context]!
   if (level > 2) huge[hugeHash(low, high)] = 1
   const first = kind === PAGING.bits32 ? low & -0x40_0000 : low
   const slot = largeHash(first, high)
