@@ -130,6 +130,8 @@ export class ReferenceMachine extends ReferenceState {
       copy(rip + BigInt(head), head, 15)
       result = decode(bytes, 0, 15, mode, this.#instruction)
     }
+    // How many instructions its rounds count as is the processor's own affair.
+    if (result === 'ok' && this.#instruction.rep && STRING.has(this.#instruction.row.mnemonic)) throw new Undefined('a repeated string instruction')
     if (result !== 'ok') throw new Fault(result === 'ud' ? 6 : 13, result === 'ud' ? undefined : 0)
     return this.#instruction
   }
@@ -144,6 +146,7 @@ interface Built {
 const MOST_ADDRESSES = 4096
 const MOST_BUILT = 4
 
+const STRING: ReadonlySet<string> = new Set(['MOVS', 'CMPS', 'STOS', 'LODS', 'SCAS', 'INS', 'OUTS'])
 const ENTERS_HANDLER: ReadonlySet<string> = new Set(['INT', 'INT1', 'INT3', 'INTO'])
 
 /** Exceptions that push an error code. (SDM Vol. 3A, "Error Code") */

@@ -35,7 +35,7 @@ const MISTAKES: readonly Mistake[] = [
   { name: 'CR4.PGE flushes nothing', file: 'control/derive.ts', right: 'CR4.pge | CR4.pcide | CR4.smep | CR4.smap', wrong: 'CR4.pcide | CR4.smep | CR4.smap' },
   { name: 'CR0.WP flushes nothing', file: 'control/derive.ts', right: 'CR0.pg | CR0.wp | CR0.pe', wrong: 'CR0.pg | CR0.pe' },
   { name: 'a write of CR3 flushes nothing', file: 'control/derive.ts', right: "loadContext(core, cr3 === 'keep')", wrong: 'loadContext(core, true)' },
-  { name: 'INVLPG leaves global pages in other contexts', file: 'paging/tlb/tlb.ts', right: '  flushElsewhere(core, low, high, count, true)\n', wrong: '' },
+  { name: 'INVLPG leaves global pages in other contexts', file: 'paging/tlb/tlb.ts', right: '  flushElsewhere(core, low, high, true)\n', wrong: '' },
   { name: 'links to global pages outlive INVLPG', file: 'paging/tlb/tlb.ts', right: 'if (isGlobal) nextGlobalGeneration(core)', wrong: 'if (isGlobal) void 0' },
   { name: 'INVPCID of another PCID flushes nothing', file: 'system/machine.ts', right: 'else flushPcid(core, Number(pcid))', wrong: 'else void flushPcid' },
   { name: 'another context may write to code', file: 'paging/tlb/contexts.ts', right: 'if (writesUnchecked) dropWriteTagsOfCode(core)', wrong: 'void writesUnchecked' },
@@ -46,7 +46,8 @@ const MISTAKES: readonly Mistake[] = [
   { name: 'the TLB outlives a change of EPT', file: 'paging/tlb/tlb.ts', right: '  forgetGuestPages(core)\n  flushAll(core)', wrong: '  forgetGuestPages(core)' },
   { name: 'a single step after INT n', file: 'system/far-transfers.ts', right: '  core.stepping = false\n', wrong: '' },
   { name: 'MOV SS keeps its single step', file: 'events/debug.ts', right: 'core.stepping && core.get32(S.shadow) !== SHADOW.movSs', wrong: 'core.stepping' },
-  { name: 'a page fault forgets one part of a large page', file: 'paging/tlb/tlb.ts', right: 'if (flushEntries(core, paging.context, low, count)) nextGeneration', wrong: 'if (flushEntries(core, paging.context, low, 1)) nextGeneration' },
+  { name: 'a page fault forgets one part of a large page', file: 'paging/tlb/tlb.ts', right: 'low, partsAt(paging, paging.context, low, high, true))) nextGeneration', wrong: 'low, 1)) nextGeneration' },
+  { name: 'a PCID’s large page forgets its parts when another flushes it', file: 'paging/tlb/tlb.ts', right: 'partsAt(paging, number, low, high, bothRoots)', wrong: 'partsAt(paging, number, low, high, true)' },
   { name: 'a fault while a fault is delivered is served as itself', file: 'events/vectors.ts', right: 'const CONTRIBUTORY = bit(0, 10, 11, 12, 13)', wrong: 'const CONTRIBUTORY = bit(0, 10, 12)' },
 ]
 

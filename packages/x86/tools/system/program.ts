@@ -29,7 +29,9 @@ const OPERANDS = 512
 
 /** Bits of CR4 that programs switch. PAE, OSFXSR and OSXMMEXCPT stay set. */
 const CR4_BASE = 0x620n
-const CR4_SWITCHED = [0x80n, 0x10_0000n, 0x20_0000n, 0x2_0000n, 0x800n] as const
+const CR4_PGE = 0x80n
+const CR4_PCIDE = 0x2_0000n
+const CR4_SWITCHED = [CR4_PGE, 0x10_0000n, 0x20_0000n, CR4_PCIDE, 0x800n] as const
 const CR0_BASE = 0x8000_0033n
 
 export function randomProgram(seed: number, only?: ReadonlySet<number>): SystemProgram {
@@ -119,7 +121,7 @@ function invalidation(c: Context, linear: bigint): [string, number[]] {
     case 3:
       return [', MOV CR3', [...asm.fromControl(3, R.rax), ...asm.toControl(3, R.rax)]]
     case 4:
-      return [', CR4.PGE', toggleTwice(0x80n)]
+      return [', CR4.PGE', toggleTwice(CR4_PGE)]
     case 5:
       return invpcid(c, linear)
     default:
@@ -233,6 +235,71 @@ function modifyBetweenCalls(c: Context): Action {
 function mapTo(linear: bigint, value: readonly number[]): number[] {
   const index = 8n * ((linear >> 12n) & 0x1ffn)
   return [...value, ...AT.pts.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + index), ...asm.store(R.rax, R.rbx)]), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
+}
+
+/** Two PCIDs of the same tables, everything invalidated; `inContext` goes to one of them, and keeps what is cached of it unless it is the first time. */
+function twoContexts(c: Context): { enter: readonly number[]; inContext: (pcid: 1 | 2, keeps?: boolean) => number[] } {
+  const root = linearOf(AT.roots[c.random.below(AT.roots.length)]!)
+  const set = (n: 3 | 4, value: bigint): number[] => [...asm.movImmediate(R.rax, value), ...asm.toControl(n, R.rax)]
+  return {
+    enter: [...set(3, root), ...set(4, CR4_BASE | CR4_PCIDE), ...set(4, CR4_BASE | CR4_PCIDE | CR4_PGE)],
+    inContext: (pcid, keeps = true) => set(3, root | BigInt(pcid) | (keeps ? 1n << 63n : 0n)),
+  }
+}
+/** A global page used in one PCID, its entry changed and invalidated in another, used in the first again: INVLPG invalidates global pages of all. */
+function globalInContexts(c: Context): Action {
+  const linear = snippet(c)
+  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  const { enter, inContext } = twoContexts(c)
+  const global = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A | FLAGS.G))
+  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+  return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, global()), inContext(1, false), use, inContext(2, false), mapTo(page, global()), inContext(1), use)
+}
+/** Bytes of a page written in one PCID, called in another, written and called in the first again: it may have cached that they can be written. */
+function modifyInContexts(c: Context): Action {
+  const page = AT.data + c.random.below(AT.dataPages)
+  const offset = SNIPPETS[c.random.below(SNIPPETS.length - 1)]!
+  const target = linearOf(page) + BigInt(immediateByte(c, offset))
+  const { enter, inContext } = twoContexts(c)
+  const write = (): number[] => storeByte(c.operand(() => BigInt(c.random.below(256))), target)
+  const call = [...asm.movImmediate(R.rdi, linearOf(page) + BigInt(offset)), ...asm.call(R.rdi)]
+  return plain(`byte at ${show(target)} in one context, call in another, the byte again`, enter, inContext(1, false), write(), write(), inContext(2, false), call, inContext(1), write(), call)
+}
+/** A large page where an address is, and another address in it. */
+function largePage(c: Context): { linear: bigint; other: bigint; write: (value: readonly number[]) => number[] } {
+  const linear = c.page()
+  const other = (linear & ~0x1f_ffffn) | (BigInt(TEST_INDICES[1][c.random.below(TEST_INDICES[1].length)]!) << 12n)
+  const at = 8n * ((linear >> 21n) & 0x1ffn)
+  return { linear, other, write: (value) => [...value, ...AT.pds.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + at), ...asm.store(R.rax, R.rbx)])] }
+}
+const loadFrom = (address: bigint): number[] => [...asm.movImmediate(R.rdi, address), ...asm.load(R.rdx, R.rdi)]
+/** Two parts of a large page used, a fault at one of them, another entry in its place, the other one used: the fault invalidated the page as a whole. */
+function largePageAfterFault(c: Context): Action {
+  const { linear, other, write } = largePage(c)
+  const from = c.operand(() => randomEntry(c.random, 2))
+  const set = [...asm.movImmediate(R.rax, CR0_BASE | 0x1_0000n), ...asm.toControl(0, R.rax), ...write(asm.movImmediate(R.rax, FLAGS.PS | FLAGS.P | FLAGS.A)), ...toggleTwice(CR4_PGE)]
+  const fault = [...loadFrom(linear), ...loadFrom(other), ...asm.store(R.rdi, R.rdi)]
+  const tail = [...asm.movImmediate(R.rsp, KERNEL_STACK), ...write(asm.load(R.rax, R.r13, from))]
+  const again = loadFrom(linear)
+  return {
+    name: `loads at ${show(linear)} and ${show(other)} in a large page, a store there that faults, another entry, the first load again`,
+    code: (start) => {
+      const on = start + BigInt(10 + set.length + fault.length)
+      return [...asm.movImmediate(R.r15, on), ...set, ...fault, ...tail, ...asm.movImmediate(R.r15, on + BigInt(tail.length + 10 + again.length)), ...again]
+    },
+  }
+}
+/** Two parts of a large page used, one invalidated by another PCID and by its own, the other one used: INVLPG invalidates the page as a whole. */
+function largePageInContexts(c: Context): Action {
+  const { linear, other, write } = largePage(c)
+  const { enter, inContext } = twoContexts(c)
+  const from = c.operand(() => randomEntry(c.random, 2))
+  const invalidate = [...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
+  return plain(
+    `loads at ${show(linear)} and ${show(other)} in a large page, INVLPG in another context, another entry, INVLPG, the second load again`,
+    write(asm.movImmediate(R.rax, FLAGS.PS | FLAGS.P | FLAGS.A)), enter, inContext(1, false), loadFrom(linear), loadFrom(other), inContext(2, false), invalidate,
+    inContext(1), write(asm.load(R.rax, R.r13, from)), invalidate, loadFrom(other),
+  )
 }
 
 /**
@@ -400,7 +467,7 @@ function singleStep(c: Context): Action {
 }
 
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
-  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [4, modifyBetweenCalls], [5, useAroundSwitch], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [4, modifyBetweenCalls], [5, useAroundSwitch], [2, globalInContexts], [2, modifyInContexts], [2, largePageAfterFault], [2, largePageInContexts], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
   [4, flags], [3, raise], [5, singleStep],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
