@@ -70,7 +70,9 @@ const ORACLES: readonly (readonly [script: string, short: readonly string[], lon
   ['fuzz:virtio', ['--minutes', '0.4'], ['--minutes', '30']],
   ['fuzz:frames', ['--rounds', '6'], ['--rounds', '1000']],
 ]
-/** Tests that `npm test` runs in a shorter form. */
+/** Tests that `npm test` leaves out or runs in a shorter form, with NONROOT_SMOKE. */
+const MORE_TESTS = ['tools/third-party.test.ts', 'packages/x86/src/float/library.test.ts', 'packages/cpu-translate/src/random.test.ts', 'apps/cli/src/embed/open-vm.test.ts']
+/** The same, with NONROOT_LONG. */
 const LONG_TESTS = ['packages/boot/src/fuzz.test.ts', 'apps/cli/src/examples/slurm.test.ts']
 const NATIVE: readonly (readonly string[])[] = ['64', '32'].map((mode) => ['--mode', mode, '--cases', values.long ? '10000000' : '40000'])
 
@@ -91,6 +93,7 @@ const image = await nonroot('image', 'debian')
 if (image.status === 0) for (const [name, check] of Object.entries(DEBIAN)) await step(name, check)
 else skip('Debian', tail(image.output))
 
+await step('tests that npm test leaves out or shortens', async () => gives(0, await run('env', ['NONROOT_SMOKE=1', 'NONROOT_TESTED=built', 'npx', 'vitest', 'run', ...MORE_TESTS], 600)))
 if (values.long) await step('tests at their full length', async () => gives(0, await run('env', ['NONROOT_LONG=1', 'npx', 'vitest', 'run', ...LONG_TESTS], 3600)))
 for (const [name, short, long] of ORACLES) await step(name, async () => gives(0, await script(name, '--seed', seed, ...(values.long ? long : short))))
 for (const args of NATIVE) {
