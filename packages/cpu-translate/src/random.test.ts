@@ -4,10 +4,10 @@ import { createMachine } from './testing/machines.ts'
 import { createRandom, randomProgram, randomStart } from './testing/random-programs.ts'
 
 /** The smoke runs more of them. */
-const TIMES = process.env['NONROOT_SMOKE'] ? 5 : 1
+const PROGRAMS = process.env['NONROOT_SMOKE'] ? 300 : 60
 it.each([
-  ['a cache of 1 MiB', 1 << 20, 60 * TIMES],
-  ['a cache of two frames, which is emptied again and again', 2 << 12, 20 * TIMES],
+  ['a cache of 1 MiB', 1 << 20, PROGRAMS],
+  ['a cache of two frames, which is emptied again and again', 2 << 12, 100],
 ])('random kernel programs end in the state that they have under VMX: %s', { timeout: 60_000 }, (_what, cache, programs) => {
   const vmx = createMachine('vmx')
   const translate = createMachine('translate', { cache })
