@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { asm } from '../testing/asm.ts'
 import { BareMetal, handlerOf, PLACE, SELECTOR } from '../testing/bare-metal.ts'
-import { SEGMENT } from '../state/layout.ts'
+import { S, SEGMENT } from '../state/layout.ts'
 import { setSegment } from '../state/segments.ts'
 
 const m = new BareMetal()
@@ -187,7 +187,45 @@ describe('a vector', () => {
     prepare()
     m.run(code)
     expect(expected.length === 1 ? [m.vector] : [m.vector, m.frame(true, 4).error]).toEqual(expected)
+    // A fault is one of INT n, not of its handler.
+    if (expected.length > 1) expect(m.frame(true, 4).rip).toBe(PLACE.code)
   })
+})
+
+it('saves all of RIP, the stack being in the TLB or not', () => {
+  m.enter('long')
+  m.write64(PLACE.tables + 0x1000 + 8 * 4, BigInt(PLACE.tables + 0x2007))
+  const high = 0x1_0000_0000n | BigInt(PLACE.code)
+  m.write(PLACE.code, asm(64, 'ud2'))
+  for (const _ of ['cold', 'warm']) {
+    m.core.set64(S.rip, high)
+    m.set(4, PLACE.stack)
+    m.go()
+    expect([m.vector, m.read64(m.rsp), m.rsp]).toEqual([UD, high, PLACE.stack - 40])
+  }
+})
+it('leaves virtual-8086 mode for CPL 0 only', () => {
+  for (const [target, expected] of [[SELECTOR.code32, [0x21]], [SELECTOR.userCode32 & ~3, [GP, SELECTOR.userCode32 & ~3]]] as const) {
+    m.enter('protected')
+    m.interruptGate(0x21, target, handlerOf(0x21), 0xee)
+    m.write(0x1_0000, INT_21)
+    // EIP CS EFLAGS (VM, IOPL 3) ESP SS ES DS FS GS
+    for (const [n, value] of [0, 0x1000, 0x2_3002, 0x100, 0x5000, 0, 0, 0, 0].entries()) m.write32(0x6e00 + 4 * n, value)
+    m.set(4, 0x6e00)
+    m.run([0xcf])
+    expect(expected.length === 1 ? [m.vector] : [m.vector, m.frame(true, 4).error]).toEqual(expected)
+  }
+})
+it('IRET takes a frame from two pages that are apart in memory', () => {
+  m.enter('long')
+  for (let page = 0; page < 512; page++) m.write64(0x1_8000 + 8 * page, BigInt((page === 7 ? 10 : page) * 4096) | 7n)
+  m.write64(PLACE.tables + 0x2000, 0x1_8007n)
+  const frame = [0x8100, SELECTOR.code64, 2, 0x6100, SELECTOR.data]
+  for (const [n, value] of frame.entries()) m.write64((n < 2 ? 0x6ff0 : 0xa000 - 0x10) + 8 * n, BigInt(value))
+  m.write(0x8100, asm(64, 'ud2'))
+  m.set(4, 0x6ff0)
+  m.run([0x48, 0xcf])
+  expect([m.vector, m.frame(false)]).toEqual([UD, { error: 0, rip: 0x8100, cs: SELECTOR.code64, flags: 0x1_0002, rsp: 0x6100, ss: SELECTOR.data }])
 })
 
 describe('a TSS', () => {
