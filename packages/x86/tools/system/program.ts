@@ -237,33 +237,34 @@ function mapTo(linear: bigint, value: readonly number[]): number[] {
   return [...value, ...AT.pts.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + index), ...asm.store(R.rax, R.rbx)]), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
 }
 
-/** Two PCIDs of the same tables, everything invalidated; `inContext` goes to one of them, and keeps what is cached of it unless it is the first time. */
-function twoContexts(c: Context): { enter: readonly number[]; inContext: (pcid: 1 | 2, keeps?: boolean) => number[] } {
+/** Two PCIDs of the same tables, everything invalidated; `inContext` goes to one of them, and keeps what is cached of it unless it is the first time; `leave` to PCID 0. */
+function twoContexts(c: Context): { enter: readonly number[]; inContext: (pcid: 1 | 2, keeps?: boolean) => number[]; leave: readonly number[] } {
   const root = linearOf(AT.roots[c.random.below(AT.roots.length)]!)
   const set = (n: 3 | 4, value: bigint): number[] => [...asm.movImmediate(R.rax, value), ...asm.toControl(n, R.rax)]
   return {
     enter: [...set(3, root), ...set(4, CR4_BASE | CR4_PCIDE), ...set(4, CR4_BASE | CR4_PCIDE | CR4_PGE)],
     inContext: (pcid, keeps = true) => set(3, root | BigInt(pcid) | (keeps ? 1n << 63n : 0n)),
+    leave: set(3, root),
   }
 }
 /** A global page used in one PCID, its entry changed and invalidated in another, used in the first again: INVLPG invalidates global pages of all. */
 function globalInContexts(c: Context): Action {
   const linear = snippet(c)
   const page = BigInt.asUintN(64, linear & ~0xfffn)
-  const { enter, inContext } = twoContexts(c)
+  const { enter, inContext, leave } = twoContexts(c)
   const global = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A | FLAGS.G))
   const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
-  return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, global()), inContext(1, false), use, inContext(2, false), mapTo(page, global()), inContext(1), use)
+  return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, global()), inContext(1, false), use, inContext(2, false), mapTo(page, global()), inContext(1), use, leave)
 }
 /** Bytes of a page written in one PCID, called in another, written and called in the first again: it may have cached that they can be written. */
 function modifyInContexts(c: Context): Action {
   const page = AT.data + c.random.below(AT.dataPages)
   const offset = SNIPPETS[c.random.below(SNIPPETS.length - 1)]!
   const target = linearOf(page) + BigInt(immediateByte(c, offset))
-  const { enter, inContext } = twoContexts(c)
+  const { enter, inContext, leave } = twoContexts(c)
   const write = (): number[] => storeByte(c.operand(() => BigInt(c.random.below(256))), target)
   const call = [...asm.movImmediate(R.rdi, linearOf(page) + BigInt(offset)), ...asm.call(R.rdi)]
-  return plain(`byte at ${show(target)} in one context, call in another, the byte again`, enter, inContext(1, false), write(), write(), inContext(2, false), call, inContext(1), write(), call)
+  return plain(`byte at ${show(target)} in one context, call in another, the byte again`, enter, inContext(1, false), write(), write(), inContext(2, false), call, inContext(1), write(), call, leave)
 }
 /** A large page where an address is, and another address in it. */
 function largePage(c: Context): { linear: bigint; other: bigint; write: (value: readonly number[]) => number[] } {
@@ -292,13 +293,13 @@ function largePageAfterFault(c: Context): Action {
 /** Two parts of a large page used, one invalidated by another PCID and by its own, the other one used: INVLPG invalidates the page as a whole. */
 function largePageInContexts(c: Context): Action {
   const { linear, other, write } = largePage(c)
-  const { enter, inContext } = twoContexts(c)
+  const { enter, inContext, leave } = twoContexts(c)
   const from = c.operand(() => randomEntry(c.random, 2))
   const invalidate = [...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
   return plain(
     `loads at ${show(linear)} and ${show(other)} in a large page, INVLPG in another context, another entry, INVLPG, the second load again`,
     write(asm.movImmediate(R.rax, FLAGS.PS | FLAGS.P | FLAGS.A)), enter, inContext(1, false), loadFrom(linear), loadFrom(other), inContext(2, false), invalidate,
-    inContext(1), write(asm.load(R.rax, R.r13, from)), invalidate, loadFrom(other),
+    inContext(1), write(asm.load(R.rax, R.r13, from)), invalidate, loadFrom(other), leave,
   )
 }
 
