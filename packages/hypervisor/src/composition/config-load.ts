@@ -114,7 +114,7 @@ async function readText(file: string, source: ModuleSource): Promise<string> {
       message: `cannot read ${file}: ${reason(error)}`,
       thing: file,
       value: file,
-      remedy: 'give the path of a stack file',
+      remedy: 'give the path of a stack file, or the name of a shipped stack, as kvm-like',
       cause: error,
     })
   }
