@@ -132,15 +132,13 @@ const toggleTwice = (bit: bigint): number[] => [...toggle(4, bit), ...XOR_RAX_RC
 /** PCID 0 is the current one, mostly. */
 function invpcid({ random }: Context, linear: bigint, type = random.below(4)): [string, number[]] {
   const pcid = BigInt(random.below(3) ? 0 : random.below(3))
-  return [
-    `, INVPCID ${type} of ${pcid}`,
-    [
-      // The descriptor lies on the kernel's stack.
-      ...asm.movImmediate(R.rax, linear), ...asm.push(R.rax), ...asm.movImmediate(R.rax, pcid), ...asm.push(R.rax), ...asm.movImmediate32(R.rax, type), ...asm.invpcid(R.rax, R.rsp),
-      ...asm.addImmediate(R.rsp, 16),
-    ],
-  ]
+  return [`, INVPCID ${type} of ${pcid}`, invpcidOf(linear, type, pcid)]
 }
+/** The descriptor lies on the kernel's stack. */
+const invpcidOf = (linear: bigint, type: number, pcid: bigint): number[] => [
+  ...asm.movImmediate(R.rax, linear), ...asm.push(R.rax), ...asm.movImmediate(R.rax, pcid), ...asm.push(R.rax), ...asm.movImmediate32(R.rax, type), ...asm.invpcid(R.rax, R.rsp),
+  ...asm.addImmediate(R.rsp, 16),
+]
 
 function access(c: Context): Action {
   const linear = somewhere(c)
@@ -190,10 +188,12 @@ function callAliases(c: Context): Action {
   const { random } = c
   const [one, other] = [c.page(), c.page()]
   const offset = BigInt(random.below(3) ? CROSSING : SNIPPETS[random.below(SNIPPETS.length)]!)
-  const from = c.operand(() => linearOf(AT.data + random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A)
+  const page = (): number => c.operand(() => linearOf(AT.data + random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A)
+  const from = page()
+  const behind = [one, other].flatMap((linear) => (random.below(2) ? mapTo(BigInt.asUintN(64, linear + 0x1000n), asm.load(R.rax, R.r13, page())) : []))
   const maps = [one, other].flatMap((linear) => mapTo(linear, asm.load(R.rax, R.r13, from)))
-  const calls = [one, other].flatMap((linear) => [...asm.movImmediate(R.rdi, linear + offset), ...asm.call(R.rdi)])
-  return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, maps, calls)
+  const calls = [one, one, other, other].flatMap((linear) => [...asm.movImmediate(R.rdi, linear + offset), ...asm.call(R.rdi)])
+  return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, behind, maps, calls)
 }
 /** New bytes in a snippet, by the kernel's own mapping. */
 function modify(c: Context): Action {
@@ -232,9 +232,11 @@ function modifyBetweenCalls(c: Context): Action {
   )
 }
 /** One page mapped to what `value` puts in RAX, in whatever table its walk ends. */
-function mapTo(linear: bigint, value: readonly number[]): number[] {
+const mapTo = (linear: bigint, value: readonly number[]): number[] => [...writeLeaf(linear, value), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
+/** The same without an invalidation. */
+function writeLeaf(linear: bigint, value: readonly number[]): number[] {
   const index = 8n * ((linear >> 12n) & 0x1ffn)
-  return [...value, ...AT.pts.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + index), ...asm.store(R.rax, R.rbx)]), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
+  return [...value, ...AT.pts.flatMap((table) => [...asm.movImmediate(R.rbx, linearOf(table) + index), ...asm.store(R.rax, R.rbx)])]
 }
 
 /** Two PCIDs of the same tables, everything invalidated; `inContext` goes to one of them, and keeps what is cached of it unless it is the first time; `leave` to PCID 0. */
@@ -255,6 +257,20 @@ function globalInContexts(c: Context): Action {
   const global = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A | FLAGS.G))
   const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
   return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, global()), inContext(1, false), use, inContext(2, false), mapTo(page, global()), inContext(1), use, leave)
+}
+/** A page used in one PCID, its entry changed, INVPCID of that PCID, there or in another; used in the first again. */
+function invalidateContext(c: Context): Action {
+  const linear = snippet(c)
+  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  const { enter, inContext, leave } = twoContexts(c)
+  const entry = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A))
+  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+  const type = c.random.below(4)
+  const [away, back] = c.random.below(2) ? [inContext(2, false), inContext(1)] : [[], []]
+  return plain(
+    `use of ${show(linear)} in a context, another entry, INVPCID ${type}${away.length ? ' in another' : ''}, use again`,
+    enter, mapTo(page, entry()), inContext(1, false), use, away, writeLeaf(page, entry()), invpcidOf(page, type, 1n), back, use, leave,
+  )
 }
 /** Bytes of a page written in one PCID, called in another, written and called in the first again: it may have cached that they can be written. */
 function modifyInContexts(c: Context): Action {
@@ -468,7 +484,7 @@ function singleStep(c: Context): Action {
 }
 
 const ACTIONS: readonly (readonly [number, (c: Context) => Action])[] = [
-  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [4, modifyBetweenCalls], [5, useAroundSwitch], [2, globalInContexts], [2, modifyInContexts], [2, largePageAfterFault], [2, largePageInContexts], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
+  [14, edit], [6, change], [16, access], [10, call], [8, callAround], [3, callAliases], [5, mapAfterFault], [5, modify], [4, modifyBetweenCalls], [5, useAroundSwitch], [2, globalInContexts], [2, invalidateContext], [2, modifyInContexts], [2, largePageAfterFault], [2, largePageInContexts], [2, control0], [4, control4], [5, control3], [2, efer], [5, flush], [9, user], [5, spoil], [4, segment],
   [4, flags], [3, raise], [5, singleStep],
 ]
 const TOTAL = ACTIONS.reduce((sum, [weight]) => sum + weight, 0)
