@@ -258,6 +258,11 @@ describe('virtio-blk', () => {
     made.driver.registers.writeConfig(32, 1, 1)
     await zeroes()
     expect(disk.calls.splice(0)).toEqual(['zero 512+1024'])
+    // A reset is followed by a cache that is written back.
+    made.driver.registers.writeConfig(32, 1, 0)
+    made.driver.start()
+    await write()
+    expect([made.driver.registers.readConfig(32, 1), disk.calls.splice(0)]).toEqual([1, ['write 0+512']])
     // "If CONFIG_WCE is negotiated but FLUSH is not, the device MUST initialize writeback to 0"
     made.driver.start({ accept: (bit) => bit !== BlockFeature.flush })
     expect(made.driver.registers.readConfig(32, 1)).toBe(0)
@@ -379,6 +384,11 @@ describe('virtio-blk', () => {
     await driver.request(0, [header(BlockType.write, 2), pattern(512)], [1])
     const beside = await driver.request(0, [header(BlockType.read, 20)], [512, 1])
     expect([status(beside.parts), now, disk.calls]).toEqual([0, ['read 0', 'write 1024'], ['read 10240+512']])
+    // A stable write is not done before it is flushed.
+    driver.registers.writeConfig(32, 1, 0)
+    await driver.request(0, [header(BlockType.write, 2), pattern(512)], [1])
+    expect([now.length, disk.calls.splice(0)]).toEqual([2, ['read 10240+512', 'write 1024+512', 'flush']])
+    driver.registers.writeConfig(32, 1, 1)
     disk.failing = true
     const failed = await driver.request(0, [header(BlockType.read)], [512, 1])
     expect([status(failed.parts), failed.written]).toEqual([BlockStatus.ioError, 0])
@@ -393,13 +403,19 @@ describe('virtio-blk', () => {
   it('goes on from a snapshot', async () => {
     const one = await start()
     await one.driver.request(0, [header(BlockType.read)], [512, 1])
+    one.driver.registers.writeConfig(32, 1, 0)
     await one.device.quiesce?.()
     const saved = structuredClone(one.device.save!())
-    const other = await subject('virtio-blk', { image: 'disk' }, {}, { guestMemory: one.bench.guestMemory })
+    const disk = memoryDisk()
+    const other = await subject('virtio-blk', { image: 'disk' }, {}, { guestMemory: one.bench.guestMemory, backends: { block: disk } })
     other.device.restore!(saved)
     // The driver notices nothing: it goes on with its rings.
     const driver: MockVirtioDriver = Object.assign(one.driver, { registers: findVirtioRegisters(other.bench) })
     for (let round = 0; round < 100; round++)
       expect(status((await driver.request(0, [header(BlockType.read)], [512, 1])).parts)).toBe(0)
+    // Its cache is still written through.
+    disk.calls.length = 0
+    await driver.request(0, [header(BlockType.write), pattern(512)], [1])
+    expect(disk.calls).toEqual(['write 0+512', 'flush'])
   })
 })

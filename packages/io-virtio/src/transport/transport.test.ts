@@ -195,6 +195,34 @@ describe('PCI', () => {
     expect(driver.registers.queueEnabled()).toBe(false)
   })
 
+  it('upon reset its registers are those of a new one, of each queue too', async () => {
+    const registers = ({ read, write }: Awaited<ReturnType<typeof start>>): number[] => {
+      const selects = [read(0, 4), read(8, 4), read(0x16, 2)]
+      const features = [0, 1].map((word) => (write(8, 4, word), read(0xc, 4)))
+      const queues = [0, 1, 2, 3].flatMap((queue) => {
+        write(0x16, 2, queue)
+        return [read(0x18, 2), read(0x1a, 2), read(0x1c, 2), ...[0x20, 0x24, 0x28, 0x2c, 0x30, 0x34].map((at) => read(at, 4))]
+      })
+      return [...selects, ...features, ...queues]
+    }
+    const used = await start()
+    used.driver.start()
+    used.driver.registers.writeConfig(32, 1, 0)
+    for (const [at, value] of [[0, 1], [8, 1]] as const) used.write(at, 4, value)
+    used.write(0x16, 2, 3)
+    used.driver.registers.writeStatus(0)
+    expect(registers(used)).toEqual(registers(await start()))
+    expect(used.driver.registers.readConfig(32, 1)).toBe(1)
+    // Of a single queue: its areas and its vector.
+    used.driver.start()
+    used.write(0x16, 2, 1)
+    const fresh = await start()
+    fresh.write(0x16, 2, 1)
+    used.driver.registers.resetQueue()
+    for (const at of [0x20, 0x24, 0x28, 0x2c, 0x30, 0x34]) expect([at, used.read(at, 4)]).toEqual([at, 0])
+    expect(used.read(0x1a, 2)).toBe(fresh.read(0x1a, 2))
+  })
+
   it('a ring outside memory: NEEDS_RESET, and the driver is told once it may be', async () => {
     const { driver, bench } = await start()
     driver.reset()
