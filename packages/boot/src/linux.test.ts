@@ -36,6 +36,8 @@ describe('a bzImage by its 64-bit entry', () => {
     expect(memoryAt(machine, start, 1).getUint8(0)).toBe(7)
     expect(zeroPage.getUint8(0x210)).toBe(0xff)
     expect(zeroPage.getBigUint64(0x70, true)).toBe(0xe0000n)
+    // KiB above 1 MiB: as far as 16 bits go, and all.
+    expect([zeroPage.getUint16(2, true), zeroPage.getUint32(0x1e0, true)]).toEqual([0xffff, 255 * 1024])
   })
 
   it('finds RAM, firmware and ECAM in its memory map', () => {

@@ -118,6 +118,12 @@ describe('Multiboot', () => {
     expect(placed[0]).toEqual({ what: 'kernel', start: MEBIBYTE, length: 0x1000 })
     expect(memoryAt(machine, 0x100040, 4).getUint32(0, true)).toBe(0x1badb002)
   })
+  it('loads from its header on where header_addr is load_addr, and refuses one below', () => {
+    const machine = createMachine(64)
+    expect(createMultiboot().load({ kernel: kludge().u32(0x50, 0x100040).bytes }, machine).placed[0]).toMatchObject({ start: 0x100040 })
+    expect(memoryAt(machine, 0x100040, 4).getUint32(0, true)).toBe(0x1badb002)
+    expect(errorOf(() => createMultiboot().load({ kernel: kludge().u32(0x50, 0x100044).bytes }, createMachine(64)))?.message).toContain('load_addr')
+  })
 
   it.each([
     { name: 'no header', kernel: new Uint8Array(9000), says: 'multiboot header is not there' },

@@ -86,6 +86,17 @@ describe('tables', () => {
     expect([view(bytes).getUint16(48, true), bytes[52], view(bytes).getUint32(56, true)]).toEqual([0, 1, 0xfed9_0000])
   })
 
+  it('name processors from ID 255 on by x2APIC entries, and all lie behind one another', () => {
+    const { bytes } = acpiTables(PLATFORM, 257, 0xe0040).bySignature.get('APIC')!
+    const processors: [type: number, id: number][] = []
+    let at = 44
+    for (; at < bytes.length; at += bytes[at + 1]!) {
+      if (bytes[at] === 0) processors.push([0, bytes[at + 3]!])
+      if (bytes[at] === 9) processors.push([9, view(bytes).getUint32(at + 4, true)])
+    }
+    expect(at).toBe(bytes.length)
+    expect(processors).toEqual(Array.from({ length: 257 }, (_, id) => [id < 255 ? 0 : 9, id]))
+  })
   it('fit where they are put with 255 processors', () => {
     expect(acpiTables(PLATFORM, 255, 0xe0040).tables.length).toBeLessThan(0x1ffc0)
   })
