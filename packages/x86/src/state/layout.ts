@@ -142,10 +142,10 @@ export const S = {
   codeHolders: 0x460,
   /** i32: instructions of the slice beyond the chunk in `budget` (state/slice.ts). */
   reserve: 0x464,
-  /** i32, written by any thread: non-zero requests that the slice ends. The era follows it. (`KickAddress` of the contracts) */
+  /** i32 and i32, written by any thread: non-zero requests that the slice ends; the era. (`KickAddress` of the contracts) */
   kick: 0x468,
   /** i32: changes whenever a global translation may have become invalid: PagingState's `globalGeneration`. */
-  globalGeneration: 0x46c,
+  globalGeneration: 0x470,
 
   // x87, SSE
   /** 16 bytes each, eight of them. */
