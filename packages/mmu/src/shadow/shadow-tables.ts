@@ -395,10 +395,7 @@ export class ShadowTables {
   private find(frame: number, level: number, mode: GuestPaging, access: number): ShadowTable | undefined {
     const role = roleOf(level, mode, access)
     for (let table = this.pool.shadowing(frame); table; table = table.next) {
-      if (table.role !== role) continue
-      // While nothing led to it, what is below was not brought up to date by a flush.
-      for (const leaf of this.unsynced) if (this.leadsTo(leaf, table)) this.resync(leaf)
-      return table
+      if (table.role === role) return table
     }
     const table = this.make(role, level, mode.wide, access, frame)
     if (table) this.protect(frame)
@@ -442,6 +439,8 @@ export class ShadowTables {
   }
 
   private link(word: number, below: ShadowTable, bits: number): void {
+    // While nothing led to it, no flush brought the leaf tables below it up to date.
+    for (const leaf of this.unsynced) if (this.leadsTo(leaf, below)) this.resync(leaf)
     below.parents.push(word)
     this.words[word] = below.frame | bits
   }
