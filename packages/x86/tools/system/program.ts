@@ -170,9 +170,9 @@ function callAround(c: Context): Action {
 function mapAfterFault(c: Context): Action {
   const linear = snippet(c)
   const level = (1 + c.random.below(4)) as 1 | 2 | 3 | 4
-  const address = entryAddress(c, BigInt.asUintN(64, linear & ~0xfffn), level)
+  const address = entryAddress(c, pageOf(linear), level)
   const from = c.operand(() => randomEntry(c.random, level))
-  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+  const use = useOf(c, linear)
   const write = [...asm.load(R.rax, R.r13, from), ...asm.movImmediate(R.rbx, address), ...asm.store(R.rax, R.rbx)]
   return {
     name: `use of ${show(linear)}, entry of level ${level} at ${show(address)}, use again`,
@@ -188,10 +188,9 @@ function callAliases(c: Context): Action {
   const { random } = c
   const [one, other] = [c.page(), c.page()]
   const offset = BigInt(random.below(3) ? CROSSING : SNIPPETS[random.below(SNIPPETS.length)]!)
-  const page = (): number => c.operand(() => linearOf(AT.data + random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A)
-  const from = page()
-  const behind = [one, other].flatMap((linear) => (random.below(2) ? mapTo(BigInt.asUintN(64, linear + 0x1000n), asm.load(R.rax, R.r13, page())) : []))
-  const maps = [one, other].flatMap((linear) => mapTo(linear, asm.load(R.rax, R.r13, from)))
+  const entry = dataEntry(c)
+  const behind = [one, other].flatMap((linear) => (random.below(2) ? mapTo(BigInt.asUintN(64, linear + 0x1000n), dataEntry(c)) : []))
+  const maps = [one, other].flatMap((linear) => mapTo(linear, entry))
   const calls = [one, one, other, other].flatMap((linear) => [...asm.movImmediate(R.rdi, linear + offset), ...asm.call(R.rdi)])
   return plain(`one page at ${show(one)} and ${show(other)}, called at +${show(offset)}`, behind, maps, calls)
 }
@@ -231,6 +230,12 @@ function modifyBetweenCalls(c: Context): Action {
     storeByte(c.operand(() => BigInt(random.below(256))), target), asm.call(R.rdi), wait(), asm.call(R.rdi),
   )
 }
+const pageOf = (linear: bigint): bigint => BigInt.asUintN(64, linear & ~0xfffn)
+/** A call of an address, or a load from there. */
+const useOf = (c: Context, linear: bigint): number[] => [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+/** An entry for a page of data into RAX, another one each round. */
+const dataEntry = (c: Context, more = 0n): number[] =>
+  asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A | more))
 /** One page mapped to what `value` puts in RAX, in whatever table its walk ends. */
 const mapTo = (linear: bigint, value: readonly number[]): number[] => [...writeLeaf(linear, value), ...asm.movImmediate(R.rbx, linear), ...asm.invlpg(R.rbx)]
 /** The same without an invalidation. */
@@ -252,24 +257,22 @@ function twoContexts(c: Context): { enter: readonly number[]; inContext: (pcid: 
 /** A global page used in one PCID, its entry changed and invalidated in another, used in the first again: INVLPG invalidates global pages of all. */
 function globalInContexts(c: Context): Action {
   const linear = snippet(c)
-  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  const page = pageOf(linear)
   const { enter, inContext, leave } = twoContexts(c)
-  const global = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A | FLAGS.G))
-  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
-  return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, global()), inContext(1, false), use, inContext(2, false), mapTo(page, global()), inContext(1), use, leave)
+  const use = useOf(c, linear)
+  return plain(`use of ${show(linear)} in one context, another entry in another, use again`, enter, mapTo(page, dataEntry(c, FLAGS.G)), inContext(1, false), use, inContext(2, false), mapTo(page, dataEntry(c, FLAGS.G)), inContext(1), use, leave)
 }
 /** A page used in one PCID, its entry changed, INVPCID of that PCID, there or in another; used in the first again. */
 function invalidateContext(c: Context): Action {
   const linear = snippet(c)
-  const page = BigInt.asUintN(64, linear & ~0xfffn)
+  const page = pageOf(linear)
   const { enter, inContext, leave } = twoContexts(c)
-  const entry = (): number[] => asm.load(R.rax, R.r13, c.operand(() => linearOf(AT.data + c.random.below(AT.dataPages)) | FLAGS.P | FLAGS.W | FLAGS.A))
-  const use = [...asm.movImmediate(R.rdi, linear), ...(c.random.below(2) ? asm.call(R.rdi) : asm.load(R.rdx, R.rdi))]
+  const use = useOf(c, linear)
   const type = c.random.below(4)
   const [away, back] = c.random.below(2) ? [inContext(2, false), inContext(1)] : [[], []]
   return plain(
     `use of ${show(linear)} in a context, another entry, INVPCID ${type}${away.length ? ' in another' : ''}, use again`,
-    enter, mapTo(page, entry()), inContext(1, false), use, away, writeLeaf(page, entry()), invpcidOf(page, type, 1n), back, use, leave,
+    enter, mapTo(page, dataEntry(c)), inContext(1, false), use, away, writeLeaf(page, dataEntry(c)), invpcidOf(page, type, 1n), back, use, leave,
   )
 }
 /** Bytes of a page written in one PCID, called in another, written and called in the first again: it may have cached that they can be written. */
