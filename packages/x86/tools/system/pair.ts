@@ -37,6 +37,8 @@ class SystemSurroundings extends Surroundings {
 const START: readonly (readonly [number, bigint])[] = [
   [S.cr0, 0x8001_0033n], [S.cr2, 0n], [S.cr3, linearOf(AT.roots[0]!)], [S.cr4, 0x6a0n], [S.efer, 0xd01n],
   [S.star, (BigInt(SELECTOR.userCode32) << 48n) | (BigInt(SELECTOR.code) << 32n)], [S.lstar, SYSCALL_ENTRY], [S.fmask, 0x4_0700n], [S.kernelGsBase, 0x1000n], [S.rip, ENTRY],
+  // The x87 is as after RESET, whose state FSAVE and its like store.
+  [S.fpuControl, 0x40n], [S.fpuTag, 0xffn],
 ]
 const SEGMENTS: readonly (readonly [number, number, bigint, number, number])[] = [
   [SEGMENT.cs, SELECTOR.code, 0n, -1, 0xa09b], [SEGMENT.ss, SELECTOR.data, 0n, -1, 0xc093],
