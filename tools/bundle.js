@@ -73,7 +73,7 @@ const LATER = {
   crypto: ['createCipheriv', 'createDecipheriv', 'createHash', 'randomBytes', 'randomFillSync'],
   net: ['connect', 'createServer'],
   readline: ['createInterface'],
-  zlib: ['gunzipSync', 'inflateRaw', 'inflateRawSync', 'zstdCompressSync', 'zstdDecompress', 'zstdDecompressSync'],
+  zlib: ['crc32', 'gunzipSync', 'inflateRaw', 'inflateRawSync', 'zstdCompressSync', 'zstdDecompress', 'zstdDecompressSync'],
 }
 /** Of assertions only those that fail need it. */
 const ASSERT = `export default { ok(value, message) { if (!value) process.getBuiltinModule('assert').ok(value, message) } }`

@@ -44,7 +44,7 @@ async function createHost(ofVm: Stack): Promise<Hypervisor> {
       network: networkParts,
       openers: { console: async ({ name }) => vms.find((vm) => vm.agentPort === name)?.agent ?? openStreamConsole() },
       prebuilt: new URL('./', import.meta.url),
-      ...(job.hotCode === undefined ? {} : { hotCode: job.hotCode }),
+      ...(job.codeFolder === undefined ? {} : { codeFolder: job.codeFolder }),
     }),
     log,
     ...(host ? { hostMemory: openHostMemory(host.memory) } : {}),

@@ -35,7 +35,7 @@ export * from './devices/virtio.ts'
 
 export * from './host/assignment.ts'
 export * from './host/backends.ts'
-export * from './host/hot-code.ts'
+export * from './host/code-memory.ts'
 export * from './host/host-bus.ts'
 export type * from './host/folder.ts'
 export * from './host/host-network.ts'

@@ -9,9 +9,9 @@ import { NonrootError } from '@nonroot/contracts'
 import type { BackendKinds, HostBackends, HostNetwork, NetworkBackend, NetworkRequest } from '@nonroot/contracts'
 import { openBlock } from './block.ts'
 import type { BlockParts } from './block.ts'
+import { openCodeFolder } from './code-memory.ts'
 import { openStreamConsole } from './console.ts'
 import { openFolder } from './folder.ts'
-import { openHotCode } from './hot-code.ts'
 import { openForReading } from './opened-file.ts'
 import { connectStream, openSockets } from './sockets.ts'
 import { openSwap } from './swap.ts'
@@ -37,8 +37,8 @@ export interface NodeBackendsOptions {
   readonly openers?: Openers
   /** Folder, ending in `/`, of files that were made with the build (`HostBackends.prebuilt`). */
   readonly prebuilt?: URL
-  /** File in which hot guest code is remembered from run to run (`openHotCode`), relative to the folder. It is made if it is not there. */
-  readonly hotCode?: string
+  /** Folder in which compiled guest code is remembered from run to run (`openCodeFolder`), relative to `folder`. It is made if it is not there. */
+  readonly codeFolder?: string
 }
 
 export function createNodeBackends(options: NodeBackendsOptions = {}): HostBackends {
@@ -73,7 +73,7 @@ export function createNodeBackends(options: NodeBackendsOptions = {}): HostBacke
   return {
     threads: createNodeThreads(),
     prebuilt: options.prebuilt && findIn(options.prebuilt),
-    hotCode: options.hotCode === undefined ? undefined : openHotCode(path(options.hotCode)),
+    openCodeMemory: options.codeFolder === undefined ? undefined : openCodeFolder(path(options.codeFolder)),
     open(kind, request) {
       const opener = openers[kind]
       if (opener) return opener(request)

@@ -20,9 +20,13 @@ export class Bytes {
   }
 
   append(other: Bytes): void {
-    this.reserve(other.length)
-    this.buffer.set(other.buffer.subarray(0, other.length), this.length)
-    this.length += other.length
+    this.put(other.buffer.subarray(0, other.length))
+  }
+
+  put(bytes: Uint8Array): void {
+    this.reserve(bytes.length)
+    this.buffer.set(bytes, this.length)
+    this.length += bytes.length
   }
 
   /** Unsigned LEB128 of a u32. */
@@ -33,6 +37,12 @@ export class Bytes {
       value >>>= 7
     }
     this.byte(value)
+  }
+
+  /** Unsigned LEB128 of a number below 2^14 in two bytes, also where one would do: it can be put in later. */
+  padded(value: number): void {
+    this.byte((value & 0x7f) | 0x80)
+    this.byte(value >>> 7)
   }
 
   /** Signed LEB128 of an i32. */

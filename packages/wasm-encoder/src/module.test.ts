@@ -12,6 +12,14 @@ describe('LEB128', () => {
   })
 })
 
+it.each([
+  [0, [0x80, 0]], [127, [0xff, 0]], [128, [0x80, 1]], [0x3fff, [0xff, 0x7f]],
+])('u32 %s takes two bytes if padded', (value, bytes) => {
+  const out = new Bytes()
+  out.padded(value)
+  expect([...out.toUint8Array()]).toEqual(bytes)
+})
+
 describe('ModuleBuilder', () => {
   it('makes a module that adds, over an imported memory and table', async () => {
     const builder = new ModuleBuilder()
@@ -21,7 +29,7 @@ describe('ModuleBuilder', () => {
     const twice = builder.importFunction('e', 'twice', builder.type(['i32'], ['i32']))
     const code = new Bytes()
     for (const byte of [0x20, 0, 0x10, twice, 0xac, 0x20, 1, 0x7c, 0x21, 2, 0x20, 2, 0x0b]) code.byte(byte)
-    const index = builder.function(type, ['i64'], code)
+    const index = builder.function(type, ['i64'], code.toUint8Array())
     builder.exportFunction('f', index)
     builder.element(0, [index])
     const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })
@@ -35,10 +43,10 @@ describe('ModuleBuilder', () => {
 
   it('tells which way a branch mostly goes, counted from the locals on, before the code', () => {
     const builder = new ModuleBuilder()
-    builder.function(builder.type([], []), [], new Bytes())
+    builder.function(builder.type([], []), [], new Uint8Array())
     const code = new Bytes()
     for (const byte of [0x41, 0, 0x04, 0x40, 0x0b, 0x0b]) code.byte(byte)
-    builder.function(builder.type([], []), ['i32'], code, [{ at: 2, likely: false }])
+    builder.function(builder.type([], []), ['i32'], code.toUint8Array(), [{ at: 2, likely: false }])
     const bytes = builder.toBytes()
     const text = new TextDecoder('latin1').decode(bytes)
     const at = text.indexOf('metadata.code.branch_hint') + 'metadata.code.branch_hint'.length
@@ -50,7 +58,7 @@ describe('ModuleBuilder', () => {
     const builder = new ModuleBuilder()
     const code = new Bytes()
     code.byte(0x0b)
-    for (let n = 0; n < 3; n++) builder.function(builder.type([], []), [], code)
+    for (let n = 0; n < 3; n++) builder.function(builder.type([], []), [], code.toUint8Array())
     builder.compileWhenCalled()
     const bytes = builder.toBytes()
     const at = new TextDecoder('latin1').decode(bytes).indexOf('compilationHints') + 'compilationHints'.length
@@ -61,7 +69,7 @@ describe('ModuleBuilder', () => {
   it('refuses an import after a function', () => {
     const builder = new ModuleBuilder()
     const type = builder.type([], [])
-    builder.function(type, [], new Bytes())
+    builder.function(type, [], new Uint8Array())
     expect(() => builder.importFunction('e', 'late', type)).toThrow('import late after')
   })
 })

@@ -30,7 +30,7 @@ export interface BranchHint {
 interface Body {
   readonly type: number
   readonly locals: readonly ValueType[]
-  readonly code: Bytes
+  readonly code: Uint8Array
   readonly hints: readonly BranchHint[]
 }
 
@@ -68,7 +68,7 @@ export class ModuleBuilder {
   }
 
   /** Adds a function; `code` holds its instructions and the final `end`, `hints` are in order. Returns the function index. */
-  function(type: number, locals: readonly ValueType[], code: Bytes, hints: readonly BranchHint[] = []): number {
+  function(type: number, locals: readonly ValueType[], code: Uint8Array, hints: readonly BranchHint[] = []): number {
     return this.#imports.length + this.#bodies.push({ type, locals, code, hints }) - 1
   }
 
@@ -126,7 +126,7 @@ export class ModuleBuilder {
     section(out, 10, this.#bodies, ({ code }, to, n) => {
       to.u32(heads[n]!.length + code.length)
       to.append(heads[n]!)
-      to.append(code)
+      to.put(code)
     })
     return out.toUint8Array()
   }

@@ -6,9 +6,9 @@ import { KickInbox } from '@nonroot/contracts'
 import { BLOCK_TABLE_SIZE } from './code/block-table.ts'
 import { BlockCache } from './code/blocks.ts'
 import { CodeAtRip } from './code/code-at-rip.ts'
-import type { HotCode } from './code/hot-code.ts'
 import { LONGEST_BLOCK } from './code/record.ts'
 import { Compiler } from './compiler/compiler.ts'
+import type { RegionMemory } from './compiler/region-memory.ts'
 import { createRegionCompiler, type RegionService } from './compiler/region-service.ts'
 import { resetProcessor } from './control/reset.ts'
 import { afterInstruction, beforeInstruction, trapIsDue } from './events/debug.ts'
@@ -43,7 +43,7 @@ export interface ProcessorOptions {
   /** Compiles regions. Default: on the caller's own thread, at once. */
   readonly regions?: RegionService | undefined
   /** What earlier runs found hot, and where this one's is added. */
-  readonly hotCode?: HotCode | undefined
+  readonly regionMemory?: RegionMemory | undefined
 }
 
 /** Generations restart before they overflow, which takes hours of nothing but address-space switches. */
@@ -92,11 +92,11 @@ export class Processor {
       exitOf: (instruction) => exitOf(instruction.row),
       imports: handlerImports(core),
     })
-    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, options.hotCode)
+    this.blocks = new BlockCache(core, this.handlers, { start: arena, size: codeCache }, table, options.regionMemory)
     core.code = this.blocks
     this.#code = new CodeAtRip(core, this.blocks)
     this.#slice = new SliceAccount(core)
-    this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler())
+    this.compiler = new Compiler(this.blocks, this.handlers, core.u8, options.regions ?? createRegionCompiler(), options.regionMemory)
     if (options.compile === false) this.blocks.hotness = 0
     core.retired = () => this.retired
     this.#unwatch = host.memory.watchWrites((hpa, length) => this.blocks.overwritten(hpa, length))

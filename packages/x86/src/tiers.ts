@@ -2,9 +2,9 @@
 
 import { EXACT_BUDGET } from '@nonroot/contracts'
 import type { HostContext, X86VcpuPorts } from '@nonroot/contracts'
-import { HotCode } from './code/hot-code.ts'
 import { createThreadedRegionService } from './compiler/compile-thread.ts'
-import { PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'
+import { RegionMemory } from './compiler/region-memory.ts'
+import { BUILD, PREBUILT_HANDLERS, readPrebuilt } from './interpreter/prebuilt.ts'
 import type { ProcessorOptions } from './processor.ts'
 
 export interface TierOptions {
@@ -21,11 +21,12 @@ export interface Tiers {
   dispose(): void
 }
 
-export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { threads, prebuilt, hotCode, log }: HostContext): Tiers {
+export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { threads, prebuilt, openCodeMemory, log }: HostContext): Tiers {
   const regions = threads && createThreadedRegionService(threads, (problem) => log.warn(problem))
   const file = prebuilt?.(PREBUILT_HANDLERS)
   const handlers = file && readPrebuilt(file)
-  const remembered = hotCode && new HotCode(hotCode)
+  const codeMemory = BUILD === '' ? undefined : openCodeMemory?.(BUILD)
+  const regionMemory = codeMemory && new RegionMemory(codeMemory)
   return {
     description: tiers === 'interpreter' ? tiers : regions ? 'interpreter, compiler on a thread of its own' : 'interpreter, compiler',
     processorOptions: ({ clock }) => ({
@@ -33,10 +34,13 @@ export function createTiers({ codeCacheMiB, tiers = 'both' }: TierOptions, { thr
       compile: tiers === 'both',
       // When a region is ready depends on the host's speed, so regions are not shared where runs must be repeatable.
       regions: clock.kind === 'deterministic' ? undefined : regions,
-      hotCode: clock.kind === 'deterministic' ? undefined : remembered,
+      regionMemory: clock.kind === 'deterministic' ? undefined : regionMemory,
       exactBudget: clock.kind === 'deterministic' ? EXACT_BUDGET : 0,
       prebuilt: handlers,
     }),
-    dispose: () => regions?.dispose(),
+    dispose() {
+      regions?.dispose()
+      codeMemory?.dispose()
+    },
   }
 }

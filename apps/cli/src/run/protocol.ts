@@ -14,8 +14,8 @@ export interface HostJob {
   readonly host?: { readonly config?: LoadedConfig; readonly memory: WebAssembly.Memory }
   readonly logLevel: LogLevel
   readonly loadLimitMs?: number
-  /** File in which hot guest code is remembered. Absent: in none. */
-  readonly hotCode?: string
+  /** Folder in which compiled guest code is remembered. Absent: in none. */
+  readonly codeFolder?: string
   readonly vms: readonly { readonly job: RunJob; readonly port: MessagePort }[]
 }
 

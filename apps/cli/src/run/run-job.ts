@@ -31,6 +31,6 @@ export function jobOf(
 
 export function hostJobOf({ verbose }: RunOptions): Omit<HostJob, 'host' | 'vms'> {
   const limit = loadLimitMs()
-  const hotCode = join(cacheFolder(), 'hot-code')
-  return { logLevel: verbose ? 'debug' : 'warn', hotCode, ...(limit === undefined ? {} : { loadLimitMs: limit }) }
+  const codeFolder = join(cacheFolder(), 'code')
+  return { logLevel: verbose ? 'debug' : 'warn', codeFolder, ...(limit === undefined ? {} : { loadLimitMs: limit }) }
 }

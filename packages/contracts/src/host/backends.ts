@@ -5,7 +5,7 @@ import type { NetworkBackend, NetworkRequest } from '../devices/network.ts'
 import type { SocketBackend, SocketRequest, SocketStream } from './sockets.ts'
 import type { StreamRequest } from './stream.ts'
 import type { SwapBackend, SwapRequest } from './swap.ts'
-import type { HotCodeMemory } from './hot-code.ts'
+import type { OpenCodeMemory } from './code-memory.ts'
 import type { ThreadBackend } from './threads.ts'
 import { token } from '../base/token.ts'
 
@@ -187,7 +187,7 @@ export interface HostBackends {
   readonly threads?: ThreadBackend
   /** Data generated at build time, by name, which would otherwise be generated at each start. Undefined: there is none. */
   readonly prebuilt?: ((name: string) => Uint8Array | undefined) | undefined
-  /** Absent: each run finds out for itself which code is hot. */
-  readonly hotCode?: HotCodeMemory | undefined
+  /** Absent: each run compiles guest code anew. */
+  readonly openCodeMemory?: OpenCodeMemory | undefined
 }
 export const HostBackends = token<HostBackends>('HostBackends')

@@ -32,8 +32,8 @@ export interface HostContext {
   readonly threads?: ThreadBackend | undefined
   /** Absent, or no data of that name: it is generated when needed. */
   readonly prebuilt?: HostBackends['prebuilt']
-  /** Absent: each run finds out for itself which code is hot. */
-  readonly hotCode?: HostBackends['hotCode']
+  /** Absent: each run compiles guest code anew. */
+  readonly openCodeMemory?: HostBackends['openCodeMemory']
   /** Opens the host's back end of that kind; its path is relative to the file that configures the strategy. Absent: the host has none. */
   readonly openSwap?: ((request: SwapRequest) => Promise<SwapBackend>) | undefined
 }

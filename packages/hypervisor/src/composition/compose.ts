@@ -105,7 +105,7 @@ export async function composeHost(stack: Stack, services: HostServices): Promise
       log,
       threads: services.threads,
       prebuilt: services.prebuilt,
-      hotCode: services.hotCode,
+      openCodeMemory: services.openCodeMemory,
       openSwap: services.openSwap && ((request) => services.openSwap!(request, folder)),
     })
   const create = (layers: readonly StrategyLayer[]): Promise<Map<string, unknown>> =>

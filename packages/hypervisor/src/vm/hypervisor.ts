@@ -43,7 +43,7 @@ export async function createHypervisor(stack: Stack, options: HypervisorOptions)
     log,
     threads: options.backends.threads,
     prebuilt: options.backends.prebuilt,
-    hotCode: options.backends.hotCode,
+    openCodeMemory: options.backends.openCodeMemory,
     openSwap: ({ file, ...request }, folder) =>
       options.backends.open('swap', {
         ...request,

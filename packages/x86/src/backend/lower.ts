@@ -4,27 +4,44 @@ import type { Body, Node, Value } from '../ir/nodes.ts'
 import type { Type } from '../ir/ops.ts'
 import { placeValues } from './place-values.ts'
 
+/** A function in no module yet. Plain data. */
 export interface Lowered {
-  readonly code: Bytes
+  /** Its instructions, with the final `end`. The indices of the functions that it calls are left out. */
+  readonly code: Uint8Array
   /** Types of the locals after the parameters. */
   readonly locals: readonly ValueType[]
   readonly hints: readonly BranchHint[]
+  readonly calls: readonly Call[]
 }
 
-export interface LowerOptions {
-  /** Number of the function's parameters. */
-  readonly params: number
-  /** Function index of an import. */
-  readonly callee: (name: string) => number
-  /** Type index for tail calls through the table. */
-  readonly tailType: number
+/** A function's index is two bytes, for a LEB128 below 2^14, at this offset of the code. */
+export interface Call {
+  readonly at: number
+  readonly callee: string
 }
 
-export function lower(body: Body, options: LowerOptions): Lowered {
-  const lowering = new Lowering(options, placeValues(body))
+/** Of tail calls through the table: the first type of a module. */
+export const TAIL_TYPE = 0
+
+/** The code with the indices of what it calls. */
+export function link({ code, calls }: Pick<Lowered, 'code' | 'calls'>, indexOf: (callee: string) => number): Uint8Array {
+  const linked = new Bytes(code.length)
+  linked.put(code)
+  for (const { at, callee } of calls) {
+    linked.length = at
+    linked.padded(indexOf(callee))
+  }
+  linked.length = code.length
+  return linked.buffer
+}
+
+/** `params`: the number of the function's parameters. */
+export function lower(body: Body, params: number): Lowered {
+  const lowering = new Lowering(params, placeValues(body))
   lowering.list(body)
-  lowering.code.byte(0x0b)
-  return { code: lowering.code, locals: lowering.locals, hints: lowering.hints }
+  const { code, locals, hints, calls } = lowering
+  code.byte(0x0b)
+  return { code: code.toUint8Array(), locals, hints, calls }
 }
 
 /** Loads by type, width and sign. (WebAssembly Core Specification, "Memory Instructions") */
@@ -39,16 +56,17 @@ class Lowering {
   readonly code = new Bytes(4096)
   readonly locals: ValueType[] = []
   readonly hints: BranchHint[] = []
+  readonly calls: Call[] = []
   readonly #free: Record<Type, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] }
-  readonly #options: LowerOptions
+  readonly #params: number
   /** Reads that are evaluated where they are used. */
   readonly #atUse: ReadonlySet<Value>
   /** Open wasm blocks, innermost last; loops carry their label twice: the block around (break) and the loop (continue). */
   readonly #open: { label: object | undefined; loop: boolean }[] = []
   #loopDepth = 0
 
-  constructor(options: LowerOptions, atUse: ReadonlySet<Value>) {
-    this.#options = options
+  constructor(params: number, atUse: ReadonlySet<Value>) {
+    this.#params = params
     this.#atUse = atUse
   }
 
@@ -95,9 +113,7 @@ class Lowering {
         return this.#store(node.value.type, node.width, node.offset)
       case 'run':
         for (const arg of node.args) this.#value(arg)
-        code.byte(0x10)
-        code.u32(this.#options.callee(node.callee))
-        return
+        return this.#call(0x10, node.callee)
       case 'if':
         this.#value(node.condition)
         if (node.unlikely) this.hints.push({ at: code.length, likely: false })
@@ -153,15 +169,20 @@ class Lowering {
         for (const arg of node.args) this.#value(arg)
         this.#value(node.target)
         code.byte(0x13)
-        code.u32(this.#options.tailType)
+        code.u32(TAIL_TYPE)
         code.byte(0)
         return
       case 'tailCall':
         for (const arg of node.args) this.#value(arg)
-        code.byte(0x12)
-        code.u32(this.#options.callee(node.callee))
-        return
+        return this.#call(0x12, node.callee)
     }
+  }
+
+  /** A call or return_call. */
+  #call(opcode: number, callee: string): void {
+    this.code.byte(opcode)
+    this.calls.push({ at: this.code.length, callee })
+    this.code.padded(0)
   }
 
   /** A br or br_if. */
@@ -180,7 +201,7 @@ class Lowering {
   }
 
   #newLocal(type: Type): number {
-    return this.#options.params + this.locals.push(type) - 1
+    return this.#params + this.locals.push(type) - 1
   }
 
   /** Pushes a value on the wasm stack: from its local if it has one, otherwise computed here. */
@@ -219,9 +240,7 @@ class Lowering {
         return
       case 'call':
         for (const arg of value.args) this.#value(arg)
-        code.byte(0x10)
-        code.u32(this.#options.callee(value.callee))
-        return
+        return this.#call(0x10, value.callee)
       case 'op':
         for (const arg of value.args) this.#value(arg)
         if (value.op.prefix) {

@@ -34,7 +34,7 @@ function countLocals(build: Case['build']): number {
   const b = new IrBuilder()
   const memory = b.param(0)
   build(b, b.variable(b.param(1, 'i64'), 'x'), memory)
-  return lower(b.root, { params: 2, callee: () => 0, tailType: 0 }).locals.length - 1
+  return lower(b.root, 2).locals.length - 1
 }
 
 describe('a variable', () => {

@@ -16,7 +16,6 @@ import { CodePages } from './code-pages.ts'
 import type { CompiledRegion } from './compiled-region.ts'
 import type { HandlerTable } from './handler-table.ts'
 import { Heat } from './heat.ts'
-import { type HotCode, SOONER } from './hot-code.ts'
 import { MOST_REGIONS, NEVER_HOT } from './record.ts'
 import { RecordWriter } from './record-writer.ts'
 import { Regions } from './regions.ts'
@@ -25,6 +24,14 @@ import { TrappedRows } from './trapped-rows.ts'
 
 /** Space reserved for one block, or for a region's exit records and its page's target table. */
 const ARENA_RESERVE = 1 << 16
+
+/** Of the runs before a block is hot, the fraction that one needs whose region is remembered: it need not be built, only compiled (docs/adr/0032). */
+export const SOONER = 1 / 16
+
+/** What remembers regions. */
+export interface KnownCode {
+  isKnown(bytes: Uint8Array, block: Block): boolean
+}
 
 /** Owner of code that is made from guest memory elsewhere, by a binary translator. */
 export interface CodeWatcher {
@@ -47,7 +54,7 @@ export class BlockCache implements CodeTracker {
   readonly #trapped: TrappedRows
   readonly #decoder: BlockDecoder
   readonly #regions: Regions
-  readonly #hotCode: HotCode | undefined
+  readonly #known: KnownCode | undefined
   /** How often bytes of a page with code changed, by frame number. */
   readonly #generations: Uint32Array
   watcher: CodeWatcher | undefined
@@ -59,9 +66,9 @@ export class BlockCache implements CodeTracker {
   givenBack = 0
 
   /** `arena`: bytes at its start for the records, all of it owned by this cache; `table`: BLOCK_TABLE_SIZE bytes. */
-  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number, hotCode?: HotCode) {
+  constructor(core: Core, handlers: HandlerTable, arena: { start: number; size: number }, table: number, known?: KnownCode) {
     this.#core = core
-    this.#hotCode = hotCode
+    this.#known = known
     this.#handlers = handlers
     this.#arena = new Arena(arena)
     this.#table = new BlockTable(core.i32, table)
@@ -199,11 +206,7 @@ export class BlockCache implements CodeTracker {
 
   #initialHeat(block: Block): number {
     const heat = this.#heat.initial(this.regions)
-    return heat < NEVER_HOT && this.#hotCode?.isKnown(this.#core.u8, block) ? Math.ceil(heat * SOONER) : heat
-  }
-  /** The blocks were worth compiling: later runs know them. */
-  remember(blocks: readonly Block[]): void {
-    this.#hotCode?.add(this.#core.u8, blocks)
+    return heat < NEVER_HOT && this.#known?.isKnown(this.#core.u8, block) ? Math.ceil(heat * SOONER) : heat
   }
 
   /** Enters a block where `dispatch` finds it. */

@@ -71,6 +71,14 @@ describe('the thread that compiles', () => {
     expect(live()).toBe(0)
   })
 
+  it('is started by a burst where nothing said that there will be something to compile', () => {
+    const { service, live } = bench()
+    service.compile(requests(7), CONTEXT, vi.fn())
+    expect(live()).toBe(0)
+    service.compile(requests(1), CONTEXT, vi.fn())
+    expect(live()).toBe(1)
+  })
+
   it('once ended, is not started for a few requests: the thread that asks compiles them', () => {
     const { service, live } = bench()
     const done = vi.fn()
@@ -90,6 +98,7 @@ describe('the thread that compiles', () => {
   it('is replaced by the thread that asks if it ends by itself', () => {
     const { threads, service, problems } = bench()
     const done = vi.fn()
+    service.prepare!()
     service.compile([], CONTEXT, done)
     threads[0]!.end('out of memory')
     expect(done).toHaveBeenCalledOnce()

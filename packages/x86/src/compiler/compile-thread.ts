@@ -99,7 +99,7 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
       if (!wasStarted) start()
     },
     compile(requests, context, done) {
-      if (state === 'idle' && (!wasStarted || isBurst(requests.length))) start()
+      if (state === 'idle' && isBurst(requests.length)) start()
       recent += requests.length
       if (state !== 'running') return here.compile(requests, context, done)
       const id = count++

@@ -7,7 +7,8 @@ import type { Block } from '../code/block.ts'
 import type { HandlerTable } from '../code/handler-table.ts'
 import { NEVER_HOT } from '../code/record.ts'
 import { MODE } from '../state/mode.ts'
-import { createRegionCompiler, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
+import type { RegionMemory } from './region-memory.ts'
+import { createRegionCompiler, moduleOf, type RegionCode, type RegionModule, type RegionRequest, type RegionService } from './region-service.ts'
 
 /** Regions per batch: fewer modules keep code together, but waiting for more delays what is ready. */
 const BATCH = 8
@@ -18,6 +19,8 @@ const LATE = 50_000
 
 export interface CompilerStatistics {
   regions: number
+  /** Of them, those that were remembered. */
+  remembered: number
   instructions: number
   modules: number
   bytes: number
@@ -30,26 +33,33 @@ interface Candidate {
   /** The page's generation when its bytes were read. */
   readonly generation: number
 }
+interface Remembered extends Candidate {
+  readonly made: RegionCode
+}
 
 export class Compiler {
-  readonly statistics: CompilerStatistics = { regions: 0, instructions: 0, modules: 0, bytes: 0, milliseconds: 0, refused: 0 }
+  readonly statistics: CompilerStatistics = { regions: 0, remembered: 0, instructions: 0, modules: 0, bytes: 0, milliseconds: 0, refused: 0 }
   readonly #blocks: BlockCache
   readonly #handlers: HandlerTable
   readonly #bytes: Uint8Array
   readonly #service: RegionService
+  readonly #memory: RegionMemory | undefined
   readonly #here = createRegionCompiler()
   #queue: Block[] = []
   /** Blocks that have been sent to be compiled, or will be. */
   readonly #waiting = new Set<Block>()
+  /** Blocks whose regions were remembered. */
+  #remembered: Remembered[] = []
   #waited = 0
   /** Only one batch is being compiled at a time; blocks that become hot meanwhile form the next one. */
   #away = false
 
-  constructor(blocks: BlockCache, handlers: HandlerTable, bytes: Uint8Array, service: RegionService) {
+  constructor(blocks: BlockCache, handlers: HandlerTable, bytes: Uint8Array, service: RegionService, memory?: RegionMemory) {
     this.#blocks = blocks
     this.#handlers = handlers
     this.#bytes = bytes
     this.#service = service
+    this.#memory = memory
   }
 
   /** A block has become hot. It is compiled with the next batch, or at once if it has kept running while it waited. */
@@ -59,20 +69,28 @@ export class Compiler {
     this.#blocks.setHeat(block, late ? NEVER_HOT : LATE)
     if (late) return this.#send(this.#here, [block])
     this.#waiting.add(block)
-    this.#queue.push(block)
-    if (this.#queue.length >= BATCH) this.flush()
+    const made = this.#memory?.find(this.#bytes, block, [...this.#blocks.trappedRows(block.mode)])
+    if (made) {
+      this.#remembered.push({ block, generation: this.#blocks.generation(block.host), made })
+      if (this.#remembered.length >= BATCH) this.#flushRemembered()
+    } else {
+      this.#queue.push(block)
+      if (this.#queue.length >= BATCH) this.flush()
+    }
   }
 
   /** A slice has ended: compiles blocks that have waited long enough for a full batch. */
   tick(): void {
-    this.#service.prepare?.()
-    if (this.#queue.length && ++this.#waited >= PATIENCE) this.flush()
+    // What is remembered needs no thread: the first requests that come in a burst start it.
+    if (!this.#memory) this.#service.prepare?.()
+    if (this.#queue.length + this.#remembered.length && ++this.#waited >= PATIENCE) this.flush()
   }
 
   /** Sends waiting blocks to be compiled. Not while wasm code is running. */
   flush(): void {
-    if (!this.#queue.length || this.#away) return
     this.#waited = 0
+    if (this.#remembered.length) this.#flushRemembered()
+    if (!this.#queue.length || this.#away) return
     const blocks: Block[] = []
     for (const block of this.#queue) {
       if (this.#isWanted(block)) blocks.push(block)
@@ -85,11 +103,23 @@ export class Compiler {
     this.#send(this.#service, blocks, () => (this.#away = false))
   }
 
+  #flushRemembered(): void {
+    const remembered = this.#remembered
+    this.#remembered = []
+    for (const { block } of remembered) this.#waiting.delete(block)
+    const there = remembered.filter(({ block }) => this.#isWanted(block))
+    const result = moduleOf(there.map(({ made }) => made), this.#handlers.moduleContext)
+    this.statistics.remembered += this.#install(there, result).length
+  }
+
   #send(service: RegionService, blocks: readonly Block[], returned = (): void => {}): void {
     const candidates = blocks.map((block) => ({ block, generation: this.#blocks.generation(block.host) }))
-    service.compile(this.#requests(candidates), this.#handlers.moduleContext, (result) => {
+    const requests = this.#requests(candidates)
+    service.compile(requests, this.#handlers.moduleContext, (result) => {
       returned()
-      this.#install(candidates, result)
+      const installed = new Set(this.#install(candidates, result))
+      const worthKeeping = candidates.map(({ block }, n) => ({ block, request: requests[n]!, made: result.regions[n]! }))
+      this.#memory?.add(worthKeeping.filter(({ block }) => installed.has(block)))
       for (const { block } of candidates) this.#waiting.delete(block)
     })
   }
@@ -114,12 +144,13 @@ export class Compiler {
     })
   }
 
-  #install(candidates: readonly Candidate[], { module, bytes, milliseconds, regions }: RegionModule): void {
+  /** The blocks that the regions have replaced. */
+  #install(candidates: readonly Candidate[], { module, bytes, milliseconds, regions }: RegionModule): Block[] {
     const { statistics } = this
     statistics.milliseconds += milliseconds
     statistics.refused += regions.filter((region) => !region).length
-    if (!module) return
-    const there = candidates.map((candidate, n) => ({ ...candidate, region: regions[n] })).filter(({ region }) => region)
+    if (!module) return []
+    const there = candidates.map((candidate, n) => ({ ...candidate, region: regions[n]?.region })).filter(({ region }) => region)
     const indices = this.#handlers.install(module, there.length)
     statistics.modules++
     statistics.bytes += bytes
@@ -135,6 +166,6 @@ export class Compiler {
       statistics.instructions += region!.instructions
       installed.push(block)
     }
-    this.#blocks.remember(installed)
+    return installed
   }
 }

@@ -3,7 +3,7 @@
  * contain no addresses; these are in the entry record of the block that a region replaces.
  */
 import type { Row } from '../rows/index.ts'
-import { exportedModule } from '../backend/function-module.ts'
+import { type FunctionCode, functionCode, linkedModule } from '../backend/function-module.ts'
 import type { Built, ModuleContext } from '../ir/function.ts'
 import type { CompiledRegion } from '../code/compiled-region.ts'
 import { buildRegion, type BuiltRegion } from './build-region.ts'
@@ -22,6 +22,12 @@ export interface RegionRequest {
   readonly trapped: readonly number[]
 }
 
+/** A region before it is in a module. */
+export interface RegionCode {
+  readonly region: CompiledRegion
+  readonly code: FunctionCode
+}
+
 export interface RegionModule {
   /** Its exports are numbered, one for each region that was built, in order. Undefined if there is none. */
   readonly module: WebAssembly.Module | undefined
@@ -29,7 +35,7 @@ export interface RegionModule {
   /** The time it took. */
   readonly milliseconds: number
   /** By request. Undefined: the first instruction cannot be compiled. */
-  readonly regions: readonly (CompiledRegion | undefined)[]
+  readonly regions: readonly (RegionCode | undefined)[]
 }
 
 export interface RegionService {
@@ -48,18 +54,21 @@ export function createRegionCompiler(inspect?: (code: Built) => void): RegionSer
 
 function compileRegions(requests: readonly RegionRequest[], context: ModuleContext, refused: Set<Row>, inspect?: (code: Built) => void): RegionModule {
   const started = performance.now()
-  const built = requests.map(({ bytes, entry, mode, entries, targets, trapped }) =>
-    buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip), targets, trapped }, entry),
-  )
-  const there = built.filter((one) => one !== undefined)
-  if (inspect) for (const { body } of there) inspect(body)
-  const bytes = there.length ? exportedModule(there.map(({ body }) => body), context) : undefined
-  return {
-    module: bytes && new WebAssembly.Module(bytes),
-    bytes: bytes?.length ?? 0,
-    regions: built.map((one) => one && summary(one)),
-    milliseconds: performance.now() - started,
-  }
+  const regions = requests.map(({ bytes, entry, mode, entries, targets, trapped }) => {
+    const built = buildRegion({ bytes, page: 0, mode, refused, isEntry: (ip) => entries.includes(ip), targets, trapped }, entry)
+    if (!built) return undefined
+    inspect?.(built.body)
+    return { region: summary(built), code: functionCode(built.body) }
+  })
+  return moduleOf(regions, context, started)
+}
+
+/** The module of these regions; `started`: since when time is counted, as `performance.now()` gives it. */
+export function moduleOf(regions: RegionModule['regions'], context: ModuleContext, started = performance.now()): RegionModule {
+  const codes = regions.filter((region) => region !== undefined).map(({ code }) => code)
+  const bytes = codes.length ? linkedModule(codes, context) : undefined
+  const module = bytes && new WebAssembly.Module(bytes)
+  return { module, bytes: bytes?.length ?? 0, regions, milliseconds: performance.now() - started }
 }
 
 function summary({ region, body }: BuiltRegion): CompiledRegion {

@@ -15,7 +15,7 @@ import { exitOf } from '../rows/exits.ts'
 import { coreModules, handlerOf, moduleContext, shapeKey, SPECIAL_NAMES, specialHandler, type HandlerName, type PrebuiltHandlers } from './handlers.ts'
 
 /** Identifies the build. Empty if unknown; a bundle has a digest of the code here (tools/bundle.js), and files contain the same. */
-const BUILD: string = ''
+export const BUILD: string = ''
 
 /** The name under which a host keeps the file. */
 export const PREBUILT_HANDLERS = 'x86-handlers.bin'

@@ -15,7 +15,7 @@ function compile(bodies: readonly Body[], memory: WebAssembly.Memory): ((base: n
   module.importMemory({ module: 'e', name: 'memory', initial: 1, maximum: 1, shared: true })
   const type = module.type(['i32'], [])
   for (const [i, body] of bodies.entries()) {
-    const { code, locals } = lower(body, { params: 1, callee: () => 0, tailType: type })
+    const { code, locals } = lower(body, 1)
     module.exportFunction(String(i), module.function(type, locals, code))
   }
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(module.toBytes()), { e: { memory } })

@@ -17,6 +17,7 @@ export const TIER_METRICS = {
   arenaUsed: { unit: 'bytes', help: 'memory taken by decoded code' },
   arenaResets: { unit: 'count', help: 'times all blocks and regions were dropped, as their memory was full' },
   regions: { unit: 'count', help: 'regions compiled' },
+  regionsRemembered: { unit: 'count', help: 'of them, those that an earlier run had made' },
   regionInstructions: { unit: 'instructions', help: 'guest instructions in them' },
   regionsLive: { unit: 'count', help: 'regions that may still run' },
   refused: { unit: 'count', help: 'hot blocks whose first instruction does not compile' },
@@ -41,7 +42,7 @@ export type TierMetric = keyof typeof TIER_METRICS
 const NS_PER_MS = 1e6
 
 export function tierStatistics({ core, blocks, compiler, handlers, left, leftCompiled, retired }: Processor): Record<TierMetric, number> {
-  const { regions, instructions, modules, bytes, milliseconds, refused } = compiler.statistics
+  const { regions, remembered, instructions, modules, bytes, milliseconds, refused } = compiler.statistics
   const counted = (slot: number): number => Number(core.get64(S.statistics + 8 * slot))
   // Exceptions cost an instruction that no tier runs; without regions there is nothing to tell apart.
   const interpreted = regions ? Math.min(blocks.interpreted, retired) : retired
@@ -54,6 +55,7 @@ export function tierStatistics({ core, blocks, compiler, handlers, left, leftCom
     arenaUsed: blocks.arenaUsed,
     arenaResets: blocks.resets,
     regions,
+    regionsRemembered: remembered,
     regionInstructions: instructions,
     regionsLive: blocks.regions,
     refused,

@@ -4,7 +4,7 @@ import { decode } from '../decode/decoder.ts'
 import { createInstruction, type Instruction } from '../decode/instruction.ts'
 import { floatImports } from '../float/imports.ts'
 import { HandlerBuilder } from '../interpreter/handler-builder.ts'
-import { lower } from '../backend/lower.ts'
+import { link, lower } from '../backend/lower.ts'
 import { rows, type Row } from '../rows/index.ts'
 import { semantics } from './index.ts'
 
@@ -57,8 +57,8 @@ function moduleOf(instructions: readonly Instruction[], codeSize: 16 | 32 | 64):
     const b = new HandlerBuilder(instruction, codeSize, false, { systemRoutine: () => 0, exitOf: () => 0 })
     semantics[instruction.row.semantics]!(b, ...b.operands)
     b.next()
-    const { code, locals } = lower(b.root, { params: 2, callee, tailType: handlerType })
-    module.function(handlerType, locals, code)
+    const lowered = lower(b.root, 2)
+    module.function(handlerType, lowered.locals, link(lowered, callee))
   }
   return module.toBytes()
 }

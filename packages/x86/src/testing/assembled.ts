@@ -147,6 +147,7 @@ export const CODE: Readonly<Record<string, string>> = {
   "64 jmp fword ptr [rsp]; hlt": 'ff2c24f4',
   "64 l: add eax, 3; dec ecx; jnz l; hlt": '83c003ffc975f9f4',
   "64 l: add eax, 5; dec ecx; jnz l; hlt": '83c005ffc975f9f4',
+  "64 l: add rax, [rdx]; mov [rsi], rax; fld qword ptr [rdi]; dec rcx; jnz l; jc .-4096; ret": '480302488906dd0748ffc975f30f82faefffffc3',
   "64 lgdt [rax]": '0f0110',
   "64 lidt [rbp]; hlt": '0f015d00f4',
   "64 lidt [rbx]; hlt": '0f011bf4',

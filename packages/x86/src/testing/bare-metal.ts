@@ -83,7 +83,7 @@ export class BareMetal {
   tsc = 0n
 
   /** `memory`: another machine's, which then has several processors. */
-  constructor(options: Pick<ProcessorOptions, 'compile' | 'prebuilt' | 'exactBudget' | 'hotCode'> & { readonly memory?: HostMemory | undefined } = {}) {
+  constructor(options: Pick<ProcessorOptions, 'compile' | 'prebuilt' | 'exactBudget' | 'regionMemory'> & { readonly memory?: HostMemory | undefined } = {}) {
     const machine = this
     this.memory = options.memory ?? hostMemory()
     const host: ProcessorHost = {

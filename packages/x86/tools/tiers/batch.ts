@@ -2,7 +2,8 @@
  * Sequences of one mode, each run by the interpreter and then by its compiled region, on one processor from the same random states, and
  * compared. All regions of a batch are one module, as making one costs more than what is in it.
  */
-import { createRegionCompiler, type RegionModule } from '../../src/compiler/region-service.ts'
+import { readRecord, writeRecord } from '../../src/compiler/region-record.ts'
+import { createRegionCompiler, moduleOf, type RegionModule } from '../../src/compiler/region-service.ts'
 import type { CompiledRegion } from '../../src/code/compiled-region.ts'
 import { decode } from '../../src/decode/decoder.ts'
 import { createInstruction } from '../../src/decode/instruction.ts'
@@ -171,12 +172,14 @@ export class BatchRunner {
     const service = this.#batches++ % this.#verifyEvery ? this.#trusting : this.#verifying
     let made: RegionModule | undefined
     service.compile(requests, handlers.moduleContext, (result) => (made = result))
+    // Every second batch is what comes back from a memory of compiled code.
+    if (this.#batches & 1) made = moduleOf(made!.regions.map((region, n) => region && readRecord(writeRecord(requests[n]!, region), { ...requests[n]!, page: 0 })!), handlers.moduleContext)
     const { module, regions } = made!
     const functions = module ? handlers.install(module, regions.filter(Boolean).length) : []
     let [nextRegion, nextFunction] = [0, 0]
     return sequences.map(({ begins }) => begins.map((address) => {
       const region = regions[nextRegion++]
-      return region && { host: world.host(address), region, handler: functions[nextFunction++]! }
+      return region && { host: world.host(address), region: region.region, handler: functions[nextFunction++]! }
     }))
   }
 
