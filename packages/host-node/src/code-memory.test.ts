@@ -1,4 +1,15 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -67,6 +78,7 @@ describe('a file', () => {
       (bytes) => Buffer.concat([bytes.subarray(0, 2 * size - 1), bytes.subarray(2 * size)]),
       [1, 3],
     ],
+    ['behind much else', (bytes) => Buffer.concat([Buffer.alloc(3 << 20, 'nrc1'), bytes]), [1, 2, 3]],
     ['of something else', () => Buffer.alloc(100_000, 'nrc1'), []],
   ])('%s', (_what, change, keys) => {
     const memory = openCodeFolder(file(change))('build')
@@ -113,6 +125,28 @@ it('remembers nothing where there is a file in place of the folder', () => {
   memory.add([record(1, 4)])
   expect([memory.has(1), memory.find(1)]).toEqual([false, []])
   memory.dispose()
+})
+
+it.runIf(process.platform === 'linux')('reads a file that it cannot write', async () => {
+  const folder = newFolder()
+  mkdirSync(folder, { recursive: true })
+  const file = join(folder, 'build')
+  // Nobody writes a program that runs. The records are behind it.
+  copyFileSync('/bin/sleep', file)
+  const writable = openCodeFolder(folder)('build')
+  writable.add([record(1, 4)])
+  writable.dispose()
+  const program = spawn(file, ['60'])
+  try {
+    await once(program, 'spawn')
+    expect(() => openSync(file, 'a')).toThrow('ETXTBSY')
+    const memory = openCodeFolder(folder)('build')
+    memory.add([record(2, 4)])
+    expect([bytesOf(memory.find(1)), memory.has(2)]).toEqual([bytesOf([record(1, 4).bytes]), false])
+    memory.dispose()
+  } finally {
+    program.kill('SIGKILL')
+  }
 })
 
 it('gives nothing once it was disposed of', () => {

@@ -13,12 +13,13 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import type { CodeMemory, CodeRecord, OpenCodeMemory } from '@nonroot/contracts'
 
 /** Before each record, as 32-bit words, little-endian: this, its key, its length in bytes, its CRC-32. */
 const MAGIC = 0x6e72_6331
+const MAGIC_BYTES = Buffer.from(Uint32Array.of(MAGIC).buffer)
 const HEAD = 16
 /** A boot has 5 MB, and a build by gcc 30 MB more. */
 const MOST_BYTES = 64 << 20
@@ -49,15 +50,12 @@ export function openCodeFolder(folder: string, { most = MOST_BYTES } = {}): Open
 }
 
 class CodeFile implements CodeMemory {
-  /** Undefined: there is no such file, nor can there be one. */
+  /** Perhaps only for reading. Undefined: there is no such file, nor can there be one. */
   #fd: number | undefined
   readonly #places = new Map<number, Place[]>()
 
   constructor(file: string) {
-    this.#fd = attempt(() => {
-      mkdirSync(join(file, '..'), { recursive: true })
-      return openSync(file, 'a+')
-    })
+    this.#fd = attempt(() => openToAdd(file)) ?? attempt(() => openSync(file, 'r'))
     const places = this.#fd === undefined ? undefined : attempt(() => placesIn(this.#fd!))
     for (const place of places ?? []) this.#enter(place)
   }
@@ -98,6 +96,11 @@ class CodeFile implements CodeMemory {
   }
 }
 
+function openToAdd(file: string): number {
+  mkdirSync(dirname(file), { recursive: true })
+  return openSync(file, 'a+')
+}
+
 function headOf({ key, bytes }: CodeRecord): Buffer {
   const head = Buffer.alloc(HEAD)
   head.writeUInt32LE(MAGIC, 0)
@@ -130,15 +133,18 @@ function placesIn(fd: number): Place[] {
       if (at + HEAD > end) break
     }
     const length = HEAD + chunk.readUInt32LE(at - start + 8)
+    const last = places.at(-1)
     if (chunk.readUInt32LE(at - start) === MAGIC && at + length <= size) {
       places.push({ key: chunk.readUInt32LE(at - start + 4), at, length })
       at += length
-      continue
+    } else if (last && last.at + last.length === at && at > searched) {
+      // Behind a record there is another: perhaps the last was cut short before others were added, which then begin within its length.
+      searched = at
+      at = last.at + 1
+    } else {
+      const next = chunk.subarray(0, end - start).indexOf(MAGIC_BYTES, at - start + 1)
+      at = next < 0 ? Math.max(at + 1, end - MAGIC_BYTES.length + 1) : start + next
     }
-    // Behind a record there is another: perhaps the last was cut short before others were added, which then begin within its length.
-    const last = places.at(-1)
-    if (last && last.at + last.length === at && at > searched) [searched, at] = [at, last.at]
-    at++
   }
   return places
 }
