@@ -6,7 +6,7 @@ import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises
 import { dirname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
-import { zstdDecompress } from 'node:zlib'
+import zlib from 'node:zlib'
 import { makeFolder } from '@nonroot/host-node'
 import type { Decompressors, DiskHost } from '@nonroot/image'
 import { openSource } from './image-source.ts'
@@ -18,12 +18,11 @@ const unlessMissing = async <T>(work: Promise<T>): Promise<T | undefined> =>
     if (isMissing(error)) return undefined
     throw error
   })
-const decompress = promisify(zstdDecompress)
 
 /** Package lists are long. */
 const MOST_OUTPUT = 1 << 28
 
-const decompressors: Decompressors = { zstd: async (bytes) => decompress(bytes) }
+const decompressors: Decompressors = { zstd: async (bytes) => promisify(zlib.zstdDecompress)(bytes) }
 
 /** The signal ends the programs that it runs. */
 export const nodeImageHost = (signal?: AbortSignal): DiskHost => ({
@@ -59,7 +58,11 @@ export const nodeImageHost = (signal?: AbortSignal): DiskHost => ({
   decompressors,
   fetch: (url, requestSignal) =>
     // A body as it is: package lists and packages are compressed already.
-    fetch(url, { redirect: 'manual', headers: { 'accept-encoding': 'identity' }, signal: signal ? AbortSignal.any([signal, requestSignal]) : requestSignal }),
+    fetch(url, {
+      redirect: 'manual',
+      headers: { 'accept-encoding': 'identity' },
+      signal: signal ? AbortSignal.any([signal, requestSignal]) : requestSignal,
+    }),
   openStream: (path) => createReadStream(path, { highWaterMark: 1 << 18 }),
   openSource: (path) => openSource(path, decompressors),
   createDisk,

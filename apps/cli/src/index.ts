@@ -1,4 +1,5 @@
 /** VMs for programs, and the command as a function. */
+import './node-version.ts'
 export { openVm } from './embed/open-vm.ts'
 export type { OpenVm, OpenVmEvent, VmSettings } from './embed/open-vm.ts'
 export type { GuestConsole } from './embed/guest-console.ts'

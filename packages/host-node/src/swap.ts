@@ -3,7 +3,7 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, read, readSync, rmSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import zlib from 'node:zlib'
 import { formatSize, FRAME_SIZE, NonrootError } from '@nonroot/contracts'
 import type { SwapBackend, SwapFile } from '@nonroot/contracts'
 
@@ -24,9 +24,9 @@ const RANDOM = 200
 export function openSwap(path: string | undefined, size = 2 ** 30): SwapBackend {
   const opened = path === undefined ? undefined : new EncryptedFile(path, size)
   return {
-    compress: (page) => (looksRandom(page) ? page : zstdCompressSync(page)),
+    compress: (page) => (looksRandom(page) ? page : zlib.zstdCompressSync(page)),
     expand(packed, into) {
-      const page = zstdDecompressSync(packed)
+      const page = zlib.zstdDecompressSync(packed)
       if (page.length !== into.length) throw new Error(`a compressed page has ${page.length} bytes`)
       into.set(page)
     },

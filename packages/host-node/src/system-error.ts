@@ -1,6 +1,6 @@
 /** Errors of the operating system as a user reads them. */
 
-import { getSystemErrorMessage } from 'node:util'
+import util from 'node:util'
 import { NonrootError } from '@nonroot/contracts'
 
 /** What was tried, by system call. */
@@ -46,7 +46,7 @@ export function systemError(error: unknown): NonrootError | undefined {
   const what = path === undefined ? `the system refused "${call}"` : `cannot ${TRIED[call] ?? `use (${call})`} ${path}`
   return new NonrootError({
     code: 'host.file',
-    message: `${what}: ${getSystemErrorMessage(errno)}`,
+    message: `${what}: ${util.getSystemErrorMessage(errno)}`,
     thing: path ?? call,
     value: path,
     ...(remedy === undefined ? {} : { remedy }),

@@ -50,6 +50,7 @@ export type ErrorCode =
   | 'host.file'
   | 'host.memory'
   | 'host.backend'
+  | 'host.node'
   | 'host.swap'
   | 'snapshot.mismatch'
   | 'guest.crashed'
