@@ -215,22 +215,52 @@ describe('qcow2', () => {
     expect(await checkImage(store)).toEqual({ errors: [], leaks: 0 })
   })
 
-  it.each([9, 12])('leaves a snapshot as it was, whose tables and clusters it shares: clusters of 2^%d', async (clusterBits) => {
-    const store = await create(256 * KIB, clusterBits)
-    const reference = new Uint8Array(256 * KIB)
-    const first = await open(store)
-    await exercise(first, reference, 40, 11)
-    await first.close()
-    const before = reference.slice()
-    const { shared, snapshot } = takeSnapshot(store)
-    for (let session = 0; session < 3; session++) {
-      const disk = await open(shared)
-      await exercise(disk, reference, 40, session + 12)
-      await disk.close()
-      expect(Buffer.compare(await bytesOf(await open(snapshot(), true)), before)).toBe(0)
+  it('gives zeros beyond a shorter backing file, whatever was in the buffer', async () => {
+    const base = createMemoryDisk(4096)
+    await base.write(0, new Uint8Array(4096).fill(9))
+    const disk = await open(await create(MIB, 16, true), false, base)
+    for (const [offset, nines] of [
+      [0, 4096],
+      [3584, 512],
+      [4096, 0],
+      [64 * KIB, 0],
+    ] as const) {
+      const buffer = new Uint8Array(8192).fill(7)
+      await disk.read(offset, buffer)
+      expect(buffer).toEqual(new Uint8Array(8192).fill(9, 0, nines))
     }
-    expect(Buffer.compare(await bytesOf(await open(shared, true)), reference)).toBe(0)
   })
+
+  it('keeps both of two writes at once to a cluster that was not there', async () => {
+    const disk = await open(await create(MIB))
+    await Promise.all([
+      disk.write(512, new Uint8Array(512).fill(1)),
+      disk.write(2048, new Uint8Array(512).fill(2)),
+      disk.write(8192, new Uint8Array(512).fill(3)),
+    ])
+    const expected = new Uint8Array(64 * KIB).fill(1, 512, 1024).fill(2, 2048, 2560).fill(3, 8192, 8704)
+    expect(await bytesOf(disk, 0, 64 * KIB)).toEqual(expected)
+  })
+
+  it.each([9, 12])(
+    'leaves a snapshot as it was, whose tables and clusters it shares: clusters of 2^%d',
+    async (clusterBits) => {
+      const store = await create(256 * KIB, clusterBits)
+      const reference = new Uint8Array(256 * KIB)
+      const first = await open(store)
+      await exercise(first, reference, 40, 11)
+      await first.close()
+      const before = reference.slice()
+      const { shared, snapshot } = takeSnapshot(store)
+      for (let session = 0; session < 3; session++) {
+        const disk = await open(shared)
+        await exercise(disk, reference, 40, session + 12)
+        await disk.close()
+        expect(Buffer.compare(await bytesOf(await open(snapshot(), true)), before)).toBe(0)
+      }
+      expect(Buffer.compare(await bytesOf(await open(shared, true)), reference)).toBe(0)
+    },
+  )
 
   it('does not write to the place of a cluster of zeros that a snapshot shares', async () => {
     const store = await create(64 * KIB, 12)

@@ -1,16 +1,7 @@
 /** ext4 as we make it, judged by e2fsprogs where they are installed: fsck finds nothing to say, debugfs reads back what was put in. */
 
 import { spawnSync } from 'node:child_process'
-import {
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { BlockBackend } from '@nonroot/contracts'
@@ -261,6 +252,37 @@ describe('ext4', () => {
     },
   ])('refuses $name', async ({ entries, says }) => {
     expect((await rejection(make(MIB, entries)))!.message).toContain(says)
+  })
+
+  // As mke2fs has them.
+  it.each([
+    { size: 8 * MIB - 4096, blocks: 0 },
+    { size: 8 * MIB, blocks: 1024 },
+    { size: 128 * MIB - 4096, blocks: 1024 },
+    { size: 128 * MIB, blocks: 4096 },
+    { size: 1024 * MIB - 4096, blocks: 4096 },
+    { size: 1024 * MIB, blocks: 8192 },
+    { size: 2048 * MIB - 4096, blocks: 8192 },
+    { size: 2048 * MIB, blocks: 16384 },
+    { size: 16384 * MIB - 4096, blocks: 16384 },
+    { size: 16384 * MIB, blocks: 32768 },
+  ])('a disk of $size bytes has a journal of $blocks blocks', ({ size, blocks }) => {
+    expect(geometryOf(size, 'x').journalBlocks).toBe(blocks)
+  })
+
+  it('each superblock says to which group it belongs, and what its hashes are', async () => {
+    const { bytes } = await make(512 * MIB, [])
+    const view = new DataView(bytes.buffer)
+    for (const [group, at] of [
+      [0, 1024],
+      [1, 128 * MIB],
+      [3, 3 * 128 * MIB],
+    ] as const) {
+      expect(view.getUint16(at + 0x38, true)).toBe(0xef53)
+      expect(view.getUint16(at + 0x5a, true)).toBe(group)
+      expect(view.getUint8(at + 0xfc)).toBe(1) // half MD4
+      expect(view.getUint32(at + 0x160, true)).toBe(2) // of unsigned characters
+    }
   })
 
   it.each([
