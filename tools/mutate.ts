@@ -12,7 +12,7 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { instrument, type Mutant } from './mutate/instrument.ts'
+import { instrument, instrumentOnly, type Mutant } from './mutate/instrument.ts'
 import type { Plan } from './mutate/plan.ts'
 import { Progress } from './mutate/progress.ts'
 import { Session } from './mutate/session.ts'
@@ -24,7 +24,7 @@ const ROUNDS = [0, 0.05, 0.5, 5, Infinity] as const
 /** A mutant's place is met so many times more often than without it: it does not end. */
 const ASTRAY = 100
 /** Processor seconds beyond what a test takes otherwise. */
-const PATIENCE = 10
+const PATIENCE = 3
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { slow: { type: 'string' }, tests: { type: 'string' }, sample: { type: 'string' } } })
 const [name, path = 'src'] = positionals
@@ -35,13 +35,14 @@ if (!folder) {
 }
 /** Only tests below: a score is at least as high with all of them. */
 const testsBelow = join(root, folder, values.tests ?? 'src')
-/** Minutes that tests of more than a few seconds may take in all. */
+/** Minutes that tests of more than a few seconds may take in all, and mutants of loading modules. */
 const slowMinutes = Number(values.slow ?? 10)
 
 const isSource = (file: string): boolean => !/\.test\.(support\.)?ts$|\/testing\//.test(file)
 const files = (path.endsWith('.ts') ? [path] : globSync(`${path}/**/*.ts`, { cwd: join(root, folder) })).map((file) => join(root, folder, file)).filter(isSource)
-const { mutants: made, sources } = await instrument(files)
-const mutants = values.sample === undefined ? made : sampled(made, Number(values.sample))
+const all = await instrument(files)
+const made = all.mutants
+const { mutants, sources } = values.sample === undefined ? all : await instrumentOnly(sampled(made, Number(values.sample)))
 console.log(`${mutants.length}${mutants.length < made.length ? ` of ${made.length}` : ''} mutants of ${files.length} files`)
 const session = await Session.open(join(root, folder), sources)
 const testFiles = (await session.testFiles()).filter((file) => file.startsWith(testsBelow))
@@ -123,7 +124,7 @@ async function round(of: readonly Test[], isSlow: boolean): Promise<void> {
 /** One process. Gives what has to be the first thing in the next. */
 async function attempt(file: string, plan: Plan & { mode: 'mutants' }, left: ReadonlyMap<string, Set<string>>): Promise<{ test: string; mutant: string } | undefined> {
   const longest = Math.max(...Object.keys(plan.tests).map((id) => tests.find((test) => test.id === id)!.seconds))
-  const { events, ended } = await session.run(file, plan, PATIENCE + 20 * longest)
+  const { events, ended } = await session.run(file, plan, PATIENCE + 20 * longest, 3 + 20 * longest)
   let open: { test: string; mutant: string } | undefined
   let unsure: { test: string; mutant: string } | undefined
   const met = (test: string, mutant: string): boolean => left.get(test)!.delete(mutant)
@@ -161,7 +162,9 @@ async function loading(): Promise<void> {
   const candidates = mutants.filter(({ id }) => !noticed.has(id) && [...loads.values()].some((ids) => ids.has(id)))
   if (candidates.length) console.log(`${candidates.length} mutants in what is done when modules are loaded`)
   const slow = tests.filter(({ seconds }) => seconds > ROUNDS[3]).map(({ id }) => id)
+  const started = performance.now()
   for (const { id } of candidates) {
+    if (performance.now() - started > slowMinutes * 60_000) return console.log('the time for what is done when modules are loaded is over')
     for (const file of inOrder.filter((at) => loads.get(at)!.has(id))) {
       const { failed } = await session.run(file, { mode: 'static', mutant: id, skip: slow }, PATIENCE + 20 * weight(file))
       if (!failed) continue

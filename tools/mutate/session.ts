@@ -7,8 +7,8 @@ import { createVitest, type Vitest } from 'vitest/node'
 import { EVENTS, PLAN, type Event, type Plan } from './plan.ts'
 
 const RUNNER = fileURLToPath(new URL('runner.ts', import.meta.url))
-/** Milliseconds after which a test, or a hook, that waits is ended: without mutants only what hangs, with one what waits in vain. */
-const TIMEOUT = { cover: 600_000, mutants: 30_000, static: 120_000 } as const
+/** Seconds after which a test, or a hook, that waits is ended, unless told: without mutants only what hangs. */
+const LONGEST_WAIT = 120
 
 export class Session {
   readonly #vitest: Vitest
@@ -41,8 +41,8 @@ export class Session {
     return (await this.#vitest.globTestSpecifications()).map(({ moduleId }) => moduleId)
   }
 
-  /** `mostSeconds`: of the processor, without an event; the process is ended then. `failed`: a test failed, or a file as a whole. */
-  async run(file: string, plan: Plan, mostSeconds: number): Promise<{ readonly events: readonly Event[]; readonly failed: boolean; readonly ended: boolean }> {
+  /** `mostSeconds`: of the processor, without an event; the process is ended then. `longestWait`: seconds by the clock for a test, or a hook, which may wait in vain for what a mutant keeps away. `failed`: a test failed, or a file as a whole. */
+  async run(file: string, plan: Plan, mostSeconds: number, longestWait = LONGEST_WAIT): Promise<{ readonly events: readonly Event[]; readonly failed: boolean; readonly ended: boolean }> {
     const vitest = this.#vitest
     writeFileSync(process.env[PLAN]!, JSON.stringify(plan))
     writeFileSync(process.env[EVENTS]!, '')
@@ -60,7 +60,7 @@ export class Session {
       }
     }, 1000)
     const project = vitest.getRootProject()
-    project.config.testTimeout = project.config.hookTimeout = TIMEOUT[plan.mode]
+    project.config.testTimeout = project.config.hookTimeout = longestWait * 1000
     vitest.state.filesMap.clear()
     vitest.state.errorsSet.clear()
     try {
