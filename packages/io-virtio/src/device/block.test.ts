@@ -235,6 +235,26 @@ describe('virtio-blk', () => {
     expect(disk.calls).toEqual([])
   })
 
+  it.each([
+    { sectors: 2 ** 21, wanted: BlockStatus.ok },
+    { sectors: 2 ** 21 + 1, wanted: BlockStatus.ioError },
+  ])('takes $sectors sectors in a segment, as configured: status $wanted', async ({ sectors, wanted }) => {
+    // 4 GiB: the bound of a segment, not the disk's end.
+    const disk = Object.defineProperty(memoryDisk(), 'size', { value: 2 ** 32 })
+    const { driver } = await start(disk)
+    for (const [field, type, call] of [
+      [36, BlockType.discard, 'discard'],
+      [48, BlockType.writeZeroes, 'zero'],
+    ] as const) {
+      expect(driver.registers.readConfig(field, 4)).toBe(2 ** 21)
+      const { parts } = await driver.request(0, [header(type), segment(8, 1), segment(16, sectors)], [1])
+      expect(status(parts)).toBe(wanted)
+      // Of a request that is refused nothing is done.
+      const done = [`${call} 4096+512`, `${call} 8192+${sectors * 512}`]
+      expect(disk.calls.splice(0)).toEqual(wanted === BlockStatus.ok ? done : [])
+    }
+  })
+
   it('a stable write is committed before it completes', async () => {
     const disk = memoryDisk()
     const made = await subject('virtio-blk', { image: 'disk' }, {}, { backends: { block: disk } })

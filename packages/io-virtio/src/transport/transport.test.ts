@@ -1,5 +1,5 @@
 import type { DmaMemory, Iommu, IoSize, MemoryPiece, PciCapability } from '@nonroot/contracts'
-import { VirtioFeature, VirtioStatus } from '@nonroot/testkit'
+import { createTestConsole, VirtioFeature, VirtioStatus } from '@nonroot/testkit'
 import type { DeviceBench } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { memoryDisk, subject, WAYS } from '../virtio.test.support.ts'
@@ -450,6 +450,27 @@ describe.each(WAYS)('over $way', ({ transport, ring }) => {
     expect(other.driver.needsReset).toBe(true)
     other.driver.start()
     expect((await other.driver.request(0, [new Uint8Array(16)], [512, 1])).written).toBe(513)
+  })
+
+  it('a broken device writes to none of its queues, restored or not', async () => {
+    const model = { transport, ring }
+    const console = createTestConsole()
+    const one = await subject('virtio-console', {}, model, { backends: { console } })
+    one.driver.start()
+    const buffer = one.driver.allocate(16)
+    one.driver.send(0, [{ address: buffer, length: 16, writable: true }])
+    one.driver.send(1, [{ address: 0xffff_0000, length: 16 }])
+    expect(one.driver.needsReset).toBe(true)
+    const again = createTestConsole()
+    const bench = { guestMemory: one.bench.guestMemory, backends: { console: again } }
+    const other = await subject('virtio-console', {}, model, bench)
+    other.device.restore!(structuredClone(one.device.save!()))
+    console.type('one')
+    again.type('other')
+    for (const { registers } of [one.driver, other.driver]) registers.notify(0)
+    expect(one.driver.bytes(buffer, 16)).toEqual(new Uint8Array(16))
+    expect(one.driver.ring(0).takeUsed()).toEqual([])
+    expect([one, other].map(({ driver }) => driver.registers.queueInterrupts(0))).toEqual([0, 0])
   })
 })
 
