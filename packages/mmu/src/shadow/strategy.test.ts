@@ -123,6 +123,84 @@ describe.each(FORMATS)('shadow paging of $format', ({ format }) => {
   })
 })
 
+describe('the hardware under shadow paging', () => {
+  it.each([
+    { format: 'legacy32', keep: true },
+    { format: 'pae', keep: false },
+    { format: 'fourLevel', keep: true },
+  ] as const)('keeps what it cached when CR3 is written again, unless PDPTEs come with it: $format', ({ format, keep }) => {
+    const { tables, vcpu } = bench(format)
+    const calls: unknown[][] = []
+    vcpu.setHardwareRoot = (...args) => (calls.push(args), TestVcpu.prototype.setHardwareRoot.apply(vcpu, args))
+    vcpu.setRoot(BigInt(tables.root))
+    expect(calls.map(([, named, kept]) => [named, kept])).toContainEqual([format, keep])
+  })
+
+  it('loses one address by INVLPG where no other is reached through its entry', () => {
+    const { tables, vcpu, guest, store } = bench('fourLevel')
+    guest.writeU32(0x6000, 6)
+    const entry = tables.map(PAGE, 0x5000, Entry.write)
+    vcpu.read(PAGE)
+    store(entry, 0x6003n)
+    const flushes = vcpu.counts.flush
+    vcpu.invalidate(PAGE)
+    expect(vcpu.counts.flush).toBe(flushes)
+    expect(vcpu.read(PAGE)).toEqual({ kind: 'memory', value: 6 })
+  })
+
+  it.each(FORMATS)('loses a right that went while another came: $format', ({ format }) => {
+    const { tables, vcpu, store } = bench(format)
+    const entry = tables.map(PAGE, 0x5000, Entry.write)
+    expect(vcpu.write(PAGE, 1).kind).toBe('memory')
+    // Read-only, and the user's: a user's read brings the entry up to date.
+    store(entry, 0x5000n | Entry.present | Entry.user | Entry.accessed | Entry.dirty)
+    expect(vcpu.read(PAGE, true).kind).toBe('memory')
+    vcpu.invalidate(PAGE)
+    expect(vcpu.write(PAGE, 2)).toEqual({ kind: 'fault', code: 3 })
+  })
+
+  it.each(['pae', 'fourLevel'] as const)('takes a bit that became reserved for a fault after INVLPG: %s', (format) => {
+    const { tables, vcpu, enable, store } = bench(format)
+    enable()
+    vcpu.setMode({ nxe: false })
+    const entry = tables.map(PAGE, 0x5000, Entry.write)
+    expect(vcpu.read(PAGE).kind).toBe('memory')
+    store(entry, 0x5063n | Entry.noExecute)
+    vcpu.invalidate(PAGE)
+    expect(vcpu.read(PAGE)).toEqual({ kind: 'fault', code: 9 })
+  })
+})
+
+describe('frames for shadow tables', () => {
+  it('come from tables used longest ago when the host has none left', () => {
+    const { tables, vcpu, host, counted } = bench('fourLevel', { maxTables: 10_000 })
+    for (let n = 0n; n < 12n; n++) tables.map(PAGE * (n + 1n), 0x5000, Entry.write)
+    vcpu.read(PAGE)
+    vcpu.read(2n * PAGE)
+    while (host.allocateFrame() !== undefined);
+    for (let n = 2n; n < 12n; n++) {
+      expect(vcpu.read(PAGE * (n + 1n)).kind).toBe('memory')
+      // In use all the time: these are never the oldest.
+      vcpu.flushAll()
+      vcpu.invalidate(PAGE)
+      expect(vcpu.read(PAGE).kind).toBe('memory')
+    }
+    expect(counted(['hiddenFaults'], () => vcpu.read(12n * PAGE))).toEqual([0])
+  })
+
+  it('that a large page was split into come back with it', () => {
+    const { tables, vcpu, store, count } = bench('fourLevel')
+    const entry = tables.map(PAGE, 0, Entry.write, 2)
+    const before = count('tableFrames')
+    vcpu.read(PAGE + 0x5000n)
+    const split = count('tableFrames')
+    expect(split).toBeGreaterThan(before)
+    store(entry, 0n)
+    expect(count('tableFrames')).toBeLessThan(split)
+    expect(vcpu.read(PAGE + 0x5000n).kind).toBe('fault')
+  })
+})
+
 describe('vCPUs under shadow paging', () => {
   it.each(['none', 'pae', 'fourLevel'] as const)('have roots of their own where they are not the guest’s: %s', (format) => {
     const { strategy, host, guest, count, enable, vcpu, tables } = bench(format)
@@ -141,10 +219,10 @@ describe('vCPUs under shadow paging', () => {
     strategy.dispose()
   })
 
-  it('flush what one of them takes back', () => {
+  it.each([1, 3])('flush what one of them takes back: 0 and %d', (index) => {
     const { strategy, host, guest, enable, vcpu, tables, store } = bench('fourLevel')
     const entry = tables.map(PAGE, 0x5000, Entry.write)
-    const other = new TestVcpu(strategy, host, guest, 1)
+    const other = new TestVcpu(strategy, host, guest, index)
     enable(other)
     for (const each of [vcpu, other]) expect(each.write(PAGE, 1).kind).toBe('memory')
     store(entry, 0n)
