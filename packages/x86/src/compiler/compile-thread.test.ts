@@ -61,7 +61,7 @@ describe('the thread that compiles', () => {
     expect(live()).toBe(0)
     service.prepare!()
     expect(live(), 'the guest runs, but has nothing to compile').toBe(0)
-    service.compile(requests(8), CONTEXT, done)
+    service.compile(requests(32), CONTEXT, done)
     expect(live()).toBe(1)
     expect(threads[1]!.posted).toMatchObject([{ id: 3, context: CONTEXT }])
     threads[1]!.answer({ id: 3, result: RESULT })
@@ -73,7 +73,7 @@ describe('the thread that compiles', () => {
 
   it('is started by a burst where nothing said that there will be something to compile', () => {
     const { service, live } = bench()
-    service.compile(requests(7), CONTEXT, vi.fn())
+    service.compile(requests(31), CONTEXT, vi.fn())
     expect(live()).toBe(0)
     service.compile(requests(1), CONTEXT, vi.fn())
     expect(live()).toBe(1)
@@ -91,7 +91,7 @@ describe('the thread that compiles', () => {
     expect([live(), done.mock.calls.length]).toEqual([0, 20])
     expect(done).toHaveBeenLastCalledWith(expect.objectContaining({ regions: [undefined, undefined, undefined, undefined] }))
     // Within a second.
-    for (let part = 0; part < 2; part++) service.compile(requests(4), CONTEXT, done)
+    for (let part = 0; part < 2; part++) service.compile(requests(16), CONTEXT, done)
     expect([live(), done.mock.calls.length]).toEqual([1, 21])
   })
 

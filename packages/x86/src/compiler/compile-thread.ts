@@ -30,7 +30,8 @@ export const serve: ServeThread = (port) => {
 const LOOK_MS = 10_000
 /** A thread that had fewer requests in this time is ended. An idle guest has one every few seconds: code of its timers that becomes hot in the end. */
 const FEW = 8
-/** Without a thread, so many requests in this time start one; fewer are compiled by the thread that asks. Milliseconds. */
+/** Without a thread, so many requests in this time, milliseconds, start one; fewer are compiled by the thread that asks. A boot whose code is remembered has some. */
+const BURST = 32
 const BURST_MS = 1000
 
 export interface ThreadedRegionService extends RegionService {
@@ -92,7 +93,7 @@ export function createThreadedRegionService(threads: ThreadBackend, report: (pro
   const isBurst = (requests: number): boolean => {
     const now = performance.now()
     if (now - burstMs > BURST_MS) [burstMs, recent] = [now, 0]
-    return recent + requests >= FEW
+    return recent + requests >= BURST
   }
   return {
     prepare() {
