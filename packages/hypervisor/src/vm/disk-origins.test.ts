@@ -66,6 +66,26 @@ function start() {
   return { memory, origins, file, disk, read, park, bytesOf, failures, host: hostMemory }
 }
 
+describe('the back ends of a host', () => {
+  it('are as they were but for disks', async () => {
+    const hostMemory = createTestHostMemory(PAGES * 2)
+    const memory = createTestGuestMemory({ hostMemory, ram: PAGES * FRAME_SIZE })
+    const noted = new DiskOrigins(hostMemory, PAGES, () => memory)
+    const disk = testDisk()
+    const files = { readFile: async () => new Uint8Array(0) }
+    const requests: unknown[] = []
+    const host = { name: 'host', open: async (kind: string, request: unknown) => (requests.push(request), kind === 'block' ? disk.backend : files) }
+    const wrapped = noted.wrap(host as never) as unknown as typeof host
+    expect(wrapped.name).toBe('host')
+    expect(await wrapped.open('files', 1)).toBe(files)
+    const opened = (await wrapped.open('block', 2)) as BlockBackend
+    expect(opened).not.toBe(disk.backend)
+    expect(opened.size).toBe(disk.backend.size)
+    await opened.flush()
+    expect(requests).toEqual([1, 2])
+  })
+})
+
 describe('a page that is as it was read from a disk', () => {
   it.each([
     ['beside the guest', false],

@@ -76,6 +76,43 @@ describe('a disk under a deterministic clock', () => {
     expect([disk.size, disk.sectorSize, disk.readOnly]).toEqual([1 << 20, 512, false])
   })
 
+  it('does all that the disk can, with what it was asked for', async () => {
+    const calls: unknown[][] = []
+    const record =
+      (name: string) =>
+      async (...args: unknown[]) =>
+        void calls.push([name, ...args])
+    const off = () => {}
+    const listener = () => {}
+    const { disks, held, pass } = bench()
+    const disk = disks.disk({
+      ...slowDisk([]),
+      readVector: record('readVector'),
+      writeVector: record('writeVector'),
+      discard: record('discard'),
+      writeZeroes: record('writeZeroes'),
+      flush: record('flush'),
+      close: record('close'),
+      onResize: (given: unknown) => (calls.push(['onResize', given]), off),
+    } as BlockBackend)
+    const views = [new Uint8Array(512), new Uint8Array(1024)]
+    const all = [disk.discard!(512, 4096), disk.writeZeroes!(1024, 8192), disk.flush(), disk.readVector!(0, views), disk.writeVector!(2048, views)]
+    expect(calls).toEqual([])
+    pass(1_000_000)
+    await Promise.all([...held, ...all])
+    const order = (entry: unknown[]) => String(entry[0])
+    expect(calls.splice(0).toSorted((a, b) => order(a).localeCompare(order(b)))).toEqual([
+      ['discard', 512, 4096],
+      ['flush'],
+      ['readVector', 0, views],
+      ['writeVector', 2048, views],
+      ['writeZeroes', 1024, 8192],
+    ])
+    expect(disk.onResize!(listener)).toBe(off)
+    await disk.close()
+    expect(calls).toEqual([['onResize', listener], ['close']])
+  })
+
   it('fails a request alone, and the guest goes on', async () => {
     const { held, disk, pass } = bench()
     const bad = expect(disk.read(512, new Uint8Array(512))).rejects.toThrow('bad sector')
