@@ -1,7 +1,7 @@
 /**
  * Mutation testing: changes a package's code in small ways, one at a time, and shows which changes its tests do not notice.
  *
- *     npm run mutate -- mmu [src/ept] [--tests src/ept] [--slow 10] [--sample 200]
+ *     npm run mutate -- mmu [src/ept] [--tests src/ept,src/shadow] [--slow 10] [--sample 200]
  *
  * All mutants are compiled in, each behind a switch (StrykerJS's instrumenter). First every test runs once, to see which mutants it comes by; then each runs
  * again for every mutant that it comes by and that none has noticed so far, the quick tests first, many mutants in one process. What a module does when
@@ -33,8 +33,8 @@ if (!folder) {
   console.error(`there is no ${path} in a package '${name ?? ''}'; npm run mutate -- PACKAGE [PATH], PATH within the package`)
   process.exit(2)
 }
-/** Only tests below: a score is at least as high with all of them. */
-const testsBelow = join(root, folder, values.tests ?? 'src')
+/** Only tests below these, separated by commas: a score is at least as high with all of them. */
+const testsBelow = (values.tests ?? 'src').split(',').map((below) => join(root, folder, below))
 /** Minutes that tests of more than a few seconds may take in all, and mutants of loading modules. */
 const slowMinutes = Number(values.slow ?? 10)
 
@@ -45,7 +45,7 @@ const made = all.mutants
 const { mutants, sources } = values.sample === undefined ? all : await instrumentOnly(sampled(made, Number(values.sample)))
 console.log(`${mutants.length}${mutants.length < made.length ? ` of ${made.length}` : ''} mutants of ${files.length} files`)
 const session = await Session.open(join(root, folder), sources)
-const testFiles = (await session.testFiles()).filter((file) => file.startsWith(testsBelow))
+const testFiles = (await session.testFiles()).filter((file) => testsBelow.some((below) => file.startsWith(below)))
 const progress = new Progress(join(root, 'node_modules/.cache/mutants', `${name}-${path.replaceAll('/', '-')}.json`), sources.values(), testFiles)
 const { noticed } = progress
 if (noticed.size) console.log(`${noticed.size} noticed before`)
