@@ -236,6 +236,19 @@ describe('virtio-blk', () => {
   })
 
   it.each([
+    { name: 'a plain disk', change: {}, features: [BlockFeature.discard, BlockFeature.writeZeroes], config: [2 ** 21, 32, 2 ** 21, 32, 1] },
+    { name: 'read-only', change: { readOnly: true }, features: [BlockFeature.readOnly], config: [0, 0, 0, 0, 0] },
+    { name: 'without discard', change: { discard: undefined }, features: [BlockFeature.writeZeroes], config: [0, 0, 2 ** 21, 32, 1] },
+    { name: 'without zeroes', change: { writeZeroes: undefined }, features: [BlockFeature.discard, BlockFeature.writeZeroes], config: [2 ** 21, 32, 2 ** 21, 32, 0] },
+  ])('offers what the back end can: $name', async ({ change, features, config }) => {
+    const { driver } = await start(Object.assign(memoryDisk(), change))
+    const { discard, writeZeroes, readOnly } = BlockFeature
+    expect([readOnly, discard, writeZeroes].filter((bit) => driver.offered().has(bit))).toEqual(features.toSorted((a, b) => a - b))
+    expect([...[36, 40, 48, 52].map((at) => driver.registers.readConfig(at, 4)), driver.registers.readConfig(56, 1)]).toEqual(config)
+    expect(driver.registers.readConfig(44, 4) !== 0).toBe(config[0] !== 0)
+  })
+
+  it.each([
     { sectors: 2 ** 21, wanted: BlockStatus.ok },
     { sectors: 2 ** 21 + 1, wanted: BlockStatus.ioError },
   ])('takes $sectors sectors in a segment, as configured: status $wanted', async ({ sectors, wanted }) => {

@@ -139,6 +139,36 @@ describe('virtio-console', () => {
     expect(console.output).toBe('from the agent')
   })
 
+  it('announces nothing to a driver that could not set itself up', async () => {
+    const { driver } = await subject('virtio-console', { ports: [{ name: 'a' }] })
+    driver.start()
+    await driver.request(3, [control(0, ConsoleEvent.deviceReady, 0)])
+    expect(await Promise.race([next(driver), late()])).toBe(false)
+  })
+
+  it.each([
+    { ports: undefined, multiport: false },
+    { ports: [{ console: true }], multiport: false },
+    { ports: [{ console: false, name: 'a' }], multiport: true },
+    { ports: [{ console: true, name: 'a' }], multiport: true },
+    { ports: [{ console: true }, { name: 'a' }], multiport: true },
+  ])('has several ports, or one with a name, only with MULTIPORT: $ports', async ({ ports, multiport }) => {
+    const { driver } = await subject('virtio-console', ports ? { ports } : {}, {}, { backends: { console: createTestConsole() } })
+    expect(driver.offered().has(1)).toBe(multiport)
+  })
+
+  it('restored, it has what was typed before it was saved, and nothing else', async () => {
+    const console = createTestConsole()
+    const { device, driver } = await subject('virtio-console', {}, {}, { backends: { console } })
+    driver.start()
+    console.type('before')
+    const saved = structuredClone(device.save!())
+    console.type(' after')
+    device.restore!(saved)
+    const { parts, written } = await driver.request(0, [], [100])
+    expect(untext(parts[0]!.subarray(0, written))).toBe('before')
+  })
+
   it('keeps no more messages than it may', async () => {
     const { driver } = await subject('virtio-console', { ports: [{ name: 'a' }] })
     driver.start()

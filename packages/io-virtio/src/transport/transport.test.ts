@@ -516,6 +516,8 @@ describe('MMIO', () => {
   it('a shared memory region that does not exist has length and base of all ones', async () => {
     const { read } = await start()
     expect([0xb0, 0xb4, 0xb8, 0xbc].map((offset) => read(offset))).toEqual(new Array(4).fill(0xffff_ffff))
+    // Around it, and where nothing is.
+    expect([0x48, 0xac, 0xc4, 0xf8].map((offset) => read(offset))).toEqual([0, 0, 0, 0])
   })
 
   it('MUST present each event in InterruptStatus until the driver acknowledges it', async () => {

@@ -171,6 +171,20 @@ describe('the hardware under shadow paging', () => {
   })
 })
 
+describe('a right that one vCPU loses while another right comes', () => {
+  it('is lost by the other vCPU, too, after its INVLPG', () => {
+    const { strategy, host, guest, enable, vcpu, tables, store } = bench('fourLevel')
+    const entry = tables.map(PAGE, 0x5000, Entry.write)
+    const other = new TestVcpu(strategy, host, guest, 1)
+    enable(other)
+    for (const each of [vcpu, other]) expect(each.write(PAGE, 1).kind).toBe('memory')
+    store(entry, 0x5000n | Entry.present | Entry.user | Entry.accessed | Entry.dirty)
+    expect(vcpu.read(PAGE, true).kind).toBe('memory')
+    other.invalidate(PAGE)
+    expect(other.write(PAGE, 2)).toEqual({ kind: 'fault', code: 3 })
+  })
+})
+
 describe('frames for shadow tables', () => {
   it('come from tables used longest ago when the host has none left', () => {
     const { tables, vcpu, host, counted } = bench('fourLevel', { maxTables: 10_000 })

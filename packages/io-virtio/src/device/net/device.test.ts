@@ -1,4 +1,4 @@
-import { NetworkCable, NO_OFFLOADS } from '@nonroot/contracts'
+import { NetworkCable, NO_OFFLOADS, NO_WORK } from '@nonroot/contracts'
 import type { MockVirtioDriver } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
 import { subject, testNetwork, WAYS } from '../../virtio.test.support.ts'
@@ -103,6 +103,44 @@ describe('"Device Operation" of virtio-net: transmission', () => {
     driver.start()
     await driver.request(1, [header(given), frameTo(OTHER, given.start === 54 ? 80 : 60)])
     expect(network.frames.map((sent) => sent.work)).toEqual(work ? [work] : [])
+  })
+
+  it('answers VIRTIO_NET_ERR to a command without its header', async () => {
+    const { driver } = await card()
+    driver.start()
+    for (const bytes of [Uint8Array.of(), Uint8Array.of(0)]) {
+      const { parts } = await driver.request(2, bytes.length ? [bytes] : [], [1])
+      expect(parts[0]).toEqual(Uint8Array.of(1))
+    }
+  })
+
+  it.each([
+    { far: { checksum: false, segment4: true, segment6: true }, offers: [] },
+    { far: { checksum: true, segment4: false, segment6: false }, offers: [NetFeature.checksum] },
+    { far: { checksum: true, segment4: true, segment6: false }, offers: [NetFeature.checksum, NetFeature.hostTso4] },
+    { far: { checksum: true, segment4: false, segment6: true }, offers: [NetFeature.checksum, NetFeature.hostTso6] },
+    { far: { checksum: true, segment4: true, segment6: true }, offers: [NetFeature.checksum, NetFeature.hostTso4, NetFeature.hostTso6] },
+  ])('offers what the network does: $far', async ({ far, offers }) => {
+    const { driver } = await card({}, {}, testNetwork({ ...NO_OFFLOADS, ...far }))
+    const { checksum, hostTso4, hostTso6 } = NetFeature
+    expect([checksum, hostTso4, hostTso6].filter((bit) => driver.offered().has(bit))).toEqual(offers)
+    expect(driver.offered().has(NetFeature.multiQueue)).toBe(false)
+  })
+
+  it('offers several pairs where it has them', async () => {
+    const { driver } = await card({ queues: 2 })
+    expect(driver.offered().has(NetFeature.multiQueue)).toBe(true)
+  })
+
+  it('interrupts for what it received when the batch is over, on each pair', async () => {
+    const { driver, network } = await card()
+    driver.start()
+    offer(driver, 2, 200)
+    network.card!.receive(frameTo(MAC), NO_WORK)
+    network.card!.receive(frameTo(MAC), NO_WORK)
+    expect(driver.registers.queueInterrupts(0)).toBe(0)
+    network.card!.flush()
+    expect(driver.registers.queueInterrupts(0)).toBe(1)
   })
 
   it('offers, and takes, no offload that the network has not', async () => {
@@ -270,6 +308,13 @@ describe('"Control Virtqueue" of virtio-net', () => {
     { what: 'one table', command: [1, 0, 0, 0, 0, 0] },
     { what: 'a short address', command: [1, 1, 1, 2, 3] },
     { what: 'a VLAN beyond the last', command: [2, 0, 0, 16] },
+    { what: 'a VLAN of one byte', command: [2, 0, 1] },
+    { what: 'a VLAN of three bytes', command: [2, 1, 1, 0, 0] },
+    { what: 'a command for VLANs that is none', command: [2, 2, 1, 0] },
+    { what: 'a mode of two bytes', command: [0, 0, 1, 0] },
+    { what: 'a long address', command: [1, 1, ...MAC, 0] },
+    { what: 'pairs of one byte', command: [4, 0, 1] },
+    { what: 'offloads of four bytes', command: [5, 0, 0, 0, 0, 0] },
     { what: 'no pairs', command: [4, 0, 0, 0] },
     { what: 'more pairs than there are', command: [4, 0, 3, 0] },
     { what: 'offloads that were not offered', command: [5, 0, 1 << 2, 0, 0, 0, 0, 0, 0, 0] },
@@ -319,8 +364,9 @@ describe('the link of virtio-net', () => {
     const { driver, network, device } = await card()
     driver.start()
     const cable = device.offers!.get(NetworkCable) as NetworkCable
-    expect(status(driver)).toBe(1)
+    expect([status(driver), cable.plugged]).toEqual([1, true])
     cable.plug(false)
+    expect(cable.plugged).toBe(false)
     expect([status(driver), driver.registers.configInterrupts(), network.on]).toEqual([0, 1, false])
     offer(driver, 1, 200)
     network.deliver(frameTo(MAC))

@@ -280,6 +280,16 @@ describe('virtio-vsock', () => {
     device.restore!(structuredClone(device.save!()))
     expect((await event).written).toBe(4)
     expect(program.destroyed).toBe(true)
+    expect(driver.registers.queueInterrupts(2)).toBeGreaterThan(0)
+  })
+
+  it('tells it when there is a buffer for that, once', async () => {
+    const { device, driver } = await start()
+    device.restore!(structuredClone(device.save!()))
+    expect((await driver.request(2, [], [4])).parts[0]).toEqual(new Uint8Array(4))
+    driver.send(2, [{ address: driver.allocate(4), length: 4, writable: true }])
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(driver.ring(2).takeUsed()).toEqual([])
   })
 
   it('survives noise', async () => {
