@@ -111,9 +111,10 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
     for (const [register, value] of Object.entries(PHY)) this.#phy[Number(register)] = value
     this.#transmitter.reset()
     this.#eeprom.reset()
-    this.#receiveBlocked = false
     this.#ioAddress = 0
     this.#function.interrupt.lower()
+    // Nobody will make room for what waits: it comes now, and is dropped.
+    this.#receiveReady()
   }
 
   // Registers

@@ -183,6 +183,18 @@ describe('e1000: reception', () => {
     return frame
   }
 
+  it.each([
+    { what: 'new descriptors', act: (made: Awaited<ReturnType<typeof card>>) => made.write(Reg.rdt, 3) },
+    { what: 'a reset', act: (made: Awaited<ReturnType<typeof card>>) => made.write(Reg.control, 1 << 26) },
+  ])('says of $what to a frame that waits, though a shorter one passed it', async ({ act }) => {
+    const made = await card()
+    ready(made, ReceiveControl.broadcast | ReceiveControl.longPackets, 1)
+    const { card: end } = made.state
+    expect([end.receive(frameTo(MAC, 3000), NO_WORK), end.receive(frameTo(MAC), NO_WORK)]).toEqual([false, true])
+    act(made)
+    expect(made.state.readied).toBe(1)
+  })
+
   it('puts a frame and a place for its check sequence into a buffer', async () => {
     const made = await card()
     ready(made)

@@ -202,6 +202,31 @@ describe('"Device Operation" of virtio-net: reception', () => {
     expect(driver.ring(0).takeUsed()).toHaveLength(3)
   })
 
+  it('says when there are more buffers although a shorter frame got through meanwhile', async () => {
+    const { driver, network } = await card()
+    driver.start()
+    offer(driver, 2, 100)
+    expect([network.deliver(frameTo(MAC, 250)), network.deliver(frameTo(MAC, 60))]).toEqual([false, true])
+    offer(driver, 2, 100)
+    expect(network.readied).toBe(1)
+  })
+
+  it('says so, too, when its driver gives up: what waited is dropped', async () => {
+    const { driver, network } = await card()
+    driver.start()
+    expect(network.deliver(frameTo(MAC))).toBe(false)
+    driver.reset()
+    expect([network.readied, network.deliver(frameTo(MAC))]).toEqual([1, true])
+  })
+
+  it('drops a frame that is longer than all buffers of a ring', async () => {
+    const { driver, network } = await card({ queueSize: 4 })
+    driver.start()
+    offer(driver, 4, 100)
+    expect([network.deliver(frameTo(MAC, 500)), network.deliver(frameTo(MAC, 60))]).toEqual([true, true])
+    expect(driver.ring(0).takeUsed()).toHaveLength(1)
+  })
+
   it('drops a frame that fits no buffer (no MRG_RXBUF)', async () => {
     const { driver, network } = await card()
     driver.start({ accept: (bit) => bit !== NetFeature.mergeableBuffers })

@@ -56,9 +56,12 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
   readonly #work = createFrameWork()
   readonly #chains: DescriptorChain[] = []
   #running = false
-  /** The network had no room for a frame; and the driver none for one of the network's. */
+  /** The network had no room for a frame. */
   #sendBlocked = false
+  /** The driver had none for one of the network's, which waits for `ready`, though shorter ones may pass it. */
   #receiveBlocked = false
+  /** The frame that `#collect` found no room for is longer than the driver's buffers can be. */
+  #fitsNever = false
   #farOn = true
   #plugged = true
   #counters: CardCounters
@@ -187,7 +190,11 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
       counters.dropped.value++
       return true
     }
-    if (!this.#collect(queue, NetHeader.size + frame.length)) return !this.#receiveBlocked
+    if (!this.#collect(queue, NetHeader.size + frame.length)) {
+      if (this.#fitsNever) counters.dropped.value++
+      else this.#receiveBlocked = true
+      return this.#fitsNever
+    }
     this.#writeHeader(frame, work)
     this.#spread(queue, frame)
     counters.received.value++
@@ -209,17 +216,17 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
     return (frame[34]! ^ frame[35]! ^ frame[36]! ^ frame[37]!) % pairs
   }
 
-  /** Buffers for so many bytes into `#chains`. False: none were taken; the frame waits (`#receiveBlocked`), or fits no buffer. */
+  /** Buffers for so many bytes into `#chains`. False: none were taken; the frame has to wait, or `#fitsNever`. */
   #collect(queue: Virtqueue, length: number): boolean {
     const chains = this.#chains
     chains.length = 0
-    this.#receiveBlocked = false
-    const most = this.#port.accepted(NetFeature.mergeableBuffers) ? MOST_BUFFERS : 1
+    const most = this.#port.accepted(NetFeature.mergeableBuffers) ? Math.min(MOST_BUFFERS, queue.size) : 1
     let room = 0
+    this.#fitsNever = true
     while (room < length && chains.length < most) {
       const chain = queue.pop()
       if (!chain) {
-        this.#receiveBlocked = true
+        this.#fitsNever = false
         break
       }
       chains.push(chain)
@@ -228,8 +235,6 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
       room += chain.writable
     }
     if (room >= length) return true
-    // What fits no buffer never will.
-    if (!this.#receiveBlocked) this.#counters.dropped.value++
     for (let chain = chains.pop(); chain; chain = chains.pop()) queue.unpop(chain)
     return false
   }
@@ -316,8 +321,11 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
   // Life
 
   stop(): void {
+    const waited = this.#receiveBlocked
     this.#running = false
     this.#initialise()
+    // Nobody will make room for what waits: it comes now, and is dropped.
+    if (waited) this.#far.ready()
   }
 
   save(): Snapshot {
