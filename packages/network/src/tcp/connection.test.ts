@@ -243,6 +243,23 @@ describe('RFC 9293: windows', () => {
     expect(peer.heard).toEqual([])
   })
 
+  it('sends again at once, as the window opens, what found it shut', () => {
+    const peer = new ScriptedPeer().connect({ window: 1000 })
+    peer.write(300)
+    // It said that it had room, and had none.
+    peer.send('A', { seq: 1, ack: 1, window: 0 })
+    for (let round = 0; round < 20; round++) {
+      expect(peer.wait(60_000).every((segment) => segment === segments(1, 101)[0])).toBe(true)
+      peer.send('A', { seq: 1, ack: 1, window: 0 })
+    }
+    expect(peer.send('A', { seq: 1, ack: 1, window: 1000 })).toEqual(segments(1, 101))
+    expect(peer.send('A', { seq: 1, ack: 101, window: 1000 })).toEqual([
+      'A seq 101 ack 1 100 bytes',
+      'AP seq 201 ack 1 100 bytes',
+    ])
+    expect(peer.heard).toEqual([])
+  })
+
   it('gives up a peer that answers no probe', () => {
     const peer = new ScriptedPeer().connect({ window: 100 })
     peer.write(300)

@@ -317,6 +317,7 @@ export class TcpConnection {
     const newer = isBefore(sender.windowSequence, sequence)
     if (!newer && (sequence !== sender.windowSequence || isBefore(acknowledgement, sender.windowAcknowledgement)))
       return
+    if (sender.window === 0 && window > 0) sender.reopened()
     sender.window = window << scale
     sender.windowSequence = sequence
     sender.windowAcknowledgement = acknowledgement

@@ -274,6 +274,13 @@ export class Sender {
     this.next = this.unacknowledged
   }
 
+  /** The window opens again. What a time-out sent again meanwhile found it shut, so it goes again now, not when the next one comes: these are up to a minute apart. */
+  reopened(): void {
+    if (!isBefore(this.unacknowledged, this.#lossPoint)) return
+    this.next = this.unacknowledged
+    this.holeFound = true
+  }
+
   clear(): void {
     this.queue.clear()
     this.sacked.clear()

@@ -2,128 +2,8 @@
 
 import { createRandom } from '@nonroot/testkit'
 import { describe, expect, it } from 'vitest'
-import { TcpConnection } from './connection.ts'
-import type { TcpUser } from './connection.ts'
-import { Flag, MS } from './facts.ts'
-import { Segment } from './segment.ts'
-
-type Random = (below: number) => number
-
-interface Flying {
-  readonly due: number
-  readonly to: 0 | 1
-  readonly segment: Segment
-}
-
-interface Bad {
-  /** In a thousand. */
-  readonly loss: number
-  readonly duplicate: number
-  readonly reorder: number
-  readonly delayMs: number
-  readonly sack: boolean
-}
-
-/** What an end was given, and what it said. */
-class End implements TcpUser {
-  readonly received: number[] = []
-  why = ''
-  ended = false
-  connection!: TcpConnection
-  /** Takes what it gets late. */
-  untaken = 0
-  established(): void {}
-  data(bytes: Uint8Array): void {
-    for (const byte of bytes) this.received.push(byte)
-    this.untaken += bytes.length
-  }
-  end(): void {
-    this.ended = true
-  }
-  drained(): void {}
-  closed(why: string): void {
-    this.why = why
-  }
-}
-
-class Cable {
-  now = 0
-  readonly ends: [End, End] = [new End(), new End()]
-  readonly flying: Flying[] = []
-  readonly #bad: Bad
-  readonly #random: Random
-
-  constructor(bad: Bad, random: Random, window: number) {
-    this.#bad = bad
-    this.#random = random
-    for (const side of [0, 1] as const) {
-      const end = this.ends[side]
-      end.connection = new TcpConnection(
-        {
-          nowNs: () => this.now,
-          rearm: () => {},
-          send: (connection, flags, sequence, offset, length) => {
-            this.#fly(side === 0 ? 1 : 0, connection, flags, sequence, offset, length)
-            return true
-          },
-        },
-        end,
-        { mss: 1000, most: side === 0 ? 1000 : 4000, window, initial: 0xffff_f000 + side },
-      )
-    }
-  }
-
-  #fly(to: 0 | 1, connection: TcpConnection, flags: number, sequence: number, offset: number, length: number): void {
-    const segment = new Segment()
-    segment.flags = flags
-    segment.sequence = sequence
-    segment.acknowledgement = flags & Flag.ack ? connection.receiver.next : 0
-    segment.window = connection.receiver.takeWindow(connection.scaled && !(flags & Flag.syn))
-    segment.bytes = new Uint8Array(length)
-    segment.length = length
-    connection.sender.queue.copy(offset, length, segment.bytes, 0)
-    const syn = (flags & Flag.syn) !== 0
-    if (syn) segment.mss = 1000
-    segment.windowScale = syn ? 3 : -1
-    segment.sackPermitted = syn && this.#bad.sack
-    const blocks = new Uint32Array(8)
-    segment.sackBlocks = connection.sender.sack ? connection.receiver.sackBlocks(blocks, 4) : 0
-    for (let index = 0; index < segment.sackBlocks; index++) {
-      segment.sackStarts[index] = blocks[2 * index]!
-      segment.sackEnds[index] = blocks[2 * index + 1]!
-    }
-    const { loss, duplicate, reorder, delayMs } = this.#bad
-    if (this.#random(1000) < loss) return
-    const copies = this.#random(1000) < duplicate ? 2 : 1
-    for (let copy = 0; copy < copies; copy++) {
-      const late = this.#random(1000) < reorder ? 3 * MS : 0
-      this.flying.push({ due: this.now + delayMs * MS + late + copy, to, segment })
-    }
-  }
-
-  /** Until nothing flies and nobody waits, or for so long. */
-  run(seconds: number): void {
-    const end = this.now + seconds * 1e9
-    for (;;) {
-      this.flying.sort((left, right) => left.due - right.due)
-      const next = Math.min(this.flying[0]?.due ?? Infinity, ...this.ends.map(({ connection }) => connection.deadline))
-      if (next > end) return
-      this.now = Math.max(this.now, next)
-      while (this.flying.length > 0 && this.flying[0]!.due <= this.now) {
-        const { to, segment } = this.flying.shift()!
-        if (this.ends[to].connection.state !== 'closed') this.ends[to].connection.receive(segment)
-      }
-      for (const each of this.ends) {
-        if (each.connection.deadline <= this.now) each.connection.expire()
-        if (this.#random(3) === 0) {
-          each.connection.taken(each.untaken)
-          each.untaken = 0
-        }
-        each.connection.settle()
-      }
-    }
-  }
-}
+import { Cable } from '../testing/tcp-cable.ts'
+import type { Segment } from './segment.ts'
 
 const CABLES = [
   { what: 'good', loss: 0, duplicate: 0, reorder: 0, delayMs: 0 },
@@ -158,6 +38,66 @@ describe.each([true, false])('SACK: %s', (sack) => {
       expect([one.ended, other.ended], `seed ${seed}`).toEqual([true, true])
     }
   })
+})
+
+/**
+ * Users that stop taking for seconds, and a cable without room, stop a transfer for as long as they do, and not longer: not until a keep-alive, nor until a
+ * time-out that grew meanwhile. For longer: NONROOT_FUZZ_SECONDS=1800, and NONROOT_FUZZ_SEED repeats.
+ */
+const SECONDS = Number(process.env['NONROOT_FUZZ_SECONDS'] ?? 1)
+const SEED = Number(process.env['NONROOT_FUZZ_SEED'] ?? 1)
+it(`no transfer stands still (seed ${SEED})`, { timeout: SECONDS * 1000 + 60_000 }, () => {
+  const until = Date.now() + SECONDS * 1000
+  let seed = SEED
+  do {
+    const random = createRandom(seed)
+    const lossy = random(2) === 1
+    const bad = {
+      loss: lossy ? random(30) : 0,
+      duplicate: random(30),
+      reorder: lossy ? random(100) : 0,
+      delayMs: random(3),
+      sack: random(4) > 0,
+      room: 1 + random(30),
+      napMs: random(3000),
+    }
+    const cable = new Cable(bad, random, (16 * 1024) << random(5))
+    const { ends } = cable
+    ends[0].connection.open()
+    ends[1].connection.accept(cable.flying.splice(0)[0]?.segment ?? retried(cable))
+    const data = ends.map(() => new Uint8Array(random(400_000)).map((_, index) => index * 7))
+    const written = [0, 0]
+    let progress = 0
+    let moved = 0
+    const done = (): boolean => {
+      ends.forEach((end, side) => {
+        const { connection } = end
+        // As a flow does: the host is held up while a window's worth waits.
+        while (written[side]! < data[side]!.length && connection.queued < 64 * 1024) {
+          const piece = data[side]!.subarray(written[side], written[side]! + 1 + random(20_000))
+          written[side]! += piece.length
+          connection.write(piece)
+          if (written[side] === data[side]!.length) connection.end()
+        }
+      })
+      const sum = ends[0].received.length + ends[1].received.length
+      if (sum > moved || ends.some((end) => end.napsUntil > cable.now && end.untaken > 0)) progress = cable.now
+      moved = sum
+      // Time-outs of several losses in a row double.
+      const most = lossy ? 60e9 : 3e9
+      if (cable.now - progress > most)
+        throw new Error(`nothing moved for ${most / 1e9} s: seed ${seed}, ${JSON.stringify(bad)}`)
+      return ends.every((end) => end.ended)
+    }
+    if (data.every(({ length }) => length > 0)) {
+      cable.run(36_000, done)
+      expect(
+        ends.map(({ received }, side) => Buffer.from(received).equals(data[1 - side]!)),
+        `seed ${seed}`,
+      ).toEqual([true, true])
+    }
+    seed++
+  } while (Date.now() < until)
 })
 
 function retried(cable: Cable): Segment {
