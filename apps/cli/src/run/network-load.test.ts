@@ -4,6 +4,7 @@
  */
 
 import { spawnSync } from 'node:child_process'
+import { createCipheriv, createHash } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer as createHttp } from 'node:http'
 import { createServer } from 'node:net'
@@ -14,6 +15,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { spawnCli } from '../testing/cli.ts'
 import { debianEnv as env, guestOf } from '../testing/debian.ts'
 
+const MIB = Number(process.env['NONROOT_NETWORK_MIB'] ?? 64)
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-load-'))
 const servers: Server[] = []
 afterAll(() => {
@@ -26,16 +28,54 @@ const listening = (server: Server): Promise<number> =>
     server.listen({ port: 0, host: '127.0.0.1', backlog: 2048 }, () => resolve((server.address() as AddressInfo).port))
   })
 
+/** Bytes that look random, 1 MiB at a time, the same each time. */
+function* stream(mib: number): Generator<Buffer> {
+  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16))
+  const zeros = Buffer.alloc(1 << 20)
+  for (let count = 0; count < mib; count++) yield cipher.update(zeros)
+}
+const md5 = (pieces: Iterable<Uint8Array>): string => {
+  const hash = createHash('md5')
+  for (const piece of pieces) hash.update(piece)
+  return hash.digest('hex')
+}
+/** A port that serves `mib` MiB of the stream over HTTP, as fast as they are taken. */
+function source(mib: number): Promise<number> {
+  const server = createHttp((_request, response) => {
+    response.on('error', () => {})
+    const pieces = stream(mib)
+    const more = (): void => {
+      for (;;) {
+        const { done, value } = pieces.next()
+        if (done) return void response.end()
+        if (!response.write(value)) return void response.once('drain', more)
+      }
+    }
+    more()
+  })
+  return listening(server)
+}
+
+interface RunOptions {
+  readonly flavour?: 'cloud' | 'generic'
+}
+
 /** What a script in the guest prints, which reaches these ports of the host at its gateway. */
-async function run(ports: readonly number[], script: string, card: object = {}): Promise<string> {
+async function run(
+  ports: readonly number[],
+  script: string,
+  card: object = {},
+  { flavour = 'cloud' }: RunOptions = {},
+): Promise<string> {
   const file = join(folder, 'stack.yaml')
   const stack = {
     apiVersion: 'nonroot/v1',
     extends: 'nonroot/stacks/kvm-like.yaml',
+    stack: { io: [{ use: '@nonroot/io-emulated' }, { use: '@nonroot/io-virtio' }] },
     devices: [{ kind: 'virtio-net', network: 'user', loopback: ports, ...card }],
   }
   writeFileSync(file, JSON.stringify(stack))
-  const guest = await guestOf('cloud')
+  const guest = await guestOf(flavour)
   const { out, err } = await spawnCli(['run', file, ...guest, '--timeout', '30m', '--', 'sh', '-c', script], { env })
   return out === '' ? err : out
 }
@@ -53,6 +93,30 @@ describe.skipIf(!process.env['NONROOT_DEBIAN'])('Debian on a busy network', { ti
 i=0; while [ $i -lt 1000 ]; do nc 10.0.2.2 ${port} <&3 >>/tmp/said & i=$((i+1)); done
 wait; sort /tmp/said | uniq -c`
     expect((await run([port], script)).trim()).toBe('1000 held')
+  })
+
+  it.each([
+    { kind: 'virtio-net', flavour: 'cloud' },
+    { kind: 'e1000', flavour: 'generic' },
+  ] as const)(`$kind: ${MIB} MiB from the host go back to it as they come`, async ({ kind, flavour }) => {
+    const from = await source(MIB)
+    const sums: string[] = []
+    const sink = await listening(
+      createServer({ allowHalfOpen: true }, (socket) => {
+        const hash = createHash('md5')
+        socket.on('error', () => {})
+        socket.on('data', (bytes) => hash.update(bytes))
+        socket.on('end', () => {
+          sums.push(hash.digest('hex'))
+          socket.end('taken\n')
+        })
+      }),
+    )
+    const script = `mkfifo /tmp/copy; md5sum < /tmp/copy > /tmp/sum &
+wget -qO- http://10.0.2.2:${from}/ | tee /tmp/copy | nc 10.0.2.2 ${sink}; wait; cut -d' ' -f1 /tmp/sum`
+    const sum = md5(stream(MIB))
+    expect((await run([from, sink], script, { kind }, { flavour })).trim().split('\n')).toEqual(['taken', sum])
+    expect(sums).toEqual([sum])
   })
 
   it.skipIf(spawnSync('passt', ['--version']).error)('passt carries what goes to the host', async () => {

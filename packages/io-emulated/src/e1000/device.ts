@@ -113,7 +113,7 @@ export class E1000 implements Device, IoHandler, CableEnd, TransmitHost, Network
     this.#eeprom.reset()
     this.#ioAddress = 0
     this.#function.interrupt.lower()
-    // Nobody will make room for what waits: it comes now, and is dropped.
+    // There will be no room for what waits: it comes now, and is dropped.
     this.#receiveReady()
   }
 

@@ -117,7 +117,7 @@ export class Cable {
     }
   }
 
-  /** Until nothing flies and nobody waits, or for so long, or until `done`. */
+  /** Until nothing is under way or waited for, or for so long, or until `done`. */
   run(seconds: number, done = (): boolean => false): void {
     const end = this.now + seconds * 1e9
     while (!done()) {

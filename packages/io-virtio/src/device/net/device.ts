@@ -324,7 +324,7 @@ export class VirtioNet implements VirtioDevice, CableEnd, NetworkCable {
     const waited = this.#receiveBlocked
     this.#running = false
     this.#initialise()
-    // Nobody will make room for what waits: it comes now, and is dropped.
+    // There will be no room for what waits: it comes now, and is dropped.
     if (waited) this.#far.ready()
   }
 
