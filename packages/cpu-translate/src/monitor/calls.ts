@@ -40,7 +40,7 @@ export class Calls {
     const kind = points.kind(point)
     const low = points.low(point)
     const high = points.high(point)
-    if (kind === POINT.sysret) return this.#transfer(SYSRET, SYSRET_SIZE, point)
+    if (kind === POINT.sysret) return this.#systemReturn(point)
     if (kind === POINT.iret) return this.#transfer(IRET, IRET_SIZE, point)
     const isEnd = kind === POINT.exit || kind === POINT.moved
     const offset = isEnd ? translations.link(point) : shortcuts.run(point, kind, at)
@@ -93,8 +93,22 @@ export class Calls {
     if (core.get32(S.flags) & FLAG.TF || core.debugging || !guest.worlds.hasSystemCalls) return PROCEED
     guest.statistics.ran('user', guest.processor.retired)
     guest.statistics.shortcuts.value++
+    const offset = guest.failure === undefined ? guest.systemCalls.enter() : SLOW
+    if (offset !== SLOW) {
+      guest.translations.enter(offset)
+      return JUMPED
+    }
     guest.worlds.leave()
     return this.#goOn(SYSCALL(core))
+  }
+
+  #systemReturn(point: number): Outcome {
+    const guest = this.#guest
+    guest.shortcuts.shadowAt = -1
+    if (!guest.systemCalls.leave()) return this.#transfer(SYSRET, SYSRET_SIZE, point)
+    guest.statistics.ran('kernel', guest.processor.retired)
+    guest.statistics.shortcuts.value++
+    return JUMPED
   }
 
   /** Out of the kernel. */
@@ -102,6 +116,7 @@ export class Calls {
     const core = this.#core
     const guest = this.#guest
     guest.statistics.ran('kernel', guest.processor.retired)
+    guest.shortcuts.shadowAt = -1
     guest.translations.leaveAt(point)
     guest.worlds.leave()
     core.set32(S.args, operand)

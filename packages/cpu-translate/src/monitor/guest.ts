@@ -10,6 +10,7 @@ import { Worlds } from '../world/world.ts'
 import { Events } from './events.ts'
 import { Shortcuts } from './shortcuts.ts'
 import { Statistics } from './statistics.ts'
+import { SystemCalls } from './system-calls.ts'
 
 export interface TranslateVcpuOptions {
   readonly processor: ProcessorOptions
@@ -25,6 +26,7 @@ export class Guest extends VcpuGuest {
   readonly events: Events
   readonly translations: Translations
   readonly shortcuts: Shortcuts
+  readonly systemCalls: SystemCalls
   readonly statistics: Statistics
   readonly #translates: boolean
   /** The virtual CPU runs code that is not translated. */
@@ -50,6 +52,7 @@ export class Guest extends VcpuGuest {
       (low, high) => isGlobalPage(ports.guestMemory, this.pagingPort.guest, addressOf(low, high)),
     )
     this.shortcuts = new Shortcuts(this.core, this.translations, this.worlds)
+    this.systemCalls = new SystemCalls(this.core, this.translations, this.worlds)
     this.pagingPort = new TranslatePagingPort(index, this.core)
     this.bus.onTableWrite = (address, size) => this.accept(ports.paging.onTableUpdate(this.pagingPort, address, size))
   }

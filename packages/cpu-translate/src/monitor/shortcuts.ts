@@ -10,6 +10,7 @@ import {
   FLAG,
   gpr,
   GuestFault,
+  isCanonical48,
   Left,
   readFlags,
   readLinear,
@@ -100,7 +101,7 @@ export class Shortcuts {
     if (!this.#pop()) return SLOW
     const low = this.#low
     const high = this.#high
-    const offset = isCanonical(high) ? this.#translations.at(low, high) : SLOW
+    const offset = isCanonical48(high) ? this.#translations.at(low, high) : SLOW
     if (offset >= 0) this.#moveStack(core, WORD + more)
     return offset
   }
@@ -118,7 +119,7 @@ export class Shortcuts {
     } else if (!this.#read(BigInt.asUintN(64, this.#address(target)))) return SLOW
     const low = this.#low
     const high = this.#high
-    if (!isCanonical(high)) return SLOW
+    if (!isCanonical48(high)) return SLOW
     const offset = this.#translations.at(low, high)
     return offset < 0 || !target.isCall || this.#push(sum | 0, nextHigh | 0) ? offset : SLOW
   }
@@ -215,7 +216,7 @@ export class Shortcuts {
     const low = core.get32(gpr(RSP)) >>> 0
     const to = low - WORD
     const high = core.get32(gpr(RSP) + 4) + (to < 0 ? -1 : 0)
-    if (!isCanonical(high)) return false
+    if (!isCanonical48(high)) return false
     try {
       const at = wordsAt(core, to | 0, high | 0, WORD, this.#accessBits() | ACCESS.write)
       if (at >= 0) {
@@ -240,7 +241,7 @@ export class Shortcuts {
   /** Eight bytes, into #low and #high. */
   #readAt(low: number, high: number): boolean {
     const core = this.#core
-    if (!isCanonical(high)) return false
+    if (!isCanonical48(high)) return false
     try {
       const at = wordsAt(core, low, high, WORD, this.#accessBits())
       if (at >= 0) {
@@ -266,6 +267,3 @@ export class Shortcuts {
     return core.get32(S.cr4) & CR4.smap && !(core.get32(S.flags) & FLAG.AC) ? ACCESS.smap : 0
   }
 }
-
-/** By its upper half; with 48 bits. */
-const isCanonical = (high: number): boolean => (high << 16) >> 16 === high

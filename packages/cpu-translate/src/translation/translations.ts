@@ -149,6 +149,10 @@ export class Translations {
     this.#instructions.value += this.#translator.instructions
     return block.start
   }
+  /** The same, but -1 as well if it is not translated yet, or if `settle` has something to do first. */
+  ready(low: number, high: number): number {
+    return this.mustMove || this.#isAllDue || this.#due.size > 0 ? -1 : this.#entries.find(low, high)
+  }
   /** The exit at a point becomes a jump, once its successor is there: offset of that, -1 if it cannot be fetched now. */
   link(point: number): number {
     const offset = this.#core.get32(S.rip)

@@ -41,17 +41,34 @@ export class Worlds {
     this.current = 'user'
   }
 
+  /** The virtual CPU is at CPL 0. */
   enterKernel(): void {
-    const core = this.#core
     this.#deprivilege()
+    this.#lower()
+  }
+
+  /** User code has entered the kernel, and the virtual CPU would be at CPL 0: the same without its privilege in between. */
+  userToKernel(): void {
+    this.#lower()
+  }
+
+  /** The kernel has left for user code: CS, SS and flags are the user's. */
+  kernelToUser(): void {
+    const core = this.#core
+    core.set32(S.cpl, 3)
+    switchRoot(core, 0)
+    updateMode(core)
+    this.current = 'user'
+  }
+
+  #lower(): void {
+    const core = this.#core
     const flags = core.get32(S.flags)
     this.ioPrivilege = flags & FLAG.IOPL
     core.set32(S.flags, flags & ~FLAG.IOPL)
     core.set32(S.cpl, KERNEL_CPL)
-    for (const at of [CS, SS]) {
-      core.set32(at + SEG.selector, core.get32(at + SEG.selector) | KERNEL_CPL)
-      core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) | (KERNEL_CPL << DPL))
-    }
+    lower(core, CS)
+    lower(core, SS)
     switchRoot(core, 1)
     updateMode(core)
     this.current = 'kernel'
@@ -68,10 +85,8 @@ export class Worlds {
     if (this.current === 'kernel') {
       core.set32(S.flags, core.get32(S.flags) | this.ioPrivilege)
       core.set32(S.cpl, 0)
-      for (const at of [CS, SS]) {
-        core.set32(at + SEG.selector, core.get32(at + SEG.selector) & ~3)
-        core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) & ~(3 << DPL))
-      }
+      raise(core, CS)
+      raise(core, SS)
       switchRoot(core, 0)
       updateMode(core)
     }
@@ -90,4 +105,13 @@ export class Worlds {
     core.set32(IDT_LIMIT, 0)
     core.set32(S.sysenterCs, 0)
   }
+}
+
+function lower(core: Core, at: number): void {
+  core.set32(at + SEG.selector, core.get32(at + SEG.selector) | KERNEL_CPL)
+  core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) | (KERNEL_CPL << DPL))
+}
+function raise(core: Core, at: number): void {
+  core.set32(at + SEG.selector, core.get32(at + SEG.selector) & ~3)
+  core.set32(at + SEG.attributes, core.get32(at + SEG.attributes) & ~(3 << DPL))
 }

@@ -179,3 +179,6 @@ export function isCanonical(core: Core, value: bigint): boolean {
   const width = core.get32(S.cr4) & CR4.la57 ? 57 : 48
   return BigInt.asUintN(64, BigInt.asIntN(width, value)) === value
 }
+
+/** By its upper half, with an address width of 48 bits. */
+export const isCanonical48 = (high: number): boolean => (high << 16) >> 16 === high

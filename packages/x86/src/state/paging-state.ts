@@ -80,6 +80,8 @@ export class PagingState {
   pagingOff = false
   /** With two roots, the translation state of the one that is not current. Changed only by paging/tlb/roots.ts. */
   readonly otherRoot: Root = { cr3: 0n, hardwareRoot: undefined }
+  /** Two roots have the same tables: the other one's are not kept. */
+  sharesTables = false
   /** Two: contexts 0 and 1 are those of the roots. One: contexts are those of PCIDs. */
   roots: 1 | 2 = 1
   // Derived from the control registers by `updatePaging`.

@@ -29,7 +29,7 @@ function syscall(core: Core): Outcome {
   const star = core.get32(S.star + 4)
   writeFlags(core, flags & ~core.get32(S.fmask) & ~FLAG.RF)
   flatCode(core, star & 0xffff, FLAT.code64, 0)
-  setSegment(core, SEGMENT.ss, (star + 8) & 0xffff, 0, 0, -1, FLAT.data)
+  setSegment(core, SEGMENT.ss, (star & NO_RPL) + 8, 0, 0, -1, FLAT.data)
   core.set32(S.cpl, 0)
   core.set64(S.rip, core.get64(S.lstar))
   updateMode(core)

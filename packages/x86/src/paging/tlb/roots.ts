@@ -18,11 +18,7 @@ import { flushAll, flushNonGlobal } from './tlb.ts'
  */
 export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: HardwareRoot): void {
   const { paging } = core
-  if (paging.roots === 1) {
-    paging.roots = 2
-    flushAll(core)
-    enterContext(core, 0)
-  }
+  if (paging.roots === 1) divide(core)
   if (which === paging.root) {
     core.set64(S.cr3, cr3)
     paging.hardwareRoot = hardwareRoot
@@ -36,12 +32,34 @@ export function setRoot(core: Core, which: 0 | 1, cr3: bigint, hardwareRoot?: Ha
 }
 
 /**
- * Makes root 0 or 1 the current one; `setRoot` must have been called for it. CR3 then reads as that root's. For hooks (`trapped`, `exception`) and
+ * In place of `setRoot`: both roots have the tables of CR3, or of one hardware root, and differ in what was decoded and in whom `walkFault` answers. To switch
+ * between them is then no more than to change the TLB context.
+ */
+export function shareTables(core: Core): void {
+  divide(core)
+  core.paging.sharesTables = true
+}
+
+function divide(core: Core): void {
+  core.paging.roots = 2
+  flushAll(core)
+  enterContext(core, 0)
+}
+
+/**
+ * Makes root 0 or 1 the current one; `setRoot` must have been called for it, or `shareTables`. CR3 then reads as that root's. For hooks (`trapped`, `exception`) and
  * the caller of the processor, between instructions; `pagingChanged` is not called.
  */
 export function switchRoot(core: Core, which: 0 | 1): void {
   const { paging } = core
   if (which === paging.root) return
+  if (!paging.sharesTables) exchange(core)
+  enterContext(core, which)
+  core.set32(S.mode, core.get32(S.mode) ^ MODE.secondRoot)
+}
+
+function exchange(core: Core): void {
+  const { paging } = core
   const { otherRoot, hardwareRoot } = paging
   const cr3 = core.get64(S.cr3)
   core.set64(S.cr3, otherRoot.cr3)
@@ -50,6 +68,4 @@ export function switchRoot(core: Core, which: 0 | 1): void {
   otherRoot.hardwareRoot = hardwareRoot
   derivePaging(core)
   loadPdptes(core)
-  enterContext(core, which)
-  core.set32(S.mode, core.get32(S.mode) ^ MODE.secondRoot)
 }
