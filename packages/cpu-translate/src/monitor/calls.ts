@@ -104,7 +104,7 @@ export class Calls {
 
   #systemReturn(point: number): Outcome {
     const guest = this.#guest
-    guest.shortcuts.shadowAt = -1
+    guest.translations.quick.shadowAt = -1
     if (!guest.systemCalls.leave()) return this.#transfer(SYSRET, SYSRET_SIZE, point)
     guest.statistics.ran('kernel', guest.processor.retired)
     guest.statistics.shortcuts.value++
@@ -116,7 +116,7 @@ export class Calls {
     const core = this.#core
     const guest = this.#guest
     guest.statistics.ran('kernel', guest.processor.retired)
-    guest.shortcuts.shadowAt = -1
+    guest.translations.quick.shadowAt = -1
     guest.translations.leaveAt(point)
     guest.worlds.leave()
     core.set32(S.args, operand)

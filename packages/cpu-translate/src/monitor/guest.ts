@@ -8,6 +8,7 @@ import { Translations } from '../translation/translations.ts'
 import { TranslatePagingPort } from '../world/paging-port.ts'
 import { Worlds } from '../world/world.ts'
 import { Events } from './events.ts'
+import { QuickTraps } from './quick-traps.ts'
 import { Shortcuts } from './shortcuts.ts'
 import { Statistics } from './statistics.ts'
 import { SystemCalls } from './system-calls.ts'
@@ -42,17 +43,20 @@ export class Guest extends VcpuGuest {
     super(index, ports, new ProcessorBus(host, ports, index, siblings), options.processor)
     this.#translates = options.translates
     this.statistics = new Statistics(ports.metrics)
-    this.worlds = new Worlds(this.core)
+    const quick = new QuickTraps(host)
+    this.worlds = new Worlds(this.core, quick)
     this.events = new Events(index, this.core, ports)
     this.translations = new Translations(
       this.processor,
       host,
       ports.metrics.scope('translator'),
       options.translationCache,
+      quick,
       (low, high) => isGlobalPage(ports.guestMemory, this.pagingPort.guest, addressOf(low, high)),
     )
-    this.shortcuts = new Shortcuts(this.core, this.translations, this.worlds)
+    this.shortcuts = new Shortcuts(this.core, this.translations)
     this.systemCalls = new SystemCalls(this.core, this.translations, this.worlds)
+    if (options.translates) this.translations.answerQuickly()
     this.pagingPort = new TranslatePagingPort(index, this.core)
     this.bus.onTableWrite = (address, size) => this.accept(ports.paging.onTableUpdate(this.pagingPort, address, size))
   }

@@ -27,41 +27,35 @@ import {
   writeRange,
 } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
+import { TRAP_BYTES } from '../translation/encode.ts'
 import { POINT } from '../translation/points.ts'
-import type { Target } from '../translation/shortcuts.ts'
+import { HIDDEN, UNUSUAL, type Target } from '../translation/shortcuts.ts'
 import type { Translations } from '../translation/translations.ts'
-import type { Worlds } from '../world/world.ts'
 
 /** The virtual CPU has to execute it. */
 export const SLOW = -1
-const HIDDEN = FLAG.RF | FLAG.VM
-/** POPF does not change these, or the virtual CPU does it. */
-const UNUSUAL = FLAG.TF | FLAG.IOPL | FLAG.VIF | FLAG.VIP | FLAG.VM
 const GS_BASE = segment(SEGMENT.gs) + SEG.base
 const WORD = 8
 
 export class Shortcuts {
-  /** After STI, RIP being the next instruction's: interrupts wait for one instruction. -1: there was none. */
-  shadowAt = -1
   readonly #core: Core
   readonly #translations: Translations
-  readonly #worlds: Worlds
   readonly #bytes = new Uint8Array(WORD)
   readonly #view = new DataView(this.#bytes.buffer)
   /** What was read last. */
   #low = 0
   #high = 0
 
-  constructor(core: Core, translations: Translations, worlds: Worlds) {
+  constructor(core: Core, translations: Translations) {
     this.#core = core
     this.#translations = translations
-    this.#worlds = worlds
   }
 
   /** Deprivileged code was left at an offset of the cache. */
   settleShadow(at: number): void {
-    if (this.shadowAt === at) setShadow(this.#core, SHADOW.sti)
-    this.shadowAt = -1
+    const { quick } = this.#translations
+    if (quick.shadowAt === at) setShadow(this.#core, SHADOW.sti)
+    quick.shadowAt = -1
   }
 
   /** Offset in the cache at which to go on, or SLOW. `at`: the offset of the instruction's trap, which is a byte. */
@@ -73,23 +67,23 @@ export class Shortcuts {
         return this.#branch(point, this.#translations.targets[this.#translations.points.extra(point)])
       case POINT.cli:
         this.#setFlags(this.#core.get32(S.flags) & ~FLAG.IF)
-        return at + 1
+        return at + TRAP_BYTES
       case POINT.sti:
-        return this.#enable(at + 1)
+        return this.#enable(at + TRAP_BYTES)
       case POINT.pushFlags:
-        return this.#push(this.#virtualFlags() & ~HIDDEN, 0) ? at + 1 : SLOW
+        return this.#push(this.#virtualFlags() & ~HIDDEN, 0) ? at + TRAP_BYTES : SLOW
       case POINT.popFlags:
-        return this.#popFlags(at + 1)
+        return this.#popFlags(at + TRAP_BYTES)
       case POINT.stac:
-        return this.#allowUser(FLAG.AC, at + 1)
+        return this.#allowUser(FLAG.AC, at + TRAP_BYTES)
       case POINT.clac:
-        return this.#allowUser(0, at + 1)
+        return this.#allowUser(0, at + TRAP_BYTES)
       case POINT.swapGs:
-        return this.#swapGs(at + 1)
+        return this.#swapGs(at + TRAP_BYTES)
       case POINT.fromSegment:
-        return this.#fromSegment(this.#translations.points.extra(point), at + 1)
+        return this.#fromSegment(this.#translations.points.extra(point), at + TRAP_BYTES)
       case POINT.fromControl:
-        return this.#fromControl(this.#translations.points.extra(point), at + 1)
+        return this.#fromControl(this.#translations.points.extra(point), at + TRAP_BYTES)
       default:
         return SLOW
     }
@@ -101,7 +95,7 @@ export class Shortcuts {
     if (!this.#pop()) return SLOW
     const low = this.#low
     const high = this.#high
-    const offset = isCanonical48(high) ? this.#translations.at(low, high) : SLOW
+    const offset = isCanonical48(high) ? this.#translations.target(low, high) : SLOW
     if (offset >= 0) this.#moveStack(core, WORD + more)
     return offset
   }
@@ -120,7 +114,7 @@ export class Shortcuts {
     const low = this.#low
     const high = this.#high
     if (!isCanonical48(high)) return SLOW
-    const offset = this.#translations.at(low, high)
+    const offset = this.#translations.target(low, high)
     return offset < 0 || !target.isCall || this.#push(sum | 0, nextHigh | 0) ? offset : SLOW
   }
   #address({ base, index, scale, displacement, segment: of }: Target): bigint {
@@ -136,7 +130,7 @@ export class Shortcuts {
 
   /** Guest's RFLAGS: IOPL is 0 in the processor. */
   #virtualFlags(): number {
-    return readFlags(this.#core) | this.#worlds.ioPrivilege
+    return readFlags(this.#core) | this.#translations.quick.ioPrivilege
   }
   #setFlags(flags: number): void {
     this.#core.set32(S.flags, flags & ~FLAG.RF)
@@ -148,14 +142,14 @@ export class Shortcuts {
     // What is pending comes after the next instruction: the virtual CPU sees to it.
     if (core.get32(S.attention)) return SLOW
     this.#setFlags(flags | FLAG.IF)
-    this.shadowAt = next
+    this.#translations.quick.shadowAt = next
     return next
   }
   #popFlags(next: number): number {
     const core = this.#core
     if (!this.#pop()) return SLOW
     const flags = this.#low
-    if (flags & UNUSUAL || this.#worlds.ioPrivilege) return SLOW
+    if (flags & UNUSUAL || this.#translations.quick.ioPrivilege) return SLOW
     const old = core.get32(S.flags)
     if (flags & ~old & FLAG.IF && core.get32(S.attention)) return SLOW
     writeFlags(core, flags & ~FLAG.RF)

@@ -10,6 +10,7 @@ export class Statistics {
   readonly interpreted: Counter
   readonly emulated: Counter
   readonly shortcuts: Counter
+  readonly quick: Counter
   readonly #traps: readonly Counter[]
   readonly #used: Gauge
   readonly #pages: Gauge
@@ -21,7 +22,8 @@ export class Statistics {
     this.translated = run.counter('translated', 'instructions of translated kernel code, as the processor counts them')
     this.interpreted = run.counter('interpreted', 'instructions of code that is not translated: 16-bit and 32-bit kernel code')
     this.emulated = run.counter('emulated', 'single instructions that the monitor carried out')
-    this.shortcuts = run.counter('shortcuts', 'calls of the monitor that did not leave the processor: returns, indirect branches, flags, system calls')
+    this.shortcuts = run.counter('shortcuts', 'calls of the monitor that did not leave the processor: branches that `quick` does not know, system calls, control registers')
+    this.quick = run.counter('quick', 'calls of the monitor that were answered in WebAssembly: returns, branches to registers, flags')
     const traps = metrics.scope('traps')
     this.#traps = Array.from({ length: 32 }, (_, vector) =>
       traps.counter(`vector${vector}`, `exceptions of deprivileged code that the monitor took: vector ${vector}`),
@@ -44,6 +46,7 @@ export class Statistics {
     this.#traps[vector & 31]!.value++
   }
   sample(translations: Translations): void {
+    this.quick.value += translations.quick.takeCount()
     this.#used.value = translations.used
     this.#pages.value = translations.pages.size
   }

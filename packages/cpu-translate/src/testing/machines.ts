@@ -135,6 +135,16 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
   const vcpu = mode.createVcpu(0, ports) as X86Vcpu
   const image = startImage()
   const tables = new Uint8Array(TABLES.to - TABLES.from)
+  /** Entries that a program has changed, accessed flags among them, are as at the start, and the paging strategy has been told. */
+  const restoreTables = (): void => {
+    guestMemory.readBytes(gpa(TABLES.from), tables)
+    for (let at = 0; at < tables.length; at += 8) {
+      const entry = image.subarray(TABLES.from + at, TABLES.from + at + 8)
+      if (entry.every((byte, n) => byte === tables[at + n])) continue
+      guestMemory.writeBytes(gpa(TABLES.from + at), entry)
+      strategy.of!.onTableUpdate(undefined as never, gpa(TABLES.from + at), 8)
+    }
+  }
 
   return {
     vcpu,
@@ -143,6 +153,7 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
       image.set(data, DATA)
       const code = CODE + at
       image.set([...program, 0xf4], code)
+      restoreTables()
       guestMemory.writeBytes(gpa(0), image)
       image.fill(0, DATA, DATA + data.length)
       image.fill(0, code, code + program.length + 1)

@@ -4,6 +4,11 @@ import type { Instruction } from '@nonroot/x86'
 
 /** Raises #GP at any level but 0, with RIP at it. In the cache it calls the monitor. */
 export const TRAP = 0xf4
+/** Bytes of a trap that stands for an instruction, and what follows HLT in it: for monitor/quick-traps.ts, as nothing else fetches or reads it. */
+export const TRAP_BYTES = 8
+/** In the operand of an indirect branch, beside the number of its register. */
+export const CALL = 16
+export const TRAP_FIELD = { kind: 1, operand: 2, value: 4 } as const
 /** Bytes of a stub: a trap, later a jump in its place. */
 export const STUB = 5
 

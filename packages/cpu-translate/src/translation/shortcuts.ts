@@ -1,8 +1,13 @@
 /** Instructions that kernels execute so often that the monitor carries them out itself. Which they are, and what it needs to know of each. */
 
-import { BASE_RIP } from '@nonroot/x86'
+import { BASE_RIP, FLAG } from '@nonroot/x86'
 import type { Instruction } from '@nonroot/x86'
 import { POINT } from './points.ts'
+
+/** PUSHF does not show these. */
+export const HIDDEN = FLAG.RF | FLAG.VM
+/** POPF does not change these, or the virtual CPU does it. */
+export const UNUSUAL = FLAG.TF | FLAG.IOPL | FLAG.VIF | FLAG.VIP | FLAG.VM
 
 /** The target of an indirect branch. */
 export interface Target {

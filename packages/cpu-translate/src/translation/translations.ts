@@ -7,6 +7,7 @@ import { NonrootError } from '@nonroot/contracts'
 import type { Counter, HostMemory, Hpa, Metrics } from '@nonroot/contracts'
 import { EXIT, fetchPage, S } from '@nonroot/x86'
 import type { Core, Processor } from '@nonroot/x86'
+import type { QuickTraps } from '../monitor/quick-traps.ts'
 import { CodePages, usesBytes, type CodePage, type TranslatedBlock } from './code-pages.ts'
 import { putJump, STUB, TRAP } from './encode.ts'
 import { Lookup } from './lookup.ts'
@@ -29,6 +30,7 @@ export class Translations {
   /** Changes when the cache is emptied: no offset or point is valid any more. */
   epoch = 0
   readonly points: Points
+  readonly quick: QuickTraps
   readonly pages = new CodePages()
   readonly #processor: Processor
   readonly #core: Core
@@ -60,6 +62,7 @@ export class Translations {
     host: HostMemory,
     metrics: Metrics,
     size: number,
+    quick: QuickTraps,
     isGlobal: (low: number, high: number) => boolean,
   ) {
     this.#isGlobal = isGlobal
@@ -77,6 +80,8 @@ export class Translations {
         remedy: 'make host.memory larger, or translationCacheMiB of stack.cpu smaller',
       })
     this.#start = start
+    this.quick = quick
+    this.quick.placeCache(this.#high)
     this.#translator = new Translator(host.bytes, start, this.points, (low, high) => this.#entries.find(low, high))
     this.#blocks = metrics.counter('blocks', 'blocks of kernel code translated')
     this.#instructions = metrics.counter('instructions', 'guest instructions translated')
@@ -86,6 +91,11 @@ export class Translations {
     this.#moves = metrics.counter('moves', "times that the cache left addresses of the guest's")
     this.#checks = metrics.counter('checks', 'code pages looked up again after the guest flushed translations')
     processor.blocks.watcher = { written: (at, length) => this.#written(at, length), reset: () => this.#watchAgain() }
+  }
+
+  /** The processor answers frequent traps by itself: before it has decoded any code. */
+  answerQuickly(): void {
+    this.#processor.handlers.precede('trapped', (b) => this.quick.emit(b, this.#start, this.#size))
   }
 
   get targets(): readonly (Target | undefined)[] {
@@ -142,7 +152,10 @@ export class Translations {
     this.#used = block.end
     page.blocks.add(block)
     block.next?.blocks.add(block)
-    for (const entry of block.entries) this.#entries.set(entry.low, entry.high, entry.offset)
+    for (const { low: entryLow, high: entryHigh, offset } of block.entries) {
+      this.#entries.set(entryLow, entryHigh, offset)
+      this.quick.forget(entryLow, entryHigh)
+    }
     this.#watch(block)
     this.#changed(block.start, block.end - block.start)
     this.#blocks.value++
@@ -152,6 +165,12 @@ export class Translations {
   /** The same, but -1 as well if it is not translated yet, or if `settle` has something to do first. */
   ready(low: number, high: number): number {
     return this.mustMove || this.#isAllDue || this.#due.size > 0 ? -1 : this.#entries.find(low, high)
+  }
+  /** The same for the target of a return or an indirect branch, which is remembered. */
+  target(low: number, high: number): number {
+    const offset = this.at(low, high)
+    if (offset >= 0) this.quick.remember(low, high, offset, this.#high)
+    return offset
   }
   /** The exit at a point becomes a jump, once its successor is there: offset of that, -1 if it cannot be fetched now. */
   link(point: number): number {
@@ -221,11 +240,15 @@ export class Translations {
     for (const [n, { low, high, offset }] of entries.entries()) {
       const room = (entries[n + 1]?.offset ?? end) - offset
       this.points.change(offset, room < STUB ? POINT.moved : POINT.exit, low, high)
-      if (this.#entries.find(low, high) === offset) this.#entries.delete(low, high)
+      if (this.#entries.find(low, high) === offset) this.#forgetEntry(low, high)
     }
     page.blocks.delete(block)
     next?.blocks.delete(block)
     this.#dropped.value++
+  }
+  #forgetEntry(low: number, high: number): void {
+    this.#entries.delete(low, high)
+    this.quick.forget(low, high)
   }
   #dropPage(page: CodePage): void {
     for (const block of [...page.blocks]) this.#dropBlock(block)
@@ -278,6 +301,7 @@ export class Translations {
     this.#place = (this.#place + 1) % PLACES
     this.#moves.value++
     this.flush()
+    this.quick.placeCache(this.#high)
   }
 
   /** Empties the cache. Not while RIP is in it. */
@@ -287,6 +311,7 @@ export class Translations {
     for (const page of this.pages.all) this.#processor.blocks.unwatch(page.host)
     this.pages.clear()
     this.#entries.clear()
+    this.quick.clear()
     this.points.clear(this.#used)
     this.#translator.targets.length = 0
     this.#changed(0, this.#used)
@@ -297,6 +322,7 @@ export class Translations {
 
   dispose(): void {
     this.#processor.blocks.watcher = undefined
+    this.quick.dispose()
     for (let at = this.#start; at < this.#start + this.#size; at += FRAME) this.#host.freeFrame(at as Hpa)
   }
 }

@@ -8,7 +8,7 @@ import { createInstruction, decode, rows } from '@nonroot/x86'
 import type { Instruction } from '@nonroot/x86'
 import { treatmentOf } from './classify.ts'
 import type { CodePage, Entry, TranslatedBlock } from './code-pages.ts'
-import { copyAbsolute, put32, putJump, putPush, STUB, TRAP } from './encode.ts'
+import { CALL, copyAbsolute, put32, putJump, putPush, STUB, TRAP, TRAP_BYTES, TRAP_FIELD } from './encode.ts'
 import { POINT, type Points } from './points.ts'
 import { moveOf, pointOf, targetOf, type Target } from './shortcuts.ts'
 
@@ -127,11 +127,11 @@ export class Translator {
         this.#trap(pointOf(i), rip)
         return false
       case 'return':
-        this.#trap(POINT.return, rip, i.length, i.immediate & 0xffff)
+        this.#trap(POINT.return, rip, i.length, i.immediate & 0xffff, i.immediate & 0xffff)
         return false
       case 'indirect':
         this.targets.push(targetOf(i, (BigInt(this.#high) << 32n) + BigInt(next)))
-        this.#trap(POINT.indirect, rip, i.length, this.targets.length - 1)
+        this.#trap(POINT.indirect, rip, i.length, this.targets.length - 1, this.#quickTarget(this.targets.at(-1), next), next)
         return false
       case 'jump':
         this.#exit(next, i.immediate, this.#high, i.length)
@@ -196,9 +196,20 @@ export class Translator {
   #copy(from: number, length: number): void {
     for (let n = 0; n < length; n++) this.#byte(this.#code[from + n]!)
   }
-  #trap(kind: number, rip: number, length = 0, extra = 0): void {
+  /** `operand`: what the answer in WebAssembly needs to know, -1 if it is not for that; `value`: with a call. */
+  #trap(kind: number, rip: number, length = 0, extra = 0, operand = 0, value = 0): void {
     this.#points.add(this.#at, kind, rip | 0, this.#high, length, extra)
-    this.#byte(TRAP)
+    const at = this.#start + this.#at
+    this.#bytes[at] = TRAP
+    this.#bytes[at + TRAP_FIELD.kind] = operand < 0 ? POINT.copy : kind
+    this.#bytes[at + TRAP_FIELD.operand] = operand
+    this.#bytes[at + TRAP_FIELD.operand + 1] = operand >> 8
+    put32(this.#bytes, at + TRAP_FIELD.value, value)
+    this.#at += TRAP_BYTES
+  }
+  #quickTarget(target: Target | undefined, next: number): number {
+    if (!target || target.register < 0 || (target.isCall && !isShort(next, this.#high))) return -1
+    return target.register | (target.isCall ? CALL : 0)
   }
   /** Goes on at an address: by a jump if it is translated, else by a stub. `length`: of the guest's own jump before `next`, for which it stands. */
   #exit(next: number, by: number, nextHigh = this.#high, length = 0): void {

@@ -6,6 +6,7 @@
 
 import { CR4, EFER, FLAG, S, SEG, segment, SEGMENT, switchRoot, updateMode } from '@nonroot/x86'
 import type { Core } from '@nonroot/x86'
+import type { QuickTraps } from '../monitor/quick-traps.ts'
 
 export type World = 'virtual' | 'user' | 'kernel'
 
@@ -19,16 +20,16 @@ const KERNEL_CPL = 1
 
 export class Worlds {
   current: World = 'virtual'
-  /** Of a deprivileged kernel: the guest's IOPL, in place. */
-  ioPrivilege = 0
   readonly #core: Core
+  readonly #quick: QuickTraps
   #efer = 0
   #cr4 = 0
   #idtLimit = 0
   #sysenterLow = 0
 
-  constructor(core: Core) {
+  constructor(core: Core, quick: QuickTraps) {
     this.#core = core
+    this.#quick = quick
   }
 
   /** Of the virtual CPU, while deprivileged code runs: EFER.SCE. */
@@ -64,7 +65,7 @@ export class Worlds {
   #lower(): void {
     const core = this.#core
     const flags = core.get32(S.flags)
-    this.ioPrivilege = flags & FLAG.IOPL
+    this.#quick.ioPrivilege = flags & FLAG.IOPL
     core.set32(S.flags, flags & ~FLAG.IOPL)
     core.set32(S.cpl, KERNEL_CPL)
     lower(core, CS)
@@ -83,7 +84,7 @@ export class Worlds {
     core.set32(IDT_LIMIT, this.#idtLimit)
     core.set32(S.sysenterCs, this.#sysenterLow)
     if (this.current === 'kernel') {
-      core.set32(S.flags, core.get32(S.flags) | this.ioPrivilege)
+      core.set32(S.flags, core.get32(S.flags) | this.#quick.ioPrivilege)
       core.set32(S.cpl, 0)
       raise(core, CS)
       raise(core, SS)

@@ -128,6 +128,11 @@ export class Handlers implements HandlerTable {
     return index
   }
 
+  /** From now on, code that `emit` builds goes ahead of this special handler's own. Before any code is decoded. */
+  precede(name: Special, emit: (b: HandlerBuilder) => void): void {
+    this.#special.set(name, this.#queue(() => specialHandler(name, this.#options, emit)))
+  }
+
   #queue(build: Pending['build']): number {
     const index = this.#newIndex()
     this.#pending.push({ index, build })
@@ -373,8 +378,9 @@ const SPECIAL: Readonly<Record<Special, (b: HandlerBuilder) => void>> = {
 
 export const SPECIAL_NAMES = Object.keys(SPECIAL) as Special[]
 
-export function specialHandler(name: Special, context: HandlerContext): Built {
+export function specialHandler(name: Special, context: HandlerContext, before?: (b: HandlerBuilder) => void): Built {
   const b = new HandlerBuilder(createInstruction(rows[0]!), 64, false, context)
+  before?.(b)
   SPECIAL[name](b)
   b.next()
   return b
