@@ -135,7 +135,7 @@ export function createMachine(name: ModeName, { cache = 1 << 20 } = {}): Machine
   const vcpu = mode.createVcpu(0, ports) as X86Vcpu
   const image = startImage()
   const tables = new Uint8Array(TABLES.to - TABLES.from)
-  /** Entries that a program has changed, accessed flags among them, are as at the start, and the paging strategy has been told. */
+  /** Entries that a program has changed, accessed flags among them, are as at the start, and the paging strategy was notified. */
   const restoreTables = (): void => {
     guestMemory.readBytes(gpa(TABLES.from), tables)
     for (let at = 0; at < tables.length; at += 8) {
