@@ -7,8 +7,9 @@ import { FirmwareConfiguration, gpa } from '@nonroot/contracts'
 import type { BootMachine, FirmwareItem } from '@nonroot/contracts'
 import { createFirmware } from '../firmware.ts'
 import { createMachine, PLATFORM } from '../images.test.support.ts'
-import { eisaId, integer, nameString, packageOf, scope } from './aml.ts'
+import { configurationBytes, eisaId, integer, nameString, packageOf, scope } from './aml.ts'
 import { acpiFirmwareFiles } from './firmware-files.ts'
+import { busWindow, ioWindow } from './resources.ts'
 import { acpiTables } from './tables.ts'
 
 const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -25,6 +26,21 @@ describe('AML', () => {
     { what: 'zero', bytes: integer(0), is: [0] },
     { what: 'a byte', bytes: integer(0x42), is: [0x0a, 0x42] },
     { what: 'a word', bytes: integer(0x1234), is: [0x0b, 0x34, 0x12] },
+    { what: 'one', bytes: integer(1), is: [1] },
+    { what: 'two', bytes: integer(2), is: [0x0a, 2] },
+    { what: 'the last byte', bytes: integer(0xff), is: [0x0a, 0xff] },
+    { what: 'the first word', bytes: integer(0x100), is: [0x0b, 0, 1] },
+    { what: 'the last word', bytes: integer(0xffff), is: [0x0b, 0xff, 0xff] },
+    { what: 'the first doubleword', bytes: integer(0x10000), is: [0x0c, 0, 0, 1, 0] },
+    { what: 'the last doubleword', bytes: integer(0xffff_ffff), is: [0x0c, 0xff, 0xff, 0xff, 0xff] },
+    {
+      what: 'bytes of a configuration space, some of them without a name',
+      bytes: configurationBytes('PRQ', 0x60, ['AAAA', undefined, 'BBBB']),
+      is: [0x5b, 0x80, 0x50, 0x52, 0x51, 0x5f, 2, 0x0a, 0x60, 0x0a, 3, 0x5b, 0x81, 0x12, 0x50, 0x52, 0x51, 0x5f, 1, 0x41, 0x41, 0x41, 0x41, 8, 0, 8, 0x42, 0x42, 0x42, 0x42, 8],
+    },
+    // QWord, DWord and Word address space descriptors: their lengths, and the five fields. (ACPI, "Address Space Resource Descriptors")
+    { what: 'a window of buses', bytes: busWindow(1, 0x7f), is: [0x88, 13, 0, 2, 0x0c, 0, 0, 0, 1, 0, 0x7f, 0, 0, 0, 0x7f, 0] },
+    { what: 'a window of ports', bytes: ioWindow(0xc00, 0x100), is: [0x88, 13, 0, 1, 0x0c, 3, 0, 0, 0, 0x0c, 0xff, 0x0c, 0, 0, 0, 1] },
     { what: 'a quadword', bytes: integer(0x100000000), is: [0x0e, 0, 0, 0, 0, 1, 0, 0, 0] },
     { what: 'PNP0A08', bytes: eisaId('PNP0A08'), is: [0x0c, 0x41, 0xd0, 0x0a, 0x08] },
     { what: 'a short package', bytes: packageOf(integer(1)), is: [0x12, 3, 1, 1] },
@@ -64,6 +80,21 @@ describe('tables', () => {
     expect(listed).toEqual(['FACP', 'APIC', 'MCFG', 'HPET'].map((signature) => bySignature.get(signature)!.address))
     expect(view(bySignature.get('FACP')!.bytes).getUint32(40, true)).toBe(bySignature.get('DSDT')!.address)
     expect(bySignature.get('FACS')!.address % 64).toBe(0)
+  })
+
+  it.each([
+    { what: 'an SMI command', smiCommand: 0xb2, is: [0xb2, 2, 3] },
+    { what: 'none: it is in ACPI mode already', smiCommand: undefined, is: [0, 0, 0] },
+  ])('FADT with $what', ({ smiCommand, is }) => {
+    const platform = { ...PLATFORM, acpi: { ...PLATFORM.acpi!, smiCommand } } as typeof PLATFORM
+    const fadt = acpiTables(platform, 1, 0xe0040).bySignature.get('FACP')!.bytes
+    expect([view(fadt).getUint32(48, true), fadt[52], fadt[53]]).toEqual(is)
+    expect(view(fadt).getUint16(46, true)).toBe(PLATFORM.acpi!.sciGsi)
+  })
+
+  it('DSDT names a clock where there is one', () => {
+    const clock = (platform: typeof PLATFORM) => Buffer.from(acpiTables(platform, 1, 0xe0040).bySignature.get('DSDT')!.bytes).includes(Uint8Array.from(eisaId('PNP0B00').slice(1)))
+    expect([clock({ ...PLATFORM, rtc: { port: 0x70, gsi: 8 } } as typeof PLATFORM), clock({ ...PLATFORM, rtc: undefined } as unknown as typeof PLATFORM)]).toEqual([true, false])
   })
 
   it('leave out what the machine has not', () => {
