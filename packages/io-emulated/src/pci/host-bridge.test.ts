@@ -66,6 +66,70 @@ describe('configuration mechanism 1', () => {
   })
 })
 
+describe('accesses that configure nothing', () => {
+  it.each([
+    { name: 'parts of the address register', port: 0xcf8, size: 1, is: 0xff },
+    { name: 'its upper word', port: 0xcfa, size: 2, is: 0xffff },
+    { name: 'data while it is not enabled', port: 0xcfc, size: 2, is: 0xffff, address: 0x0000_0800 },
+    { name: 'the upper byte of that', port: 0xcff, size: 1, is: 0xff, address: 0x0000_0800 },
+  ] as const)('$name', ({ port, size, is, ...rest }) => {
+    const { readPort, writePort, read } = start()
+    const address = 'address' in rest ? rest.address : 0x8000_083c
+    writePort(0xcf8, address, 4)
+    expect(readPort(port, size)).toBe(is)
+    const line = read(0x3c, 1)
+    writePort(port, 0x5a, size)
+    expect([readPort(0xcf8, 4), read(0x3c, 1), read(4, 2)]).toEqual([address, line, 0])
+  })
+
+  it('a write reaches the byte that it names, in each width', () => {
+    const { writePort, read } = start()
+    writePort(0xcf8, 0x8000_083c, 4)
+    writePort(0xcfc, 0x12, 1)
+    expect(read(0x3c, 1)).toBe(0x12)
+    writePort(0xcf8, 0x8000_0804, 4)
+    writePort(0xcfd, 0x04, 1)
+    expect(read(4, 2)).toBe(0x400)
+    writePort(0xcfc, 0x0003, 2)
+    expect(read(4, 2)).toBe(0x003)
+  })
+
+  it('BARs stay where they are over accesses beside them', () => {
+    const { read, write, readMmio } = start()
+    write(4, 2, 2)
+    const at = read(0x20) - 12
+    for (const offset of [0x0c, 0x28, 0x2c, 0x30, 0x38]) write(offset, 0xffff_ffff)
+    expect([read(0x20) - 12, readMmio(at)]).toEqual([at, 0x44])
+  })
+})
+
+describe('commands of a driver', () => {
+  it('are told once, where they change', () => {
+    const commands: number[] = []
+    const { write } = start({ onCommand: (command) => commands.push(command) })
+    write(4, 2, 2)
+    write(4, 2, 2)
+    write(0x3c, 1, 1)
+    write(4, 6, 1)
+    write(6, 0xffff, 2)
+    write(4, 0, 2)
+    expect(commands).toEqual([2, 6, 0])
+  })
+
+  it('a BAR of ports lies within the window, and not on the power registers', () => {
+    const { read, write, readPort } = start()
+    write(4, 1, 2)
+    write(0x10, 0xd000)
+    expect([readPort(0xd000), readPort(0xd01f), readPort(0xd020)]).toEqual([0x10, 0x10, 0xff])
+    for (const to of [0x0100, 0x1_0000]) {
+      write(0x10, to)
+      expect(readPort(0xd000)).toBe(0xff)
+    }
+    write(0x10, 0xffe0)
+    expect([readPort(0xffe0), readPort(0xffff), read(0x10)]).toEqual([0x10, 0x10, 0xffe1])
+  })
+})
+
 describe('header', () => {
   it('shows what was described', () => {
     const { read } = start()
