@@ -1,12 +1,12 @@
 /**
  * Mutation testing: changes a package's code in small ways, one at a time, and shows which changes its tests do not notice.
  *
- *     npm run mutate -- mmu [src/ept] [--tests src/ept,src/shadow] [--slow 10] [--sample 200]
+ *     npm run mutate -- mmu [src/ept] [--tests src/ept,src/shadow] [--slow 10] [--sample 200 [--seed 1]]
  *
  * All mutants are compiled in, each behind a switch (StrykerJS's instrumenter). First every test runs once, to see which mutants it comes by; then each runs
  * again for every mutant that it comes by and that none has noticed so far, the quick tests first, many mutants in one process. What a module does when
  * it is loaded needs a process for each mutant. A run that was interrupted goes on where it was. Scores (per cent of the mutants that a test noticed, by folder) are kept in mutation-scores.json: a lower
- * one fails, a higher one is written down. `--sample N`: only N of the mutants, always the same; their score is written down as that of a sample, and a lower one does not fail.
+ * one fails, a higher one is written down. `--sample N`: only N of the mutants, always the same for a seed; their score is written down as that of a sample, and a lower one does not fail.
  */
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
@@ -26,7 +26,7 @@ const ASTRAY = 100
 /** Processor seconds beyond what a test takes otherwise. */
 const PATIENCE = 3
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { slow: { type: 'string' }, tests: { type: 'string' }, sample: { type: 'string' } } })
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { slow: { type: 'string' }, tests: { type: 'string' }, sample: { type: 'string' }, seed: { type: 'string' } } })
 const [name, path = 'src'] = positionals
 const folder = ['packages', 'apps'].map((kind) => `${kind}/${name ?? ''}`).find((at) => name && existsSync(join(root, at, path)))
 if (!folder) {
@@ -42,7 +42,7 @@ const isSource = (file: string): boolean => !/\.test\.(support\.)?ts$|\/testing\
 const files = (path.endsWith('.ts') ? [path] : globSync(`${path}/**/*.ts`, { cwd: join(root, folder) })).map((file) => join(root, folder, file)).filter(isSource)
 const all = await instrument(files)
 const made = all.mutants
-const { mutants, sources } = values.sample === undefined ? all : await instrumentOnly(sampled(made, Number(values.sample)))
+const { mutants, sources } = values.sample === undefined ? all : await instrumentOnly(sampled(made, Number(values.sample), Number(values.seed ?? 0)))
 console.log(`${mutants.length}${mutants.length < made.length ? ` of ${made.length}` : ''} mutants of ${files.length} files`)
 const session = await Session.open(join(root, folder), sources)
 const testFiles = (await session.testFiles()).filter((file) => testsBelow.some((below) => file.startsWith(below)))
@@ -175,10 +175,10 @@ async function loading(): Promise<void> {
   }
 }
 
-/** `count` of these, in their order, the same in each run. */
-function sampled(from: readonly Mutant[], count: number): readonly Mutant[] {
+/** `count` of these, in their order, the same in each run. Tests that were written for one sample are judged by that of another seed. */
+function sampled(from: readonly Mutant[], count: number, seed: number): readonly Mutant[] {
   /** (Knuth's multiplicative hash: consecutive numbers in an order of their own) */
-  const place = (index: number): number => Math.imul(index + 1, 0x9e3779b1) >>> 0
+  const place = (index: number): number => Math.imul(index + 1 + seed, 0x9e3779b1) >>> 0
   const chosen = new Set([...from.keys()].toSorted((a, b) => place(a) - place(b)).slice(0, count))
   return from.filter((_, index) => chosen.has(index))
 }
