@@ -221,3 +221,23 @@ describe.each([false, true])('through a call gate from CPL 3, long mode %s', (lo
     expect(m.rsp).toBe(PLACE.kernelStack - 4 * bytes)
   })
 })
+
+describe('real-address mode, with 32-bit operands', () => {
+  const m = new BareMetal()
+  const push32 = (value: number): number[] => [0x66, 0x68, ...le(value, 4)]
+  it.each<[Kind, (target: number) => number[]]>([
+    ['jmp', (target) => [0x66, 0xea, ...le(target, 4), 0, 0]],
+    ['call', (target) => [0x66, 0x9a, ...le(target, 4), 0, 0]],
+    ['retf', (target) => [...push32(0), ...push32(target), 0x66, 0xcb]],
+    ['iret', (target) => [...push32(2), ...push32(0), ...push32(target), 0x66, 0xcf]],
+  ])('%s reaches the last byte of 64 KiB, and not the next', (_, code) => {
+    m.enter('real')
+    m.write(0xffff, [0xf4, 0xf4])
+    m.run(code(0xffff))
+    expect(m.rip).toBe(0x1_0000)
+    m.enter('real')
+    m.run(code(0x1_0000))
+    // (No error code: the frame is IP, CS and FLAGS.)
+    expect([m.vector, m.read16(m.rsp + 2), m.read16(m.rsp) >= PLACE.code]).toEqual([GP, 0, true])
+  })
+})
