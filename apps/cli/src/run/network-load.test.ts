@@ -11,6 +11,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import { afterAll, describe, expect, it } from 'vitest'
 import { spawnCli } from '../testing/cli.ts'
 import { debianEnv as env, guestOf } from '../testing/debian.ts'
@@ -57,6 +58,8 @@ function source(mib: number): Promise<number> {
 }
 
 interface RunOptions {
+  /** Debian packages in the guest. */
+  readonly include?: readonly string[]
   readonly flavour?: 'cloud' | 'generic'
 }
 
@@ -65,7 +68,7 @@ async function run(
   ports: readonly number[],
   script: string,
   card: object = {},
-  { flavour = 'cloud' }: RunOptions = {},
+  { include = [], flavour = 'cloud' }: RunOptions = {},
 ): Promise<string> {
   const file = join(folder, 'stack.yaml')
   const stack = {
@@ -75,7 +78,7 @@ async function run(
     devices: [{ kind: 'virtio-net', network: 'user', loopback: ports, ...card }],
   }
   writeFileSync(file, JSON.stringify(stack))
-  const guest = await guestOf(flavour)
+  const guest = await guestOf(flavour, include)
   const { out, err } = await spawnCli(['run', file, ...guest, '--timeout', '30m', '--', 'sh', '-c', script], { env })
   return out === '' ? err : out
 }
@@ -117,6 +120,41 @@ wget -qO- http://10.0.2.2:${from}/ | tee /tmp/copy | nc 10.0.2.2 ${sink}; wait; 
     const sum = md5(stream(MIB))
     expect((await run([from, sink], script, { kind }, { flavour })).trim().split('\n')).toEqual(['taken', sum])
     expect(sums).toEqual([sum])
+  })
+
+  it("Debian's apt-get takes its lists from a mirror", async () => {
+    const list = Buffer.from(
+      `Package: greeting\nVersion: 1.2-3\nArchitecture: all\nMaintainer: a test <test@localhost>\nDescription: says hello\nFilename: pool/greeting.deb\nSize: 6\nMD5sum: ${md5([Buffer.from('hello\n')])}\n\n`,
+    )
+    const packed = gzipSync(list)
+    const entry = (bytes: Buffer, name: string): string =>
+      ` ${createHash('sha256').update(bytes).digest('hex')} ${bytes.length} main/binary-amd64/${name}\n`
+    const release = `Origin: test\nSuite: stable\nCodename: bookworm\nArchitectures: amd64\nComponents: main\nDate: ${new Date().toUTCString()}\nSHA256:\n${entry(list, 'Packages')}${entry(packed, 'Packages.gz')}`
+    const files: Record<string, string | Uint8Array> = {
+      '/debian/dists/bookworm/Release': release,
+      '/debian/dists/bookworm/main/binary-amd64/Packages.gz': packed,
+    }
+    const asked: string[] = []
+    const port = await listening(
+      createHttp(({ url = '' }, response) => {
+        asked.push(url)
+        const file = files[url]
+        response.writeHead(file === undefined ? 404 : 200).end(file)
+      }),
+    )
+    const script = `mkdir -p /etc/apt/apt.conf.d /etc/apt/preferences.d /var/lib/apt/lists/partial /var/cache/apt/archives/partial /var/lib/dpkg /var/log/apt
+touch /var/lib/dpkg/status
+echo 'deb [trusted=yes] http://10.0.2.2:${port}/debian bookworm main' > /etc/apt/sources.list
+apt-get -o APT::Sandbox::User=root update >/tmp/said 2>&1; echo "ended with $?"
+apt-cache policy greeting | grep Candidate || cat /tmp/said`
+    const out = await run([port], script, {}, { include: ['apt', 'dpkg'] })
+    expect(
+      out
+        .trim()
+        .split('\n')
+        .map((line) => line.trim()),
+    ).toEqual(['ended with 0', 'Candidate: 1.2-3'])
+    expect(asked).toContain('/debian/dists/bookworm/main/binary-amd64/Packages.gz')
   })
 
   it.skipIf(spawnSync('passt', ['--version']).error)('passt carries what goes to the host', async () => {

@@ -115,6 +115,35 @@ describe('RFC 6675: loss recovery with SACK', () => {
     expect([peer.connection.sender.recovering, cwnd(peer)]).toEqual([false, 500])
   })
 
+  /** Ten segments are under way, and there is no more data: rules 3 and 4 of NextSeg() are left. */
+  const finished = () => {
+    const peer = new ScriptedPeer().connect({ sackPermitted: true })
+    peer.write(1000)
+    const sack = (...blocks: [number, number][]) => peer.send('A', { seq: 1, ack: 1, sack: blocks })
+    expect(sack([101, 401])).toEqual(segments(1, 101))
+    return { peer, sack }
+  }
+
+  it('NextSeg() (3), (4): without new data a hole that may not be lost goes again, then the end of what is under way, once', () => {
+    const { sack } = finished()
+    expect(sack([101, 701], [801, 901])).toEqual([...segments(701, 801), 'AP seq 901 ack 1 100 bytes'])
+    expect(sack([101, 701], [801, 901])).toEqual([])
+  })
+
+  it('NextSeg() (4): the rescue is one for each recovery', () => {
+    const { peer, sack } = finished()
+    expect(sack([101, 801])).toEqual(['AP seq 901 ack 1 100 bytes'])
+    expect([sack([101, 901]), peer.send('A', { seq: 1, ack: 901 })]).toEqual([[], []])
+  })
+
+  it('a time-out forgets what the peer said it has (RFC 2018: it may have dropped it)', () => {
+    const { peer, sack } = finished()
+    sack([101, 901])
+    peer.wait(1100)
+    expect([peer.connection.sender.sacked.count, peer.connection.sender.recovering]).toEqual([0, false])
+    expect(peer.send('A', { seq: 1, ack: 101 })).toEqual(segments(101, 301))
+  })
+
   it('sends nothing again that the peer said it has', () => {
     const peer = started()
     peer.send('A', { seq: 1, ack: 1, sack: [[101, 901]] })
