@@ -40,8 +40,9 @@ const md5 = (pieces: Iterable<Uint8Array>): string => {
   for (const piece of pieces) hash.update(piece)
   return hash.digest('hex')
 }
-/** A port that serves `mib` MiB of the stream over HTTP, as fast as they are taken. */
-function source(mib: number): Promise<number> {
+/** Serves `mib` MiB of the stream over HTTP, as fast as they are taken; says how many it got rid of. */
+async function source(mib: number): Promise<{ port: number; sentMib: () => number }> {
+  let sent = 0
   const server = createHttp((_request, response) => {
     response.on('error', () => {})
     const pieces = stream(mib)
@@ -49,12 +50,13 @@ function source(mib: number): Promise<number> {
       for (;;) {
         const { done, value } = pieces.next()
         if (done) return void response.end()
+        sent++
         if (!response.write(value)) return void response.once('drain', more)
       }
     }
     more()
   })
-  return listening(server)
+  return { port: await listening(server), sentMib: () => sent }
 }
 
 interface RunOptions {
@@ -116,10 +118,57 @@ wait; sort /tmp/said | uniq -c`
       }),
     )
     const script = `mkfifo /tmp/copy; md5sum < /tmp/copy > /tmp/sum &
-wget -qO- http://10.0.2.2:${from}/ | tee /tmp/copy | nc 10.0.2.2 ${sink}; wait; cut -d' ' -f1 /tmp/sum`
+wget -qO- http://10.0.2.2:${from.port}/ | tee /tmp/copy | nc 10.0.2.2 ${sink}; wait; cut -d' ' -f1 /tmp/sum`
     const sum = md5(stream(MIB))
-    expect((await run([from, sink], script, { kind }, { flavour })).trim().split('\n')).toEqual(['taken', sum])
+    expect((await run([from.port, sink], script, { kind }, { flavour })).trim().split('\n')).toEqual(['taken', sum])
     expect(sums).toEqual([sum])
+  })
+
+  it('a slow reader on either side holds the sender up, and gets all of it in the end', async () => {
+    const ALL = 96
+    // Sockets of the host and of the guest hold some MiB each way; what lies between them is ours.
+    const HELD = 40
+    const from = await source(ALL)
+    const sums: string[] = []
+    let late: Socket | undefined
+    const sink = await listening(
+      createServer({ allowHalfOpen: true }, (socket) => {
+        const hash = createHash('md5')
+        late = socket
+        socket.on('error', () => {})
+        socket.on('data', (bytes) => hash.update(bytes))
+        socket.on('end', () => {
+          sums.push(hash.digest('hex'))
+          socket.end()
+        })
+        socket.pause()
+      }),
+    )
+    const waiting: Socket[] = []
+    const gate = await listening(createServer((socket) => void waiting.push(socket.on('error', () => {}))))
+    // Nothing is read on either side until neither sender gets on for five seconds.
+    const held: number[][] = []
+    let still = 0
+    let before = ''
+    const watch = setInterval(() => {
+      const now = [from.sentMib(), (late?.bytesRead ?? 0) / 2 ** 20]
+      still = `${now}` === before && late && now[0]! > 0 ? still + 1 : 0
+      before = `${now}`
+      if (still < 5 || waiting.length === 0) return
+      clearInterval(watch)
+      held.push(now)
+      late!.resume()
+      for (const socket of waiting) socket.end()
+    }, 1000)
+    const script = `mkfifo /tmp/open; exec 3<>/tmp/open
+wget -qO- http://10.0.2.2:${from.port}/ | (nc 10.0.2.2 ${gate} <&3; md5sum | cut -d' ' -f1) &
+dd if=/dev/zero bs=64k count=${ALL * 16} 2>/tmp/dd | nc 10.0.2.2 ${sink}; wait`
+    const out = await run([from.port, sink, gate], script)
+    clearInterval(watch)
+    expect(out.trim()).toBe(md5(stream(ALL)))
+    expect(sums).toEqual([md5([new Uint8Array(ALL << 20)])])
+    expect(held.length).toBe(1)
+    expect(Math.max(...held[0]!)).toBeLessThan(HELD)
   })
 
   it("Debian's apt-get takes its lists from a mirror", async () => {
