@@ -19,10 +19,11 @@ export class RegionMemory {
 
   /** `trapped`: rows whose instructions call a hook. What is damaged is not found. */
   find(bytes: Uint8Array, block: Block, trapped: readonly number[]): RegionCode | undefined {
-    if (!this.isKnown(bytes, block)) return undefined
     const { host, mode } = block
+    const key = keyOf(bytes, host, block)
+    if (!this.#memory.has(key)) return undefined
     const atHand = { bytes, page: (host & -0x1000) >>> 0, entry: host & 0xfff, mode, trapped }
-    for (const record of this.#memory.find(keyOf(bytes, host, block))) {
+    for (const record of this.#memory.find(key)) {
       try {
         const found = readRecord(record, atHand)
         if (found) return found
