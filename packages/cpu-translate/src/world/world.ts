@@ -45,24 +45,11 @@ export class Worlds {
   /** The virtual CPU is at CPL 0. */
   enterKernel(): void {
     this.#deprivilege()
-    this.#lower()
+    this.userToKernel()
   }
 
   /** User code has entered the kernel, and the virtual CPU would be at CPL 0: the same without its privilege in between. */
   userToKernel(): void {
-    this.#lower()
-  }
-
-  /** The kernel has left for user code: CS, SS and flags are the user's. */
-  kernelToUser(): void {
-    const core = this.#core
-    core.set32(S.cpl, 3)
-    switchRoot(core, 0)
-    updateMode(core)
-    this.current = 'user'
-  }
-
-  #lower(): void {
     const core = this.#core
     const flags = core.get32(S.flags)
     this.#quick.ioPrivilege = flags & FLAG.IOPL
@@ -73,6 +60,15 @@ export class Worlds {
     switchRoot(core, 1)
     updateMode(core)
     this.current = 'kernel'
+  }
+
+  /** The kernel has left for user code: CS, SS and flags are the user's. */
+  kernelToUser(): void {
+    const core = this.#core
+    core.set32(S.cpl, 3)
+    switchRoot(core, 0)
+    updateMode(core)
+    this.current = 'user'
   }
 
   /** Back to the virtual CPU: what the guest changed itself stays. */
